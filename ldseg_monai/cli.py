@@ -1,0 +1,65 @@
+"""The `ldseg` command: what `python -m monai.bundle` cannot do."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+USER_ERROR = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises its errors, so that every user error ends the same way."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see `{self.prog} --help`)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: the arguments after `ldseg`; None for the process's own.
+
+    Returns:
+        Exit code: 0, or 2 after a user error, which is told in one line on stderr.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.command(arguments)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"ldseg: error: {' '.join(str(error).split())}\n")
+        return USER_ERROR
+    return 0
+
+
+def _parser() -> _Parser:
+    """Build the parser; each subcommand adds itself and names its function `command`."""
+    parser = _Parser(prog="ldseg", description="Prepare data for the ldseg_monai bundles.")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_phantom(subparsers)
+    return parser
+
+
+def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser("phantom", help="write seeded phantoms with labels", description=_phantom.__doc__)
+    parser.add_argument("kind", choices=("knee", "gland"), help="3D knee MR volumes or 2D H&E gland images")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write images/ and labels/ to")
+    parser.add_argument("--num", type=int, default=12, help="number of cases (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed, 0 or more (default: %(default)s)")
+    parser.set_defaults(command=_phantom)
+
+
+def _phantom(arguments: argparse.Namespace) -> None:
+    """Write phantoms as a data set of images/ and labels/ that every bundle takes as its dataset_dir."""
+    from ldseg_monai.data.phantoms import write_phantoms  # here, so that other commands and --help start at once
+
+    write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""Which image belongs to which label, and which cases train and which validate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from monai.data import load_decathlon_datalist
+
+from ldseg_monai.data.phantoms import PhantomKind, phantom_files, phantoms_complete, write_phantoms
+
+logger = logging.getLogger("ldseg_monai.data")
+
+EXTENSIONS = (".nii.gz", ".nii", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+LABEL_ENDINGS = ("_anno", "_label", "_gt")
+PathLike = str | os.PathLike[str]
+
+
+def case_name(path: PathLike) -> str:
+    """Name of the case: the file's name without folder and image extension, `a/knee.1.nii.gz` -> `knee.1`."""
+    name = os.path.basename(os.fspath(path))
+    extension = next((end for end in EXTENSIONS if name.lower().endswith(end)), "")
+    return name[: len(name) - len(extension)]
+
+
+def paired_datalist(dataset_dir: PathLike, require_labels: bool = True) -> list[dict[str, str]]:
+    """Pair the images of a folder with their labels, before anything is read.
+
+    The folder holds `images/` and `labels/` paired by stem, where a label's stem may end in `_anno`, `_label` or `_gt`,
+    or a Medical Segmentation Decathlon `dataset.json`. Hidden files are ignored.
+
+    Args:
+        dataset_dir: the folder.
+        require_labels: whether every image needs a label. Without, the images alone are listed: those of `images/`, or
+            of `dataset.json` (training and test), or else those in `dataset_dir` itself.
+
+    Returns:
+        `[{"image": path, "label": path}, ...]` sorted by case name; no "label" if labels are not required.
+
+    Raises:
+        FileNotFoundError: a folder or a listed file is missing, or there are no images.
+        ValueError: an image or a label without its partner, two files for one case, or an unreadable `dataset.json`.
+    """
+    root = Path(dataset_dir)
+    if not root.is_dir():
+        raise FileNotFoundError(f"dataset_dir {root} does not exist: expected a folder; {_layouts()}")
+    has_images = (root / "images").is_dir()
+    if not has_images and (root / "dataset.json").is_file():
+        return _decathlon_datalist(root / "dataset.json", require_labels)
+    if not require_labels:
+        images = _files_by_case(root / "images" if has_images else root)
+        return [{"image": images[name]} for name in sorted(images)]
+    for folder in ("images", "labels"):
+        if not (root / folder).is_dir():
+            raise FileNotFoundError(f"{root} has no folder {folder}/: {_layouts()}")
+    return _pair(_files_by_case(root / "images"), _files_by_case(root / "labels"))
+
+
+def resolve_datalist(
+    dataset_dir: PathLike | None,
+    phantom: str,
+    phantom_dir: PathLike,
+    num_phantoms: int = 12,
+    seed: int = 0,
+    require_labels: bool = True,
+) -> list[dict[str, str]]:
+    """List the cases of `dataset_dir`, or of generated phantoms where no `dataset_dir` is given.
+
+    Args:
+        dataset_dir: as in `paired_datalist`; None or "" for phantoms.
+        phantom: kind of phantom, "knee" or "gland".
+        phantom_dir: folder that the phantoms are written to unless they are there already.
+        num_phantoms: number of phantoms.
+        seed: seed of the phantoms.
+        require_labels: as in `paired_datalist`.
+
+    Raises:
+        FileNotFoundError: `dataset_dir` was given and does not exist; phantoms are no answer to a misspelt path.
+    """
+    if dataset_dir:
+        if not os.path.isdir(dataset_dir):
+            raise FileNotFoundError(
+                f"dataset_dir {os.fspath(dataset_dir)!r} does not exist: expected a folder; correct the path, leave "
+                f"dataset_dir empty to use generated phantoms, or write them there with "
+                f"`ldseg phantom {phantom} --out {os.fspath(dataset_dir)}`"
+            )
+        return paired_datalist(dataset_dir, require_labels)
+    logger.warning("no dataset_dir given: using %d generated %s phantoms in %s", num_phantoms, phantom, phantom_dir)
+    if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed):
+        write_phantoms(cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed)
+    files = phantom_files(phantom, phantom_dir, num_phantoms)
+    return files if require_labels else [{"image": item["image"]} for item in files]
+
+
+def split_datalist(
+    datalist: Sequence[dict[str, str]],
+    split: str,
+    val_cases: Sequence[str] | None = None,
+    val_fraction: float = 0.25,
+    seed: int = 0,
+) -> list[dict[str, str]]:
+    """Take the training or the validation part of a datalist; it does not depend on the datalist's order.
+
+    Args:
+        datalist: items with an "image".
+        split: "train" or "val".
+        val_cases: names of the validation cases (see `case_name`); None to draw them.
+        val_fraction: share of the cases drawn for validation, at least one case.
+        seed: seed of the draw.
+
+    Returns:
+        The part's items, sorted by case name.
+
+    Raises:
+        ValueError: unknown split or case, fewer than 2 cases, or a part left empty.
+    """
+    if split not in ("train", "val"):
+        raise ValueError(f"split {split!r}: expected 'train' or 'val'")
+    items = {case_name(item["image"]): item for item in datalist}
+    if len(items) != len(datalist):
+        raise ValueError(f"{len(datalist)} items but {len(items)} case names: expected one name for each; rename files")
+    if len(items) < 2:
+        raise ValueError(f"{len(items)} case: expected at least 2, one to train on and one to validate on; add cases")
+    names = sorted(items)
+    chosen = _draw_cases(names, val_fraction, seed) if val_cases is None else _named_cases(names, val_cases)
+    return [items[name] for name in names if (name in chosen) == (split == "val")]
+
+
+def _draw_cases(names: list[str], fraction: float, seed: int) -> set[str]:
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"val_fraction {fraction}: expected a number between 0 and 1, such as 0.25")
+    count = min(max(1, round(fraction * len(names))), len(names) - 1)
+    return {names[i] for i in np.random.default_rng(seed).permutation(len(names))[:count]}
+
+
+def _named_cases(names: list[str], val_cases: Sequence[str]) -> set[str]:
+    wanted = {val_cases} if isinstance(val_cases, str) else set(val_cases)
+    unknown = wanted - set(names)
+    if unknown:
+        raise ValueError(f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}")
+    if not 0 < len(wanted) < len(names):
+        raise ValueError(
+            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to validate on and one "
+            "to train on; leave val_cases null to draw them"
+        )
+    return wanted
+
+
+def _files_by_case(folder: Path) -> dict[str, str]:
+    """Map the case name of every visible image file in a folder to its path."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    paths = [str(folder / name) for name in names if name.lower().endswith(EXTENSIONS)]
+    if not paths:
+        endings = ", ".join(EXTENSIONS)
+        raise FileNotFoundError(f"no images in {folder}: expected files ending in {endings}; {_layouts()}")
+    return _unique_by_case(paths)
+
+
+def _unique_by_case(paths: Iterable[str]) -> dict[str, str]:
+    by_case: dict[str, str] = {}
+    for path in paths:
+        other = by_case.setdefault(case_name(path), path)
+        if other != path:
+            raise ValueError(f"two files for case {case_name(path)!r}, {other} and {path}: expected one; remove one")
+    return by_case
+
+
+def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]]:
+    """Give every image its label."""
+    label_of: dict[str, str] = {}
+    for stem, path in labels.items():
+        stripped = (stem.removesuffix(end) for end in LABEL_ENDINGS if stem.endswith(end))
+        name = stem if stem in images else next(stripped, stem)
+        other = label_of.setdefault(name, path)
+        if other != path:
+            raise ValueError(f"two labels for image {name!r}, {other} and {path}: expected one; remove one")
+    for what, partner, lonely in (
+        ("images", "label", [images[name] for name in images.keys() - label_of.keys()]),
+        ("labels", "image", [label_of[name] for name in label_of.keys() - images.keys()]),
+    ):
+        if lonely:
+            raise ValueError(
+                f"{len(lonely)} {what} without {partner}, {_some(lonely)}: expected equal stems (a label's may end in "
+                f"{', '.join(LABEL_ENDINGS)}); add the missing files or remove these"
+            )
+    return [{"image": images[name], "label": label_of[name]} for name in sorted(images)]
+
+
+def _decathlon_datalist(dataset_json: Path, require_labels: bool) -> list[dict[str, str]]:
+    """Read a Medical Segmentation Decathlon `dataset.json`: its training pairs, or all of its images."""
+    try:
+        content = json.loads(dataset_json.read_text())
+        keys = ["training"] if require_labels else [key for key in ("training", "test") if content.get(key)]
+        listed = [item for key in keys for item in load_decathlon_datalist(str(dataset_json), True, key)]
+        parts = ("image", "label") if require_labels else ("image",)
+        items = [{part: str(item[part]) for part in parts} for item in listed]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{dataset_json}: {type(error).__name__} {error}; expected a Decathlon file whose 'training' lists "
+            "{'image': path, 'label': path}"
+        ) from error
+    if not items:
+        raise FileNotFoundError(f"{dataset_json} lists no images: expected some under 'training'")
+    missing = [path for item in items for path in item.values() if not os.path.isfile(path)]
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} files listed in {dataset_json} do not exist: {_some(missing)}")
+    _unique_by_case(item["image"] for item in items)
+    return sorted(items, key=lambda item: case_name(item["image"]))
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:limit]) + (", ..." if len(ordered) > limit else "")
+
+
+def _layouts() -> str:
+    return "lay the data out as images/ and labels/ paired by file stem, or with a Decathlon dataset.json"

@@ -1,0 +1,227 @@
+"""Ignite handlers that MONAI lacks, each attached from a bundle's YAML."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler, ProgressBar
+from monai.data import DataLoader
+from monai.data.utils import set_rnd
+from monai.engines.utils import IterationEvents
+from monai.transforms import LoadImage
+from monai.utils import set_determinism
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from ldseg_monai.data.datalist import case_name
+from ldseg_monai.visualize import overlay
+
+
+class Progress(ProgressBar):
+    """Ignite's progress bar of each epoch, with the trainer's loss."""
+
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+        """Show the bar of an engine's epochs."""
+        super().attach(engine, output_transform=lambda output: {"loss": output["loss"]})
+
+
+class GradientClipping:
+    """Scale the gradients down to a total norm, before each step of the optimizer.
+
+    Args:
+        network: whose gradients.
+        max_norm: largest 2-norm of all gradients together.
+    """
+
+    def __init__(self, network: torch.nn.Module, max_norm: float) -> None:
+        self.network = network
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Clip after each backward pass of a MONAI trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Clip now."""
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+
+
+class Reseed:
+    """Make every random number of a run depend on the seed and its place in the run alone, so that it can resume.
+
+    The order of the cases follows from the epoch; augmentation from the epoch and the process; timesteps and noise
+    from the iteration and the process.
+
+    Args:
+        seed: seed of the run.
+        loader: whose data set's random transforms are seeded.
+    """
+
+    def __init__(self, seed: int, loader: DataLoader) -> None:
+        self.seed = seed
+        self.loader = loader
+
+    def attach(self, engine: Engine) -> None:
+        """Seed at the start of each epoch, before the loader's next pass begins, and of each iteration."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
+        engine.add_event_handler(Events.ITERATION_STARTED, self.seed_iteration)
+
+    def seed_epoch(self, engine: Engine) -> None:
+        """Seed what the loader draws."""
+        seed = self.seed + 1009 * engine.state.epoch
+        set_determinism(seed)
+        set_rnd(self.loader.dataset, seed + 1000003 * idist.get_rank())
+
+    def seed_iteration(self, engine: Engine) -> None:
+        """Seed what the network draws."""
+        torch.manual_seed(self.seed + 1009 * engine.state.iteration + 1000003 * idist.get_rank())
+
+
+def average_weights(network: torch.nn.Module, num_iterations: int, share: float = 0.1) -> EMAHandler:
+    """Make the handler that averages the weights of a run exponentially.
+
+    Args:
+        network: the network in training.
+        num_iterations: optimizer steps of the whole run.
+        share: share of the run that the average spans, at most 1000 steps (a decay of 0.999); its span grows to that
+            from the first steps on, which a short run would otherwise never forget.
+
+    Returns:
+        Ignite's handler, whose ``ema_model`` has the averaged weights.
+    """
+    span = min(1000.0, max(4.0, share * num_iterations))
+    return EMAHandler(network, momentum=1 / span, momentum_warmup=0.5, warmup_iters=math.ceil(span))
+
+
+class SaveBest:
+    """Evaluator handler that saves a network as a plain state dict whenever the key metric is the best so far.
+
+    Args:
+        path: file to write.
+        network: network to save.
+    """
+
+    def __init__(self, path: str, network: torch.nn.Module) -> None:
+        self.path = path
+        self.network = network
+        self.best = -math.inf
+
+    def attach(self, engine: Engine) -> None:
+        """Compare at the end of each validation."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    @idist.one_rank_only()
+    def __call__(self, engine: Engine) -> None:
+        """Compare now, and save if better."""
+        score = engine.state.metrics[engine.state.key_metric_name]
+        if score > self.best:
+            self.best = float(score)
+            save_whole(self.network.state_dict(), self.path)
+            engine.logger.info("epoch %d: best %s so far, saved %s", engine.state.epoch, self.best, self.path)
+
+    def state_dict(self) -> dict[str, float]:
+        """The best score."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from an earlier run's best score."""
+        self.best = state["best"]
+
+
+class Checkpoint:
+    """Trainer handler that keeps the last state of a run in one file and goes on from it if it is there.
+
+    Args:
+        path: file of the checkpoint.
+        objects: everything with a state dict that a resumed run needs, by name; the trainer is added.
+        interval: epochs between two checkpoints; the last epoch has one too.
+        map_location: device to load to.
+    """
+
+    def __init__(
+        self, path: str, objects: dict[str, Any], interval: int = 1, map_location: str | torch.device = "cpu"
+    ) -> None:
+        self.path = path
+        self.objects = objects
+        self.interval = interval
+        self.map_location = map_location
+
+    def attach(self, engine: Engine) -> None:
+        """Load at the start of a run; save at the end of epochs, after the handlers attached before."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def load(self, engine: Engine) -> None:
+        """Restore every object, if there is a checkpoint."""
+        if not os.path.isfile(self.path):
+            return
+        state = torch.load(self.path, map_location=self.map_location, weights_only=True)
+        max_epochs = engine.state.max_epochs
+        for name, target in {**self.objects, "trainer": engine}.items():
+            target.load_state_dict(state[name])
+        engine.state.max_epochs = max_epochs
+        engine.logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+
+    @idist.one_rank_only()
+    def save(self, engine: Engine) -> None:
+        """Write the checkpoint, if this epoch has one."""
+        if engine.state.epoch % self.interval and engine.state.epoch != engine.state.max_epochs:
+            return
+        save_whole({name: item.state_dict() for name, item in {**self.objects, "trainer": engine}.items()}, self.path)
+
+
+def save_whole(state: dict, path: str) -> None:
+    """Write a state dict so that a file of this name is always whole."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    torch.save(state, f"{path}.partial")
+    os.replace(f"{path}.partial", path)
+
+
+class SaveOverlay:
+    """Evaluator handler that draws each segmentation on its image, as a PNG file and in TensorBoard.
+
+    Reads the evaluator's decollated output: ``pred`` and, if there, ``label``, in the geometry of the image's file,
+    which is read again, since the engine's own image went through the preprocessing.
+
+    Args:
+        output_dir: folder of the pictures, ``CASE_overlay.png``, each validation over the last.
+        max_cases: pictures drawn in one run; None for all.
+        tensorboard_dir: folder of a TensorBoard log that the pictures also go to; None for none.
+    """
+
+    def __init__(self, output_dir: str, max_cases: int | None = None, tensorboard_dir: str | None = None) -> None:
+        self.output_dir = output_dir
+        self.max_cases = max_cases
+        self.tensorboard_dir = tensorboard_dir
+        self.load = LoadImage(image_only=True, ensure_channel_first=True)
+        self.drawn = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Draw the cases of each iteration."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.draw)
+
+    def start(self) -> None:
+        """Begin to count anew."""
+        self.drawn = 0
+
+    @idist.one_rank_only()
+    def draw(self, engine: Engine) -> None:
+        """Draw the cases of one iteration."""
+        for case in engine.state.output:
+            if self.max_cases is not None and self.drawn >= self.max_cases:
+                return
+            self.drawn += 1
+            path = case["image"].meta["filename_or_obj"]
+            label = case["label"].as_tensor() if "label" in case else None
+            picture = overlay(self.load(path).as_tensor(), case["pred"].as_tensor(), label)
+            os.makedirs(self.output_dir, exist_ok=True)
+            Image.fromarray(picture).save(os.path.join(self.output_dir, f"{case_name(path)}_overlay.png"))
+            if self.tensorboard_dir is not None:
+                with SummaryWriter(self.tensorboard_dir) as writer:
+                    writer.add_image(f"overlay/{case_name(path)}", picture, engine.state.epoch, dataformats="HWC")

@@ -1,0 +1,144 @@
+"""How the engines call LDSeg: to train, to segment, and to segment an image window by window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, SlidingWindowInferer
+from torch import nn
+
+from ldseg_monai.networks import LDSeg
+from ldseg_monai.sampling import ensemble, seeded_noise
+
+
+class TrainingInferer(Inferer):
+    """Run one training pass under bfloat16 autocast, on the CPU too (where MONAI's engines do not autocast).
+
+    Args:
+        amp: whether to compute in bfloat16 where autocast deems it safe.
+        pure_noise_share: share of the samples that are trained at the last timestep T, where the latent is all noise;
+            the others get a uniform one (0 for the paper's Algorithm 1). A sampler of few steps spends half of them
+            there, and has nothing but the image to go by.
+
+    Raises:
+        ValueError: if the share is not one.
+    """
+
+    def __init__(self, amp: bool = True, pure_noise_share: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= pure_noise_share <= 1:
+            raise ValueError(f"pure_noise_share is {pure_noise_share}: expected 0 to 1")
+        self.amp = amp
+        self.pure_noise_share = pure_noise_share
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Return the training output of `LDSeg` for images ``(B, C, *spatial)`` and the keyword ``label``."""
+        plain = {name: _plain(value) for name, value in kwargs.items()}
+        num_timesteps = getattr(network, "module", network).scheduler.num_train_timesteps
+        timesteps = torch.randint(num_timesteps, [len(inputs)])
+        timesteps[torch.rand(len(inputs)) < self.pure_noise_share] = num_timesteps - 1
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
+            return network(_plain(inputs), *map(_plain, args), timesteps=timesteps, **plain)
+
+
+class SamplingInferer(Inferer):
+    """Draw one or several segmentations of each image.
+
+    The noise depends on the seed and the sample's number alone, so an image gives the same result in any batch.
+
+    Args:
+        num_samples: segmentations drawn for each image; the image is encoded once and the latents are denoised in one
+            batch.
+        num_inference_steps: steps of the reverse process; None for the network's own number.
+        seed: seed of the noise.
+        amp: whether to compute in bfloat16 where autocast deems it safe.
+
+    Raises:
+        ValueError: if ``num_samples`` is below 1.
+    """
+
+    def __init__(
+        self, num_samples: int = 1, num_inference_steps: int | None = None, seed: int = 0, amp: bool = True
+    ) -> None:
+        super().__init__()
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}: expected 1 or more")
+        self.num_samples = num_samples
+        self.num_inference_steps = num_inference_steps
+        self.seed = seed
+        self.amp = amp
+
+    def draw_noise(self, network: LDSeg, shape: list[int]) -> torch.Tensor:
+        """Noise ``(draws, num_samples, C_z, *latent)`` of the reverse process for a latent ``shape`` of one image."""
+        return seeded_noise(shape, self.seed, self.num_samples, network.num_draws(self.num_inference_steps))
+
+    @torch.no_grad()
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Segment.
+
+        Args:
+            inputs: images ``(B, in_channels, *spatial)``.
+            network: an `LDSeg` in eval mode, or one wrapped in ``DistributedDataParallel``.
+            args: nothing.
+            kwargs: ``noise`` ``(draws, num_samples or B * num_samples, C_z, *latent)`` instead of the seed's.
+
+        Returns:
+            For one sample, class logits ``(B, classes, *spatial)``. For more, class probabilities averaged over the
+            samples followed by one channel with their standard deviation, ``(B, classes + 1, *spatial)``.
+        """
+        ldseg: LDSeg = getattr(network, "module", network)  # type: ignore[assignment]
+        image = _plain(inputs)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
+            embedding = ldseg.encode_image(image)
+            noise = kwargs.get("noise")
+            if noise is None:
+                noise = self.draw_noise(ldseg, ldseg.noise_shape(image))
+            if noise.shape[1] != len(image) * self.num_samples:
+                noise = noise.repeat(1, len(image), *[1] * (noise.ndim - 2))
+            repeated = embedding.repeat_interleave(self.num_samples, dim=0)
+            latents = ldseg.sample_latent(repeated, noise, self.num_inference_steps)
+            if self.num_samples == 1:
+                return ldseg.label_decoder(latents)
+            latents = latents.reshape(len(image), self.num_samples, *latents.shape[1:])
+            return torch.cat(ensemble(ldseg.label_decoder, latents), dim=1)
+
+
+class SlidingWindowSamplingInferer(SlidingWindowInferer):
+    """Segment an image of any size window by window, with one noise field drawn for the whole image.
+
+    Overlapping windows see the same noise where they overlap (to the nearest position of the latent), so that their
+    samples agree and may be averaged.
+
+    Args:
+        sampler: segments one window.
+        args, kwargs: as of `monai.inferers.SlidingWindowInferer`.
+    """
+
+    def __init__(self, sampler: SamplingInferer, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sampler = sampler
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
+        """Segment images ``(B, in_channels, *spatial)`` of any size; returns what the sampler returns."""
+        ldseg: LDSeg = getattr(network, "module", network)  # type: ignore[assignment]
+        stride = ldseg.stride
+        roi_size = [self.roi_size] * (inputs.ndim - 2) if isinstance(self.roi_size, int) else list(self.roi_size)
+        padded = [max(side, roi) for side, roi in zip(inputs.shape[2:], roi_size, strict=True)]
+        field = self.sampler.draw_noise(ldseg, [ldseg.latent_channels] + [-(-side // stride) + 1 for side in padded])
+
+        def segment_windows(windows: torch.Tensor, coordinates: list[list[slice]]) -> torch.Tensor:
+            size = [side // stride for side in windows.shape[2:]]
+            crops = []
+            for window in coordinates:
+                starts = [round(axis.start / stride) for axis in window[2:]]
+                area = [slice(start, start + length) for start, length in zip(starts, size, strict=True)]
+                crops.append(field[(..., *area)])
+            return self.sampler(windows, ldseg, noise=torch.cat(crops, dim=1))
+
+        return super().__call__(_plain(inputs), segment_windows, with_coord=True)  # type: ignore[return-value]
+
+
+def _plain(value: Any) -> Any:
+    """A tensor without MONAI's metadata, which would slow down every operation of a network."""
+    return value.as_tensor() if hasattr(value, "as_tensor") else value

@@ -1,0 +1,135 @@
+"""Scores of each case against its original label, and their file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Sequence
+
+import torch
+from ignite.engine import Engine, Events
+from monai.metrics import compute_hausdorff_distance
+from monai.networks.utils import one_hot
+
+from ldseg_monai.data.datalist import case_name
+
+SCORES = ("dice", "iou", "precision", "recall", "hd95_mm")
+
+
+def class_scores(prediction: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> dict[str, float]:
+    """Score one class of one case.
+
+    Args:
+        prediction: mask of the class, ``(*spatial)``, bool.
+        label: true mask, ``(*spatial)``, bool.
+        spacing: size of a voxel along each axis in mm.
+
+    Returns:
+        ``dice``, ``iou``, ``precision``, ``recall`` and ``hd95_mm``, the 95th percentile of the symmetric surface
+        distance. A score with nothing to measure (such as any for a class absent from both) is NaN.
+    """
+    both = (prediction & label).sum().item()
+    predicted, true = prediction.sum().item(), label.sum().item()
+    scores = {
+        "dice": _ratio(2 * both, predicted + true),
+        "iou": _ratio(both, predicted + true - both),
+        "precision": _ratio(both, predicted),
+        "recall": _ratio(both, true),
+        "hd95_mm": math.nan,
+    }
+    if predicted and true:
+        area = (prediction | label).nonzero()
+        crop = tuple(
+            slice(max(0, low - 1), high + 2)
+            for low, high in zip(area.amin(0).tolist(), area.amax(0).tolist(), strict=True)
+        )
+        distance = compute_hausdorff_distance(
+            prediction[crop][None, None],
+            label[crop][None, None],
+            include_background=True,
+            percentile=95,
+            spacing=list(spacing),
+        )
+        scores["hd95_mm"] = distance.item()
+    return scores
+
+
+class CaseScores:
+    """Evaluator handler that writes ``metrics.csv``, one row a case and class, and ``summary.json``.
+
+    Reads the evaluator's decollated output: ``pred`` and ``label``, class indices ``(1, *spatial)`` in the image's own
+    geometry, ``label`` with the file's name and affine. The background has no row.
+
+    Args:
+        output_dir: folder of the two files.
+        num_classes: classes, background included.
+    """
+
+    def __init__(self, output_dir: str, num_classes: int) -> None:
+        self.output_dir = output_dir
+        self.num_classes = num_classes
+        self.rows: list[dict[str, str | int | float]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Score each iteration's cases and write the files when the run is complete."""
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.rows.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.score)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def score(self, engine: Engine) -> None:
+        """Add the rows of one iteration's cases."""
+        for case in engine.state.output:
+            label = case["label"]
+            spacing = label.pixdim.tolist()[: label.ndim - 1]
+            name = case_name(label.meta["filename_or_obj"])
+            masks = [one_hot(case[key].as_tensor().long(), self.num_classes, dim=0).bool() for key in ("pred", "label")]
+            for index in range(1, self.num_classes):
+                scores = class_scores(masks[0][index], masks[1][index], spacing)
+                self.rows.append({"case": name, "class": index, **scores})
+
+    def write(self, engine: Engine) -> None:
+        """Write both files and log the means."""
+        os.makedirs(self.output_dir, exist_ok=True)
+        with open(os.path.join(self.output_dir, "metrics.csv"), "w", newline="") as file:
+            writer = csv.DictWriter(file, ["case", "class", *SCORES])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        summary = summarize(self.rows)
+        with open(os.path.join(self.output_dir, "summary.json"), "w") as file:
+            json.dump(summary, file, indent=2)
+        engine.logger.info("wrote %s: %s", os.path.join(self.output_dir, "metrics.csv"), json.dumps(summary["all"]))
+
+
+def summarize(rows: Sequence[dict]) -> dict:
+    """Mean and SD over the cases of each score: by class, and (``all``) of each case's mean over the classes.
+
+    Scores that are NaN are left out; ``cases`` says how many cases there were.
+    """
+    classes = sorted({row["class"] for row in rows})
+    names = sorted({row["case"] for row in rows})
+    by_class = {
+        str(index): {score: _mean_sd([row[score] for row in rows if row["class"] == index]) for score in SCORES}
+        for index in classes
+    }
+    of_case = {
+        score: [_mean_sd([row[score] for row in rows if row["case"] == name])["mean"] for name in names]
+        for score in SCORES
+    }
+    return {
+        "cases": len(names),
+        "classes": by_class,
+        "all": {score: _mean_sd(values) for score, values in of_case.items()},
+    }
+
+
+def _mean_sd(values: Sequence[float | None]) -> dict[str, float | None]:
+    finite = torch.tensor([value for value in values if value is not None and math.isfinite(value)], dtype=torch.double)
+    if not len(finite):
+        return {"mean": None, "sd": None}
+    return {"mean": finite.mean().item(), "sd": finite.std().item() if len(finite) > 1 else 0.0}
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan

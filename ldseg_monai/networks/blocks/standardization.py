@@ -1,0 +1,63 @@
+"""The last layer of the label encoder: a latent of mean 0 and standard deviation 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class SampleStandardization(nn.Module):
+    """Mean 0 and standard deviation 1 for each channel of each sample (Zaman et al., 2024, Section IV-B)."""
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """Standardize ``(B, C_z, *spatial)``, in float32."""
+        positions = list(range(2, latent.ndim))
+        latent = latent.float()
+        centered = latent - latent.mean(dim=positions, keepdim=True)
+        return centered * torch.rsqrt(centered.square().mean(dim=positions, keepdim=True) + 1e-5)
+
+
+class CaseStandardization(nn.Module):
+    """Mean 0 and standard deviation 1 across the training cases.
+
+    Standardized per sample, a latent may be nearly the same picture for every case, and the diffusion then has nothing
+    to say. This goes on from there: it subtracts the mean picture of the training cases and divides by what spread
+    remains per channel, so that the unit variance is variance *between* cases. The statistics are running ones,
+    gathered in training mode; the per-sample step before them keeps the encoder from gaining by scale alone.
+
+    Args:
+        channels: channels of the latent.
+        latent_shape: spatial shape of the latent in training. The label encoder is not needed to segment, so images of
+            any size may still be segmented.
+        momentum: weight of a new batch in the running statistics.
+    """
+
+    def __init__(self, channels: int, latent_shape: Sequence[int], momentum: float = 0.02) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.per_sample = SampleStandardization()
+        self.register_buffer("mean", torch.zeros(1, channels, *latent_shape))
+        self.register_buffer("variance", torch.ones(1, channels, *[1] * len(latent_shape)))
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """Standardize ``(B, C_z, *latent_shape)``; in training mode also update the running statistics.
+
+        Raises:
+            ValueError: for a latent of another shape.
+        """
+        if latent.shape[1:] != self.mean.shape[1:]:
+            raise ValueError(
+                f"latent of shape {list(latent.shape[2:])}: expected {list(self.mean.shape[2:])}, the latent_shape; "
+                "make it the training image's size over the network's stride"
+            )
+        latent = self.per_sample(latent)
+        if self.training:
+            self._update(latent.detach())
+        return (latent - self.mean) * torch.rsqrt(self.variance + 1e-5)
+
+    def _update(self, latent: torch.Tensor) -> None:
+        self.mean.lerp_(latent.mean(dim=0, keepdim=True), self.momentum)
+        spread = (latent - self.mean).square().mean(dim=[0] + list(range(2, latent.ndim)), keepdim=True)
+        self.variance.lerp_(spread, self.momentum)

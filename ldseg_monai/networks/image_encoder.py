@@ -1,0 +1,52 @@
+"""f_image-enc of Eq. 9."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .blocks import ResidualEncoder
+
+
+class ImageEncoder(nn.Module):
+    """Image to an embedding on the grid of the label latent (Zaman et al., 2024, Eq. 9 and Section IV-B).
+
+    The last two levels carry multi-head self-attention.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        embedding_channels: channels of the embedding (1 in the paper).
+        channels, stem_stride, num_res_blocks, attention_levels, num_head_channels, norm: see `ResidualEncoder`.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        embedding_channels: int,
+        channels: Sequence[int],
+        stem_stride: int,
+        num_res_blocks: int,
+        attention_levels: Sequence[bool],
+        num_head_channels: int,
+        norm: tuple | str,
+    ) -> None:
+        super().__init__()
+        self.encoder = ResidualEncoder(
+            spatial_dims,
+            in_channels,
+            embedding_channels,
+            channels,
+            stem_stride,
+            num_res_blocks,
+            attention_levels,
+            num_head_channels,
+            norm,
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, in_channels, *spatial)`` to ``z_i``, ``(B, embedding_channels, *spatial / stride)``."""
+        return self.encoder(image)

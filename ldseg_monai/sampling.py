@@ -1,0 +1,51 @@
+"""The random numbers of a reverse process, and what an ensemble of its results says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+
+def seeded_noise(shape: list[int], seed: int, num_samples: int = 1, num_draws: int = 1) -> torch.Tensor:
+    """Draw the noise of a reverse process, the same on every device and for every batch.
+
+    Sample ``i`` gets the same numbers whatever ``num_samples`` is, and every image of a batch shares them, so a mask
+    depends on its image and the seed alone.
+
+    Args:
+        shape: ``(C_z, *latent)``.
+        seed: any integer.
+        num_samples: samples drawn for one image.
+        num_draws: 1 for a deterministic process (the start), the number of steps for a stochastic one (one more for
+            each step but the last).
+
+    Returns:
+        Standard normal float32 numbers on the CPU, ``(num_draws, num_samples, C_z, *latent)``.
+    """
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    return torch.stack([torch.randn([num_draws] + shape, generator=generator) for _ in range(num_samples)], dim=1)
+
+
+def ensemble(
+    decode: Callable[[torch.Tensor], torch.Tensor], latents: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summarize the segmentations of several latents of one image without keeping them.
+
+    Args:
+        decode: latent ``(B, C_z, *latent)`` to class logits ``(B, classes, *spatial)``.
+        latents: ``(B, samples, C_z, *latent)``.
+
+    Returns:
+        Mean over the samples of the class probabilities, ``(B, classes, *spatial)``, and their standard deviation, of
+        each voxel's most uncertain class, ``(B, 1, *spatial)``; both float32, from 0 to 1 and 0 to 0.5.
+    """
+    mean = squares = torch.zeros(())
+    for sample in range(latents.shape[1]):  # Welford's running mean and sum of squared differences
+        probability = decode(latents[:, sample]).softmax(dim=1).float()
+        difference = probability - mean
+        mean = mean + difference / (sample + 1)
+        squares = squares + difference * (probability - mean)
+    deviation = (squares / latents.shape[1]).clamp(min=0).sqrt()
+    return mean, deviation.amax(dim=1, keepdim=True)

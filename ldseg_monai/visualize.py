@@ -1,0 +1,66 @@
+"""Pictures of a segmentation on its image, as arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from monai.networks.utils import one_hot
+from torch.nn import functional
+
+COLORS = np.array([[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]])
+TRUTH = np.array([255, 255, 255])
+
+
+def overlay(
+    image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | None = None, height: int = 384
+) -> np.ndarray:
+    """Draw the outlines of a segmentation (a color a class) and of the true label (white) on an image.
+
+    Args:
+        image: ``(C, *spatial)``; three channels are shown as RGB, else the first as gray.
+        prediction: class indices ``(1, *spatial)``.
+        label: true class indices, or None.
+        height: rows of the picture in pixels; each panel is scaled to it.
+
+    Returns:
+        RGB picture, uint8 ``(height, width, 3)``. A volume is cut in three planes through the middle of the label (or
+        of the prediction where there is none), one panel each.
+    """
+    spatial_dims = image.ndim - 1
+    marked = (prediction if label is None else label)[0] > 0
+    positions = marked.nonzero() if marked.any() else torch.tensor(marked.shape)[None] // 2
+    center = positions.float().mean(dim=0).round().int().tolist()
+    axes = [None] if spatial_dims == 2 else range(3)
+    panels = []
+    for axis in axes:
+        planes = [
+            None if volume is None else volume if axis is None else volume.select(axis + 1, center[axis])
+            for volume in (image, prediction, label)
+        ]
+        panels.append(_panel(*planes, height))
+    return np.concatenate(panels, axis=1)
+
+
+def _panel(image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | None, height: int) -> np.ndarray:
+    size = [height, max(1, round(height * image.shape[2] / image.shape[1]))]
+    image = image.float() if image.shape[0] == 3 else image[:1].float().expand(3, -1, -1)
+    low, high = torch.quantile(image, torch.tensor([0.005, 0.995]))
+    image = ((image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+    image = functional.interpolate(image[None], size=size, mode="bilinear")[0]
+    panel = (image.movedim(0, -1) * 255).byte().numpy()
+    if label is not None:
+        for outline in _outlines(label, size):
+            panel[outline] = TRUTH
+    for index, outline in enumerate(_outlines(prediction, size)):
+        panel[outline] = COLORS[index % len(COLORS)]
+    return panel
+
+
+def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
+    """The inner edge of each class but the background, as masks of the given size."""
+    scaled = functional.interpolate(classes[None].float(), size=size, mode="nearest-exact")[0]
+    masks = one_hot(scaled.long(), int(classes.max()) + 1, dim=0)[1:].float()
+    if not len(masks):
+        return []
+    eroded = -functional.max_pool2d(-masks[None], kernel_size=3, stride=1, padding=1)[0]
+    return list((masks > eroded).numpy())

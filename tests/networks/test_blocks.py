@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ldseg_monai.networks.blocks import (
+    CaseStandardization,
+    ResidualBlock,
+    ResidualEncoder,
+    SampleStandardization,
+    SelfAttention,
+    TimestepEmbedding,
+)
+
+NORM = ("group", {"num_groups": 4})
+SIZES = [(6, 5), (4, 3, 5)]  # of feature maps, in 2D and 3D
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("out_channels", [8, 16])
+@pytest.mark.parametrize("norm", [NORM, "instance", "batch"])
+def test_residual_block_keeps_the_size(size: tuple[int, ...], out_channels: int, norm: tuple | str) -> None:
+    block = ResidualBlock(len(size), 8, out_channels, norm)
+    assert block(torch.randn(2, 8, *size)).shape == (2, out_channels, *size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_residual_block_is_its_shortcut_when_its_last_convolution_is_zero(size: tuple[int, ...]) -> None:
+    block = ResidualBlock(len(size), 8, 8, NORM)
+    nn.init.zeros_(block.conv2.weight)
+    nn.init.zeros_(block.conv2.bias)
+    x = torch.randn(2, 8, *size)
+    assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_residual_block_with_time_depends_on_each_sample_of_it(size: tuple[int, ...]) -> None:
+    block = ResidualBlock(len(size), 8, 8, NORM, embedding_channels=12).eval()
+    x, time = torch.randn(2, 8, *size), torch.randn(2, 12)
+    changed = time.clone()
+    changed[1] += 1
+    before, after = block(x, time), block(x, changed)
+    assert torch.equal(before[0], after[0])
+    assert not torch.allclose(before[1], after[1])
+
+
+def test_residual_block_with_time_asks_for_it() -> None:
+    with pytest.raises(AssertionError, match="pass the timestep embedding"):
+        ResidualBlock(2, 8, 8, NORM, embedding_channels=12)(torch.randn(1, 8, 4, 4))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("num_head_channels", [4, 8, 16])
+def test_attention_keeps_the_shape(size: tuple[int, ...], num_head_channels: int) -> None:
+    attention = SelfAttention(16, num_head_channels)
+    assert attention.attention.num_heads == 16 // num_head_channels
+    assert attention(torch.randn(2, 16, *size)).shape == (2, 16, *size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_attention_lets_every_position_see_every_other_of_its_sample_only(size: tuple[int, ...]) -> None:
+    attention = SelfAttention(8, 4).eval()
+    x = torch.randn(2, 8, *size)
+    changed = x.clone()
+    changed[1].flatten(1)[:, 0] += torch.randn(8)
+    difference = (attention(changed) - attention(x)).abs().amax(dim=1).flatten(1)
+    assert (difference[0] == 0).all()
+    assert (difference[1] > 0).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_attention_moves_with_the_positions(size: tuple[int, ...]) -> None:
+    attention = SelfAttention(8, 4).eval()
+    x = torch.randn(1, 8, *size)
+    torch.testing.assert_close(attention(x.flip(2)), attention(x).flip(2), rtol=1e-4, atol=1e-5)
+
+
+def test_timestep_embedding_tells_timesteps_apart() -> None:
+    embedding = TimestepEmbedding(8, 32)
+    embedded = embedding(torch.tensor([0, 1, 500, 998, 999, 0]))
+    assert embedded.shape == (6, 32)
+    assert torch.equal(embedded[0], embedded[5])
+    distances = torch.cdist(embedded[:5], embedded[:5]) + torch.eye(5)
+    assert distances.min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "stem_stride", "expected"),
+    [
+        ((16, 12), (8, 16), 1, (8, 6)),
+        ((16, 12), (8, 16), 2, (4, 3)),
+        ((16, 24), (8, 16), 4, (2, 3)),
+        ((16, 8), (8, 8, 16), 1, (4, 2)),
+        ((16, 12, 8), (8, 16), 1, (8, 6, 4)),
+        ((16, 12, 8), (8, 16), 2, (4, 3, 2)),
+        ((16, 24, 8), (8,), 4, (4, 6, 2)),
+    ],
+)
+@pytest.mark.parametrize("num_res_blocks", [1, 2])
+def test_encoder_divides_the_size_by_its_stride(size, channels, stem_stride, expected, num_res_blocks: int) -> None:
+    attends = [level > 0 for level in range(len(channels))]
+    encoder = ResidualEncoder(len(size), 3, 2, channels, stem_stride, num_res_blocks, attends, 4, NORM)
+    assert encoder(torch.randn(2, 3, *size)).shape == (2, 2, *expected)
+
+
+def test_encoder_has_attention_where_asked() -> None:
+    encoder = ResidualEncoder(2, 3, 1, (8, 8, 8), 1, 1, [False, True, False], 4, NORM)
+    found = [any(isinstance(block, SelfAttention) for block in level.modules()) for level in encoder.levels]
+    assert found == [False, True, False]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sample_standardization_gives_each_channel_of_each_sample_mean_0_and_sd_1(size: tuple[int, ...]) -> None:
+    offset, scale = torch.randn(2, 3, 2, *[1] * len(size)) * 5
+    standardized = SampleStandardization()(offset + (scale.abs() + 0.5) * torch.randn(3, 2, *size)).flatten(2)
+    torch.testing.assert_close(standardized.mean(-1), torch.zeros(3, 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(standardized.std(-1, correction=0), torch.ones(3, 2), rtol=0, atol=1e-3)
+
+
+def test_sample_standardization_of_a_flat_latent_is_zero() -> None:
+    assert torch.equal(SampleStandardization()(torch.full((1, 1, 4, 4), 3.0)), torch.zeros(1, 1, 4, 4))
+
+
+def test_sample_standardization_works_in_float32() -> None:
+    assert SampleStandardization()(torch.randn(1, 1, 4, 4, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def cases(number: int, size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Latents that are one constant picture but for a little: what a standardization per sample leaves."""
+    picture = torch.randn(1, 2, *size, generator=torch.Generator().manual_seed(9))
+    return picture + 0.1 * torch.randn(number, 2, *size, generator=generator)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_case_standardization_removes_the_constant_picture_and_keeps_what_differs(size: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = CaseStandardization(2, size)
+    for _ in range(600):
+        layer(cases(8, size, generator))
+    standardized = layer.eval()(cases(1000, size, generator))
+    assert standardized.mean(0).std() < 0.2  # the picture has SD 10 in these units
+    between = standardized.var(0).mean(dim=list(range(1, len(size) + 1)))
+    torch.testing.assert_close(between, torch.ones(2), rtol=0, atol=0.1)
+
+
+def test_case_standardization_trains_as_it_evaluates_but_for_the_update() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = CaseStandardization(2, (6, 5))
+    for _ in range(50):
+        layer(cases(8, (6, 5), generator))
+    batch = cases(4, (6, 5), generator)
+    trained = layer(batch)
+    torch.testing.assert_close(layer.eval()(batch), trained)
+
+
+def test_case_standardization_learns_in_training_mode_only() -> None:
+    layer = CaseStandardization(2, (6, 5))
+    batch = cases(4, (6, 5), torch.Generator().manual_seed(0))
+    layer.eval()(batch)
+    assert (layer.mean == 0).all() and (layer.variance == 1).all()
+    layer.train()(batch)
+    assert (layer.mean != 0).all() and (layer.variance != 1).all()
+
+
+def test_case_standardization_keeps_its_statistics_in_the_state_dict() -> None:
+    layer = CaseStandardization(2, (6, 5))
+    assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {
+        "mean": (1, 2, 6, 5),
+        "variance": (1, 2),
+    }
+
+
+def test_case_standardization_passes_gradients_to_the_latent_and_none_to_its_statistics() -> None:
+    layer = CaseStandardization(2, (6, 5))
+    latent = cases(4, (6, 5), torch.Generator().manual_seed(0)).requires_grad_()
+    (layer(latent) * torch.randn(4, 2, 6, 5)).sum().backward()
+    assert latent.grad is not None and latent.grad.abs().sum() > 0
+    assert not layer.mean.requires_grad and not layer.variance.requires_grad
+
+
+def test_case_standardization_without_a_shape_takes_any_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = CaseStandardization(2)
+    for size in [(6, 5), (8, 8), (3, 7)] * 50:
+        layer(3 + 2 * torch.randn(4, 2, *size, generator=generator))
+    assert layer.mean.shape == (1, 2)
+    standardized = layer.eval()(3 + 2 * torch.randn(200, 2, 5, 9, generator=generator))
+    pooled = standardized.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(pooled.mean(1), torch.zeros(2), rtol=0, atol=0.1)
+    torch.testing.assert_close(pooled.std(1), torch.ones(2), rtol=0, atol=0.1)

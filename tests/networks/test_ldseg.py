@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import doctest
+import io
+
+import pytest
+import torch
+from monai.networks import one_hot
+from torch import nn
+
+from ldseg_monai.networks import LDSeg, ldseg
+from ldseg_monai.sampling import seeded_noise
+from ldseg_monai.schedulers import PREDICTION_TYPES, EvenlySpacedScheduler
+
+CASES = [  # size of the image, stem stride, further arguments
+    ((16, 16), 1, {}),
+    ((16, 12), 1, {"prediction_type": "sample", "eta": 1.0, "num_inference_steps": 3}),
+    ((16, 24), 2, {"prediction_type": "v_prediction", "restandardize": True, "schedule": "linear"}),
+    ((16, 24), 4, {"latent_norm": "cases", "latent_shape": (2, 3), "latent_channels": 3, "embedding_channels": 2}),
+    ((32, 48), 4, {"latent_norm": "cases", "num_res_blocks": 2, "schedule": "quadratic"}),
+    ((16, 16, 16), 1, {"num_inference_steps": 1, "latent_norm": "cases", "latent_shape": (8, 8, 8)}),
+    ((16, 12, 8), 2, {"prediction_type": "sample", "latent_channels": 2}),
+    ((16, 24, 32), 4, {"prediction_type": "v_prediction", "eta": 0.5, "denoiser_attention_levels": [True, True]}),
+]
+each_case = pytest.mark.parametrize(("size", "stem_stride", "arguments"), CASES)
+each_prediction_type = pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+
+
+def tiny(spatial_dims: int = 2, **arguments) -> LDSeg:
+    torch.manual_seed(0)
+    defaults = {
+        "in_channels": 2,
+        "out_channels": 3,
+        "channels": (8, 16),
+        "denoiser_channels": (8, 16),
+        "num_head_channels": 4,
+        "norm": ("group", {"num_groups": 4}),
+    }
+    return LDSeg(spatial_dims, **{**defaults, **arguments})
+
+
+def pair(size: tuple[int, ...], batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(batch, 2, *size, generator=generator)
+    return image, torch.randint(3, (batch, 1, *size), generator=generator)
+
+
+class Oracle(nn.Module):
+    """Knows the clean latent, and predicts what a denoiser should from the timestep it is told."""
+
+    def __init__(self, clean: torch.Tensor, scheduler: EvenlySpacedScheduler) -> None:
+        super().__init__()
+        self.clean, self.scheduler = clean, scheduler
+
+    def forward(self, noisy: torch.Tensor, embedding: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        abar = self.scheduler.alphas_cumprod[timesteps].reshape([-1] + [1] * (noisy.ndim - 1))
+        noise = (noisy - abar.sqrt() * self.clean) / (1 - abar).sqrt()
+        velocity = abar.sqrt() * noise - (1 - abar).sqrt() * self.clean
+        return {"epsilon": noise, "sample": self.clean, "v_prediction": velocity}[self.scheduler.prediction_type]
+
+
+@each_case
+def test_segmentation_has_a_logit_for_every_class_and_voxel(size, stem_stride: int, arguments: dict) -> None:
+    network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
+    with torch.no_grad():
+        logits = network(pair(size)[0])
+    assert logits.shape == (2, 3, *size) and logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+@each_case
+def test_training_pass_returns_what_the_loss_needs(size, stem_stride: int, arguments: dict) -> None:
+    outputs = tiny(len(size), stem_stride=stem_stride, **arguments)(*pair(size))
+    latent = (2, arguments.get("latent_channels", 1), *(side // (2 * stem_stride) for side in size))
+    assert {name: tuple(tensor.shape) for name, tensor in outputs.items()} == {
+        "logits": (2, 3, *size),
+        "prediction": latent,
+        "target": latent,
+        "reconstruction": (2, 3, *size),
+    }
+    assert all(tensor.isfinite().all() for tensor in outputs.values())
+
+
+@each_case
+def test_gradients_of_a_training_pass_reach_every_parameter(size, stem_stride: int, arguments: dict) -> None:
+    network = tiny(len(size), stem_stride=stem_stride, **arguments)
+    outputs = network(*pair(size), timesteps=torch.tensor([300, 600]))
+    assert outputs["target"].requires_grad == (network.scheduler.prediction_type != "epsilon")
+    sum((outputs[name] * torch.randn(outputs[name].shape)).sum() for name in outputs).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    without = {name for name, p in network.named_parameters() if p.grad.abs().max() < 1e-4}
+    last_block = len(network.label_encoder.encoder.levels[-1]) - 1
+    canceled_by_the_standardization = {"to_latent.bias", f"levels.1.{last_block}.conv2.bias"}
+    assert without <= {f"label_encoder.encoder.{name}" for name in canceled_by_the_standardization}
+
+
+@each_case
+def test_batch_of_two_is_two_batches_of_one(size, stem_stride: int, arguments: dict) -> None:
+    network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
+    image, label = pair(size)
+    timesteps, noise = torch.tensor([100, 700]), torch.randn(2, *network.noise_shape(image))
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), torch.cat([network(image[:1]), network(image[1:])]))
+        together = network(image, label, timesteps, noise)
+        apart = [network(image[i : i + 1], label[i : i + 1], timesteps[i : i + 1], noise[i : i + 1]) for i in range(2)]
+    for name, tensor in together.items():
+        torch.testing.assert_close(tensor, torch.cat([one[name] for one in apart]), rtol=1e-4, atol=1e-4)
+
+
+@each_case
+def test_segmentation_is_deterministic_and_leaves_the_global_random_state_alone(
+    size, stem_stride: int, arguments: dict
+) -> None:
+    network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
+    image, _ = pair(size)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        first = network(image)
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.manual_seed(2)
+        assert torch.equal(network(image), first)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (16, 12, 8)])
+@each_prediction_type
+def test_image_changes_the_segmentation_of_its_own_sample_only(size, prediction_type: str) -> None:
+    network = tiny(len(size), prediction_type=prediction_type).eval()
+    image, _ = pair(size)
+    changed = image.clone()
+    changed[1] = changed[1].flip(-1)
+    with torch.no_grad():
+        before, after = network(image), network(changed)
+    torch.testing.assert_close(after[0], before[0])
+    assert not torch.allclose(after[1], before[1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_noise_and_seed_change_the_segmentation(eta: float) -> None:
+    image, _ = pair((16, 12))
+    network = tiny(prediction_type="v_prediction", eta=eta).eval()
+    with torch.no_grad():
+        default = network(image)
+        noise = seeded_noise(network.noise_shape(image), network.seed, 1, network.num_draws())
+        assert torch.equal(network(image, noise=noise), default)
+        assert not torch.allclose(network(image, noise=-noise), default)
+        network.seed = 1
+        assert not torch.allclose(network(image), default)
+
+
+def test_each_image_of_a_batch_may_have_its_own_noise() -> None:
+    image = pair((16, 12), 1)[0].expand(3, -1, -1, -1)
+    network = tiny(prediction_type="v_prediction").eval()
+    noise = seeded_noise(network.noise_shape(image), 0, 2)[:, [0, 1, 0]]
+    with torch.no_grad():
+        first, second, third = network(image, noise=noise)
+    torch.testing.assert_close(third, first)
+    assert not torch.allclose(second, first)
+
+
+@pytest.mark.parametrize("latent", [(8, 6), (4, 3, 5)])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("num_inference_steps", [1, 2, 3, 10])
+@each_prediction_type
+def test_oracle_denoiser_gives_the_clean_latent(
+    prediction_type: str, num_inference_steps: int, eta: float, schedule: str, latent: tuple[int, ...]
+) -> None:
+    network = tiny(
+        len(latent),
+        prediction_type=prediction_type,
+        num_inference_steps=num_inference_steps,
+        eta=eta,
+        schedule=schedule,
+        latent_channels=2,
+    ).eval()
+    clean = torch.randn(2, 2, *latent)
+    network.denoiser = Oracle(clean, network.scheduler)
+    noise = seeded_noise([2, *latent], 0, 1, network.num_draws())
+    sampled = network.sample_latent(torch.zeros(2, 1, *latent), noise)
+    worst = 0.03 if prediction_type == "epsilon" and num_inference_steps == 1 else 1e-3  # abar at T is about 1e-9
+    torch.testing.assert_close(sampled, clean, rtol=0, atol=worst)
+
+
+def test_draws_are_one_a_step_for_a_stochastic_process() -> None:
+    networks = [tiny(eta=eta, num_inference_steps=5) for eta in (0.0, 0.5, 1.0)]
+    assert [network.num_draws() for network in networks] == [1, 5, 5]
+    assert [network.num_draws(7) for network in networks] == [1, 7, 7]
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_number_of_steps_may_be_given_for_one_latent(eta: float) -> None:
+    two, five = (tiny(prediction_type="sample", eta=eta, num_inference_steps=steps).eval() for steps in (2, 5))
+    embedding, noise = torch.randn(1, 1, 8, 6), seeded_noise([1, 8, 6], 0, 1, 5)
+    with torch.no_grad():
+        before = two.sample_latent(embedding, noise)
+        assert torch.equal(two.sample_latent(embedding, noise, 5), five.sample_latent(embedding, noise))
+        assert torch.equal(two.sample_latent(embedding, noise), before)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_restandardize_gives_the_sampled_latent_mean_0_and_sd_1(eta: float) -> None:
+    network = tiny(latent_channels=2, restandardize=True, eta=eta, num_inference_steps=3).eval()
+    image, _ = pair((16, 12))
+    with torch.no_grad():
+        noise = seeded_noise(network.noise_shape(image), 0, 1, network.num_draws())
+        latent = network.sample_latent(network.encode_image(image), noise).flatten(2)
+    torch.testing.assert_close(latent.mean(-1), torch.zeros(2, 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(latent.std(-1, correction=0), torch.ones(2, 2), rtol=0, atol=1e-3)
+
+
+@each_prediction_type
+def test_target_and_decoded_latent_follow_the_prediction_type(prediction_type: str) -> None:
+    network = tiny(prediction_type=prediction_type, latent_channels=2).eval()
+    image, label = pair((16, 12))
+    timesteps, noise = torch.tensor([200, 800]), torch.randn(2, 2, 8, 6)
+    with torch.no_grad():
+        outputs = network(image, label, timesteps, noise)
+        clean = network.encode_label(label)
+        abar = network.scheduler.alphas_cumprod[timesteps].reshape(2, 1, 1, 1)
+        signal, spread = abar.sqrt(), (1 - abar).sqrt()
+        noisy, prediction = signal * clean + spread * noise, outputs["prediction"]
+        torch.testing.assert_close(prediction, network.denoiser(noisy, network.encode_image(image), timesteps))
+        target, decoded = {
+            "epsilon": (noise, noisy - prediction),
+            "sample": (clean, prediction),
+            "v_prediction": (signal * noise - spread * clean, signal * noisy - spread * prediction),
+        }[prediction_type]
+        torch.testing.assert_close(outputs["target"], target)
+        torch.testing.assert_close(outputs["logits"], network.label_decoder(decoded), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(outputs["reconstruction"], network.label_decoder(clean))
+
+
+def test_clean_latent_is_decoded_only_when_asked() -> None:
+    assert set(tiny(decode_clean=False)(*pair((16, 16)))) == {"logits", "prediction", "target"}
+
+
+def test_training_pass_draws_timesteps_and_noise_from_the_global_generator() -> None:
+    network = tiny().eval()
+    with torch.no_grad():
+        first, second = network(*pair((16, 16))), network(*pair((16, 16)))
+        assert not torch.allclose(first["target"], second["target"])
+        again = []
+        for _ in range(2):
+            torch.manual_seed(3)
+            again.append(network(*pair((16, 16))))
+    assert all(torch.equal(again[0][name], again[1][name]) for name in again[0])
+
+
+def test_timestep_changes_the_prediction() -> None:
+    network = tiny().eval()
+    latent, embedding = torch.randn(2, 1, 1, 8, 6)
+    with torch.no_grad():
+        early, late = (network.denoiser(latent, embedding, torch.tensor([t])) for t in (10, 900))
+    assert not torch.allclose(early, late, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32])
+def test_label_latent_does_not_depend_on_the_type_of_the_label(dtype: torch.dtype) -> None:
+    network = tiny(latent_channels=2).eval()
+    _, label = pair((16, 12))
+    latent = network.encode_label(label)
+    assert torch.equal(network.encode_label(label.to(dtype)), latent)
+    torch.testing.assert_close(latent.flatten(2).mean(-1), torch.zeros(2, 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(latent.flatten(2).std(-1, correction=0), torch.ones(2, 2), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("size", [(16, 12), (16, 12, 8)])
+def test_label_is_encoded_as_one_channel_a_class(size: tuple[int, ...]) -> None:
+    network = tiny(len(size)).eval()
+    _, label = pair(size)
+    assert torch.equal(network.encode_label(label), network.label_encoder(one_hot(label, num_classes=3)))
+
+
+@pytest.mark.parametrize(
+    ("size", "stem_stride", "message"),
+    [
+        ((15, 16), 1, "image size 15x16: expected multiples of 2; pad to 16x16"),
+        ((17, 20), 4, "image size 17x20: expected multiples of 8; pad to 24x24"),
+        ((16, 12, 10), 2, "image size 16x12x10: expected multiples of 4; pad to 16x12x12"),
+    ],
+)
+def test_image_that_does_not_fit_is_told_the_size_to_pad_to(size, stem_stride: int, message: str) -> None:
+    network = tiny(len(size), stem_stride=stem_stride).eval()
+    image, label = pair(size)
+    with pytest.raises(ValueError, match=message):
+        network(image)
+    with pytest.raises(ValueError, match=message):
+        network(image, label)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"spatial_dims": 1}, "spatial_dims is 1: expected 2 or 3"),
+        ({"stem_stride": 3}, "stem_stride is 3: expected a power of two"),
+        ({"stem_stride": 0}, "stem_stride is 0: expected a power of two"),
+        ({"attention_levels": [True]}, "attention_levels has 1 entries: expected one for each of the 2 levels"),
+        ({"denoiser_attention_levels": [True] * 3}, "denoiser_attention_levels has 3 entries: expected .* 2 levels"),
+        ({"num_head_channels": 5}, "num_head_channels is 5: expected a divisor of the 8 channels"),
+        ({"num_head_channels": 16}, "num_head_channels is 16: expected a divisor of the 8 channels"),
+        ({"latent_norm": "batch"}, "latent_norm is 'batch': expected one of sample, cases"),
+        ({"latent_shape": (8, 8)}, "latent_shape is given but latent_norm='sample'"),
+        ({"prediction_type": "x0"}, "prediction_type is 'x0': expected one of"),
+        ({"eta": 2.0}, "eta is 2.0: expected 0"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0: expected 1 to 1000"),
+        ({"num_inference_steps": 11, "num_train_timesteps": 10}, "num_inference_steps is 11: expected 1 to 10"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(**arguments)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@each_prediction_type
+def test_scripted_network_segments_like_the_eager_one(prediction_type: str, eta: float) -> None:
+    network = tiny(prediction_type=prediction_type, eta=eta, num_inference_steps=3).eval()
+    scripted = torch.jit.script(network)
+    image, _ = pair((16, 24))
+    with torch.no_grad():
+        torch.testing.assert_close(scripted(image), network(image), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [{"latent_norm": "cases", "latent_shape": (2, 3, 2)}, {"restandardize": True}])
+def test_saved_script_segments_like_the_eager_one_in_3d(arguments: dict) -> None:
+    network = tiny(3, stem_stride=4, **arguments).eval()
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(network), file)
+    file.seek(0)
+    image, _ = pair((16, 24, 16))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(file)(image), network(image), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"latent_norm": "cases", "latent_shape": (8, 8)}])
+def test_state_dict_loads_with_weights_only(arguments: dict) -> None:
+    network, other = tiny(**arguments), tiny(**arguments)
+    for parameter in other.parameters():
+        nn.init.zeros_(parameter)
+    image, label = pair((16, 16))
+    network(image, label)  # moves the running statistics, if there are any
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    with torch.no_grad():
+        assert torch.equal(other.eval()(image), network.eval()(image))
+        assert torch.equal(other.encode_label(label), network.encode_label(label))
+
+
+@pytest.mark.parametrize(
+    ("spatial_dims", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)], ids=["2d", "3d"]
+)
+def test_weights_are_channels_last(spatial_dims: int, layout: torch.memory_format) -> None:
+    weights = [p for p in tiny(spatial_dims).parameters() if p.ndim == spatial_dims + 2]
+    assert weights and all(weight.is_contiguous(memory_format=layout) for weight in weights)
+
+
+def test_example_in_the_docstring_runs() -> None:
+    result = doctest.testmod(ldseg)
+    assert result.attempted > 0 and result.failed == 0

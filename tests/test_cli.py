@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ldseg_monai.cli import main
+from ldseg_monai.data.datalist import paired_datalist
+
+
+@pytest.mark.parametrize(("kind", "end"), [("knee", ".nii.gz"), ("gland", ".png")])
+def test_phantom_writes_a_data_set(tmp_path: Path, kind: str, end: str) -> None:
+    assert main(["phantom", kind, "--out", str(tmp_path / "new"), "--num", "2", "--seed", "3"]) == 0
+    datalist = paired_datalist(tmp_path / "new")
+    assert [Path(item["image"]).name for item in datalist] == [f"case_000{end}", f"case_001{end}"]
+
+
+def test_phantom_passes_the_seed_on(tmp_path: Path) -> None:
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert main(["phantom", "gland", "--out", str(tmp_path / name), "--num", "1", "--seed", seed]) == 0
+    a, b, c = ((tmp_path / name / "images" / "case_000.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fantom"], "invalid choice: 'fantom'"),
+        (["phantom", "elbow", "--out", "x"], "invalid choice: 'elbow'"),
+        (["phantom", "knee"], "the following arguments are required: --out"),
+        (["phantom", "knee", "--out", "x", "--num", "many"], "invalid int value: 'many'"),
+        (["phantom", "knee", "--out", "x", "--num", "0"], "num 0: expected at least 1"),
+        (["phantom", "knee", "--out", "x", "--seed", "-1"], "seed -1: expected 0 or more"),
+        (["phantom", "knee", "--out", "file"], "file"),
+    ],
+)
+def test_user_error_is_one_line_and_exit_code_2(tmp_path: Path, monkeypatch, capsys, argv, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("ldseg: error: ") and message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_help_names_the_subcommand(capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "phantom" in capsys.readouterr().out
+
+
+def test_process_ends_without_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ldseg_monai.cli", "phantom", "gland", "--out", str(tmp_path), "--num", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("ldseg: error: num 0")
+    assert "Traceback" not in done.stderr
