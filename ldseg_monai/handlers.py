@@ -218,8 +218,8 @@ class SaveOverlay:
                 return
             self.drawn += 1
             path = case["image"].meta["filename_or_obj"]
-            label = case["label"].as_tensor() if "label" in case else None
-            picture = overlay(self.load(path).as_tensor(), case["pred"].as_tensor(), label)
+            label = case.get("label")
+            picture = overlay(self.load(path), case["pred"], label)
             os.makedirs(self.output_dir, exist_ok=True)
             Image.fromarray(picture).save(os.path.join(self.output_dir, f"{case_name(path)}_overlay.png"))
             if self.tensorboard_dir is not None:

@@ -42,6 +42,7 @@ class SplitPredictiond(MapTransform):
                     f"{key} has {channels} channels: expected {self.num_classes} classes, one more for an ensemble; "
                     "make num_classes agree with the network's out_channels"
                 )
+            prediction = MetaTensor(prediction)  # so that the maps can take the image's geometry when they are inverted
             classes = prediction[: self.num_classes]
             # max, not argmax, which takes 20 times as long over channels on a CPU
             result[key] = classes.max(dim=0, keepdim=True).indices.to(torch.uint8)
@@ -76,8 +77,7 @@ class InvertLabeld(Transform):
             for info in image.applied_operations
         ]
         relabeled = MetaTensor(image.as_tensor(), meta=image.meta, applied_operations=operations)
-        labels = {key: MetaTensor(data[key]) for key in self.invert.key_iterator(dict(data))}
-        result = self.invert({**data, **labels, self.orig_key: relabeled})
+        result = self.invert({**data, self.orig_key: relabeled})
         result[self.orig_key] = image
         for key in self.invert.key_iterator(result):
             result[key] = result[key].to(torch.uint8)

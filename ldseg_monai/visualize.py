@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from monai.networks.utils import one_hot
+from monai.utils import convert_to_tensor
 from torch.nn import functional
 
 COLORS = np.array([[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]])
@@ -26,6 +27,7 @@ def overlay(
         RGB picture, uint8 ``(height, width, 3)``. A volume is cut in three planes through the middle of the label (or
         of the prediction where there is none), one panel each.
     """
+    image, prediction, label = (convert_to_tensor(volume, track_meta=False) for volume in (image, prediction, label))
     spatial_dims = image.ndim - 1
     marked = (prediction if label is None else label)[0] > 0
     positions = marked.nonzero() if marked.any() else torch.tensor(marked.shape)[None] // 2
