@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
 import torch
@@ -118,7 +118,7 @@ class SaveBest:
     @idist.one_rank_only()
     def __call__(self, engine: Engine) -> None:
         """Compare now, and save if better."""
-        score = engine.state.metrics[engine.state.key_metric_name]
+        score = engine.state.metrics[engine.state.key_metric_name]  # type: ignore[attr-defined]
         if score > self.best:
             self.best = float(score)
             save_whole(self.network.state_dict(), self.path)
@@ -213,7 +213,7 @@ class SaveOverlay:
     @idist.one_rank_only()
     def draw(self, engine: Engine) -> None:
         """Draw the cases of one iteration."""
-        for case in engine.state.output:
+        for case in cast(list[dict[str, Any]], engine.state.output):
             if self.max_cases is not None and self.drawn >= self.max_cases:
                 return
             self.drawn += 1

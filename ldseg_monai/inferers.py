@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from monai.inferers import Inferer, SlidingWindowInferer
-from torch import nn
 
 from ldseg_monai.networks import LDSeg
 from ldseg_monai.sampling import ensemble, seeded_noise
@@ -32,10 +32,10 @@ class TrainingInferer(Inferer):
         self.amp = amp
         self.pure_noise_share = pure_noise_share
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return the training output of `LDSeg` for images ``(B, C, *spatial)`` and the keyword ``label``."""
         plain = {name: _plain(value) for name, value in kwargs.items()}
-        num_timesteps = getattr(network, "module", network).scheduler.num_train_timesteps
+        num_timesteps = _unwrapped(network).scheduler.num_train_timesteps
         timesteps = torch.randint(num_timesteps, [len(inputs)])
         timesteps[torch.rand(len(inputs)) < self.pure_noise_share] = num_timesteps - 1
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
@@ -74,7 +74,7 @@ class SamplingInferer(Inferer):
         return seeded_noise(shape, self.seed, self.num_samples, network.num_draws(self.num_inference_steps))
 
     @torch.no_grad()
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Segment.
 
         Args:
@@ -87,7 +87,7 @@ class SamplingInferer(Inferer):
             For one sample, class logits ``(B, classes, *spatial)``. For more, class probabilities averaged over the
             samples followed by one channel with their standard deviation, ``(B, classes + 1, *spatial)``.
         """
-        ldseg: LDSeg = getattr(network, "module", network)  # type: ignore[assignment]
+        ldseg = _unwrapped(network)
         image = _plain(inputs)
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
             embedding = ldseg.encode_image(image)
@@ -116,12 +116,12 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
     """
 
     def __init__(self, sampler: SamplingInferer, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, with_coord=True, **kwargs)
         self.sampler = sampler
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Segment images ``(B, in_channels, *spatial)`` of any size; returns what the sampler returns."""
-        ldseg: LDSeg = getattr(network, "module", network)  # type: ignore[assignment]
+        ldseg = _unwrapped(network)
         stride = ldseg.stride
         roi_size = [self.roi_size] * (inputs.ndim - 2) if isinstance(self.roi_size, int) else list(self.roi_size)
         padded = [max(side, roi) for side, roi in zip(inputs.shape[2:], roi_size, strict=True)]
@@ -133,10 +133,15 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
             for window in coordinates:
                 starts = [round(axis.start / stride) for axis in window[2:]]
                 area = [slice(start, start + length) for start, length in zip(starts, size, strict=True)]
-                crops.append(field[(..., *area)])
+                crops.append(field[tuple([slice(None)] * 3 + area)])
             return self.sampler(windows, ldseg, noise=torch.cat(crops, dim=1))
 
-        return super().__call__(_plain(inputs), segment_windows, with_coord=True)  # type: ignore[return-value]
+        return cast(torch.Tensor, super().__call__(_plain(inputs), segment_windows))
+
+
+def _unwrapped(network: Callable[..., Any]) -> LDSeg:
+    """The network itself, if it is wrapped in ``DistributedDataParallel``."""
+    return cast(LDSeg, getattr(network, "module", network))
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -80,7 +81,7 @@ class CaseScores:
 
     def score(self, engine: Engine) -> None:
         """Add the rows of one iteration's cases."""
-        for case in engine.state.output:
+        for case in cast(list[dict[str, Any]], engine.state.output):
             label = case["label"]
             spacing = label.pixdim.tolist()[: label.ndim - 1]
             name = case_name(label.meta["filename_or_obj"])

@@ -28,18 +28,15 @@ def overlay(
         of the prediction where there is none), one panel each.
     """
     image, prediction, label = (convert_to_tensor(volume, track_meta=False) for volume in (image, prediction, label))
-    spatial_dims = image.ndim - 1
+    if image.ndim == 3:
+        return _panel(image, prediction, label, height)
     marked = (prediction if label is None else label)[0] > 0
     positions = marked.nonzero() if marked.any() else torch.tensor(marked.shape)[None] // 2
     center = positions.float().mean(dim=0).round().int().tolist()
-    axes = [None] if spatial_dims == 2 else range(3)
     panels = []
-    for axis in axes:
-        planes = [
-            None if volume is None else volume if axis is None else volume.select(axis + 1, center[axis])
-            for volume in (image, prediction, label)
-        ]
-        panels.append(_panel(*planes, height))
+    for axis, index in enumerate(center, start=1):
+        true = None if label is None else label.select(axis, index)
+        panels.append(_panel(image.select(axis, index), prediction.select(axis, index), true, height))
     return np.concatenate(panels, axis=1)
 
 

@@ -131,7 +131,7 @@ class LDSeg(nn.Module):
         self.scheduler.set_timesteps(num_inference_steps)
         self.after_step = SampleStandardization() if restandardize else nn.Identity()
         # Convolutions follow the layout of their weights: channels-last is several times faster on a CPU.
-        self.to(memory_format=torch.channels_last if spatial_dims == 2 else torch.channels_last_3d)
+        self.to(memory_format=torch.channels_last if spatial_dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(
         self,

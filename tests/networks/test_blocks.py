@@ -167,7 +167,7 @@ def test_case_standardization_keeps_its_statistics_in_the_state_dict() -> None:
     layer = CaseStandardization(2, (6, 5))
     assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {
         "mean": (1, 2, 6, 5),
-        "variance": (1, 2),
+        "variance": (1, 2, 1, 1),
     }
 
 
@@ -179,13 +179,22 @@ def test_case_standardization_passes_gradients_to_the_latent_and_none_to_its_sta
     assert not layer.mean.requires_grad and not layer.variance.requires_grad
 
 
-def test_case_standardization_without_a_shape_takes_any_size() -> None:
-    generator = torch.Generator().manual_seed(0)
-    layer = CaseStandardization(2)
-    for size in [(6, 5), (8, 8), (3, 7)] * 50:
-        layer(3 + 2 * torch.randn(4, 2, *size, generator=generator))
-    assert layer.mean.shape == (1, 2)
-    standardized = layer.eval()(3 + 2 * torch.randn(200, 2, 5, 9, generator=generator))
-    pooled = standardized.transpose(0, 1).flatten(1)
-    torch.testing.assert_close(pooled.mean(1), torch.zeros(2), rtol=0, atol=0.1)
-    torch.testing.assert_close(pooled.std(1), torch.ones(2), rtol=0, atol=0.1)
+def test_case_standardization_needs_the_shape_of_the_latent() -> None:
+    with pytest.raises(TypeError, match="latent_shape"):
+        CaseStandardization(2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, 2, 6, 6), r"latent of shape \[6, 6\]: expected \[6, 5\], the latent_shape"),
+        ((4, 2, 1, 5), r"latent of shape \[1, 5\]: expected \[6, 5\]"),  # would broadcast
+        ((4, 2, 6, 5, 1), r"latent of shape \[6, 5, 1\]: expected \[6, 5\]"),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_case_standardization_refuses_another_shape(shape: tuple[int, ...], message: str, training: bool) -> None:
+    layer = CaseStandardization(2, (6, 5)).train(training)
+    with pytest.raises(ValueError, match=message):
+        layer(torch.randn(shape))
+    assert (layer.mean == 0).all()

@@ -17,7 +17,7 @@ CASES = [  # size of the image, stem stride, further arguments
     ((16, 12), 1, {"prediction_type": "sample", "eta": 1.0, "num_inference_steps": 3}),
     ((16, 24), 2, {"prediction_type": "v_prediction", "restandardize": True, "schedule": "linear"}),
     ((16, 24), 4, {"latent_norm": "cases", "latent_shape": (2, 3), "latent_channels": 3, "embedding_channels": 2}),
-    ((32, 48), 4, {"latent_norm": "cases", "num_res_blocks": 2, "schedule": "quadratic"}),
+    ((32, 48), 4, {"latent_norm": "cases", "latent_shape": [4, 6], "num_res_blocks": 2, "schedule": "quadratic"}),
     ((16, 16, 16), 1, {"num_inference_steps": 1, "latent_norm": "cases", "latent_shape": (8, 8, 8)}),
     ((16, 12, 8), 2, {"prediction_type": "sample", "latent_channels": 2}),
     ((16, 24, 32), 4, {"prediction_type": "v_prediction", "eta": 0.5, "denoiser_attention_levels": [True, True]}),
@@ -191,11 +191,27 @@ def test_draws_are_one_a_step_for_a_stochastic_process() -> None:
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_number_of_steps_may_be_given_for_one_latent(eta: float) -> None:
     two, five = (tiny(prediction_type="sample", eta=eta, num_inference_steps=steps).eval() for steps in (2, 5))
-    embedding, noise = torch.randn(1, 1, 8, 6), seeded_noise([1, 8, 6], 0, 1, 5)
+    embedding = torch.randn(1, 1, 8, 6)
+    short, long = (seeded_noise([1, 8, 6], 0, 1, network.num_draws()) for network in (two, five))
     with torch.no_grad():
-        before = two.sample_latent(embedding, noise)
-        assert torch.equal(two.sample_latent(embedding, noise, 5), five.sample_latent(embedding, noise))
-        assert torch.equal(two.sample_latent(embedding, noise), before)
+        before = two.sample_latent(embedding, short)
+        assert torch.equal(two.sample_latent(embedding, long, 5), five.sample_latent(embedding, long))
+        assert torch.equal(two.sample_latent(embedding, short), before)
+
+
+@pytest.mark.parametrize(
+    ("eta", "draws", "steps", "message"),
+    [
+        (0.0, 2, None, "noise has 2 draws: expected 1 for 2 steps"),
+        (0.0, 5, 5, "noise has 5 draws: expected 1 for 5 steps"),
+        (1.0, 1, None, "noise has 1 draws: expected 2 for 2 steps"),
+        (0.5, 2, 5, "noise has 2 draws: expected 5 for 5 steps"),
+    ],
+)
+def test_noise_of_another_number_of_draws_is_refused(eta: float, draws: int, steps: int | None, message: str) -> None:
+    network = tiny(eta=eta).eval()
+    with pytest.raises(ValueError, match=message):
+        network.sample_latent(torch.zeros(1, 1, 8, 6), seeded_noise([1, 8, 6], 0, 1, draws), steps)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -272,6 +288,26 @@ def test_label_is_encoded_as_one_channel_a_class(size: tuple[int, ...]) -> None:
     assert torch.equal(network.encode_label(label), network.label_encoder(one_hot(label, num_classes=3)))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_class_that_the_network_does_not_know_is_refused(dtype: torch.dtype) -> None:
+    network = tiny()
+    image, label = pair((16, 12))
+    label[1, 0, 3, 4] = 3
+    with pytest.raises(ValueError, match="label has class 3: expected 0 to 2; set out_channels"):
+        network.encode_label(label.to(dtype))
+    with pytest.raises(ValueError, match="label has class 3"):
+        network(image, label.to(dtype))
+
+
+def test_label_latent_of_another_size_than_the_latent_shape_is_refused_but_not_the_image() -> None:
+    network = tiny(latent_norm="cases", latent_shape=(8, 8)).eval()
+    image, label = pair((16, 12))
+    with pytest.raises(ValueError, match=r"latent of shape \[8, 6\]: expected \[8, 8\]"):
+        network(image, label)
+    with torch.no_grad():
+        assert network(image).shape == (2, 3, 16, 12)
+
+
 @pytest.mark.parametrize(
     ("size", "stem_stride", "message"),
     [
@@ -297,10 +333,16 @@ def test_image_that_does_not_fit_is_told_the_size_to_pad_to(size, stem_stride: i
         ({"stem_stride": 0}, "stem_stride is 0: expected a power of two"),
         ({"attention_levels": [True]}, "attention_levels has 1 entries: expected one for each of the 2 levels"),
         ({"denoiser_attention_levels": [True] * 3}, "denoiser_attention_levels has 3 entries: expected .* 2 levels"),
-        ({"num_head_channels": 5}, "num_head_channels is 5: expected a divisor of the 8 channels"),
-        ({"num_head_channels": 16}, "num_head_channels is 16: expected a divisor of the 8 channels"),
+        ({"num_head_channels": 5}, "num_head_channels is 5: expected a divisor of 8 channels"),
+        ({"num_head_channels": 16}, "num_head_channels is 16: expected a divisor of 8 channels"),
         ({"latent_norm": "batch"}, "latent_norm is 'batch': expected one of sample, cases"),
-        ({"latent_shape": (8, 8)}, "latent_shape is given but latent_norm='sample'"),
+        ({"latent_norm": "cases"}, "latent_norm is 'cases' and latent_shape None: expected a latent_shape"),
+        ({"latent_shape": (8, 8)}, "latent_norm is 'sample' and latent_shape .8, 8.: .* none with 'sample'"),
+        ({"latent_norm": "cases", "latent_shape": (8,)}, "latent_shape has 1 sides: expected 2, one for each axis"),
+        (
+            {"spatial_dims": 3, "latent_norm": "cases", "latent_shape": (8, 8)},
+            "latent_shape has 2 sides: expected 3, one for each axis",
+        ),
         ({"prediction_type": "x0"}, "prediction_type is 'x0': expected one of"),
         ({"eta": 2.0}, "eta is 2.0: expected 0"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0: expected 1 to 1000"),
@@ -320,6 +362,12 @@ def test_scripted_network_segments_like_the_eager_one(prediction_type: str, eta:
     image, _ = pair((16, 24))
     with torch.no_grad():
         torch.testing.assert_close(scripted(image), network(image), rtol=1e-4, atol=1e-4)
+
+
+def test_scripted_network_checks_the_size_too() -> None:
+    scripted = torch.jit.script(tiny(stem_stride=4).eval())
+    with torch.no_grad(), pytest.raises(torch.jit.Error, match="image size 17x20: expected .* of 8; pad to 24x24"):
+        scripted(pair((17, 20))[0])
 
 
 @pytest.mark.parametrize("arguments", [{"latent_norm": "cases", "latent_shape": (2, 3, 2)}, {"restandardize": True}])

@@ -50,7 +50,6 @@ def test_label_encoder_standardizes_each_channel_of_each_sample(size, stem_strid
     [
         ({}, SampleStandardization),
         ({"latent_norm": "sample"}, SampleStandardization),
-        ({"latent_norm": "cases"}, CaseStandardization),
         ({"latent_norm": "cases", "latent_shape": (8, 6)}, CaseStandardization),
     ],
 )
@@ -64,7 +63,9 @@ def test_label_encoder_ends_in_the_standardization_asked_for(norm_args: dict, la
     ("norm_args", "message"),
     [
         ({"latent_norm": "batch"}, "latent_norm is 'batch': expected one of sample, cases"),
-        ({"latent_norm": "sample", "latent_shape": (8, 8)}, "latent_shape is given but latent_norm='sample'"),
+        ({"latent_norm": "cases"}, "latent_norm is 'cases' and latent_shape None: expected a latent_shape"),
+        ({"latent_norm": "sample", "latent_shape": (8, 8)}, "none with 'sample'"),
+        ({"latent_shape": (8, 8)}, "none with 'sample'"),
     ],
 )
 def test_label_encoder_refuses_wrong_arguments(norm_args: dict, message: str) -> None:

@@ -38,6 +38,8 @@ class CaseStandardization(nn.Module):
         super().__init__()
         self.momentum = momentum
         self.per_sample = SampleStandardization()
+        self.mean: torch.Tensor
+        self.variance: torch.Tensor
         self.register_buffer("mean", torch.zeros(1, channels, *latent_shape))
         self.register_buffer("variance", torch.ones(1, channels, *[1] * len(latent_shape)))
 

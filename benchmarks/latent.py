@@ -1,0 +1,123 @@
+"""How good a bundle's label latent is, and whether it is used: the figures that a Dice alone hides.
+
+    python benchmarks/latent.py bundles/ldseg_knee3d --dataset_dir DIR --cases case4
+
+For the named cases (all others only lend their latents for the swaps) it prints a Markdown table of mean foreground Dice
+against the original label in its own geometry:
+
+- resize: the true label resized to the network's grid and back, the limit of any network on that grid;
+- ceiling: the true label encoded and decoded (and resized so), the limit of any denoiser;
+- swapped: the latent of another case decoded, which must be far lower if the latent carries the case;
+- K = 1, 2, 10: the segmentation in K steps;
+- own, other at T/2: one denoising of the noised true latent, or of another case's, beside the same image: equal if the
+  denoiser does not listen to the latent.
+
+Below it, the share of the latents' variance that lies between cases rather than within the mean picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+from monai.metrics import compute_dice
+from monai.networks.utils import one_hot
+from monai.transforms import Compose
+
+from ldseg_monai.data import case_name, resolve_datalist
+from ldseg_monai.networks import LDSeg
+from ldseg_monai.sampling import seeded_noise
+
+STEPS = (1, 2, 10)
+
+
+class LatentReport:
+    """Everything needed to decode latents of a bundle's cases and score them in the images' geometry.
+
+    Args:
+        bundle: folder of the bundle.
+        overrides: items of its `train.yaml` to override, such as ``{"dataset_dir": ...}``.
+        model_path: weights.
+    """
+
+    def __init__(self, bundle: Path, overrides: dict, model_path: Path) -> None:
+        parser = ConfigParser()
+        parser.read_config(str(bundle / "configs" / "train.yaml"))
+        parser.update({"bundle_root": str(bundle), **overrides})
+        self.num_classes: int = parser["num_classes"]
+        self.network: LDSeg = parser.get_parsed_content("network_def").eval()
+        self.network.load_state_dict(torch.load(model_path, weights_only=True))
+        self.on_grid = Compose(parser.get_parsed_content("train#deterministic_transforms"))
+        self.original = parser.get_parsed_content("validate#preprocessing")
+        self.to_label = parser.get_parsed_content("validate#postprocessing")
+        self.bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=parser.get_parsed_content("amp"))
+
+    def dice(self, logits: torch.Tensor, case: dict) -> float:
+        """Mean foreground Dice of logits ``(1, classes, *grid)`` in the geometry of the case's file."""
+        prediction = self.to_label({**case, "pred": logits[0].float()})["pred"]
+        masks = [one_hot(x.as_tensor()[None].long(), self.num_classes) for x in (prediction, case["label"])]
+        return compute_dice(*masks, include_background=False).nanmean().item()
+
+    @torch.no_grad()
+    def rows(self, datalist: list[dict], cases: list[str]) -> tuple[dict[str, dict[str, float]], float]:
+        """Score the named cases; return a row of scores for each, and the share of variance between all cases."""
+        latents = []
+        with self.bfloat16:
+            for item in datalist:
+                latents.append(self.network.encode_label(self.on_grid(item)["label"].as_tensor()[None]))
+            rows = {}
+            for index, item in enumerate(datalist):
+                if case_name(item["image"]) in cases:
+                    rows[case_name(item["image"])] = self._row(item, latents[index], latents[index - 1])
+        stacked = torch.cat(latents)
+        positions = list(range(2, stacked.ndim))
+        between = stacked.var(dim=0).mean(dim=[axis - 1 for axis in positions])
+        share = (between / stacked.var(dim=[0, *positions])).mean().item()
+        return rows, share
+
+    def _row(self, item: dict, own: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
+        network, case = self.network, self.original(item)
+        resized = one_hot(self.on_grid(item)["label"].as_tensor()[None].long(), self.num_classes)
+        embedding = network.encode_image(case["image"].as_tensor()[None])
+        noise = seeded_noise(list(own.shape[1:]), 0)
+        row = {
+            "resize": self.dice(resized, case),
+            "ceiling": self.dice(network.label_decoder(own), case),
+            "swapped": self.dice(network.label_decoder(other), case),
+        }
+        for steps in STEPS:
+            draws = seeded_noise(list(own.shape[1:]), 0, 1, network.num_draws(steps))
+            latent = network.sample_latent(embedding, draws, steps)
+            row[f"K = {steps}"] = self.dice(network.label_decoder(latent), case)
+        middle = torch.tensor([network.scheduler.num_train_timesteps // 2])
+        for name, clean in (("own at T/2", own), ("other at T/2", other)):
+            noisy = network.scheduler.add_noise(clean, noise[0], middle)
+            latent = network.scheduler.denoise(network.denoiser(noisy, embedding, middle).float(), middle, noisy)
+            row[name] = self.dice(network.label_decoder(latent), case)
+        return row
+
+
+def main() -> None:
+    """Print the table of the bundle and cases named on the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--dataset_dir", required=True)
+    parser.add_argument("--cases", nargs="+", help="names of the cases to score (default: all)")
+    parser.add_argument("--model_path", type=Path, help="weights (default: the bundle's)")
+    arguments = parser.parse_args()
+    model_path = arguments.model_path or arguments.bundle / "models" / "model.pt"
+    report = LatentReport(arguments.bundle, {"dataset_dir": arguments.dataset_dir}, model_path)
+    datalist = resolve_datalist(arguments.dataset_dir, phantom="", phantom_dir="")
+    rows, share = report.rows(datalist, arguments.cases or [case_name(item["image"]) for item in datalist])
+    columns = list(next(iter(rows.values())))
+    print("| case | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name, row in rows.items():
+        print(f"| {name} | " + " | ".join(f"{row[column]:.4f}" for column in columns) + " |")
+    print(f"\nShare of latent variance between the {len(datalist)} cases: {share:.3f}")
+
+
+if __name__ == "__main__":
+    main()

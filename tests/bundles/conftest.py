@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from workplace import BUNDLES, Run, Workplace, listing, written
+
+
+@pytest.fixture(scope="session", params=BUNDLES)
+def bundle(request: pytest.FixtureRequest) -> str:
+    """Name of each bundle."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def workplace(bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace.make(tmp_path_factory.mktemp(bundle), bundle)
+
+
+@pytest.fixture(scope="session")
+def written_by_training() -> dict[str, set[str]]:
+    """Paths that the fixture `trained` saw change, by bundle."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def trained(workplace: Workplace, written_by_training: dict[str, set[str]]) -> Run:
+    """Two epochs on phantoms in one go, from the repository root; evaluation and inference use their weights."""
+    output_dir = workplace.root / "trained"
+    before = listing(workplace.root)
+    printed = workplace.run("train.yaml", run_id="training", output_dir="trained")
+    written_by_training[workplace.bundle] = written(before, listing(workplace.root))
+    models = workplace.bundle_root / "models"
+    models.mkdir()
+    shutil.copy(output_dir / "model.pt", models / "model.pt")
+    return Run(printed, output_dir)
+
+
+@pytest.fixture(scope="session")
+def phantoms(trained: Run) -> Path:
+    """A data set of images/ and labels/, which the training generated."""
+    return trained.output_dir / "phantoms"
+
+
+@pytest.fixture(scope="session")
+def evaluated(workplace: Workplace, phantoms: Path) -> Run:
+    output_dir = workplace.root / "evaluated"
+    printed = workplace.run("train.yaml", "evaluate.yaml", dataset_dir=str(phantoms), output_dir=str(output_dir))
+    return Run(printed, output_dir)
+
+
+@pytest.fixture(scope="session")
+def segmented(workplace: Workplace, phantoms: Path) -> Run:
+    """Inference with everything at its default but the data, from inside the bundle folder."""
+    printed = workplace.run("inference.yaml", place="inside", dataset_dir=str(phantoms))
+    return Run(printed, workplace.bundle_root / "output")

@@ -1,0 +1,217 @@
+"""The YAML files as they stand: what they say, name and share; nothing is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser, ReferenceResolver
+from workplace import BUNDLES, REPOSITORY
+
+STANDALONE = ("train.yaml", "inference.yaml")
+CONFIGS = sorted((REPOSITORY / "bundles").glob("[!._]*/configs/**/*.yaml"))
+OVERLAYS = [path for path in CONFIGS if path.name not in STANDALONE]
+KNOBS = (
+    "dataset_dir",
+    "output_dir",
+    "device",
+    "seed",
+    "max_epochs",
+    "batch_size",
+    "learning_rate",
+    "num_workers",
+    "val_interval",
+    "amp",
+    "num_inference_steps",
+    "num_samples",
+)
+NEW_IN_OVERLAYS = {"model_path", "world_size", "rank"}
+NOT_KNOBS = {"imports", "initialize", "run", "training", "finalize"}
+REFERENCES = {
+    "train.yaml": {
+        "train#trainer#max_epochs": "max_epochs",
+        "train#trainer#device": "device",
+        "train#trainer#network": "network",
+        "train#trainer#inferer": "train#inferer",
+        "train#trainer#train_handlers": "train#handlers",
+        "train#dataset#transform": "train#preprocessing",
+        "validate#dataset#transform": "validate#preprocessing",
+        "validate#dataloader#dataset": "validate#dataset",
+        "validate#evaluator#inferer": "validate#inferer",
+        "validate#evaluator#postprocessing": "validate#postprocessing",
+        "validate#evaluator#key_val_metric": "validate#key_metric",
+        "validate#evaluator#val_handlers": "validate#handlers",
+    },
+    "inference.yaml": {
+        "dataset#transform": "preprocessing",
+        "evaluator#network": "network",
+        "evaluator#inferer": "inferer",
+        "evaluator#postprocessing": "postprocessing",
+        "evaluator#val_handlers": "handlers",
+    },
+}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY / "bundles"))
+
+
+def load(*paths: Path) -> ConfigParser:
+    """The merged, unparsed content of config files."""
+    return ConfigParser(ConfigParser.load_config_files([str(path) for path in paths]))
+
+
+def load_config(bundle: str, name: str) -> ConfigParser:
+    return load(REPOSITORY / "bundles" / bundle / "configs" / name)
+
+
+def head(path: Path) -> list[str]:
+    """The comment lines that a file begins with."""
+    lines = path.read_text().splitlines()
+    return lines[: next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))]
+
+
+def bases(overlay: Path) -> list[Path]:
+    """The files that an overlay goes on top of, as the command in its head names them."""
+    named = re.findall(r"[\w./-]+\.yaml", "\n".join(head(overlay)))
+    paths = list(dict.fromkeys(REPOSITORY / name for name in named))
+    assert paths[-1:] == [overlay], f"the command should end with this overlay, it names {named}"
+    assert paths[0].name in STANDALONE, f"the command should begin with {' or '.join(STANDALONE)}, it names {named}"
+    return paths[:-1]
+
+
+def plain_id(key: str) -> str:
+    """An overlay's key without the `+` that merges, and with `#` between its levels."""
+    return key.removeprefix("+").replace("::", "#")
+
+
+def strings(content: Any) -> Iterator[str]:
+    """Every string value of a config."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, (dict, list)):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from strings(value)
+
+
+def references(content: Any) -> set[str]:
+    """Every id that a config refers to."""
+    found = set()
+    for text in strings(content):
+        if text.startswith(("@", "$")):
+            found |= {name.replace("::", "#") for name in ReferenceResolver.match_refs_pattern(text)}
+    return found
+
+
+def restricted_to_image(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Transforms of image and label as they act on the image alone."""
+    restricted = []
+    for transform in transforms:
+        keys = [transform["keys"]] if isinstance(transform["keys"], str) else transform["keys"]
+        if "image" not in keys:
+            continue
+        per_key = {
+            name: value[keys.index("image")]
+            for name, value in transform.items()
+            if name in ("mode", "dtype", "padding_mode", "align_corners") and isinstance(value, list)
+        }
+        restricted.append({**transform, **per_key, "keys": "image"})
+    return restricted
+
+
+def test_there_are_bundles() -> None:
+    assert BUNDLES
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_config_parses(path: Path) -> None:
+    assert isinstance(ConfigParser.load_config_file(path), dict)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_head_says_what_it_is_and_gives_its_command(path: Path) -> None:
+    first, *others = head(path)
+    assert len(first) > 20 and "monai.bundle" not in first, first
+    commands = [line for line in others if "monai.bundle run" in line]
+    assert len(commands) == 1, others
+    assert str(path.relative_to(REPOSITORY)) in commands[0]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_every_reference_names_something(path: Path) -> None:
+    config = load(*([] if path.name in STANDALONE else bases(path)), path)
+    assert {name for name in references(config.get()) if name not in config} == set()
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
+def test_overlay_overrides_only_what_its_base_has(path: Path) -> None:
+    base = load(*bases(path))
+    keys = {plain_id(key) for key in ConfigParser.load_config_file(path)}
+    assert {key for key in keys if key not in base} <= NEW_IN_OVERLAYS
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
+def test_overlay_changes_everything_it_holds(path: Path) -> None:
+    base = load(*bases(path))
+    overlay = ConfigParser.load_config_file(path)
+    assert [key for key, value in overlay.items() if base.get(plain_id(key)) == value] == []
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_training_knob_is_at_the_top_with_a_comment(bundle: str, knob: str) -> None:
+    text = (REPOSITORY / "bundles" / bundle / "configs" / "train.yaml").read_text()
+    top = text[: text.index("\nnetwork_def:")].splitlines()
+    lines = [line for line in top if line.startswith(f"{knob}:")]
+    assert len(lines) == 1, f"{knob} should be a knob above network_def"
+    assert re.search(r"\s# \S", lines[0]), lines[0]
+
+
+@pytest.mark.parametrize("name", STANDALONE)
+def test_every_knob_is_used(bundle: str, name: str) -> None:
+    config = load_config(bundle, name).get()
+    knobs = {key for key, value in config.items() if not isinstance(value, dict)} - NOT_KNOBS - {"_meta_"}
+    unused = knobs - {used.split("#")[0] for used in references(config)}
+    others = {"network", "bundle_root"}  # required by clients
+    assert unused <= others
+
+
+def test_training_config_has_the_ids_that_clients_ask_for(bundle: str) -> None:
+    config = load_config(bundle, "train.yaml")
+    ids = ("training", "run", "initialize", "network", "network_def", "train#trainer", "train#inferer")
+    data = ("train#dataset#data", "validate#dataset#data")
+    assert [name for name in (*ids, *data) if name not in config] == []
+    assert isinstance(config["train#handlers"], list)
+    assert config["training"] == "@run" or config["training"] == config["run"]
+
+
+def test_inference_config_has_the_ids_that_clients_ask_for(bundle: str) -> None:
+    config = load_config(bundle, "inference.yaml")
+    ids = ("run", "network_def", "preprocessing", "postprocessing", "inferer", "dataset", "evaluator", "bundle_root")
+    assert [name for name in ids if name not in config] == []
+
+
+@pytest.mark.parametrize("name", STANDALONE)
+def test_parts_are_references_that_clients_can_replace(bundle: str, name: str) -> None:
+    config = load_config(bundle, name)
+    wanted = {place: f"@{target}" for place, target in REFERENCES[name].items()}
+    assert {place: config.get(place) for place in wanted} == wanted
+
+
+def test_training_and_inference_hold_the_same_network(bundle: str) -> None:
+    train, inference = (load_config(bundle, name) for name in STANDALONE)
+    assert train["network_def"] == inference["network_def"]
+
+
+def test_validation_and_inference_preprocess_the_image_alike(bundle: str) -> None:
+    train, inference = (load_config(bundle, name) for name in STANDALONE)
+    validation = restricted_to_image(train["validate#preprocessing#transforms"])
+    assert validation == inference["preprocessing#transforms"]
+
+
+def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bundle: str) -> None:
+    train, inference = (load_config(bundle, name) for name in STANDALONE)
+    used = references([inference["network_def"], inference["preprocessing"], inference["inferer"]]) | {"dataset_dir"}
+    assert {knob: inference[knob] for knob in used} == {knob: train[knob] for knob in used}

@@ -1,0 +1,128 @@
+"""Tiny real runs of evaluate.yaml and inference.yaml, in processes of their own, checked with NumPy and nibabel."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from workplace import Run, Workplace, find_case, read_image
+
+COLUMNS = ["case", "class", "dice", "iou", "precision", "recall", "hd95_mm"]
+
+
+def cases_in(folder: Path) -> list[str]:
+    return sorted(path.name.split(".")[0] for path in folder.iterdir())
+
+
+def metrics(output_dir: Path) -> list[dict[str, str]]:
+    with open(output_dir / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def num_classes(workplace: Workplace) -> int:
+    metadata = json.loads((workplace.bundle_root / "configs" / "metadata.json").read_text())
+    return metadata["network_data_format"]["outputs"]["pred"]["num_channels"]
+
+
+@pytest.fixture(scope="module")
+def ensemble(workplace: Workplace, phantoms: Path) -> Run:
+    """Three samples of each image, from a directory elsewhere."""
+    output_dir = workplace.root / "ensemble"
+    options = {"place": "elsewhere", "dataset_dir": str(phantoms), "output_dir": str(output_dir), "num_samples": 3}
+    return Run(workplace.run("inference.yaml", **options), output_dir)
+
+
+def test_metrics_have_exactly_these_columns(evaluated: Run) -> None:
+    assert (evaluated.output_dir / "metrics.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_metrics_have_one_row_for_each_pair_and_class(evaluated: Run, phantoms: Path, num_classes: int) -> None:
+    rows = [(row["case"], row["class"]) for row in metrics(evaluated.output_dir)]
+    cases = cases_in(phantoms / "images")
+    assert len(cases) > 1
+    assert sorted(rows) == [(case, str(index)) for case in cases for index in range(1, num_classes)]
+
+
+def test_summary_has_mean_and_sd_of_every_score(evaluated: Run, num_classes: int) -> None:
+    summary = json.loads((evaluated.output_dir / "summary.json").read_text())
+    rows = metrics(evaluated.output_dir)
+    assert summary["cases"] == len({row["case"] for row in rows})
+    assert set(summary["all"]) == set(COLUMNS[2:])
+    for index in range(1, num_classes):
+        for score in COLUMNS[2:]:
+            values = [float(row[score]) for row in rows if row["class"] == str(index)]
+            values = [value for value in values if np.isfinite(value)]
+            if len(values) > 1:
+                got = summary["classes"][str(index)][score]
+                wanted = {"mean": statistics.mean(values), "sd": statistics.stdev(values)}
+                assert got == pytest.approx(wanted), (index, score)
+
+
+def test_evaluated_dice_is_that_of_the_inferred_files(
+    evaluated: Run, segmented: Run, phantoms: Path, num_classes: int
+) -> None:
+    dice = {(row["case"], int(row["class"])): float(row["dice"]) for row in metrics(evaluated.output_dir)}
+    for case in cases_in(phantoms / "images"):
+        prediction, _ = read_image(find_case(segmented.output_dir, f"{case}_label"))
+        label, _ = read_image(find_case(phantoms / "labels", case))
+        for index in range(1, num_classes):
+            one, other = prediction == index, label == index
+            wanted = 2 * np.sum(one & other) / (np.sum(one) + np.sum(other))
+            assert dice[case, index] == pytest.approx(wanted, abs=1e-12), (case, index)
+    assert max(dice.values()) > 0, "no class was ever hit, which leaves nothing to compare"
+
+
+def test_labels_are_classes_in_the_geometry_of_their_image(segmented: Run, phantoms: Path, num_classes: int) -> None:
+    for case in cases_in(phantoms / "images"):
+        image, image_affine = read_image(find_case(phantoms / "images", case))
+        label, label_affine = read_image(find_case(segmented.output_dir, f"{case}_label"))
+        spatial_dims = label.ndim
+        assert label.shape == image.shape[:spatial_dims]
+        assert label.dtype == np.uint8 and label.max() < num_classes
+        if image_affine is not None:
+            np.testing.assert_allclose(label_affine, image_affine, atol=1e-4)
+
+
+def test_one_sample_has_no_mean_and_sd(segmented: Run) -> None:
+    assert not [path for path in segmented.output_dir.iterdir() if "_mean." in path.name or "_sd." in path.name]
+
+
+def test_inference_writes_no_metrics_and_nothing_but_its_cases(segmented: Run, phantoms: Path) -> None:
+    cases = cases_in(phantoms / "images")
+    assert [path.name for path in segmented.output_dir.iterdir() if not path.name.startswith(tuple(cases))] == []
+
+
+def test_mean_of_samples_is_a_probability_in_the_geometry_of_the_image(
+    ensemble: Run, phantoms: Path, num_classes: int
+) -> None:
+    for case in cases_in(phantoms / "images"):
+        label, affine = read_image(find_case(ensemble.output_dir, f"{case}_label"))
+        mean, mean_affine = read_image(find_case(ensemble.output_dir, f"{case}_mean"))
+        assert mean.shape == (*label.shape, num_classes)
+        np.testing.assert_allclose(mean.sum(axis=-1), 1, atol=1e-3)
+        assert mean.min() >= 0
+        if affine is not None:
+            np.testing.assert_allclose(mean_affine, affine, atol=1e-4)
+
+
+def test_sd_of_samples_is_one_map_in_the_geometry_of_the_image(ensemble: Run, phantoms: Path) -> None:
+    for case in cases_in(phantoms / "images"):
+        label, affine = read_image(find_case(ensemble.output_dir, f"{case}_label"))
+        sd, sd_affine = read_image(find_case(ensemble.output_dir, f"{case}_sd"))
+        assert sd.shape == label.shape
+        assert 0 <= sd.min() and 0 < sd.max() <= 0.5
+        if affine is not None:
+            np.testing.assert_allclose(sd_affine, affine, atol=1e-4)
+
+
+def test_second_inference_gives_the_same_bytes(workplace: Workplace, segmented: Run, phantoms: Path) -> None:
+    output_dir = workplace.root / "segmented again"
+    workplace.run("inference.yaml", dataset_dir=str(phantoms), output_dir=str(output_dir))
+    for case in cases_in(phantoms / "images"):
+        one, other = (read_image(find_case(folder, f"{case}_label"))[0] for folder in (segmented.output_dir, output_dir))
+        assert one.tobytes() == other.tobytes()

@@ -1,0 +1,151 @@
+"""Where the bundles' configs are run: a copy of the repository's bundles/ folder, and sizes that take seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).parents[2]
+BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").glob("[!._]*") if path.is_dir())
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Overrides that make a bundle small: of every config, and of those that train besides."""
+
+    every: dict[str, Any]
+    train: dict[str, Any] = field(default_factory=dict)
+
+
+TINY = {
+    "ldseg_knee3d": Tiny(
+        every={
+            "spatial_size": [32, 48, 40],
+            "network_def#channels": [8, 16],
+            "network_def#denoiser_channels": [16, 32],
+            "network_def#num_head_channels": 8,
+            "num_phantoms": 4,
+        },
+        train={"cases_per_epoch": 4, "max_epochs": 2, "val_interval": 1},
+    ),
+}
+
+
+def tiny_overrides(bundle: str, *configs: str) -> dict[str, Any]:
+    """The overrides for a run of these configs, such as train.yaml."""
+    if bundle not in TINY:
+        pytest.fail(f"bundle {bundle} has no tiny overrides: add some to TINY in {__file__}")
+    return TINY[bundle].every | (TINY[bundle].train if "train.yaml" in configs else {})
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with nothing but `bundles/NAME`, as in the repository, and a home, so that every file written shows."""
+
+    root: Path
+    bundle: str
+
+    @classmethod
+    def make(cls, root: Path, bundle: str) -> Workplace:
+        """Copy the bundle, without weights and without what runs left in it."""
+        shutil.copytree(
+            REPOSITORY / "bundles" / bundle,
+            root / "bundles" / bundle,
+            ignore=lambda folder, names: {"models", "output", "eval"} & set(names),
+        )
+        for folder in ("home", "elsewhere"):
+            (root / folder).mkdir()
+        return cls(root, bundle)
+
+    @property
+    def bundle_root(self) -> Path:
+        return self.root / "bundles" / self.bundle
+
+    def command(
+        self, *configs: str, run_id: str = "run", place: str = "root", launcher: tuple[str, ...] = (), **overrides: Any
+    ) -> dict[str, Any]:
+        """Arguments for `subprocess` that run configs of the bundle.
+
+        Args:
+            configs: names of files in the bundle's configs/, each over the ones before.
+            run_id: what to run.
+            place: current directory: `root` of the repository, `inside` the bundle, or `elsewhere`.
+            launcher: what starts the module, after the interpreter.
+            overrides: config values besides the tiny ones.
+        """
+        folder = {"root": Path("bundles", self.bundle), "inside": Path(), "elsewhere": self.bundle_root}[place]
+        cwd = {"root": self.root, "inside": self.bundle_root, "elsewhere": self.root / "elsewhere"}[place]
+        paths = [str(folder / "configs" / name) for name in configs]
+        values = tiny_overrides(self.bundle, *configs) | overrides
+        if place == "elsewhere":
+            values["bundle_root"] = str(self.bundle_root)
+        arguments = ["--config_file", paths[0] if len(paths) == 1 else str(paths)]
+        for name, value in values.items():
+            arguments += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+        environment = os.environ | {
+            "HOME": str(self.root / "home"),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        return {
+            "args": [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, *arguments],
+            "cwd": cwd,
+            "env": environment,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+        }
+
+    def run(self, *configs: str, **options: Any) -> str:
+        """Run configs to their end, which has to be a good one, and return what they print."""
+        process = subprocess.run(**self.command(*configs, **options), timeout=600)
+        assert process.returncode == 0, f"{' '.join(process.args)}\n{process.stdout[-6000:]}"
+        return process.stdout
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run printed and where it wrote."""
+
+    printed: str
+    output_dir: Path
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file and folder below a folder, by relative path."""
+    paths = sorted(folder.rglob("*"))
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (0, 0)
+        for path in paths
+    }
+
+
+def written(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> set[str]:
+    """Paths that were made, changed or removed between two listings."""
+    return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+
+
+def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Array and, for NIfTI, affine of an image file, without MONAI."""
+    if ".nii" in path.name:
+        image = nib.load(path)
+        return np.asanyarray(image.dataobj), image.affine
+    return np.asarray(Image.open(path)), None
+
+
+def find_case(folder: Path, name: str) -> Path:
+    """The one file of a folder with this name, whatever its extension."""
+    paths = [path for path in folder.iterdir() if path.name.split(".")[0] == name]
+    assert len(paths) == 1, f"{name} in {folder}: {paths}"
+    return paths[0]

@@ -1,0 +1,453 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from ldseg_monai.inferers import SamplingInferer, SlidingWindowSamplingInferer, TrainingInferer
+from ldseg_monai.networks import LDSeg
+from ldseg_monai.sampling import seeded_noise
+
+SIZES = [(16, 24), (8, 16, 8)]
+each_size = pytest.mark.parametrize("size", SIZES)
+each_eta = pytest.mark.parametrize("eta", [0.0, 1.0])
+
+
+def tiny(spatial_dims: int = 2, **arguments) -> LDSeg:
+    """A network of stride 4 whose latent depends on the noise."""
+    torch.manual_seed(0)
+    defaults = {
+        "in_channels": 2,
+        "out_channels": 3,
+        "channels": (8, 16),
+        "stem_stride": 2,
+        "denoiser_channels": (8, 16),
+        "num_head_channels": 4,
+        "norm": ("group", {"num_groups": 4}),
+        "latent_channels": 2,
+        "prediction_type": "v_prediction",
+    }
+    return LDSeg(spatial_dims, **{**defaults, **arguments}).eval()
+
+
+def pair(size: tuple[int, ...], batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(batch, 2, *size, generator=generator)
+    return image, torch.randint(3, (batch, 1, *size), generator=generator)
+
+
+def draw_samples(network: LDSeg, image: torch.Tensor, num_samples: int, seed: int = 0) -> torch.Tensor:
+    """The samples' class probabilities, one by one: ``(samples, B, classes, *spatial)``."""
+    noise = seeded_noise(network.noise_shape(image), seed, num_samples, network.num_draws())
+    with torch.no_grad():
+        logits = [network.segment(image, noise[:, index : index + 1]) for index in range(num_samples)]
+    return torch.stack(logits).softmax(dim=2)
+
+
+def count_calls(module: nn.Module) -> list[int]:
+    """Batch sizes that the module is called with from now on."""
+    calls: list[int] = []
+    module.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
+    return calls
+
+
+def convolution_dtypes(network: nn.Module) -> set[torch.dtype]:
+    """Types of what the network's convolutions return from now on."""
+    seen: set[torch.dtype] = set()
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+            module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    return seen
+
+
+class Wrapper(nn.Module):
+    """Has the network as ``module`` and nothing else of it, as DistributedDataParallel has."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.module = network
+        self.calls = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return self.module(*args, **kwargs)
+
+
+class Recorder:
+    """Stands for a network in training: keeps what it is called with."""
+
+    def __init__(self) -> None:
+        self.scheduler = SimpleNamespace(num_train_timesteps=1000)
+
+    def __call__(self, image: torch.Tensor, **kwargs: Any) -> dict[str, torch.Tensor]:
+        self.image, self.kwargs = image, kwargs
+        return {"logits": image}
+
+
+# Training
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@each_size
+def test_training_returns_the_networks_dictionary(size: tuple[int, ...], amp: bool) -> None:
+    network = tiny(len(size)).train()
+    image, label = pair(size)
+    torch.manual_seed(3)
+    output = TrainingInferer(amp)(image, network, label=label)
+    assert set(output) == {"logits", "prediction", "target", "reconstruction"}
+    if not amp:
+        torch.manual_seed(3)
+        timesteps = torch.randint(1000, [2])
+        torch.rand(2)  # which of them are pure noise
+        expected = network(image, label, timesteps)
+        assert all(torch.equal(output[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_share_of_the_samples_is_trained_at_the_last_timestep_and_the_others_at_a_uniform_one(share: float) -> None:
+    network = Recorder()
+    torch.manual_seed(0)
+    TrainingInferer(pure_noise_share=share)(torch.zeros(20_000, 1, 1, 1), network)
+    timesteps = network.kwargs["timesteps"]
+    last = timesteps == 999
+    assert last.float().mean().item() == pytest.approx(share, abs=0.02)
+    if share < 1:
+        counts = timesteps[~last].bincount(minlength=999)
+        assert len(counts) == 999 and counts.min() > 0
+        fifths = torch.stack([part.sum() for part in counts.float().tensor_split(5)])
+        torch.testing.assert_close(fifths / fifths.sum(), torch.full((5,), 0.2), rtol=0, atol=0.02)
+    else:
+        assert last.all()
+
+
+@pytest.mark.parametrize(("amp", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+@each_size
+def test_training_computes_in_bfloat16_on_the_cpu_if_asked(size: tuple[int, ...], amp: bool, dtype) -> None:
+    network = tiny(len(size)).train()
+    seen = convolution_dtypes(network)
+    image, label = pair(size)
+    output = TrainingInferer(amp)(image, network, label=label)
+    assert seen == {dtype}
+    assert output["logits"].dtype == dtype
+    assert output["prediction"].dtype == output["target"].dtype == torch.float32
+    sum(tensor.float().square().mean() for tensor in output.values()).backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
+
+
+def test_training_network_gets_plain_tensors() -> None:
+    network = Recorder()
+    image, label = pair((4, 4))
+    TrainingInferer()(MetaTensor(image), network, label=MetaTensor(label), name="knee")
+    assert type(network.image) is torch.Tensor and torch.equal(network.image, image)
+    assert type(network.kwargs["label"]) is torch.Tensor and torch.equal(network.kwargs["label"], label)
+    assert network.kwargs["name"] == "knee"
+
+
+def test_training_calls_the_wrapper_and_not_the_network_in_it() -> None:
+    wrapper = Wrapper(tiny())
+    image, label = pair((16, 16))
+    assert "logits" in TrainingInferer()(image, wrapper, label=label)
+    assert wrapper.calls == 1
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_share_of_pure_noise_must_be_one(share: float) -> None:
+    with pytest.raises(ValueError, match=f"pure_noise_share is {share}: expected 0 to 1"):
+        TrainingInferer(pure_noise_share=share)
+
+
+# Sampling
+
+
+@each_eta
+@each_size
+def test_one_sample_is_the_networks_own_segmentation(size: tuple[int, ...], eta: float) -> None:
+    network = tiny(len(size), eta=eta, num_inference_steps=3, seed=5)
+    image, _ = pair(size)
+    with torch.no_grad():
+        expected = network.segment(image)
+        assert torch.equal(SamplingInferer(seed=5, amp=False)(image, network), expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = network.segment(image)
+        assert torch.equal(SamplingInferer(seed=5, amp=True)(image, network), expected)
+
+
+@pytest.mark.parametrize(("amp", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_sampling_computes_in_bfloat16_on_the_cpu_if_asked(num_samples: int, amp: bool, dtype: torch.dtype) -> None:
+    network = tiny()
+    image, _ = pair((16, 24))
+    exact = SamplingInferer(num_samples, amp=False)(image, network)
+    seen = convolution_dtypes(network)
+    result = SamplingInferer(num_samples, amp=amp)(image, network)
+    assert seen == {dtype}
+    assert not result.requires_grad
+    torch.testing.assert_close(result.float(), exact, rtol=0.1, atol=0.1)
+
+
+@each_eta
+@each_size
+def test_ensemble_is_the_mean_and_the_largest_sd_of_its_separate_samples(size: tuple[int, ...], eta: float) -> None:
+    network = tiny(len(size), eta=eta)
+    image, _ = pair(size)
+    samples = draw_samples(network, image, 4, seed=7)
+    result = SamplingInferer(4, seed=7, amp=False)(image, network)
+    assert result.shape == (2, 4, *size) and result.dtype == torch.float32
+    torch.testing.assert_close(result[:, :3], samples.mean(0), rtol=1e-4, atol=1e-5)
+    deviation = samples.std(0, correction=0).amax(1, keepdim=True)
+    torch.testing.assert_close(result[:, 3:], deviation, rtol=1e-3, atol=1e-5)
+    assert result[:, 3:].min() >= 0 and 1e-3 < result[:, 3:].max() <= 0.5
+    torch.testing.assert_close(result[:, :3].sum(1), torch.ones(2, *size))
+
+
+def test_sd_of_samples_that_contradict_each_other_is_one_half() -> None:
+    network = tiny()
+    with torch.no_grad():  # the decoder is made to be certain of one class or of another
+        network.label_decoder.to_logits[-1].weight.mul_(1e6)
+    result = SamplingInferer(8, amp=False)(pair((16, 24))[0], network)
+    assert 0.45 < result[:, 3:].max() <= 0.5
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_image_is_encoded_once_and_its_samples_are_denoised_in_one_batch(num_samples: int) -> None:
+    network = tiny(num_inference_steps=5)
+    encoded, denoised, decoded = map(
+        count_calls, (network.image_encoder.encoder, network.denoiser.time_embedding, network.label_decoder.levels[0])
+    )
+    SamplingInferer(num_samples)(pair((16, 24))[0], network)
+    assert encoded == [2]
+    assert denoised == [2 * num_samples] * 5
+    assert decoded == [2] * num_samples
+
+
+@each_eta
+def test_sample_does_not_depend_on_how_many_are_drawn(eta: float) -> None:
+    network = tiny(eta=eta)
+    image, _ = pair((16, 24))
+    one = SamplingInferer(1, amp=False)(image, network).softmax(1)
+    two, three = (SamplingInferer(number, amp=False)(image, network)[:, :3] for number in (2, 3))
+    samples = [one, 2 * two - one, 3 * three - 2 * two]
+    torch.testing.assert_close(torch.stack(samples), draw_samples(network, image, 3), rtol=1e-3, atol=1e-5)
+
+
+@each_eta
+@each_size
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_batch_of_two_is_two_batches_of_one(num_samples: int, size: tuple[int, ...], eta: float) -> None:
+    network, inferer = tiny(len(size), eta=eta), SamplingInferer(num_samples, amp=False)
+    image, _ = pair(size)
+    apart = torch.cat([inferer(image[:1], network), inferer(image[1:], network)])
+    torch.testing.assert_close(inferer(image, network), apart, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(apart[0], apart[1], atol=1e-3)
+
+
+@each_eta
+@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize("amp", [False, True])
+def test_repeated_call_gives_the_same_bytes_and_leaves_the_global_random_state_alone(
+    amp: bool, num_samples: int, eta: float
+) -> None:
+    network, inferer = tiny(eta=eta), SamplingInferer(num_samples, amp=amp)
+    image, _ = pair((16, 24))
+    first = inferer(image, network)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert torch.equal(inferer(image, network), first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_another_seed_gives_other_samples(num_samples: int) -> None:
+    network = tiny()
+    image, _ = pair((16, 24))
+    zero, one = (SamplingInferer(num_samples, seed=seed, amp=False)(image, network) for seed in (0, 1))
+    assert not torch.allclose(zero, one, atol=1e-2)
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_metadata_does_not_change_the_numbers(num_samples: int) -> None:
+    network, inferer = tiny(), SamplingInferer(num_samples)
+    image, _ = pair((16, 24))
+    assert torch.equal(inferer(MetaTensor(image), network), inferer(image, network))
+
+
+@each_eta
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_number_of_steps_may_differ_from_the_networks_own(num_samples: int, eta: float) -> None:
+    two, five = (tiny(eta=eta, num_inference_steps=steps) for steps in (2, 5))
+    image, _ = pair((16, 24))
+    before = SamplingInferer(num_samples, amp=False)(image, two)
+    overridden = SamplingInferer(num_samples, num_inference_steps=5, amp=False)(image, two)
+    assert torch.equal(overridden, SamplingInferer(num_samples, amp=False)(image, five))
+    assert not torch.allclose(overridden, before, atol=1e-4)
+    assert torch.equal(SamplingInferer(num_samples, amp=False)(image, two), before)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_noise_may_be_given_for_each_image(num_samples: int) -> None:
+    network, inferer = tiny(eta=1.0), SamplingInferer(num_samples, amp=False)
+    image, _ = pair((16, 24))
+    noise = torch.randn(2, 2 * num_samples, *network.noise_shape(image))
+    apart = [inferer(image[i : i + 1], network, noise=noise[:, i * num_samples :][:, :num_samples]) for i in range(2)]
+    torch.testing.assert_close(inferer(image, network, noise=noise), torch.cat(apart), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_network_in_a_wrapper_gives_the_same(num_samples: int) -> None:
+    network, inferer = tiny(), SamplingInferer(num_samples)
+    image, _ = pair((16, 24))
+    assert torch.equal(inferer(image, Wrapper(network)), inferer(image, network))
+
+
+@pytest.mark.parametrize("num_samples", [0, -1])
+def test_sampling_without_samples_is_refused(num_samples: int) -> None:
+    with pytest.raises(ValueError, match=f"num_samples is {num_samples}: expected 1 or more"):
+        SamplingInferer(num_samples)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_sampling_refuses_what_the_network_refuses(num_samples: int) -> None:
+    network, image = tiny(), pair((16, 24))[0]
+    with pytest.raises(ValueError, match="image size 16x21: expected multiples of 4; pad to 16x24"):
+        SamplingInferer(num_samples)(image[..., :21], network)
+    with pytest.raises(ValueError, match="num_inference_steps is 1001: expected 1 to 1000"):
+        SamplingInferer(num_samples, num_inference_steps=1001)(image, network)
+    with pytest.raises(ValueError, match="noise has 2 draws: expected 1 for 2 steps"):
+        SamplingInferer(num_samples)(image, network, noise=torch.randn(2, num_samples, 2, 4, 6))
+
+
+# Sliding windows
+
+
+class RecordingSampler(SamplingInferer):
+    """Keeps the windows and the noise that it is called with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.windows: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        for window, noise in zip(inputs, kwargs["noise"].split(self.num_samples, dim=1), strict=True):
+            self.windows.append((window, noise))
+        return super().__call__(inputs, network, *args, **kwargs)
+
+
+def grid(size: tuple[int, ...], batch: int = 1) -> torch.Tensor:
+    """An image whose first two channels say where each pixel is."""
+    return torch.stack(torch.meshgrid(*map(torch.arange, size), indexing="ij"))[None, :2].float().repeat(batch, 1, 1, 1)
+
+
+def field_of(sampler: SamplingInferer, network: LDSeg, size: tuple[int, ...]) -> torch.Tensor:
+    """The noise of a whole image: one position more along each axis than the latent, rounded up, has."""
+    return sampler.draw_noise(network, [network.latent_channels] + [-(-side // network.stride) + 1 for side in size])
+
+
+@each_eta
+@each_size
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_one_window_is_sampled_with_the_corner_of_the_noise_field(
+    num_samples: int, size: tuple[int, ...], eta: float
+) -> None:
+    network, sampler = tiny(len(size), eta=eta), SamplingInferer(num_samples, seed=4, amp=False)
+    image, _ = pair(size)
+    corner = field_of(sampler, network, size)[(..., *[slice(side // 4) for side in size])]
+    result = SlidingWindowSamplingInferer(sampler, roi_size=size, mode="constant")(image, network)
+    expected = sampler(image, network, noise=corner)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(sampler(image, network), expected, atol=1e-3)  # not the field's own shape: other numbers
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+@each_eta
+def test_windows_aligned_to_the_stride_see_the_same_noise_where_they_overlap(eta: float, num_samples: int) -> None:
+    network, sampler = tiny(eta=eta), RecordingSampler(num_samples)
+    size = (32, 40)
+    SlidingWindowSamplingInferer(sampler, roi_size=16, overlap=0.5)(grid(size), network)
+    assert len(sampler.windows) == 3 * 4
+    seen = torch.full((network.num_draws(), num_samples, 2, 8, 10), torch.nan)
+    overlaps = 0
+    for window, noise in sampler.windows:
+        row, column = (int(start) // 4 for start in window[:, 0, 0])
+        area = seen[..., row : row + 4, column : column + 4]
+        known = ~area.isnan()
+        overlaps += int(known.sum() > 0)
+        assert torch.equal(area[known], noise[known])
+        area.copy_(noise)
+    assert overlaps > 6
+    assert torch.equal(seen, field_of(sampler, network, size)[..., :8, :10])
+    assert len(seen.unique()) == seen.numel()
+
+
+def test_other_windows_see_the_noise_of_the_nearest_position() -> None:
+    network, sampler = tiny(), RecordingSampler()
+    size = (31, 37)
+    SlidingWindowSamplingInferer(sampler, roi_size=(16, 16), overlap=0.25)(grid(size), network)
+    field, starts = field_of(sampler, network, size), set()
+    for window, noise in sampler.windows:
+        start = tuple(int(corner) for corner in window[:, 0, 0])
+        row, column = (round(side / 4) for side in start)
+        assert torch.equal(noise, field[..., row : row + 4, column : column + 4])
+        starts.add(start)
+    assert any(side % 4 for start in starts for side in start)
+
+
+@pytest.mark.parametrize(
+    ("size", "roi_size"),
+    [
+        ((10, 13), (16, 16)),  # smaller than the window
+        ((40, 9), (16, 16)),
+        ((31, 37), 16),  # not multiples of the stride
+        ((17, 16), (16, 16)),
+        ((24, 32), (16, -1)),  # the whole of an axis
+        ((9, 21, 14), (8, 16, 8)),
+        ((5, 6, 7), 8),
+    ],
+)
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_image_of_any_size_is_segmented(size: tuple[int, ...], roi_size, num_samples: int) -> None:
+    network = tiny(len(size))
+    image, _ = pair(size)
+    inferer = SlidingWindowSamplingInferer(SamplingInferer(num_samples), roi_size=roi_size, mode="gaussian")
+    result = inferer(image, network)
+    assert result.shape == (2, 3 if num_samples == 1 else 4, *size)
+    assert result.isfinite().all()
+    if num_samples > 1:
+        torch.testing.assert_close(result[:, :3].sum(1), torch.ones(2, *size), rtol=0, atol=0.02)
+        assert result[:, 3].min() >= 0 and result[:, 3].max() <= 0.51
+    assert torch.equal(inferer(image, network), result)
+
+
+@each_eta
+@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize("sw_batch_size", [2, 4, 100])
+def test_number_of_windows_in_a_batch_does_not_matter(sw_batch_size: int, num_samples: int, eta: float) -> None:
+    network, sampler = tiny(eta=eta), SamplingInferer(num_samples, amp=False)
+    image, _ = pair((30, 24))
+    one, more = (
+        SlidingWindowSamplingInferer(sampler, roi_size=16, sw_batch_size=number, overlap=0.5)(image, network)
+        for number in (1, sw_batch_size)
+    )
+    torch.testing.assert_close(more, one, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_of_a_batch_of_two_are_those_of_two_batches_of_one() -> None:
+    network = tiny()
+    inferer = SlidingWindowSamplingInferer(SamplingInferer(2, amp=False), roi_size=16, sw_batch_size=4, overlap=0.5)
+    image, _ = pair((30, 24))
+    apart = torch.cat([inferer(image[:1], network), inferer(image[1:], network)])
+    torch.testing.assert_close(inferer(image, network), apart, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_take_metadata_and_wrapped_networks() -> None:
+    network, inferer = tiny(), SlidingWindowSamplingInferer(SamplingInferer(2), roi_size=16)
+    image, _ = pair((20, 24))
+    assert torch.equal(inferer(MetaTensor(image), Wrapper(network)), inferer(image, network))
+
+
+def test_window_that_does_not_fit_the_stride_is_refused() -> None:
+    with pytest.raises(ValueError, match="image size 18x18: expected multiples of 4; pad to 20x20"):
+        SlidingWindowSamplingInferer(SamplingInferer(), roi_size=18)(pair((40, 40))[0], tiny())
