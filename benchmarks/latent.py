@@ -2,7 +2,7 @@
 
     python benchmarks/latent.py bundles/ldseg_knee3d --dataset_dir DIR --cases case4
 
-For the named cases (all others only lend their latents for the swaps) it prints a Markdown table of mean foreground Dice
+For the named cases (all others only lend their latents for the swaps) it prints a table of mean foreground Dice
 against the original label in its own geometry:
 
 - resize: the true label resized to the network's grid and back, the limit of any network on that grid;

@@ -9,13 +9,14 @@ from typing import Any, cast
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import EMAHandler, ProgressBar
+from ignite.handlers import ProgressBar
 from monai.data import DataLoader
 from monai.data.utils import set_rnd
 from monai.engines.utils import IterationEvents
 from monai.transforms import LoadImage
 from monai.utils import set_determinism
 from PIL import Image
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.datalist import case_name
@@ -82,20 +83,45 @@ class Reseed:
         torch.manual_seed(self.seed + 1009 * engine.state.iteration + 1000003 * idist.get_rank())
 
 
-def average_weights(network: torch.nn.Module, num_iterations: int, share: float = 0.1) -> EMAHandler:
-    """Make the handler that averages the weights of a run exponentially.
+def average_weights(network: torch.nn.Module, num_iterations: int, share: float = 0.1) -> AveragedModel:
+    """Make the exponential average of a network's weights, for `UpdateAverage` to keep.
 
     Args:
-        network: the network in training.
+        network: the network in training, plain or wrapped in ``DistributedDataParallel``.
         num_iterations: optimizer steps of the whole run.
-        share: share of the run that the average spans, at most 1000 steps (a decay of 0.999); its span grows to that
-            from the first steps on, which a short run would otherwise never forget.
+        share: share of the run that the average spans, at most 1000 steps (a decay of 0.999). Until it has seen so many
+            it spans about half of those seen, so that a short run forgets its start too.
 
     Returns:
-        Ignite's handler, whose ``ema_model`` has the averaged weights.
+        Torch's averaged model, whose ``module`` has the averaged weights and whose state says how many it has seen.
     """
     span = min(1000.0, max(4.0, share * num_iterations))
-    return EMAHandler(network, momentum=1 / span, momentum_warmup=0.5, warmup_iters=math.ceil(span))
+
+    def average(averaged: torch.Tensor, current: torch.Tensor, num_averaged: torch.Tensor | int) -> torch.Tensor:
+        return torch.lerp(averaged, current, max(1 / span, 2 / (int(num_averaged) + 2)))
+
+    return AveragedModel(getattr(network, "module", network), avg_fn=average, use_buffers=True)
+
+
+class UpdateAverage:
+    """Trainer handler that takes the network's weights into their average after each step.
+
+    Args:
+        average: of `average_weights`.
+        network: the network in training.
+    """
+
+    def __init__(self, average: AveragedModel, network: torch.nn.Module) -> None:
+        self.average = average
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Update at the end of each iteration."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Update now."""
+        self.average.update_parameters(getattr(self.network, "module", self.network))
 
 
 class SaveBest:

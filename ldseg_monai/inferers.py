@@ -116,11 +116,17 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
     """
 
     def __init__(self, sampler: SamplingInferer, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, with_coord=True, **kwargs)
+        super().__init__(*args, with_coord=True, **kwargs)  # type: ignore[misc]
         self.sampler = sampler
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Segment images ``(B, in_channels, *spatial)`` of any size; returns what the sampler returns."""
+        """Segment images ``(B, in_channels, *spatial)`` of any size; returns what the sampler returns.
+
+        Raises:
+            TypeError: for further arguments, which no window would get.
+        """
+        if args or kwargs:
+            raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else")
         ldseg = _unwrapped(network)
         stride = ldseg.stride
         roi_size = [self.roi_size] * (inputs.ndim - 2) if isinstance(self.roi_size, int) else list(self.roi_size)

@@ -43,7 +43,7 @@ def ensemble(
     """
     mean = squares = torch.zeros(())
     for sample in range(latents.shape[1]):  # Welford's running mean and sum of squared differences
-        probability = decode(latents[:, sample]).softmax(dim=1).float()
+        probability = decode(latents[:, sample]).float().softmax(dim=1)
         difference = probability - mean
         mean = mean + difference / (sample + 1)
         squares = squares + difference * (probability - mean)

@@ -357,7 +357,7 @@ def test_one_window_is_sampled_with_the_corner_of_the_noise_field(
     corner = field_of(sampler, network, size)[(..., *[slice(side // 4) for side in size])]
     result = SlidingWindowSamplingInferer(sampler, roi_size=size, mode="constant")(image, network)
     expected = sampler(image, network, noise=corner)
-    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(sampler(image, network), expected, atol=1e-3)  # not the field's own shape: other numbers
 
 

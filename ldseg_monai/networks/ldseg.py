@@ -187,9 +187,10 @@ class LDSeg(nn.Module):
         Raises:
             ValueError: if the label has a class that the network does not know.
         """
-        if int(label.max()) >= self.out_channels:
+        low, high = label.aminmax()
+        if int(low) < 0 or int(high) >= self.out_channels:
             raise ValueError(
-                f"label has class {int(label.max())}: expected 0 to {self.out_channels - 1}; "
+                f"label has classes {int(low)} to {int(high)}: expected 0 to {self.out_channels - 1}; "
                 "set out_channels to the number of classes, or map the label to them"
             )
         classes = torch.arange(self.out_channels, device=label.device).reshape([1, -1] + [1] * (label.ndim - 2))
@@ -258,6 +259,7 @@ class LDSeg(nn.Module):
             denoised = self.scheduler.denoise(prediction, timesteps, noisy)
             velocity = self.scheduler.prediction_type == "v_prediction"
             target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else clean
+            target = target.detach()  # as constant as Eq. 17's noise: the latent must not shrink toward its prediction
         output = {"logits": self.label_decoder(denoised), "prediction": prediction, "target": target}
         if self.decode_clean:
             output["reconstruction"] = self.label_decoder(clean)

@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from workplace import BUNDLES, Run, Workplace, listing, written
+from config_files import BUNDLES
+from workplace import Run, Workplace, listing, written
 
 
 @pytest.fixture(scope="session", params=BUNDLES)

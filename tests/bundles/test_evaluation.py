@@ -9,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from config_files import overlays_on
 from workplace import Run, Workplace, find_case, read_image
+
+from ldseg_monai.data import paired_datalist, split_datalist
+from ldseg_monai.data.datalist import case_name
 
 COLUMNS = ["case", "class", "dice", "iou", "precision", "recall", "hd95_mm"]
 
@@ -77,6 +82,15 @@ def test_evaluated_dice_is_that_of_the_inferred_files(
     assert max(dice.values()) > 0, "no class was ever hit, which leaves nothing to compare"
 
 
+def test_evaluation_repeats_the_dice_that_training_saved_the_weights_for(
+    trained: Run, evaluated: Run, phantoms: Path
+) -> None:
+    validated = {case_name(item["image"]) for item in split_datalist(paired_datalist(phantoms), "val")}
+    dice = [float(row["dice"]) for row in metrics(evaluated.output_dir) if row["case"] in validated]
+    best = torch.load(trained.output_dir / "checkpoint.pt", weights_only=True)["best"]["best"]
+    assert statistics.mean(dice) == pytest.approx(best, abs=1e-6)
+
+
 def test_labels_are_classes_in_the_geometry_of_their_image(segmented: Run, phantoms: Path, num_classes: int) -> None:
     for case in cases_in(phantoms / "images"):
         image, image_affine = read_image(find_case(phantoms / "images", case))
@@ -124,5 +138,19 @@ def test_second_inference_gives_the_same_bytes(workplace: Workplace, segmented: 
     output_dir = workplace.root / "segmented again"
     workplace.run("inference.yaml", dataset_dir=str(phantoms), output_dir=str(output_dir))
     for case in cases_in(phantoms / "images"):
-        one, other = (read_image(find_case(folder, f"{case}_label"))[0] for folder in (segmented.output_dir, output_dir))
+        one, other = (
+            read_image(find_case(folder, f"{case}_label"))[0] for folder in (segmented.output_dir, output_dir)
+        )
         assert one.tobytes() == other.tobytes()
+
+
+def test_every_overlay_on_inference_labels_every_image(workplace: Workplace, trained: Run, phantoms: Path) -> None:
+    stacks = overlays_on(workplace.bundle, "inference.yaml")
+    if not stacks:
+        pytest.skip("nothing goes on top of inference.yaml")
+    for stack in stacks:
+        output_dir = workplace.root / "overlays" / stack[-1]
+        workplace.run(*stack, dataset_dir=str(phantoms), output_dir=str(output_dir))
+        for case in cases_in(phantoms / "images"):
+            one, other = find_case(phantoms / "labels", case), find_case(output_dir, f"{case}_label")
+            assert read_image(one)[0].shape == read_image(other)[0].shape, stack

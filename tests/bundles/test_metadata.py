@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from config_files import REPOSITORY, load_config
 from monai.bundle import ConfigParser
-from workplace import REPOSITORY
 
 REQUIRED = {
     "schema": str,
@@ -42,12 +42,21 @@ def metadata(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def train_config(folder: Path) -> ConfigParser:
-    return ConfigParser(ConfigParser.load_config_file(folder / "configs" / "train.yaml"))
+def train_config(bundle: str) -> ConfigParser:
+    return load_config(bundle, "train.yaml")
 
 
 @pytest.mark.parametrize(
-    "name", ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "models/model.pt"]
+    "name",
+    [
+        "LICENSE",
+        "docs/README.md",
+        "docs/data_license.txt",
+        "configs/logging.conf",
+        "configs/evaluate.yaml",
+        "configs/multi_gpu_train.yaml",
+        "models/model.pt",
+    ],
 )
 def test_bundle_has_the_file(folder: Path, name: str) -> None:
     assert (folder / name).is_file() and (folder / name).stat().st_size
@@ -61,7 +70,10 @@ def test_logging_config_parses(folder: Path) -> None:
 
 def test_metadata_has_what_the_schema_requires(metadata: dict[str, Any]) -> None:
     assert {key for key, kind in REQUIRED.items() if not isinstance(metadata.get(key), kind)} == set()
-    tensors = [*metadata["network_data_format"]["inputs"].values(), *metadata["network_data_format"]["outputs"].values()]
+    tensors = [
+        *metadata["network_data_format"]["inputs"].values(),
+        *metadata["network_data_format"]["outputs"].values(),
+    ]
     assert [key for tensor in tensors for key in REQUIRED_OF_TENSORS if key not in tensor] == []
 
 

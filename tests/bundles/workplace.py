@@ -14,18 +14,16 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from config_files import REPOSITORY
 from PIL import Image
-
-REPOSITORY = Path(__file__).parents[2]
-BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").glob("[!._]*") if path.is_dir())
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """Overrides that make a bundle small: of every config, and of those that train besides."""
+    """Overrides that make a bundle small: of every config, and further ones of some, by their path below configs/."""
 
     every: dict[str, Any]
-    train: dict[str, Any] = field(default_factory=dict)
+    some: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 TINY = {
@@ -37,21 +35,27 @@ TINY = {
             "network_def#num_head_channels": 8,
             "num_phantoms": 4,
         },
-        train={"cases_per_epoch": 4, "max_epochs": 2, "val_interval": 1},
+        some={
+            "train.yaml": {"cases_per_epoch": 4, "max_epochs": 2, "val_interval": 1},
+            "sliding_window.yaml": {"voxel_size": [2.0, 2.0, 2.0]},
+        },
     ),
 }
 
 
 def tiny_overrides(bundle: str, *configs: str) -> dict[str, Any]:
-    """The overrides for a run of these configs, such as train.yaml."""
+    """The overrides for a run of these configs."""
     if bundle not in TINY:
         pytest.fail(f"bundle {bundle} has no tiny overrides: add some to TINY in {__file__}")
-    return TINY[bundle].every | (TINY[bundle].train if "train.yaml" in configs else {})
+    overrides = dict(TINY[bundle].every)
+    for name in configs:
+        overrides |= TINY[bundle].some.get(name, {})
+    return overrides
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder with nothing but `bundles/NAME`, as in the repository, and a home, so that every file written shows."""
+    """A folder with nothing but `bundles/NAME`, as in the repository, so that every file that a run writes shows."""
 
     root: Path
     bundle: str
@@ -64,8 +68,7 @@ class Workplace:
             root / "bundles" / bundle,
             ignore=lambda folder, names: {"models", "output", "eval"} & set(names),
         )
-        for folder in ("home", "elsewhere"):
-            (root / folder).mkdir()
+        (root / "elsewhere").mkdir()
         return cls(root, bundle)
 
     @property
@@ -78,7 +81,7 @@ class Workplace:
         """Arguments for `subprocess` that run configs of the bundle.
 
         Args:
-            configs: names of files in the bundle's configs/, each over the ones before.
+            configs: paths below the bundle's configs/, each over the ones before.
             run_id: what to run.
             place: current directory: `root` of the repository, `inside` the bundle, or `elsewhere`.
             launcher: what starts the module, after the interpreter.
@@ -93,15 +96,10 @@ class Workplace:
         arguments = ["--config_file", paths[0] if len(paths) == 1 else str(paths)]
         for name, value in values.items():
             arguments += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-        environment = os.environ | {
-            "HOME": str(self.root / "home"),
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-        }
         return {
             "args": [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, *arguments],
             "cwd": cwd,
-            "env": environment,
+            "env": os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             "stdout": subprocess.PIPE,
             "stderr": subprocess.STDOUT,
             "text": True,

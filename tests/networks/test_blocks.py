@@ -135,7 +135,7 @@ def cases(number: int, size: tuple[int, ...], generator: torch.Generator) -> tor
 @pytest.mark.parametrize("size", SIZES)
 def test_case_standardization_removes_the_constant_picture_and_keeps_what_differs(size: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
-    layer = CaseStandardization(2, size)
+    layer = CaseStandardization(2, size, momentum=0.02)
     for _ in range(600):
         layer(cases(8, size, generator))
     standardized = layer.eval()(cases(1000, size, generator))

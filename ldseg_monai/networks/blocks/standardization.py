@@ -31,10 +31,11 @@ class CaseStandardization(nn.Module):
         channels: channels of the latent.
         latent_shape: spatial shape of the latent in training. The label encoder is not needed to segment, so images of
             any size may still be segmented.
-        momentum: weight of a new batch in the running statistics.
+        momentum: weight of a new batch in the running statistics. A large one lets the last few cases shake the
+            latent, which lowers the ceiling.
     """
 
-    def __init__(self, channels: int, latent_shape: Sequence[int], momentum: float = 0.02) -> None:
+    def __init__(self, channels: int, latent_shape: Sequence[int], momentum: float = 0.005) -> None:
         super().__init__()
         self.momentum = momentum
         self.per_sample = SampleStandardization()

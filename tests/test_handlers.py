@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor
+from monai.engines import PrepareBatchExtraInput, SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from monai.transforms import Compose, RandFlipd, RandGaussianNoised
+from PIL import Image
+from torch import nn
+
+from ldseg_monai.handlers import (
+    Checkpoint,
+    GradientClipping,
+    Reseed,
+    SaveBest,
+    SaveOverlay,
+    UpdateAverage,
+    average_weights,
+)
+from ldseg_monai.inferers import TrainingInferer
+from ldseg_monai.losses import LDSegLoss
+from ldseg_monai.networks import LDSeg
+
+# GradientClipping
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(100.0, 0.5), (1e-3, None)])
+def test_gradients_are_scaled_down_to_the_norm_and_never_up(scale: float, expected: float | None) -> None:
+    network = nn.Linear(3, 2)
+    before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+    pair = {"image": torch.randn(4, 3), "label": torch.randn(4, 2)}
+    loss = scale * (network(pair["image"]) - pair["label"]).square().mean()
+    unclipped = torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(network.parameters()))])
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=[pair],
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
+        loss_function=lambda prediction, label: scale * (prediction - label).square().mean(),
+        train_handlers=[GradientClipping(network, max_norm=0.5)],
+        decollate=False,
+    )
+    trainer.run()
+    step = before - torch.cat([p.detach().flatten() for p in network.parameters()])
+    assert step.norm().item() == pytest.approx(unclipped.norm().item() if expected is None else expected, rel=1e-3)
+    assert torch.cosine_similarity(step, unclipped, dim=0).item() == pytest.approx(1, abs=1e-4)
+
+
+# Reseed
+
+
+def drawn(
+    seed: int = 0, first_epoch: int = 1, last_epoch: int = 3, disturbance: int = 0, num_workers: int = 0
+) -> dict[tuple[int, int], tuple[list[int], list[float], float]]:
+    """What a run draws at each epoch and iteration: the cases, their augmentation, and a number of the network's."""
+    torch.manual_seed(disturbance)
+    noise = RandGaussianNoised("image", prob=1.0)
+    noise.set_random_state(disturbance)
+    cases = [{"case": number, "image": torch.zeros(1, 2)} for number in range(6)]
+    loader = DataLoader(Dataset(cases, noise), batch_size=2, shuffle=True, num_workers=num_workers)
+    result = {}
+
+    def step(engine: Engine, batch: dict[str, Any]) -> None:
+        place = (engine.state.epoch, engine.state.iteration)
+        result[place] = (batch["case"].tolist(), batch["image"].flatten().tolist(), torch.rand(1).item())
+        torch.rand(disturbance)
+
+    engine = Engine(step)
+    Reseed(seed, loader).attach(engine)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: torch.rand(disturbance))
+    engine.load_state_dict({"iteration": 3 * (first_epoch - 1), "epoch_length": 3, "max_epochs": last_epoch})
+    engine.run(loader)
+    return result
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_random_numbers_follow_from_the_place_in_the_run_whatever_came_before(num_workers: int) -> None:
+    whole = drawn(num_workers=num_workers)
+    assert sorted(whole) == [(epoch, 3 * (epoch - 1) + step) for epoch in (1, 2, 3) for step in (1, 2, 3)]
+    assert drawn(disturbance=5, num_workers=num_workers) == whole
+    resumed = drawn(first_epoch=3, disturbance=7, num_workers=num_workers)
+    assert resumed == {place: numbers for place, numbers in whole.items() if place[0] == 3}
+
+
+def test_random_numbers_differ_between_epochs_iterations_and_seeds() -> None:
+    zero, one = drawn(0), drawn(1)
+    orders = [
+        tuple(case for step in (1, 2, 3) for case in run[epoch, 3 * (epoch - 1) + step][0])
+        for run in (zero, one)
+        for epoch in (1, 2, 3)
+    ]
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert len(set(orders)) > 3
+    for index in (1, 2):
+        values = [str(numbers[index]) for run in (zero, one) for numbers in run.values()]
+        assert len(set(values)) == len(values)
+
+
+def test_processes_share_the_order_of_the_cases_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = drawn()
+    monkeypatch.setattr(idist, "get_rank", lambda: 1)
+    second = drawn()
+    for place in first:
+        assert first[place][0] == second[place][0]
+        assert first[place][1] != second[place][1] and first[place][2] != second[place][2]
+
+
+# average_weights
+
+
+def share_left(num_iterations: int, steps: int, changed_at: int = 0) -> float:
+    """Share of the first weights in the average of a run whose weights are constant but for one change."""
+    network = nn.Linear(2, 1)
+    for p in network.parameters():
+        nn.init.ones_(p)
+    average = average_weights(network, num_iterations)
+
+    def step(engine: Engine, batch: int) -> None:
+        if batch == changed_at:
+            for p in network.parameters():
+                nn.init.zeros_(p)
+
+    engine = Engine(step)
+    UpdateAverage(average, network).attach(engine)
+    engine.run(range(steps))
+    return next(average.module.parameters()).mean().item()
+
+
+@pytest.mark.parametrize(("num_iterations", "steps"), [(8, 8), (20, 20), (100, 50), (20_000, 20_000), (20_000, 30)])
+def test_average_of_constant_weights_is_them_soon(num_iterations: int, steps: int) -> None:
+    assert share_left(num_iterations, steps) < 0.05
+
+
+@pytest.mark.parametrize(("num_iterations", "steps", "decay"), [(20, 20, 0.75), (100, 100, 0.9), (20_000, 2500, 0.999)])
+def test_average_follows_a_late_change_within_its_span(num_iterations: int, steps: int, decay: float) -> None:
+    left = share_left(num_iterations, steps, changed_at=steps - 5)
+    assert left == pytest.approx(decay**5, rel=1e-3)
+
+
+def test_average_spans_half_of_a_young_run() -> None:
+    assert share_left(20_000, 40, changed_at=20) == pytest.approx(0.25, abs=0.05)  # (20 / 40) ** 2
+
+
+def test_average_has_the_buffers_of_the_network_and_leaves_it_in_training() -> None:
+    network = LDSeg(2, 1, 2, channels=(8,), denoiser_channels=(8,), num_head_channels=4, stem_stride=4,
+                    latent_norm="cases", latent_shape=(2, 2))  # fmt: skip
+    average = average_weights(network, 100)
+    engine = Engine(lambda engine, label: network.encode_label(label))
+    UpdateAverage(average, network).attach(engine)
+    engine.run([torch.randint(2, (5, 1, 8, 8)) for _ in range(4)])
+    assert network.training
+    mean = average.module.label_encoder.standardization.mean
+    assert mean.abs().max() > 0 and not torch.equal(mean, network.label_encoder.standardization.mean)
+
+
+def test_average_of_a_wrapped_network_is_that_of_the_network() -> None:
+    wrapped = nn.Module()
+    wrapped.module = nn.Linear(2, 1)
+    average = average_weights(wrapped, 100)
+    UpdateAverage(average, wrapped)(Engine(lambda engine, batch: None))
+    assert set(average.module.state_dict()) == {"weight", "bias"}
+
+
+# SaveBest
+
+
+def validate(handler: SaveBest, score: float, weight: float) -> None:
+    """One validation of a network whose weights are all ``weight``."""
+    nn.init.constant_(handler.network.weight, weight)
+    engine = Engine(lambda engine, batch: None)
+    engine.state.key_metric_name = "dice"
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: engine.state.metrics.update(dice=score, other=-score))
+    handler.attach(engine)
+    engine.run([0])
+
+
+def saved_weight(path: Path) -> float:
+    return torch.load(path, weights_only=True)["weight"].mean().item()
+
+
+def test_network_is_saved_only_when_it_is_better(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "model.pt"
+    handler = SaveBest(str(path), nn.Linear(2, 1))
+    kept = []
+    for weight, score in enumerate([math.nan, 0.3, 0.2, 0.3, 0.5, 0.4], start=1):
+        validate(handler, score, float(weight))
+        kept.append(saved_weight(path) if path.is_file() else None)
+    assert kept == [None, 2.0, 2.0, 2.0, 5.0, 5.0]
+    assert [file.name for file in path.parent.iterdir()] == ["model.pt"]
+    other = nn.Linear(2, 1)
+    other.load_state_dict(torch.load(path, weights_only=True))
+
+
+def test_best_score_goes_on_from_an_earlier_run(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    first = SaveBest(str(path), nn.Linear(2, 1))
+    validate(first, 0.5, 1.0)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = SaveBest(str(path), nn.Linear(2, 1))
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    validate(second, 0.4, 2.0)
+    assert saved_weight(path) == 1.0
+    validate(second, 0.6, 3.0)
+    assert saved_weight(path) == 3.0
+
+
+# Checkpoint
+
+
+class Stop(Exception):
+    """Stands for a run that is killed."""
+
+
+class Run:
+    """A tiny training as the knee bundle's train.yaml puts it together."""
+
+    def __init__(self, folder: Path, max_epochs: int, interval: int = 1, stop_at: int | None = None) -> None:
+        torch.manual_seed(3)
+        self.network = LDSeg(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=2,
+            channels=(4, 8),
+            stem_stride=2,
+            denoiser_channels=(8, 8),
+            num_head_channels=4,
+            norm=("group", {"num_groups": 2}),
+            latent_norm="cases",
+            latent_shape=(2, 3),
+            prediction_type="sample",
+        )
+        torch.manual_seed(4)
+        cases = [{"image": torch.randn(1, 8, 12), "label": (torch.rand(1, 8, 12) > 0.5).byte()} for _ in range(5)]
+        transform = Compose([RandFlipd(["image", "label"], 0.5, 0), RandGaussianNoised("image", 0.5)])
+        dataset = CacheDataset(cases, transform, progress=False)
+        sampler = torch.utils.data.RandomSampler(dataset, num_samples=6)
+        loader = DataLoader(dataset, batch_size=2, sampler=sampler)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.01)
+        self.lr_scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, gamma=0.5)
+        self.average = average_weights(self.network, 100)
+        self.best = SaveBest(str(folder / "model.pt"), self.average.module)
+        self.path = folder / "checkpoint.pt"
+        objects = {
+            "network": self.network,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "lr_scheduler": self.lr_scheduler,
+            "best": self.best,
+        }
+        self.losses: list[float] = []
+        self.trainer = SupervisedTrainer(
+            device="cpu",
+            max_epochs=max_epochs,
+            train_data_loader=loader,
+            network=self.network,
+            optimizer=self.optimizer,
+            loss_function=LDSegLoss(reconstruction_weight=0.5),
+            inferer=TrainingInferer(amp=False, pure_noise_share=0.5),
+            prepare_batch=PrepareBatchExtraInput({"label": "label"}),
+            decollate=False,
+            train_handlers=[
+                Reseed(0, loader),
+                GradientClipping(self.network, 1.0),
+                UpdateAverage(self.average, self.network),
+                LrScheduleHandler(self.lr_scheduler, print_lr=False),
+                Checkpoint(str(self.path), objects, interval),
+            ],
+        )
+
+        @self.trainer.on(Events.ITERATION_COMPLETED)
+        def record(engine: Engine) -> None:
+            self.losses.append(engine.state.output["loss"])
+            if engine.state.iteration == stop_at:
+                raise Stop
+
+        @self.trainer.on(Events.EPOCH_COMPLETED)
+        def disturb(engine: Engine) -> None:
+            self.best.best = float(engine.state.epoch)
+
+    def __call__(self) -> Run:
+        self.trainer.run()
+        return self
+
+    def weights(self, network: nn.Module | None = None) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in (network or self.network).state_dict().items()}
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert set(one) == set(other)
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("uninterrupted"), max_epochs=4)()
+
+
+def resumed(folder: Path, how: str) -> Run:
+    """Two epochs, ended by the number of epochs or by a kill in the midst of the third, and two more."""
+    if how == "max_epochs":
+        Run(folder, max_epochs=2)()
+    else:
+        with pytest.raises(Stop):
+            Run(folder, max_epochs=4, stop_at=8)()
+    return Run(folder, max_epochs=4)()
+
+
+@pytest.mark.parametrize("how", ["max_epochs", "killed"])
+def test_resumed_run_ends_in_the_same_bits_as_an_uninterrupted_one(
+    how: str, uninterrupted: Run, tmp_path: Path
+) -> None:
+    run = resumed(tmp_path, how)
+    assert run.losses == uninterrupted.losses[6:] and len(run.losses) == 6
+    assert_equal(run.weights(), uninterrupted.weights())
+    assert run.trainer.state.iteration == 12 and run.trainer.state.epoch == 4
+    assert run.lr_scheduler.get_last_lr() == uninterrupted.lr_scheduler.get_last_lr() == [0.01 * 0.5**4]
+    assert run.best.best == 4.0
+    states = [r.optimizer.state_dict()["state"] for r in (run, uninterrupted)]
+    assert all(torch.equal(states[0][i][name], states[1][i][name]) for i in states[1] for name in states[1][i])
+
+
+@pytest.mark.parametrize("how", ["max_epochs", "killed"])
+def test_resumed_average_of_the_weights_is_that_of_an_uninterrupted_run(
+    how: str, uninterrupted: Run, tmp_path: Path
+) -> None:
+    run = resumed(tmp_path, how)
+    assert_equal(run.weights(run.average), uninterrupted.weights(uninterrupted.average))
+
+
+def test_finished_run_does_nothing_when_it_is_run_again(tmp_path: Path) -> None:
+    first = Run(tmp_path, max_epochs=1)()
+    again = Run(tmp_path, max_epochs=1)()
+    assert again.losses == []
+    assert_equal(again.weights(), first.weights())
+    assert_equal(again.weights(again.average), first.weights(first.average))
+
+
+def test_checkpoint_is_written_at_its_interval_and_at_the_end_and_whole(tmp_path: Path) -> None:
+    run = Run(tmp_path, max_epochs=3, interval=2)
+    written: list[int] = []
+
+    @run.trainer.on(Events.EPOCH_COMPLETED)
+    def look(engine: Engine) -> None:
+        assert not list(tmp_path.glob("*.partial"))
+        if run.path.is_file():
+            written.append(torch.load(run.path, weights_only=True)["trainer"]["iteration"])
+
+    run()
+    assert written == [6, 9]  # after epochs 2 and 3, of 3 iterations each
+    state = torch.load(run.path, weights_only=True)
+    assert set(state) == {"network", "average", "optimizer", "lr_scheduler", "best", "trainer"}
+    assert_equal(state["network"], run.weights())
+
+
+def test_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path, max_epochs=1)()
+    before = run.path.read_bytes()
+
+    def fail(state: dict, path: str) -> None:
+        Path(path).write_bytes(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="no space left"):
+        Run(tmp_path, max_epochs=2)()
+    assert run.path.read_bytes() == before
+
+
+# SaveOverlay
+
+
+def test_overlays_are_written_for_the_first_cases_of_each_validation(tmp_path: Path) -> None:
+    cases = []
+    for number in range(3):
+        path = str(tmp_path / f"knee.{number}.nii.gz")
+        nib.save(nib.Nifti1Image(np.random.default_rng(number).random((6, 8, 10), np.float32), np.eye(4)), path)
+        prediction = torch.zeros(1, 6, 8, 10, dtype=torch.uint8)
+        prediction[:, 2:5, 2:6, 3:7] = 1
+        cases.append({"image": MetaTensor(torch.zeros(1, 4, 4, 4), meta={"filename_or_obj": path}), "pred": prediction})
+    engine = Engine(lambda engine, batch: batch)
+    SaveOverlay(str(tmp_path / "pictures"), max_cases=2, tensorboard_dir=str(tmp_path / "log")).attach(engine)
+    for _ in range(2):
+        engine.run([cases[:1], cases[1:]])
+    files = sorted((tmp_path / "pictures").iterdir())
+    assert [file.name for file in files] == ["knee.0_overlay.png", "knee.1_overlay.png"]
+    assert np.asarray(Image.open(files[0])).shape == (384, 480 + 640 + 512, 3)
+    assert list((tmp_path / "log").glob("events*"))
