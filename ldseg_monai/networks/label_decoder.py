@@ -14,8 +14,9 @@ from .blocks import ResidualBlock
 class LabelDecoder(nn.Module):
     """Latent to class logits, a residual U-Net decoder without skip connections (Zaman et al., 2024, Eq. 13).
 
-    Every up-sampling is a transposed convolution whose kernel equals its stride: a sub-pixel convolution, without
-    overlap and so without its checkerboard. The last one mirrors the encoders' stem.
+    Every up-sampling is a transposed convolution, which is a sub-pixel convolution without its rearrangement. The last
+    one mirrors the encoders' stem, overlaps its neighbors and starts out as a linear interpolation of coarse logits:
+    outlines are smooth from the first step on, where patches that know nothing of each other stay blocks for long.
 
     Args:
         spatial_dims: 2 or 3.
@@ -50,7 +51,9 @@ class LabelDecoder(nn.Module):
         self.to_logits = nn.Sequential(
             get_norm_layer(norm, spatial_dims, previous),
             nn.SiLU(),
-            upsample(previous, num_classes, kernel_size=stem_stride, stride=stem_stride),
+            _interpolating(upsample(previous, num_classes, 2 * stem_stride, stem_stride, stem_stride // 2))
+            if stem_stride > 1
+            else Conv[Conv.CONV, spatial_dims](previous, num_classes, kernel_size=1),
         )
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
@@ -59,3 +62,17 @@ class LabelDecoder(nn.Module):
         for level in self.levels:
             hidden = level(hidden)
         return self.to_logits(hidden)
+
+
+def _interpolating(convolution: nn.Module) -> nn.Module:
+    """Start a transposed convolution, whose kernel is twice its stride, as a linear interpolation of its inputs."""
+    stride: int = convolution.stride[0]  # type: ignore[index,assignment]
+    weight: torch.Tensor = convolution.weight  # type: ignore[assignment]
+    ramp = 1 - (torch.arange(2 * stride) + 0.5 - stride).abs() / stride
+    with torch.no_grad():
+        mixing = torch.randn(weight.shape[:2]) / weight.shape[0] ** 0.5
+        kernel = mixing
+        for _ in weight.shape[2:]:
+            kernel = kernel[..., None] * ramp
+        weight.copy_(kernel)
+    return convolution

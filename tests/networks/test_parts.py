@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from ldseg_monai.networks import ImageEncoder, LabelDecoder, LabelEncoder, LatentDenoiser
 from ldseg_monai.networks.blocks import CaseStandardization, SampleStandardization, SelfAttention
@@ -103,3 +104,16 @@ def test_denoiser_depends_on_the_timestep_the_latent_and_the_embedding_of_its_ow
         after = network(*changed)
         torch.testing.assert_close(after[0], before[0])
         assert (after[1] - before[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("size", [(8, 12), (4, 6, 5)])
+@pytest.mark.parametrize("stem_stride", [2, 4])
+def test_label_decoder_starts_as_linear_interpolation_of_coarse_logits(size, stem_stride: int) -> None:
+    upsampling = label_decoder(len(size), stem_stride).to_logits[-1]
+    hidden = torch.randn(1, upsampling.in_channels, *size)
+    mixing = upsampling.weight.sum(dim=list(range(2, 2 + len(size)))) / stem_stride ** len(size)
+    coarse = torch.einsum("bi...,io->bo...", hidden, mixing) + upsampling.bias.reshape(1, -1, *[1] * len(size))
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    expected = functional.interpolate(coarse, scale_factor=stem_stride, mode=mode)
+    inside = (..., *[slice(stem_stride, -stem_stride)] * len(size))
+    torch.testing.assert_close(upsampling(hidden)[inside], expected[inside])
