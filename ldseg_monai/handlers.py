@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 
 import ignite.distributed as idist
@@ -13,6 +14,7 @@ from ignite.handlers import ProgressBar
 from monai.data import DataLoader
 from monai.data.utils import set_rnd
 from monai.engines.utils import IterationEvents
+from monai.handlers import ValidationHandler
 from monai.transforms import LoadImage
 from monai.utils import set_determinism
 from PIL import Image
@@ -37,6 +39,9 @@ class GradientClipping:
     Args:
         network: whose gradients.
         max_norm: largest 2-norm of all gradients together.
+
+    Raises:
+        RuntimeError: for gradients that are not finite, before they reach the weights.
     """
 
     def __init__(self, network: torch.nn.Module, max_norm: float) -> None:
@@ -49,14 +54,14 @@ class GradientClipping:
 
     def __call__(self, engine: Engine) -> None:
         """Clip now."""
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm, error_if_nonfinite=True)
 
 
 class Reseed:
     """Make every random number of a run depend on the seed and its place in the run alone, so that it can resume.
 
-    The order of the cases follows from the epoch; augmentation from the epoch and the process; timesteps and noise
-    from the iteration and the process.
+    The order of the cases follows from the epoch; augmentation from the epoch and the process (with worker processes of
+    the loader, from the epoch and the worker); timesteps and noise from the iteration and the process.
 
     Args:
         seed: seed of the run.
@@ -97,10 +102,10 @@ def average_weights(network: torch.nn.Module, num_iterations: int, share: float 
     """
     span = min(1000.0, max(4.0, share * num_iterations))
 
-    def average(averaged: torch.Tensor, current: torch.Tensor, num_averaged: torch.Tensor | int) -> torch.Tensor:
-        return torch.lerp(averaged, current, max(1 / span, 2 / (int(num_averaged) + 2)))
+    def average(averaged: Any, current: Any, num_averaged: torch.Tensor | int) -> None:
+        torch._foreach_lerp_(averaged, current, max(1 / span, 2 / (int(num_averaged) + 2)))
 
-    return AveragedModel(getattr(network, "module", network), avg_fn=average, use_buffers=True)
+    return AveragedModel(getattr(network, "module", network), multi_avg_fn=average, use_buffers=True)
 
 
 class UpdateAverage:
@@ -147,7 +152,7 @@ class SaveBest:
         score = engine.state.metrics[engine.state.key_metric_name]  # type: ignore[attr-defined]
         if score > self.best:
             self.best = float(score)
-            save_whole(self.network.state_dict(), self.path)
+            save_whole({name: value.cpu() for name, value in self.network.state_dict().items()}, self.path)
             engine.logger.info("epoch %d: best %s so far, saved %s", engine.state.epoch, self.best, self.path)
 
     def state_dict(self) -> dict[str, float]:
@@ -159,21 +164,46 @@ class SaveBest:
         self.best = state["best"]
 
 
+class ValidateAtEnd(ValidationHandler):
+    """MONAI's handler for the last epoch, where that is not one of its interval's.
+
+    Args:
+        validator: the evaluator.
+        interval: epochs between two validations.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Validate when the run's last epoch is complete."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_last)
+
+    def validate_last(self, engine: Engine) -> None:
+        """Validate, if this is the last epoch and its interval has not done so."""
+        if engine.state.epoch == engine.state.max_epochs and engine.state.epoch % self.interval:
+            self(engine)
+
+
 class Checkpoint:
     """Trainer handler that keeps the last state of a run in one file and goes on from it if it is there.
 
     Args:
         path: file of the checkpoint.
         objects: everything with a state dict that a resumed run needs, by name; the trainer is added.
+        cases: the training cases, by whose names a run is told from one on other data.
         interval: epochs between two checkpoints; the last epoch has one too.
         map_location: device to load to.
     """
 
     def __init__(
-        self, path: str, objects: dict[str, Any], interval: int = 1, map_location: str | torch.device = "cpu"
+        self,
+        path: str,
+        objects: dict[str, Any],
+        cases: Sequence[dict[str, Any]],
+        interval: int = 1,
+        map_location: str | torch.device = "cpu",
     ) -> None:
         self.path = path
         self.objects = objects
+        self.cases = sorted(case_name(case["image"]) for case in cases)
         self.interval = interval
         self.map_location = map_location
 
@@ -183,22 +213,37 @@ class Checkpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def load(self, engine: Engine) -> None:
-        """Restore every object, if there is a checkpoint."""
+        """Restore every object, if there is a checkpoint.
+
+        Raises:
+            ValueError: if the checkpoint is of a run on other cases or of another network.
+        """
         if not os.path.isfile(self.path):
             return
         state = torch.load(self.path, map_location=self.map_location, weights_only=True)
+        advice = "choose another output_dir to start anew, or delete the checkpoint"
+        if state["cases"] != self.cases:
+            raise ValueError(f"{self.path} is of a run on {state['cases']}: expected one on {self.cases}; {advice}")
         max_epochs = engine.state.max_epochs
-        for name, target in {**self.objects, "trainer": engine}.items():
-            target.load_state_dict(state[name])
+        try:
+            for name, target in {**self.objects, "trainer": engine}.items():
+                target.load_state_dict(state[name])
+        except RuntimeError as error:
+            raise ValueError(f"{self.path} is of another network: expected this run's; {advice}") from error
         engine.state.max_epochs = max_epochs
         engine.logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+        if max_epochs is not None and engine.state.epoch >= max_epochs:
+            engine.logger.warning(
+                "nothing left to train: all %d epochs are done; raise max_epochs or %s", max_epochs, advice
+            )
 
     @idist.one_rank_only()
     def save(self, engine: Engine) -> None:
         """Write the checkpoint, if this epoch has one."""
         if engine.state.epoch % self.interval and engine.state.epoch != engine.state.max_epochs:
             return
-        save_whole({name: item.state_dict() for name, item in {**self.objects, "trainer": engine}.items()}, self.path)
+        states = {name: item.state_dict() for name, item in {**self.objects, "trainer": engine}.items()}
+        save_whole({**states, "cases": self.cases}, self.path)
 
 
 def save_whole(state: dict, path: str) -> None:

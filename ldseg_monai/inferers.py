@@ -87,6 +87,8 @@ class SamplingInferer(Inferer):
             For one sample, class logits ``(B, classes, *spatial)``. For more, class probabilities averaged over the
             samples followed by one channel with their standard deviation, ``(B, classes + 1, *spatial)``.
         """
+        if args or set(kwargs) - {"noise"}:
+            raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise")
         ldseg = _unwrapped(network)
         image = _plain(inputs)
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):

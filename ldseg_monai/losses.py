@@ -46,10 +46,15 @@ class LDSegLoss(nn.Module):
 
         Returns:
             A scalar.
+
+        Raises:
+            ValueError: if there is a weight for a reconstruction that the network did not make.
         """
         loss = self.segmentation(output["logits"].float(), label)
         loss = loss + self.mse_weight * functional.mse_loss(output["prediction"], output["target"])
         if self.reconstruction_weight:
+            if "reconstruction" not in output:
+                raise ValueError("reconstruction_weight is not 0: expected a network with decode_clean=True")
             reconstruction = self.segmentation(output["reconstruction"].float(), label)
             loss = loss + self.reconstruction_weight * reconstruction
         return loss

@@ -61,7 +61,7 @@ class CaseScores:
     """Evaluator handler that writes ``metrics.csv``, one row a case and class, and ``summary.json``.
 
     Reads the evaluator's decollated output: ``pred`` and ``label``, class indices ``(1, *spatial)`` in the image's own
-    geometry, ``label`` with the file's name and affine. The background has no row.
+    geometry, ``label`` with its affine, beside ``image`` with its file's name. The background has no row.
 
     Args:
         output_dir: folder of the two files.
@@ -84,7 +84,7 @@ class CaseScores:
         for case in cast(list[dict[str, Any]], engine.state.output):
             label = case["label"]
             spacing = label.pixdim.tolist()[: label.ndim - 1]
-            name = case_name(label.meta["filename_or_obj"])
+            name = case_name(case["image"].meta["filename_or_obj"])
             masks = [one_hot(case[key].as_tensor().long(), self.num_classes, dim=0).bool() for key in ("pred", "label")]
             for index in range(1, self.num_classes):
                 scores = class_scores(masks[0][index], masks[1][index], spacing)
@@ -106,7 +106,8 @@ class CaseScores:
 def summarize(rows: Sequence[dict]) -> dict:
     """Mean and SD over the cases of each score: by class, and (``all``) of each case's mean over the classes.
 
-    Scores that are NaN are left out; ``cases`` says how many cases there were.
+    Scores that are NaN are left out; ``n`` says how many were not, ``cases`` how many cases there were. A class that
+    was missed has no surface distance: read ``hd95_mm`` with its ``n``.
     """
     classes = sorted({row["class"] for row in rows})
     names = sorted({row["case"] for row in rows})
@@ -128,8 +129,8 @@ def summarize(rows: Sequence[dict]) -> dict:
 def _mean_sd(values: Sequence[float | None]) -> dict[str, float | None]:
     finite = torch.tensor([value for value in values if value is not None and math.isfinite(value)], dtype=torch.double)
     if not len(finite):
-        return {"mean": None, "sd": None}
-    return {"mean": finite.mean().item(), "sd": finite.std().item() if len(finite) > 1 else 0.0}
+        return {"mean": None, "sd": None, "n": 0}
+    return {"mean": finite.mean().item(), "sd": finite.std().item() if len(finite) > 1 else 0.0, "n": len(finite)}
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -44,7 +44,7 @@ class SplitPredictiond(MapTransform):
                 )
             prediction = MetaTensor(prediction)  # so that the maps can take the image's geometry when they are inverted
             classes = prediction[: self.num_classes]
-            # max, not argmax, which takes 20 times as long over channels on a CPU
+            # max, not argmax, which is far slower over channels on a CPU
             result[key] = classes.max(dim=0, keepdim=True).indices.to(torch.uint8)
             if channels > self.num_classes:
                 result[f"{key}_mean"] = classes
@@ -56,8 +56,7 @@ class InvertLabeld(Transform):
     """Bring a label map back to the geometry of its image as the file has it.
 
     MONAI's `Invertd` resizes labels back with PyTorch's ``nearest``, which samples the corner of each voxel and so
-    shifts the label by up to half a voxel; ``nearest-exact`` samples the center. On a knee resized to the paper's size
-    and back that is worth a point of Dice (see the test).
+    shifts the label by up to half a voxel; ``nearest-exact`` samples the center.
 
     Args:
         keys: keys of label maps.

@@ -27,7 +27,9 @@ def overlay(
         RGB picture, uint8 ``(height, width, 3)``. A volume is cut in three planes through the middle of the label (or
         of the prediction where there is none), one panel each.
     """
-    image, prediction, label = (convert_to_tensor(volume, track_meta=False) for volume in (image, prediction, label))
+    image, prediction, label = (
+        convert_to_tensor(volume, device="cpu", track_meta=False) for volume in (image, prediction, label)
+    )
     if image.ndim == 3:
         return _panel(image, prediction, label, height)
     marked = (prediction if label is None else label)[0] > 0

@@ -11,8 +11,8 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor
-from monai.engines import PrepareBatchExtraInput, SupervisedTrainer
-from monai.handlers import LrScheduleHandler
+from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedTrainer
+from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 from PIL import Image
 from torch import nn
@@ -24,6 +24,7 @@ from ldseg_monai.handlers import (
     SaveBest,
     SaveOverlay,
     UpdateAverage,
+    ValidateAtEnd,
     average_weights,
 )
 from ldseg_monai.inferers import TrainingInferer
@@ -54,6 +55,24 @@ def test_gradients_are_scaled_down_to_the_norm_and_never_up(scale: float, expect
     step = before - torch.cat([p.detach().flatten() for p in network.parameters()])
     assert step.norm().item() == pytest.approx(unclipped.norm().item() if expected is None else expected, rel=1e-3)
     assert torch.cosine_similarity(step, unclipped, dim=0).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_gradients_that_are_not_finite_stop_the_run_before_the_weights_change() -> None:
+    network = nn.Linear(1, 1)
+    before = network.weight.clone()
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=[{"image": torch.ones(1, 1), "label": torch.ones(1, 1)}],
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
+        loss_function=lambda prediction, label: (prediction * math.nan).mean(),
+        train_handlers=[GradientClipping(network, max_norm=0.5)],
+        decollate=False,
+    )
+    with pytest.raises(RuntimeError, match="non-finite"):
+        trainer.run()
+    assert torch.equal(network.weight, before)
 
 
 # Reseed
@@ -224,13 +243,21 @@ class Stop(Exception):
 class Run:
     """A tiny training as the knee bundle's train.yaml puts it together."""
 
-    def __init__(self, folder: Path, max_epochs: int, interval: int = 1, stop_at: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_epochs: int,
+        interval: int = 1,
+        stop_at: int | None = None,
+        case: str = "a",
+        width: int = 8,
+    ) -> None:
         torch.manual_seed(3)
         self.network = LDSeg(
             spatial_dims=2,
             in_channels=1,
             out_channels=2,
-            channels=(4, 8),
+            channels=(4, width),
             stem_stride=2,
             denoiser_channels=(8, 8),
             num_head_channels=4,
@@ -238,6 +265,7 @@ class Run:
             latent_norm="cases",
             latent_shape=(2, 3),
             prediction_type="sample",
+            decode_clean=True,
         )
         torch.manual_seed(4)
         cases = [{"image": torch.randn(1, 8, 12), "label": (torch.rand(1, 8, 12) > 0.5).byte()} for _ in range(5)]
@@ -273,7 +301,7 @@ class Run:
                 GradientClipping(self.network, 1.0),
                 UpdateAverage(self.average, self.network),
                 LrScheduleHandler(self.lr_scheduler, print_lr=False),
-                Checkpoint(str(self.path), objects, interval),
+                Checkpoint(str(self.path), objects, [{"image": f"images/{case}.nii.gz"}], interval),
             ],
         )
 
@@ -358,7 +386,7 @@ def test_checkpoint_is_written_at_its_interval_and_at_the_end_and_whole(tmp_path
     run()
     assert written == [6, 9]  # after epochs 2 and 3, of 3 iterations each
     state = torch.load(run.path, weights_only=True)
-    assert set(state) == {"network", "average", "optimizer", "lr_scheduler", "best", "trainer"}
+    assert set(state) == {"network", "average", "optimizer", "lr_scheduler", "best", "trainer", "cases"}
     assert_equal(state["network"], run.weights())
 
 
@@ -374,6 +402,37 @@ def test_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path, m
     with pytest.raises(OSError, match="no space left"):
         Run(tmp_path, max_epochs=2)()
     assert run.path.read_bytes() == before
+
+
+def test_run_on_other_cases_does_not_go_on_from_the_checkpoint(tmp_path: Path) -> None:
+    Run(tmp_path, max_epochs=1)()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"is of a run on \['a'\]: expected one on \['b'\]; choose another output_dir"):
+        Run(tmp_path, max_epochs=2, case="b")()
+    with pytest.raises(ValueError, match="is of another network: .* choose another output_dir"):
+        Run(tmp_path, max_epochs=2, width=16)()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+# ValidateAtEnd
+
+
+@pytest.mark.parametrize(("max_epochs", "expected"), [(1, [1]), (3, [3]), (4, [4]), (7, [4, 7])])
+def test_last_epoch_is_validated_once_whatever_the_interval(max_epochs: int, expected: list[int]) -> None:
+    validated: list[int] = []
+
+    class Validator(Evaluator):
+        def __init__(self) -> None:
+            pass
+
+        def run(self, global_epoch: int = 1) -> None:
+            validated.append(global_epoch)
+
+    engine = Engine(lambda engine, batch: None)
+    ValidationHandler(4, Validator()).attach(engine)
+    ValidateAtEnd(4, Validator()).attach(engine)
+    engine.run([0], max_epochs=max_epochs)
+    assert validated == expected
 
 
 # SaveOverlay

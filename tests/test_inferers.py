@@ -30,6 +30,7 @@ def tiny(spatial_dims: int = 2, **arguments) -> LDSeg:
         "norm": ("group", {"num_groups": 4}),
         "latent_channels": 2,
         "prediction_type": "v_prediction",
+        "decode_clean": True,
     }
     return LDSeg(spatial_dims, **{**defaults, **arguments}).eval()
 
@@ -451,3 +452,11 @@ def test_windows_take_metadata_and_wrapped_networks() -> None:
 def test_window_that_does_not_fit_the_stride_is_refused() -> None:
     with pytest.raises(ValueError, match="image size 18x18: expected multiples of 4; pad to 20x20"):
         SlidingWindowSamplingInferer(SamplingInferer(), roi_size=18)(pair((40, 40))[0], tiny())
+
+
+def test_arguments_that_would_be_ignored_are_refused() -> None:
+    network, (image, _) = tiny(), pair((16, 16))
+    with pytest.raises(TypeError, match="expected at most noise"):
+        SamplingInferer()(image, network, label=image)
+    with pytest.raises(TypeError, match="expected nothing else"):
+        SlidingWindowSamplingInferer(SamplingInferer(), (8, 8))(image, network, noise=image)

@@ -109,3 +109,9 @@ def test_gradients_reach_every_term_that_counts(reconstruction_weight: float) ->
 def test_negative_weights_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is -0.1: expected 0 or more"):
         LDSegLoss(**{name: -0.1})
+
+
+def test_reconstruction_that_the_network_did_not_make_is_an_error() -> None:
+    output = {"logits": torch.zeros(1, 2, 4, 4), "prediction": torch.zeros(1), "target": torch.zeros(1)}
+    with pytest.raises(ValueError, match="expected a network with decode_clean=True"):
+        LDSegLoss(reconstruction_weight=1.0)(output, torch.zeros(1, 1, 4, 4))

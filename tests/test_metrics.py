@@ -98,8 +98,13 @@ def test_scores_with_nothing_to_measure_are_nan() -> None:
 
 def evaluated(name: str, prediction: torch.Tensor, label: torch.Tensor) -> dict[str, Any]:
     affine = torch.diag(torch.tensor([-SPACING[0], SPACING[1], SPACING[2], 1.0]))
-    meta = {"filename_or_obj": f"/data/labels/{name}.nii.gz"}
-    return {"pred": MetaTensor(prediction[None].byte()), "label": MetaTensor(label[None].byte(), affine, meta)}
+    image = MetaTensor(torch.zeros(1, 1, 1, 1), meta={"filename_or_obj": f"/data/images/{name}.nii.gz"})
+    meta = {"filename_or_obj": f"/data/labels/{name}_anno.nii.gz"}
+    return {
+        "image": image,
+        "pred": MetaTensor(prediction[None].byte()),
+        "label": MetaTensor(label[None].byte(), affine, meta),
+    }
 
 
 def run(handler: CaseScores, batches: list[list[dict[str, Any]]], times: int = 1) -> None:
@@ -146,8 +151,8 @@ def test_summary_is_valid_json_and_leaves_nan_out(tmp_path: Path, cases) -> None
     assert summary["cases"] == 3 and set(summary) == {"cases", "classes", "all"}
     assert set(summary["classes"]) == {"1", "2", "3"}
     assert summary["classes"]["1"]["dice"]["mean"] == pytest.approx((1 + 0.75 + 0.75) / 3)
-    assert summary["classes"]["2"]["dice"] == {"mean": 1.0, "sd": 0.0}
-    assert summary["classes"]["3"]["hd95_mm"] == {"mean": None, "sd": None}
+    assert summary["classes"]["2"]["dice"] == {"mean": 1.0, "sd": 0.0, "n": 2}
+    assert summary["classes"]["3"]["hd95_mm"] == {"mean": None, "sd": None, "n": 0}
     assert summary["all"]["dice"]["mean"] == pytest.approx((1 + 0.875 + 0.75) / 3)
     assert summary["all"]["hd95_mm"]["mean"] == pytest.approx((0 + 1 + 2) / 3)
 
@@ -188,9 +193,9 @@ def test_means_and_sds_are_over_the_cases() -> None:
 
 def test_one_case_has_no_spread() -> None:
     assert summarize([row("a", 1, 0.9, math.nan)])["all"] == {
-        "dice": {"mean": 0.9, "sd": 0.0},
-        "iou": {"mean": 0.5, "sd": 0.0},
-        "precision": {"mean": 0.5, "sd": 0.0},
-        "recall": {"mean": 0.5, "sd": 0.0},
-        "hd95_mm": {"mean": None, "sd": None},
+        "dice": {"mean": 0.9, "sd": 0.0, "n": 1},
+        "iou": {"mean": 0.5, "sd": 0.0, "n": 1},
+        "precision": {"mean": 0.5, "sd": 0.0, "n": 1},
+        "recall": {"mean": 0.5, "sd": 0.0, "n": 1},
+        "hd95_mm": {"mean": None, "sd": None, "n": 0},
     }

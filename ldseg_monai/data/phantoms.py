@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import nibabel as nib
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from ldseg_monai.data.gland_phantom import gland_phantom
 from ldseg_monai.data.knee_phantom import knee_phantom
@@ -76,7 +77,7 @@ def write_phantoms(kind: PhantomKind, out_dir: str | os.PathLike[str], num: int,
     for folder in ("images", "labels"):
         (Path(out_dir) / folder).mkdir(parents=True, exist_ok=True)
     _write_manifest(Path(out_dir), {**_manifest(kind, seed), "num": num, "complete": False})
-    for index, item in enumerate(files):
+    for index, item in enumerate(tqdm(files, desc=f"{kind} phantoms")):
         if kind == "knee":
             volume, mask, affine = knee_phantom([seed, index])
             _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename)

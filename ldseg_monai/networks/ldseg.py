@@ -84,7 +84,7 @@ class LDSeg(nn.Module):
         num_inference_steps: int = 2,
         eta: float = 0.0,
         restandardize: bool = False,
-        decode_clean: bool = True,
+        decode_clean: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -102,6 +102,8 @@ class LDSeg(nn.Module):
             num_head_channels,
             latent_shape,
         )
+        if restandardize and latent_norm == "cases":
+            raise ValueError("restandardize works per sample: expected latent_norm='sample' with it, not 'cases'")
         self.out_channels = out_channels
         self.latent_channels = latent_channels
         self.decode_clean = decode_clean
@@ -130,7 +132,7 @@ class LDSeg(nn.Module):
         self.scheduler = EvenlySpacedScheduler(num_train_timesteps, schedule, prediction_type, eta)
         self.scheduler.set_timesteps(num_inference_steps)
         self.after_step = SampleStandardization() if restandardize else nn.Identity()
-        # Convolutions follow the layout of their weights: channels-last is several times faster on a CPU.
+        # Convolutions follow the layout of their weights: channels-last is the faster one on a CPU.
         self.to(memory_format=torch.channels_last if spatial_dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(
@@ -244,6 +246,8 @@ class LDSeg(nn.Module):
         noise: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """Algorithm 1, up to the loss."""
+        if label.shape[2:] != image.shape[2:]:
+            raise ValueError(f"label of size {list(label.shape[2:])}: expected the image's {list(image.shape[2:])}")
         embedding = self.encode_image(image)
         clean = self.encode_label(label)
         if timesteps is None:

@@ -90,7 +90,10 @@ def test_required_packages_have_exact_versions(metadata: dict[str, Any]) -> None
 def test_channels_agree_with_the_network(metadata: dict[str, Any], train_config: ConfigParser) -> None:
     image = metadata["network_data_format"]["inputs"]["image"]
     prediction = metadata["network_data_format"]["outputs"]["pred"]
-    network = train_config["network_def"]
+    network = {
+        name: train_config.get_parsed_content(f"network_def#{name}")
+        for name in ("spatial_dims", "in_channels", "out_channels")
+    }
     assert image["num_channels"] == network["in_channels"]
     assert prediction["num_channels"] == network["out_channels"]
     assert len(image["spatial_shape"]) == len(prediction["spatial_shape"]) == network["spatial_dims"]

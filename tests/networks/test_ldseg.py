@@ -35,6 +35,7 @@ def tiny(spatial_dims: int = 2, **arguments) -> LDSeg:
         "denoiser_channels": (8, 16),
         "num_head_channels": 4,
         "norm": ("group", {"num_groups": 4}),
+        "decode_clean": True,
     }
     return LDSeg(spatial_dims, **{**defaults, **arguments})
 
@@ -408,3 +409,13 @@ def test_weights_are_channels_last(spatial_dims: int, layout: torch.memory_forma
 def test_example_in_the_docstring_runs() -> None:
     result = doctest.testmod(ldseg)
     assert result.attempted > 0 and result.failed == 0
+
+
+def test_label_of_another_size_than_the_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"label of size \[16, 12\]: expected the image's \[16, 16\]"):
+        tiny()(pair((16, 16))[0], pair((16, 12))[1])
+
+
+def test_standardizing_again_per_sample_does_not_go_with_case_statistics() -> None:
+    with pytest.raises(ValueError, match="restandardize works per sample"):
+        tiny(restandardize=True, latent_norm="cases", latent_shape=(8, 8))

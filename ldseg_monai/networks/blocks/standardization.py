@@ -25,14 +25,14 @@ class CaseStandardization(nn.Module):
     Standardized per sample, a latent may be nearly the same picture for every case, and the diffusion then has nothing
     to say. This goes on from there: it subtracts the mean picture of the training cases and divides by what spread
     remains per channel, so that the unit variance is variance *between* cases. The statistics are running ones,
-    gathered in training mode; the per-sample step before them keeps the encoder from gaining by scale alone.
+    gathered in training mode (by the first process, if there are several); the per-sample step before them keeps the
+    encoder from gaining by scale alone.
 
     Args:
         channels: channels of the latent.
         latent_shape: spatial shape of the latent in training. The label encoder is not needed to segment, so images of
             any size may still be segmented.
-        momentum: weight of a new batch in the running statistics. A large one lets the last few cases shake the
-            latent, which lowers the ceiling.
+        momentum: weight of a new batch in the running statistics; a large one lets the last few cases shake the latent.
     """
 
     def __init__(self, channels: int, latent_shape: Sequence[int], momentum: float = 0.005) -> None:
