@@ -49,8 +49,9 @@ def test_every_figure_is_there_for_the_named_cases_only(report) -> None:
 
 def test_true_label_on_the_grid_scores_as_the_resize(report) -> None:
     latent_report, folder = report
-    item = paired_datalist(folder)[2]
+    datalist = paired_datalist(folder)
+    item = datalist[2]
     label = latent_report.on_grid(item)["label"].as_tensor()[None].long()
     logits = torch.nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
-    rows, _ = latent_report.rows([item], [case_name(item["image"])])
+    rows, _ = latent_report.rows(datalist, [case_name(item["image"])])
     assert latent_report.dice(logits, latent_report.original(item)) == pytest.approx(rows["case_002"]["resize"])

@@ -64,7 +64,7 @@ def test_summary_has_mean_and_sd_of_every_score(evaluated: Run, num_classes: int
             values = [value for value in values if np.isfinite(value)]
             if len(values) > 1:
                 got = summary["classes"][str(index)][score]
-                wanted = {"mean": statistics.mean(values), "sd": statistics.stdev(values)}
+                wanted = {"mean": statistics.mean(values), "sd": statistics.stdev(values), "n": len(values)}
                 assert got == pytest.approx(wanted), (index, score)
 
 
