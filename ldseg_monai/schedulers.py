@@ -9,14 +9,15 @@ NoiseSchedules.add("linear", "MONAI's linear_beta under the paper's name", Noise
 NoiseSchedules.add("quadratic", "MONAI's scaled_linear_beta: linear in the root", NoiseSchedules["scaled_linear_beta"])
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+TIMESTEP_SPACINGS = ("inclusive", "trailing")
 
 
 class EvenlySpacedScheduler(DDIMScheduler):
-    """DDIM (``eta`` 0) to DDPM (``eta`` 1) over any number of timesteps, spaced evenly from T to 1 inclusive.
+    """DDIM (``eta`` 0) to DDPM (``eta`` 1) over any number of evenly spaced timesteps.
 
-    MONAI 1.6 spaces the timesteps so but lets each step jump by ``T // num_inference_steps``, which with two steps
-    leads from index 999 to 499 although the network is then told 0. Here a step goes to the next timestep of the list,
-    and the last one to the clean latent. With ``eta`` 1 a step draws from the posterior
+    MONAI 1.6 spaces the timesteps from T to 1 but lets each step jump by ``T // num_inference_steps``, which with two
+    steps leads from index 999 to 499 although the network is then told 0. Here a step goes to the next timestep of the
+    list, and the last one to the clean latent. With ``eta`` 1 a step draws from the posterior
     :math:`q(z_s | z_t, z_0)` (Song et al., 2021, Eq. 12 and 16), which for neighboring timesteps is DDPM's.
     Tested against a closed form with the optimal denoiser of Gaussian data, which MONAI's own class fails.
 
@@ -27,10 +28,13 @@ class EvenlySpacedScheduler(DDIMScheduler):
         schedule: ``cosine`` (the paper), ``linear``, ``quadratic``, or any other of MONAI's ``NoiseSchedules``.
         prediction_type: what the network predicts: ``epsilon`` (the paper), ``sample`` or ``v_prediction``.
         eta: 0 for the deterministic step, 1 for DDPM's, or between.
+        timestep_spacing: ``inclusive`` for timesteps from T to 1, both among them (the paper), of which the last has
+            hardly any noise to remove; ``trailing`` for T, T - T/K, ..., T/K (Lin et al., 2024, Table 2), so that all
+            K steps remove the same share of the timesteps.
         schedule_args: further arguments of the schedule.
 
     Raises:
-        ValueError: for an unknown prediction type or an ``eta`` outside 0 to 1.
+        ValueError: for an unknown prediction type or spacing, or an ``eta`` outside 0 to 1.
     """
 
     def __init__(
@@ -39,12 +43,16 @@ class EvenlySpacedScheduler(DDIMScheduler):
         schedule: str = "cosine",
         prediction_type: str = "epsilon",
         eta: float = 0.0,
+        timestep_spacing: str = "inclusive",
         **schedule_args,
     ) -> None:
         if prediction_type not in PREDICTION_TYPES:
             raise ValueError(f"prediction_type is {prediction_type!r}: expected one of {', '.join(PREDICTION_TYPES)}")
+        if timestep_spacing not in TIMESTEP_SPACINGS:
+            raise ValueError(f"timestep_spacing is {timestep_spacing!r}: expected {' or '.join(TIMESTEP_SPACINGS)}")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta is {eta}: expected 0 (DDIM) to 1 (DDPM)")
+        self.timestep_spacing: str = str(timestep_spacing)  # MONAI's __init__ sets the timesteps
         super().__init__(
             num_train_timesteps, schedule, clip_sample=False, prediction_type=prediction_type, **schedule_args
         )
@@ -64,7 +72,10 @@ class EvenlySpacedScheduler(DDIMScheduler):
             )
         self.num_inference_steps = num_inference_steps
         last = self.num_train_timesteps - 1
-        self.timesteps = torch.linspace(last, 0, num_inference_steps, device=device).round().long()
+        end = 0.0
+        if self.timestep_spacing == "trailing":
+            end = self.num_train_timesteps / num_inference_steps - 1
+        self.timesteps = torch.linspace(last, end, num_inference_steps, device=device).round().long()
 
     def denoise(self, model_output: torch.Tensor, timesteps: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """Estimate the clean latent from a network output.

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 
-from ldseg_monai.schedulers import PREDICTION_TYPES, EvenlySpacedScheduler
+from ldseg_monai.schedulers import PREDICTION_TYPES, TIMESTEP_SPACINGS, EvenlySpacedScheduler
 
 SCHEDULES = ("cosine", "linear", "quadratic")
 MEAN, SD = 0.5, 0.3  # of the Gaussian data whose optimal denoiser is known
 NUM_SAMPLES = 20_000
+
+each_spacing = pytest.mark.parametrize("spacing", TIMESTEP_SPACINGS)
 
 Model = Callable[[torch.Tensor, int], torch.Tensor]
 
@@ -55,6 +58,14 @@ def closed_form(alphas_cumprod: torch.Tensor, timesteps: list[int], eta: int) ->
     return mean, math.sqrt(variance)
 
 
+def evenly_spaced(spacing: str, num_inference_steps: int, num_train_timesteps: int = 1000) -> list[Fraction]:
+    """The timesteps in exact fractions, less 1: they count from 1 where the indices count from 0."""
+    gaps = num_inference_steps if spacing == "trailing" else max(num_inference_steps - 1, 1)
+    end = 0 if spacing == "trailing" else 1
+    step = Fraction(num_train_timesteps - end, gaps)
+    return [num_train_timesteps - i * step - 1 for i in range(num_inference_steps)]
+
+
 def sample(scheduler: DDIMScheduler, model: Model, num_inference_steps: int, **step_args) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(NUM_SAMPLES, 1, 1, dtype=torch.float64, generator=generator)
@@ -68,13 +79,13 @@ def sample(scheduler: DDIMScheduler, model: Model, num_inference_steps: int, **s
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("eta", [0, 1])
 @pytest.mark.parametrize("num_inference_steps", [1, 2, 3, 10, 1000])
+@each_spacing
 def test_samples_of_the_optimal_denoiser_follow_the_closed_form(
-    num_inference_steps: int, eta: int, schedule: str, prediction_type: str
+    spacing: str, num_inference_steps: int, eta: int, schedule: str, prediction_type: str
 ) -> None:
-    scheduler = EvenlySpacedScheduler(1000, schedule, prediction_type, eta)
+    scheduler = EvenlySpacedScheduler(1000, schedule, prediction_type, eta, spacing)
     z = sample(scheduler, optimal_denoiser(scheduler.alphas_cumprod, prediction_type), num_inference_steps)
-    last = 999
-    timesteps = [round(last - last * i / max(num_inference_steps - 1, 1)) for i in range(num_inference_steps)]
+    timesteps = [round(timestep) for timestep in evenly_spaced(spacing, num_inference_steps)]
     mean, sd = closed_form(scheduler.alphas_cumprod, timesteps, eta)
     assert z.mean().item() == pytest.approx(mean, abs=1e-4 + 5 * sd / math.sqrt(NUM_SAMPLES))
     assert z.std().item() == pytest.approx(sd, rel=5 / math.sqrt(2 * NUM_SAMPLES), abs=1e-4)
@@ -94,6 +105,22 @@ def test_float32_is_enough_for_the_optimal_denoiser(schedule: str, prediction_ty
         z, _ = scheduler.step(model(z, int(t)), int(t), z)
     assert z.dtype == torch.float32
     assert z.mean().item() == pytest.approx(MEAN, abs=0.01) and z.std().item() < 0.02
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_two_trailing_steps_keep_spread_where_two_inclusive_ones_collapse_to_the_mean(prediction_type: str) -> None:
+    spread = {}
+    for spacing in TIMESTEP_SPACINGS:
+        scheduler = EvenlySpacedScheduler(1000, "cosine", prediction_type, timestep_spacing=spacing)
+        z = sample(scheduler, optimal_denoiser(scheduler.alphas_cumprod, prediction_type), 2)
+        assert z.mean().item() == pytest.approx(MEAN, abs=0.01)
+        spread[spacing] = z.std().item()
+    # The first step leads from T, where nothing is known, to MEAN plus the noise of T/2: E[z_0 | that] varies by
+    abar = float(scheduler.alphas_cumprod[499])
+    expected = SD**2 * math.sqrt(abar * (1 - abar)) / (SD**2 * abar + 1 - abar)
+    assert spread["inclusive"] < 0.01
+    assert spread["trailing"] == pytest.approx(expected, rel=0.03)
+    assert spread["trailing"] > SD / 4
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
@@ -129,24 +156,42 @@ def test_schedule_args_reach_the_schedule() -> None:
 
 
 @pytest.mark.parametrize("num_train_timesteps", [1, 2, 7, 1000])
-def test_timesteps_are_evenly_spaced_from_the_last_to_the_first(num_train_timesteps: int) -> None:
-    scheduler = EvenlySpacedScheduler(num_train_timesteps)
-    last = num_train_timesteps - 1
+@each_spacing
+def test_timesteps_are_evenly_spaced_from_the_last_one_down(spacing: str, num_train_timesteps: int) -> None:
+    scheduler = EvenlySpacedScheduler(num_train_timesteps, timestep_spacing=spacing)
     for num_inference_steps in range(1, num_train_timesteps + 1):
         scheduler.set_timesteps(num_inference_steps)
         timesteps = scheduler.timesteps
-        assert len(timesteps) == num_inference_steps and timesteps[0] == last
-        if num_inference_steps == 1:
-            continue
-        assert timesteps[-1] == 0
+        assert len(timesteps) == num_inference_steps
+        assert timesteps[0] == num_train_timesteps - 1 and timesteps[-1] >= 0
         assert (timesteps.diff() < 0).all()
-        exact = last - last * torch.arange(num_inference_steps, dtype=torch.float64) / (num_inference_steps - 1)
-        assert (timesteps - exact).abs().max() < 0.5 + 1e-3  # float32 may round a half the other way
+        exact = [float(timestep) for timestep in evenly_spaced(spacing, num_inference_steps, num_train_timesteps)]
+        assert (timesteps - torch.tensor(exact)).abs().max() < 0.5 + 1e-3  # float32 may round a half the other way
+
+
+@pytest.mark.parametrize(
+    ("spacing", "num_inference_steps", "expected"),
+    [
+        ("inclusive", 1, [999]),
+        ("inclusive", 2, [999, 0]),
+        ("inclusive", 4, [999, 666, 333, 0]),
+        ("trailing", 1, [999]),
+        ("trailing", 2, [999, 499]),
+        ("trailing", 3, [999, 666, 332]),
+        ("trailing", 4, [999, 749, 499, 249]),
+        ("trailing", 10, [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]),
+    ],
+)
+def test_spacing_gives_the_timesteps_of_its_name(spacing: str, num_inference_steps: int, expected: list[int]) -> None:
+    scheduler = EvenlySpacedScheduler(1000, timestep_spacing=spacing)
+    scheduler.set_timesteps(num_inference_steps)
+    assert scheduler.timesteps.tolist() == expected
 
 
 @pytest.mark.parametrize("num_inference_steps", [2, 3, 7, 10, 30, 1000])
-def test_each_step_goes_to_the_next_timestep_of_the_list(num_inference_steps: int) -> None:
-    scheduler = EvenlySpacedScheduler(1000, prediction_type="sample")
+@each_spacing
+def test_each_step_goes_to_the_next_timestep_of_the_list(spacing: str, num_inference_steps: int) -> None:
+    scheduler = EvenlySpacedScheduler(1000, prediction_type="sample", timestep_spacing=spacing)
     scheduler.set_timesteps(num_inference_steps)
     clean, noise = torch.full((1, 1, 1), 2.0), torch.full((1, 1, 1), -1.0)
     timesteps = scheduler.timesteps
@@ -158,8 +203,11 @@ def test_each_step_goes_to_the_next_timestep_of_the_list(num_inference_steps: in
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 @pytest.mark.parametrize("num_inference_steps", [1, 2, 5])
-def test_last_step_returns_the_clean_estimate(num_inference_steps: int, prediction_type: str, eta: float) -> None:
-    scheduler = EvenlySpacedScheduler(1000, "linear", prediction_type, eta)
+@each_spacing
+def test_last_step_returns_the_clean_estimate(
+    spacing: str, num_inference_steps: int, prediction_type: str, eta: float
+) -> None:
+    scheduler = EvenlySpacedScheduler(1000, "linear", prediction_type, eta, spacing)
     scheduler.set_timesteps(num_inference_steps)
     output, z = torch.randn(2, 2, 3, 4), torch.randn(2, 2, 3, 4)
     last = int(scheduler.timesteps[-1])
@@ -243,6 +291,7 @@ def test_number_of_steps_outside_1_to_t_is_refused(num_inference_steps: int) -> 
     ("arguments", "message"),
     [
         ({"prediction_type": "noise"}, "prediction_type is 'noise': expected one of epsilon, sample, v_prediction"),
+        ({"timestep_spacing": "leading"}, "timestep_spacing is 'leading': expected inclusive or trailing"),
         ({"eta": -0.1}, "eta is -0.1: expected 0"),
         ({"eta": 1.1}, "eta is 1.1: expected 0"),
     ],
