@@ -33,6 +33,22 @@ from ldseg_monai.sampling import seeded_noise
 STEPS = (1, 2, 10)
 
 
+def share_between_cases(latents: torch.Tensor) -> float:
+    """Share of the variance of latents ``(cases, C_z, *latent)`` that is not their mean picture's."""
+    positions = list(range(2, latents.ndim))
+    between = latents.var(dim=0).mean(dim=[axis - 1 for axis in positions])
+    return (between / latents.var(dim=[0, *positions])).mean().item()
+
+
+def denoised_from_middle(
+    network: LDSeg, clean: torch.Tensor, embedding: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """One denoising of a clean latent that was noised to T/2, beside this embedding."""
+    middle = torch.tensor([network.scheduler.num_train_timesteps // 2])
+    noisy = network.scheduler.add_noise(clean, noise, middle)
+    return network.scheduler.denoise(network.denoiser(noisy, embedding, middle).float(), middle, noisy)
+
+
 class LatentReport:
     """Everything needed to decode latents of a bundle's cases and score them in the images' geometry.
 
@@ -71,31 +87,25 @@ class LatentReport:
             for index, item in enumerate(datalist):
                 if case_name(item["image"]) in cases:
                     rows[case_name(item["image"])] = self._row(item, latents[index], latents[index - 1])
-        stacked = torch.cat(latents)
-        positions = list(range(2, stacked.ndim))
-        between = stacked.var(dim=0).mean(dim=[axis - 1 for axis in positions])
-        share = (between / stacked.var(dim=[0, *positions])).mean().item()
-        return rows, share
+        return rows, share_between_cases(torch.cat(latents))
 
     def _row(self, item: dict, own: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
         network, case = self.network, self.original(item)
         resized = one_hot(self.on_grid(item)["label"].as_tensor()[None].long(), self.num_classes)
-        embedding = network.encode_image(case["image"].as_tensor()[None])
+        embedding, features = network.encode_image(case["image"].as_tensor()[None])
         noise = seeded_noise(list(own.shape[1:]), 0)
         row = {
             "resize": self.dice(resized, case),
             "ceiling": self.dice(network.label_decoder(own), case),
-            "swapped": self.dice(network.label_decoder(other), case),
+            "swapped": self.dice(network.label_decoder(other, features), case),
         }
         for steps in STEPS:
             draws = seeded_noise(list(own.shape[1:]), 0, 1, network.num_draws(steps))
             latent = network.sample_latent(embedding, draws, steps)
-            row[f"K = {steps}"] = self.dice(network.label_decoder(latent), case)
-        middle = torch.tensor([network.scheduler.num_train_timesteps // 2])
+            row[f"K = {steps}"] = self.dice(network.label_decoder(latent, features), case)
         for name, clean in (("own at T/2", own), ("other at T/2", other)):
-            noisy = network.scheduler.add_noise(clean, noise[0], middle)
-            latent = network.scheduler.denoise(network.denoiser(noisy, embedding, middle).float(), middle, noisy)
-            row[name] = self.dice(network.label_decoder(latent), case)
+            latent = denoised_from_middle(network, clean, embedding, noise[0])
+            row[name] = self.dice(network.label_decoder(latent, features), case)
         return row
 
 

@@ -103,7 +103,10 @@ def average_weights(network: torch.nn.Module, num_iterations: int, share: float 
     span = min(1000.0, max(4.0, share * num_iterations))
 
     def average(averaged: Any, current: Any, num_averaged: torch.Tensor | int) -> None:
-        torch._foreach_lerp_(averaged, current, max(1 / span, 2 / (int(num_averaged) + 2)))
+        if torch.is_floating_point(averaged[0]):
+            torch._foreach_lerp_(averaged, current, max(1 / span, 2 / (int(num_averaged) + 2)))
+        else:  # counters, such as batch normalization's
+            torch._foreach_copy_(averaged, current)
 
     return AveragedModel(getattr(network, "module", network), multi_avg_fn=average, use_buffers=True)
 
@@ -289,8 +292,10 @@ class SaveOverlay:
                 return
             self.drawn += 1
             path = case["image"].meta["filename_or_obj"]
-            label = case.get("label")
-            picture = overlay(self.load(path), case["pred"], label)
+            drawn = [self.load(path), case["pred"], case.get("label")]
+            if drawn[0].ndim == 3:  # MONAI's readers give a picture's columns before its rows
+                drawn = [None if array is None else array.transpose(1, 2) for array in drawn]
+            picture = overlay(*drawn)
             os.makedirs(self.output_dir, exist_ok=True)
             Image.fromarray(picture).save(os.path.join(self.output_dir, f"{case_name(path)}_overlay.png"))
             if self.tensorboard_dir is not None:

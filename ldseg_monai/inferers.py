@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -40,6 +41,25 @@ class TrainingInferer(Inferer):
         timesteps[torch.rand(len(inputs)) < self.pure_noise_share] = num_timesteps - 1
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
             return network(_plain(inputs), *map(_plain, args), timesteps=timesteps, **plain)
+
+
+class AutocastInferer(Inferer):
+    """Run another inferer under bfloat16 autocast, on the CPU too: for deterministic peers trained and run alike.
+
+    Args:
+        inferer: how to call the network.
+        amp: whether to compute in bfloat16 where autocast deems it safe.
+    """
+
+    def __init__(self, inferer: Inferer, amp: bool = True) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.amp = amp
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the inferer returns, in float32, as a loss wants it."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
+            return self.inferer(_plain(inputs), network, *args, **kwargs).float()
 
 
 class SamplingInferer(Inferer):
@@ -92,7 +112,7 @@ class SamplingInferer(Inferer):
         ldseg = _unwrapped(network)
         image = _plain(inputs)
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
-            embedding = ldseg.encode_image(image)
+            embedding, features = ldseg.encode_image(image)
             noise = kwargs.get("noise")
             if noise is None:
                 noise = self.draw_noise(ldseg, ldseg.noise_shape(image))
@@ -101,9 +121,9 @@ class SamplingInferer(Inferer):
             repeated = embedding.repeat_interleave(self.num_samples, dim=0)
             latents = ldseg.sample_latent(repeated, noise, self.num_inference_steps)
             if self.num_samples == 1:
-                return ldseg.label_decoder(latents)
+                return ldseg.label_decoder(latents, features)
             latents = latents.reshape(len(image), self.num_samples, *latents.shape[1:])
-            return torch.cat(ensemble(ldseg.label_decoder, latents), dim=1)
+            return torch.cat(ensemble(partial(ldseg.label_decoder, features=features), latents), dim=1)
 
 
 class SlidingWindowSamplingInferer(SlidingWindowInferer):

@@ -41,11 +41,12 @@ def ensemble(
         Mean over the samples of the class probabilities, ``(B, classes, *spatial)``, and their standard deviation, of
         each voxel's most uncertain class, ``(B, 1, *spatial)``; both float32, from 0 to 1 and 0 to 0.5.
     """
-    mean = squares = torch.zeros(())
-    for sample in range(latents.shape[1]):  # Welford's running mean and sum of squared differences
-        probability = decode(latents[:, sample]).float().softmax(dim=1)
-        difference = probability - mean
-        mean = mean + difference / (sample + 1)
-        squares = squares + difference * (probability - mean)
-    deviation = (squares / latents.shape[1]).clamp(min=0).sqrt()
-    return mean, deviation.amax(dim=1, keepdim=True)
+    first = decode(latents[:, 0]).softmax(dim=1, dtype=torch.float32)
+    total, squares = torch.zeros_like(first), torch.zeros_like(first)  # of the differences from the first sample
+    for sample in range(1, latents.shape[1]):
+        difference = decode(latents[:, sample]).softmax(dim=1, dtype=torch.float32).sub_(first)
+        total.add_(difference)
+        squares.addcmul_(difference, difference)
+    shift = total / latents.shape[1]
+    deviation = (squares / latents.shape[1] - shift.square()).clamp(min=0).sqrt()
+    return first + shift, deviation.amax(dim=1, keepdim=True)

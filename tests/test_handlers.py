@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor
 from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
-from monai.transforms import Compose, RandFlipd, RandGaussianNoised
+from monai.transforms import Compose, LoadImage, RandFlipd, RandGaussianNoised
 from PIL import Image
 from torch import nn
 
@@ -30,6 +30,7 @@ from ldseg_monai.handlers import (
 from ldseg_monai.inferers import TrainingInferer
 from ldseg_monai.losses import LDSegLoss
 from ldseg_monai.networks import LDSeg
+from ldseg_monai.visualize import COLORS, TRUTH
 
 # GradientClipping
 
@@ -178,6 +179,41 @@ def test_average_has_the_buffers_of_the_network_and_leaves_it_in_training() -> N
     UpdateAverage(average, network).attach(engine)
     engine.run([torch.randint(2, (5, 1, 8, 8)) for _ in range(4)])
     assert network.training
+    mean = average.module.label_encoder.standardization.mean
+    assert mean.abs().max() > 0 and not torch.equal(mean, network.label_encoder.standardization.mean)
+
+
+def test_average_of_batch_normalization_averages_its_statistics_and_copies_its_counter() -> None:
+    network = nn.BatchNorm1d(2)
+    average = average_weights(network, 100)
+    counted, seen = [], []
+
+    def step(engine: Engine, batch: int) -> None:
+        network(torch.randn(16, 2) + batch)
+        seen.append(network.running_mean.clone())
+
+    engine = Engine(step)
+    UpdateAverage(average, network).attach(engine)
+    engine.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: counted.append(int(average.module.num_batches_tracked))
+    )
+    engine.run([3, -2, 5, 1, 4])
+    assert counted == [1, 2, 3, 4, 5]
+    assert average.module.num_batches_tracked.dtype == torch.int64
+    expected = seen[0]
+    for number, mean in enumerate(seen[1:], start=1):
+        expected = expected + max(0.1, 2 / (number + 2)) * (mean - expected)
+    torch.testing.assert_close(average.module.running_mean, expected)
+    assert not torch.allclose(average.module.running_mean, network.running_mean)
+
+
+def test_average_of_a_network_whose_latent_is_standardized_over_the_batch_has_its_statistics() -> None:
+    network = LDSeg(2, 1, 2, channels=(8,), denoiser_channels=(8,), num_head_channels=4, stem_stride=4,
+                    latent_norm="batch")  # fmt: skip
+    average = average_weights(network, 100)
+    engine = Engine(lambda engine, label: network.encode_label(label))
+    UpdateAverage(average, network).attach(engine)
+    engine.run([torch.randint(2, (5, 1, 8, 8)) for _ in range(4)])
     mean = average.module.label_encoder.standardization.mean
     assert mean.abs().max() > 0 and not torch.equal(mean, network.label_encoder.standardization.mean)
 
@@ -454,3 +490,66 @@ def test_overlays_are_written_for_the_first_cases_of_each_validation(tmp_path: P
     assert [file.name for file in files] == ["knee.0_overlay.png", "knee.1_overlay.png"]
     assert np.asarray(Image.open(files[0])).shape == (384, 480 + 640 + 512, 3)
     assert list((tmp_path / "log").glob("events*"))
+
+
+WIDE = (24, 40)  # rows and columns of a picture
+MARK = (slice(0, 6), slice(34, 40))  # its corner at the top right
+SCALE = 384 // WIDE[0]
+SQUARE = (slice(14, 22), slice(4, 18))  # what is segmented, at the bottom left
+TRUE_SQUARE = (slice(14, 22), slice(22, 30))
+
+
+def picture_case(folder: Path, mode: str, turned: bool, label: bool) -> dict[str, Any]:
+    """A case as an evaluator has it whose picture PIL wrote; turned, it is higher than wide."""
+    picture, masks = np.full(WIDE, 60, np.uint8), []
+    picture[MARK] = 200
+    for square in (SQUARE, TRUE_SQUARE):
+        mask = np.zeros(WIDE, np.uint8)
+        mask[square] = 1
+        masks.append(mask)
+    channels = np.stack([picture, picture // 2, picture // 3], axis=-1) if mode == "RGB" else picture
+    for name, array in (("image", channels), ("pred", masks[0]), ("label", masks[1])):
+        Image.fromarray(array.swapaxes(0, 1) if turned else array).save(folder / f"{name}.png")
+    load = LoadImage(image_only=True, ensure_channel_first=True)
+    image = MetaTensor(torch.zeros(1, 8, 8), meta={"filename_or_obj": str(folder / "image.png")})
+    case = {"image": image, "pred": load(folder / "pred.png")}
+    return {**case, "label": load(folder / "label.png")} if label else case
+
+
+def box(mask: np.ndarray) -> tuple[int, ...]:
+    """First row and column of a mask, and the ones after the last."""
+    rows, columns = np.nonzero(mask)
+    return rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["wide", "high"])
+@pytest.mark.parametrize(
+    ("mode", "label"),
+    [("RGB", False), ("RGB", True), ("L", False)],  # the gray one's corner is as white as an outline
+    ids=["color", "color with label", "gray"],
+)
+def test_overlay_of_a_picture_is_the_right_way_round(tmp_path: Path, mode: str, turned: bool, label: bool) -> None:
+    engine = Engine(lambda engine, batch: batch)
+    SaveOverlay(str(tmp_path)).attach(engine)
+    engine.run([[picture_case(tmp_path, mode, turned, label)]])
+    drawn = np.asarray(Image.open(tmp_path / "image_overlay.png")).astype(int)
+    size = (384 * WIDE[1] // WIDE[0], 384) if not turned else (round(384 * WIDE[0] / WIDE[1]), 384)
+    assert drawn.shape == (384, size[0], 3)
+    if turned:  # back, to one scale
+        drawn = np.asarray(Image.fromarray(drawn.astype(np.uint8)).resize((384, 640), Image.Resampling.NEAREST))
+        drawn = drawn.astype(int).swapaxes(0, 1)
+
+    tolerance = 2 if turned else 0
+    red = (drawn == COLORS[0]).all(axis=-1)
+    for outline, square in [(red, SQUARE)] + [((drawn == TRUTH).all(axis=-1), TRUE_SQUARE)] * label:
+        expected = [SCALE * side for side in (square[0].start, square[1].start, square[0].stop, square[1].stop)]
+        assert np.abs(np.subtract(box(outline), expected)).max() <= tolerance
+        inside = tuple(slice(SCALE * side.start + 5, SCALE * side.stop - 5) for side in square)
+        assert outline.any() and not outline[inside].any()
+    corners = {
+        (row, column): drawn[slice(row, row + 48), slice(column, column + 48)].mean()
+        for row in (0, 384 - 48)
+        for column in (0, 640 - 48)
+    }
+    assert max(corners, key=corners.__getitem__) == (0, 640 - 48)
+    assert corners[0, 640 - 48] > 60 + max(value for corner, value in corners.items() if corner != (0, 640 - 48))

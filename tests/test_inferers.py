@@ -6,15 +6,19 @@ from typing import Any
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
 from torch import nn
 
-from ldseg_monai.inferers import SamplingInferer, SlidingWindowSamplingInferer, TrainingInferer
+from ldseg_monai.inferers import AutocastInferer, SamplingInferer, SlidingWindowSamplingInferer, TrainingInferer
 from ldseg_monai.networks import LDSeg
 from ldseg_monai.sampling import seeded_noise
 
 SIZES = [(16, 24), (8, 16, 8)]
 each_size = pytest.mark.parametrize("size", SIZES)
 each_eta = pytest.mark.parametrize("eta", [0.0, 1.0])
+each_network = pytest.mark.parametrize(
+    "arguments", [{}, {"decoder_image_levels": [True, True]}], ids=["blind", "seeing"]
+)
 
 
 def tiny(spatial_dims: int = 2, **arguments) -> LDSeg:
@@ -139,6 +143,17 @@ def test_training_computes_in_bfloat16_on_the_cpu_if_asked(size: tuple[int, ...]
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
 
 
+def test_training_shows_the_decoder_every_image_unless_told_otherwise() -> None:
+    image, label = pair((16, 16))
+    shown = []
+    for arguments in ({}, {"image_dropout": 0.0}, {"image_dropout": 1.0}):
+        network = tiny(decoder_image_levels=[True, True], **arguments).train()
+        torch.manual_seed(3)
+        shown.append(TrainingInferer(amp=False)(image, network, label=label)["logits"])
+    assert network.image_dropout == 1.0 and tiny().image_dropout == 0.0
+    assert torch.equal(shown[0], shown[1]) and not torch.equal(shown[0], shown[2])
+
+
 def test_training_network_gets_plain_tensors() -> None:
     network = Recorder()
     image, label = pair((4, 4))
@@ -161,13 +176,76 @@ def test_share_of_pure_noise_must_be_one(share: float) -> None:
         TrainingInferer(pure_noise_share=share)
 
 
+# Autocast
+
+
+def small_cnn() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 3, 3, padding=1))
+
+
+class RecordingInferer(Inferer):
+    """Keeps what it is called with, and whether autocast was on."""
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.called_with = (inputs, network, args, kwargs)
+        self.autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        return torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("inferer", [SimpleInferer(), SlidingWindowInferer(16, overlap=0.5)], ids=["simple", "windows"])
+def test_autocast_returns_what_the_inferer_returns(inferer: Inferer) -> None:
+    network, (image, _) = small_cnn(), pair((24, 32))
+    exact = inferer(image, network)
+    assert torch.equal(AutocastInferer(inferer, amp=False)(image, network), exact)
+    seen = convolution_dtypes(network)
+    result = AutocastInferer(inferer)(image, network)
+    assert seen == {torch.bfloat16}
+    assert result.dtype == torch.float32
+    assert not torch.equal(result, exact)
+    torch.testing.assert_close(result, exact, rtol=0.05, atol=0.05)
+
+
+def test_autocast_result_is_what_the_network_said_in_bfloat16() -> None:
+    network, (image, _) = small_cnn(), pair((16, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = network(image)
+    assert expected.dtype == torch.bfloat16
+    assert torch.equal(AutocastInferer(SimpleInferer())(image, network), expected.float())
+
+
+@pytest.mark.parametrize("amp", [True, False])
+def test_autocast_passes_plain_tensors_and_every_argument_on_and_ends_with_the_call(amp: bool) -> None:
+    inferer, network = RecordingInferer(), small_cnn()
+    image, _ = pair((4, 4))
+    result = AutocastInferer(inferer, amp)(MetaTensor(image), network, 1, name="knee")
+    assert result.dtype == torch.float32 and result.tolist() == [1.5, -2.0]
+    inputs, called, args, kwargs = inferer.called_with
+    assert type(inputs) is torch.Tensor and torch.equal(inputs, image)
+    assert called is network and args == (1,) and kwargs == {"name": "knee"}
+    assert inferer.autocast[0] == amp
+    assert not amp or inferer.autocast[1] == torch.bfloat16
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_autocast_trains_in_float32_weights() -> None:
+    network, (image, label) = small_cnn(), pair((16, 16))
+    logits = AutocastInferer(SimpleInferer())(image, network)
+    nn.functional.cross_entropy(logits, label[:, 0]).backward()
+    exact = torch.autograd.grad(nn.functional.cross_entropy(network(image), label[:, 0]), list(network.parameters()))
+    for parameter, expected in zip(network.parameters(), exact, strict=True):
+        assert parameter.dtype == parameter.grad.dtype == torch.float32
+        assert torch.cosine_similarity(parameter.grad.flatten(), expected.flatten(), dim=0) > 0.999
+
+
 # Sampling
 
 
 @each_eta
 @each_size
-def test_one_sample_is_the_networks_own_segmentation(size: tuple[int, ...], eta: float) -> None:
-    network = tiny(len(size), eta=eta, num_inference_steps=3, seed=5)
+@each_network
+def test_one_sample_is_the_networks_own_segmentation(arguments: dict, size: tuple[int, ...], eta: float) -> None:
+    network = tiny(len(size), eta=eta, num_inference_steps=3, seed=5, **arguments)
     image, _ = pair(size)
     with torch.no_grad():
         expected = network.segment(image)
@@ -192,8 +270,11 @@ def test_sampling_computes_in_bfloat16_on_the_cpu_if_asked(num_samples: int, amp
 
 @each_eta
 @each_size
-def test_ensemble_is_the_mean_and_the_largest_sd_of_its_separate_samples(size: tuple[int, ...], eta: float) -> None:
-    network = tiny(len(size), eta=eta)
+@each_network
+def test_ensemble_is_the_mean_and_the_largest_sd_of_its_separate_samples(
+    arguments: dict, size: tuple[int, ...], eta: float
+) -> None:
+    network = tiny(len(size), eta=eta, **arguments)
     image, _ = pair(size)
     samples = draw_samples(network, image, 4, seed=7)
     result = SamplingInferer(4, seed=7, amp=False)(image, network)
@@ -238,8 +319,11 @@ def test_sample_does_not_depend_on_how_many_are_drawn(eta: float) -> None:
 @each_eta
 @each_size
 @pytest.mark.parametrize("num_samples", [1, 3])
-def test_batch_of_two_is_two_batches_of_one(num_samples: int, size: tuple[int, ...], eta: float) -> None:
-    network, inferer = tiny(len(size), eta=eta), SamplingInferer(num_samples, amp=False)
+@each_network
+def test_batch_of_two_is_two_batches_of_one(
+    arguments: dict, num_samples: int, size: tuple[int, ...], eta: float
+) -> None:
+    network, inferer = tiny(len(size), eta=eta, **arguments), SamplingInferer(num_samples, amp=False)
     image, _ = pair(size)
     apart = torch.cat([inferer(image[:1], network), inferer(image[1:], network)])
     torch.testing.assert_close(inferer(image, network), apart, rtol=1e-4, atol=1e-5)
@@ -425,8 +509,11 @@ def test_image_of_any_size_is_segmented(size: tuple[int, ...], roi_size, num_sam
 @each_eta
 @pytest.mark.parametrize("num_samples", [1, 3])
 @pytest.mark.parametrize("sw_batch_size", [2, 4, 100])
-def test_number_of_windows_in_a_batch_does_not_matter(sw_batch_size: int, num_samples: int, eta: float) -> None:
-    network, sampler = tiny(eta=eta), SamplingInferer(num_samples, amp=False)
+@each_network
+def test_number_of_windows_in_a_batch_does_not_matter(
+    arguments: dict, sw_batch_size: int, num_samples: int, eta: float
+) -> None:
+    network, sampler = tiny(eta=eta, **arguments), SamplingInferer(num_samples, amp=False)
     image, _ = pair((30, 24))
     one, more = (
         SlidingWindowSamplingInferer(sampler, roi_size=16, sw_batch_size=number, overlap=0.5)(image, network)
@@ -435,8 +522,9 @@ def test_number_of_windows_in_a_batch_does_not_matter(sw_batch_size: int, num_sa
     torch.testing.assert_close(more, one, rtol=1e-4, atol=1e-5)
 
 
-def test_windows_of_a_batch_of_two_are_those_of_two_batches_of_one() -> None:
-    network = tiny()
+@each_network
+def test_windows_of_a_batch_of_two_are_those_of_two_batches_of_one(arguments: dict) -> None:
+    network = tiny(**arguments)
     inferer = SlidingWindowSamplingInferer(SamplingInferer(2, amp=False), roi_size=16, sw_batch_size=4, overlap=0.5)
     image, _ = pair((30, 24))
     apart = torch.cat([inferer(image[:1], network), inferer(image[1:], network)])

@@ -47,6 +47,6 @@ class ImageEncoder(nn.Module):
             norm,
         )
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, in_channels, *spatial)`` to ``z_i``, ``(B, embedding_channels, *spatial / stride)``."""
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Map ``(B, in_channels, *spatial)`` to ``z_i`` and the features of each level: see `ResidualEncoder`."""
         return self.encoder(image)

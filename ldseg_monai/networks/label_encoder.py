@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .blocks import CaseStandardization, ResidualEncoder, SampleStandardization
+from .blocks import BatchStandardization, CaseStandardization, ResidualEncoder, SampleStandardization
 
-LATENT_NORMS = ("sample", "cases")
+LATENT_NORMS = ("sample", "batch", "cases")
 
 
 class LabelEncoder(nn.Module):
@@ -21,7 +21,7 @@ class LabelEncoder(nn.Module):
         latent_channels: channels of the latent (1 in the paper).
         channels, stem_stride, num_res_blocks, norm: see `ResidualEncoder`.
         latent_norm: last layer: ``sample`` for `SampleStandardization` (the paper), ``cases`` for
-            `CaseStandardization`.
+            `CaseStandardization` (images in a common frame), ``batch`` for `BatchStandardization` (images without).
         latent_shape: of `CaseStandardization`.
 
     Raises:
@@ -46,7 +46,7 @@ class LabelEncoder(nn.Module):
         if (latent_norm == "cases") != (latent_shape is not None):
             raise ValueError(
                 f"latent_norm is {latent_norm!r} and latent_shape {latent_shape}: expected a latent_shape (training "
-                "size over stride) with 'cases', which keeps a mean picture, and none with 'sample'"
+                "size over stride) with 'cases', which keeps a mean picture, and none without"
             )
         self.encoder = ResidualEncoder(
             spatial_dims,
@@ -59,10 +59,14 @@ class LabelEncoder(nn.Module):
             num_head_channels=1,
             norm=norm,
         )
-        self.standardization = (
-            SampleStandardization() if latent_shape is None else CaseStandardization(latent_channels, latent_shape)
-        )
+        self.standardization: nn.Module
+        if latent_shape is not None:
+            self.standardization = CaseStandardization(latent_channels, latent_shape)
+        else:
+            self.standardization = (
+                SampleStandardization() if latent_norm == "sample" else BatchStandardization(latent_channels)
+            )
 
     def forward(self, one_hot: torch.Tensor) -> torch.Tensor:
         """Map ``(B, num_classes, *spatial)`` to ``z_l(0)``, ``(B, latent_channels, *spatial / stride)``."""
-        return self.standardization(self.encoder(one_hot))
+        return self.standardization(self.encoder(one_hot)[0])

@@ -28,10 +28,14 @@ class LDSeg(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         out_channels: classes of the label, background included.
-        channels: channels of each level of both encoders and, mirrored, of the decoder.
+        channels: channels of each level of the image encoder.
+        label_channels: channels of each level of the label encoder and, mirrored, of the decoder, as many levels; None
+            for the image encoder's. A label is simpler than an image, and every further sample costs a decoder's pass.
         stem_stride: side in voxels of the patches that the first layer makes and the last one fills: it stands for
             the first ``log2(stem_stride)`` down-samplings; 1 keeps the full resolution (the paper).
-        num_res_blocks: residual blocks in each level.
+        num_res_blocks: residual blocks in each level of the image encoder.
+        label_res_blocks: of the label encoder and of the decoder; None for the image encoder's.
+        denoiser_res_blocks: of the denoiser; None for the image encoder's.
         latent_channels: channels of the label latent (1 in the paper).
         embedding_channels: channels of the image embedding (1 in the paper).
         denoiser_channels: channels of each level of the denoiser's U-Net.
@@ -39,7 +43,7 @@ class LDSeg(nn.Module):
         denoiser_attention_levels: levels of the denoiser with self-attention; None for all but the first.
         num_head_channels: channels of one attention head; must divide the channels of the levels with attention.
         norm: normalization as MONAI writes it.
-        latent_norm: ``sample`` (the paper) or ``cases``: see `LabelEncoder`.
+        latent_norm: ``sample`` (the paper), ``cases`` or ``batch``: see `LabelEncoder`.
         latent_shape: spatial shape of the latent for ``latent_norm='cases'``: see `CaseStandardization`.
         num_train_timesteps: T.
         schedule: ``cosine`` (the paper), ``linear`` or ``quadratic``.
@@ -47,6 +51,11 @@ class LDSeg(nn.Module):
             ``v_prediction`` (the decoder gets the estimate of the clean latent).
         num_inference_steps: steps K of the reverse process (2 in the paper).
         eta: 0 for DDIM, 1 for DDPM.
+        timestep_spacing: ``inclusive`` (the paper) or ``trailing``: see `EvenlySpacedScheduler`.
+        decoder_image_levels: for each level, whether the decoder also gets the image encoder's features there; None for
+            nowhere (the paper).
+        image_dropout: share of the training samples whose label is decoded without these features, so that the latent
+            has to carry it; the clean latent is always decoded without them.
         decode_clean: whether a training pass also decodes the clean latent, for the loss's autoencoding term.
         restandardize: whether the latent gets mean 0 and standard deviation 1 again, per sample, after each step.
         seed: seed of the noise when none is passed.
@@ -69,6 +78,9 @@ class LDSeg(nn.Module):
         channels: Sequence[int] = (16, 32, 64, 128, 128),
         stem_stride: int = 1,
         num_res_blocks: int = 1,
+        label_channels: Sequence[int] | None = None,
+        label_res_blocks: int | None = None,
+        denoiser_res_blocks: int | None = None,
         latent_channels: int = 1,
         embedding_channels: int = 1,
         denoiser_channels: Sequence[int] = (64, 128),
@@ -83,7 +95,10 @@ class LDSeg(nn.Module):
         prediction_type: str = "epsilon",
         num_inference_steps: int = 2,
         eta: float = 0.0,
+        timestep_spacing: str = "inclusive",
         restandardize: bool = False,
+        decoder_image_levels: Sequence[bool] | None = None,
+        image_dropout: float = 0.0,
         decode_clean: bool = False,
         seed: int = 0,
     ) -> None:
@@ -92,6 +107,11 @@ class LDSeg(nn.Module):
             attention_levels = [level >= len(channels) - 2 for level in range(len(channels))]
         if denoiser_attention_levels is None:
             denoiser_attention_levels = [level > 0 for level in range(len(denoiser_channels))]
+        if label_channels is not None and len(label_channels) != len(channels):
+            raise ValueError(
+                f"label_channels has {len(label_channels)} levels: expected the {len(channels)} of channels, so that "
+                "label latent and image embedding have one size"
+            )
         _check_arguments(
             spatial_dims,
             channels,
@@ -102,34 +122,58 @@ class LDSeg(nn.Module):
             num_head_channels,
             latent_shape,
         )
-        if restandardize and latent_norm == "cases":
-            raise ValueError("restandardize works per sample: expected latent_norm='sample' with it, not 'cases'")
+        if restandardize and latent_norm != "sample":
+            raise ValueError(f"restandardize works per sample: expected latent_norm 'sample', not {latent_norm!r}")
+        if decoder_image_levels is not None and len(decoder_image_levels) != len(channels):
+            raise ValueError(
+                f"decoder_image_levels has {len(decoder_image_levels)} entries: expected one for each of the "
+                f"{len(channels)} levels"
+            )
+        if not 0 <= image_dropout <= 1:
+            raise ValueError(f"image_dropout is {image_dropout}: expected 0 to 1")
         self.out_channels = out_channels
         self.latent_channels = latent_channels
         self.decode_clean = decode_clean
+        self.image_dropout = image_dropout
         self.stride = stem_stride * 2 ** (len(channels) - 1)
         self.num_inference_steps = num_inference_steps
         self.seed = seed
 
-        encoder = (channels, stem_stride, num_res_blocks)
+        label_parts = (
+            channels if label_channels is None else label_channels,
+            stem_stride,
+            num_res_blocks if label_res_blocks is None else label_res_blocks,
+            norm,
+        )
         self.label_encoder = LabelEncoder(
-            spatial_dims, out_channels, latent_channels, *encoder, norm, latent_norm, latent_shape
+            spatial_dims, out_channels, latent_channels, *label_parts, latent_norm, latent_shape
         )
         self.image_encoder = ImageEncoder(
-            spatial_dims, in_channels, embedding_channels, *encoder, attention_levels, num_head_channels, norm
+            spatial_dims,
+            in_channels,
+            embedding_channels,
+            channels,
+            stem_stride,
+            num_res_blocks,
+            attention_levels,
+            num_head_channels,
+            norm,
         )
         self.denoiser = LatentDenoiser(
             spatial_dims,
             latent_channels,
             embedding_channels,
             denoiser_channels,
-            num_res_blocks,
+            num_res_blocks if denoiser_res_blocks is None else denoiser_res_blocks,
             denoiser_attention_levels,
             num_head_channels,
             norm,
         )
-        self.label_decoder = LabelDecoder(spatial_dims, latent_channels, out_channels, *encoder, norm)
-        self.scheduler = EvenlySpacedScheduler(num_train_timesteps, schedule, prediction_type, eta)
+        decoder_image_levels = decoder_image_levels or [False] * len(channels)
+        self.decoder_sees_image = any(decoder_image_levels)
+        image_channels = [width * used for width, used in zip(channels, decoder_image_levels, strict=True)]
+        self.label_decoder = LabelDecoder(spatial_dims, latent_channels, out_channels, *label_parts, image_channels)
+        self.scheduler = EvenlySpacedScheduler(num_train_timesteps, schedule, prediction_type, eta, timestep_spacing)
         self.scheduler.set_timesteps(num_inference_steps)
         self.after_step = SampleStandardization() if restandardize else nn.Identity()
         # Convolutions follow the layout of their weights: channels-last is the faster one on a CPU.
@@ -173,15 +217,18 @@ class LDSeg(nn.Module):
         Returns:
             Class logits ``(B, out_channels, *spatial)``.
         """
-        embedding = self.encode_image(image)
+        embedding, features = self.encode_image(image)
         if noise is None:
             noise = seeded_noise(self.noise_shape(image), self.seed, 1, self.num_draws())
-        return self.label_decoder(self.sample_latent(embedding, noise))
+        return self.label_decoder(self.sample_latent(embedding, noise), features)
 
-    def encode_image(self, image: torch.Tensor) -> torch.Tensor:
-        """``z_i`` of Eq. 9, ``(B, embedding_channels, *latent)``."""
+    def encode_image(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """``z_i`` of Eq. 9, ``(B, embedding_channels, *latent)``, and the features that the decoder may use."""
         self._check_size(image)
-        return self.image_encoder(image)
+        embedding, features = self.image_encoder(image)
+        if not self.decoder_sees_image:
+            features = []
+        return embedding, features
 
     def encode_label(self, label: torch.Tensor) -> torch.Tensor:
         """``z_l(0)`` of Eq. 10 for class indices ``(B, 1, *spatial)``: ``(B, C_z, *latent)``.
@@ -248,7 +295,7 @@ class LDSeg(nn.Module):
         """Algorithm 1, up to the loss."""
         if label.shape[2:] != image.shape[2:]:
             raise ValueError(f"label of size {list(label.shape[2:])}: expected the image's {list(image.shape[2:])}")
-        embedding = self.encode_image(image)
+        embedding, features = self.encode_image(image)
         clean = self.encode_label(label)
         if timesteps is None:
             timesteps = torch.randint(self.scheduler.num_train_timesteps, clean.shape[:1])
@@ -264,7 +311,10 @@ class LDSeg(nn.Module):
             velocity = self.scheduler.prediction_type == "v_prediction"
             target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else clean
             target = target.detach()  # as constant as Eq. 17's noise: the latent must not shrink toward its prediction
-        output = {"logits": self.label_decoder(denoised), "prediction": prediction, "target": target}
+        if self.training and self.decoder_sees_image:
+            shown = (torch.rand([len(image)] + [1] * (image.ndim - 1)) >= self.image_dropout).to(image.device)
+            features = [feature * shown for feature in features]
+        output = {"logits": self.label_decoder(denoised, features), "prediction": prediction, "target": target}
         if self.decode_clean:
             output["reconstruction"] = self.label_decoder(clean)
         return output

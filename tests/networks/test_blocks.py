@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ldseg_monai.networks.blocks import (
+    BatchStandardization,
     CaseStandardization,
     ResidualBlock,
     ResidualEncoder,
@@ -101,7 +102,21 @@ def test_timestep_embedding_tells_timesteps_apart() -> None:
 def test_encoder_divides_the_size_by_its_stride(size, channels, stem_stride, expected, num_res_blocks: int) -> None:
     attends = [level > 0 for level in range(len(channels))]
     encoder = ResidualEncoder(len(size), 3, 2, channels, stem_stride, num_res_blocks, attends, 4, NORM)
-    assert encoder(torch.randn(2, 3, *size)).shape == (2, 2, *expected)
+    latent, features = encoder(torch.randn(2, 3, *size))
+    assert latent.shape == (2, 2, *expected)
+    halvings = [2 ** (len(channels) - 1 - level) for level in range(len(channels))]
+    expected_features = [
+        (2, width, *(side * times for side in expected)) for width, times in zip(channels, halvings, strict=True)
+    ]
+    assert [tuple(feature.shape) for feature in features] == expected_features
+
+
+def test_features_of_the_encoder_are_what_its_latent_is_made_of() -> None:
+    encoder = ResidualEncoder(2, 3, 2, (8, 12, 16), 2, 1, [False] * 3, 4, NORM)
+    latent, features = encoder(torch.randn(2, 3, 16, 24))
+    torch.testing.assert_close(encoder.to_latent(features[-1]), latent)
+    for level in (1, 2):
+        torch.testing.assert_close(encoder.levels[level](features[level - 1]), features[level])
 
 
 def test_encoder_has_attention_where_asked() -> None:
@@ -124,6 +139,86 @@ def test_sample_standardization_of_a_flat_latent_is_zero() -> None:
 
 def test_sample_standardization_works_in_float32() -> None:
     assert SampleStandardization()(torch.randn(1, 1, 4, 4, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def fields(number: int, size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Latents of two channels with means -3 and 5 and SDs 0.5 and 4, over the samples and over the positions."""
+    sizes = torch.tensor([0.5, 4.0]).reshape(1, 2, *[1] * len(size))
+    between, within = (torch.randn(number, 2, *shape, generator=generator) for shape in ([1] * len(size), size))
+    means = torch.tensor([-3.0, 5.0]).reshape(sizes.shape)
+    return means + sizes * (between + within) / 2**0.5
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_batch_standardization_gives_each_channel_of_a_batch_mean_0_and_sd_1(size: tuple[int, ...]) -> None:
+    latent = fields(4, size, torch.Generator().manual_seed(0))
+    standardized = BatchStandardization(2)(latent).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(standardized.mean(1), torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(standardized.std(1, correction=0), torch.ones(2), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_batch_standardization_evaluates_with_the_statistics_of_the_training_batches(size: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = BatchStandardization(2)
+    for _ in range(1000):
+        layer(fields(8, size, generator))
+    layer.eval()
+    standardized = layer(fields(2000, size, generator)).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(standardized.mean(1), torch.zeros(2), rtol=0, atol=0.1)
+    torch.testing.assert_close(standardized.std(1), torch.ones(2), rtol=0, atol=0.1)
+    latent = fields(3, size, generator)
+    torch.testing.assert_close(layer(latent), torch.cat([layer(one) for one in latent.split(1)]))
+
+
+@pytest.mark.parametrize("momentum", [0.01, 0.2])
+def test_batch_standardization_moves_its_statistics_by_the_momentum(momentum: float) -> None:
+    layer = BatchStandardization(2, momentum)
+    mean, variance = torch.zeros(2), torch.ones(2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        latent = fields(4, (6, 5), generator)
+        layer(latent)
+        mean += momentum * (latent.mean([0, 2, 3]) - mean)
+        variance += momentum * (latent.var([0, 2, 3]) - variance)
+    torch.testing.assert_close(layer.mean, mean)
+    torch.testing.assert_close(layer.variance, variance)
+    layer.eval()(latent)
+    torch.testing.assert_close(layer.mean, mean)
+    torch.testing.assert_close(layer.variance, variance)
+
+
+def test_batch_standardization_keeps_a_samples_own_mean_which_sample_standardization_loses() -> None:
+    foreground = torch.tensor([1.0, 0.0, 1.0, 0.0]).reshape(4, 1, 1, 1).expand(-1, -1, 4, 4)
+    kept = BatchStandardization(1)(foreground)
+    torch.testing.assert_close(kept, 2 * foreground - 1, rtol=0, atol=1e-4)
+    assert torch.equal(SampleStandardization()(foreground), torch.zeros(4, 1, 4, 4))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_standardization_works_in_float32(training: bool) -> None:
+    layer = BatchStandardization(2).train(training)
+    latent = fields(4, (6, 5), torch.Generator().manual_seed(0)).bfloat16()
+    standardized = layer(latent)
+    assert standardized.dtype == layer.mean.dtype == layer.variance.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(latent).dtype == torch.float32
+    if training:
+        assert standardized.mean([0, 2, 3]).abs().max() < 1e-5  # bfloat16 would be off by 1e-3
+
+
+def test_batch_standardization_learns_nothing_and_keeps_its_statistics_in_the_state_dict() -> None:
+    layer = BatchStandardization(2)
+    assert not list(layer.parameters())
+    assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {"mean": (2,), "variance": (2,)}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_standardization_passes_gradients_to_the_latent(training: bool) -> None:
+    layer = BatchStandardization(2).train(training)
+    latent = fields(4, (6, 5), torch.Generator().manual_seed(0)).requires_grad_()
+    (layer(latent) * torch.randn(4, 2, 6, 5)).sum().backward()
+    assert latent.grad is not None and (latent.grad.abs().amax([1, 2, 3]) > 0).all()
 
 
 def cases(number: int, size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

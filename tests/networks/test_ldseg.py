@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import doctest
 import io
 
@@ -8,9 +9,10 @@ import torch
 from monai.networks import one_hot
 from torch import nn
 
-from ldseg_monai.networks import LDSeg, ldseg
+from ldseg_monai.networks import LatentDenoiser, LDSeg, ldseg
+from ldseg_monai.networks.blocks import ResidualBlock
 from ldseg_monai.sampling import seeded_noise
-from ldseg_monai.schedulers import PREDICTION_TYPES, EvenlySpacedScheduler
+from ldseg_monai.schedulers import PREDICTION_TYPES, TIMESTEP_SPACINGS, EvenlySpacedScheduler
 
 CASES = [  # size of the image, stem stride, further arguments
     ((16, 16), 1, {}),
@@ -21,6 +23,24 @@ CASES = [  # size of the image, stem stride, further arguments
     ((16, 16, 16), 1, {"num_inference_steps": 1, "latent_norm": "cases", "latent_shape": (8, 8, 8)}),
     ((16, 12, 8), 2, {"prediction_type": "sample", "latent_channels": 2}),
     ((16, 24, 32), 4, {"prediction_type": "v_prediction", "eta": 0.5, "denoiser_attention_levels": [True, True]}),
+    ((16, 24), 2, {"latent_norm": "batch", "label_channels": (8, 12), "timestep_spacing": "trailing"}),
+    ((16, 24), 2, {"decoder_image_levels": [True, True], "image_dropout": 0.0, "prediction_type": "sample"}),
+    (
+        (16, 12, 8),
+        1,
+        {
+            "latent_norm": "batch",
+            "decoder_image_levels": [True, False],
+            "image_dropout": 0.0,
+            "label_channels": (12, 8),
+            "num_res_blocks": 2,
+            "label_res_blocks": 1,
+            "denoiser_res_blocks": 1,
+            "prediction_type": "v_prediction",
+            "timestep_spacing": "trailing",
+            "num_inference_steps": 3,
+        },
+    ),
 ]
 each_case = pytest.mark.parametrize(("size", "stem_stride", "arguments"), CASES)
 each_prediction_type = pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
@@ -221,7 +241,7 @@ def test_restandardize_gives_the_sampled_latent_mean_0_and_sd_1(eta: float) -> N
     image, _ = pair((16, 12))
     with torch.no_grad():
         noise = seeded_noise(network.noise_shape(image), 0, 1, network.num_draws())
-        latent = network.sample_latent(network.encode_image(image), noise).flatten(2)
+        latent = network.sample_latent(network.encode_image(image)[0], noise).flatten(2)
     torch.testing.assert_close(latent.mean(-1), torch.zeros(2, 2), rtol=0, atol=1e-5)
     torch.testing.assert_close(latent.std(-1, correction=0), torch.ones(2, 2), rtol=0, atol=1e-3)
 
@@ -237,7 +257,7 @@ def test_target_and_decoded_latent_follow_the_prediction_type(prediction_type: s
         abar = network.scheduler.alphas_cumprod[timesteps].reshape(2, 1, 1, 1)
         signal, spread = abar.sqrt(), (1 - abar).sqrt()
         noisy, prediction = signal * clean + spread * noise, outputs["prediction"]
-        torch.testing.assert_close(prediction, network.denoiser(noisy, network.encode_image(image), timesteps))
+        torch.testing.assert_close(prediction, network.denoiser(noisy, network.encode_image(image)[0], timesteps))
         target, decoded = {
             "epsilon": (noise, noisy - prediction),
             "sample": (clean, prediction),
@@ -336,14 +356,25 @@ def test_image_that_does_not_fit_is_told_the_size_to_pad_to(size, stem_stride: i
         ({"denoiser_attention_levels": [True] * 3}, "denoiser_attention_levels has 3 entries: expected .* 2 levels"),
         ({"num_head_channels": 5}, "num_head_channels is 5: expected a divisor of 8 channels"),
         ({"num_head_channels": 16}, "num_head_channels is 16: expected a divisor of 8 channels"),
-        ({"latent_norm": "batch"}, "latent_norm is 'batch': expected one of sample, cases"),
+        ({"latent_norm": "layer"}, "latent_norm is 'layer': expected one of sample, batch, cases"),
         ({"latent_norm": "cases"}, "latent_norm is 'cases' and latent_shape None: expected a latent_shape"),
-        ({"latent_shape": (8, 8)}, "latent_norm is 'sample' and latent_shape .8, 8.: .* none with 'sample'"),
+        ({"latent_shape": (8, 8)}, "latent_norm is 'sample' and latent_shape .8, 8.: .* none without"),
+        (
+            {"latent_norm": "batch", "latent_shape": (8, 8)},
+            "latent_norm is 'batch' and latent_shape .8, 8.: .* none without",
+        ),
         ({"latent_norm": "cases", "latent_shape": (8,)}, "latent_shape has 1 sides: expected 2, one for each axis"),
         (
             {"spatial_dims": 3, "latent_norm": "cases", "latent_shape": (8, 8)},
             "latent_shape has 2 sides: expected 3, one for each axis",
         ),
+        ({"label_channels": (8,)}, "label_channels has 1 levels: expected the 2 of channels"),
+        ({"label_channels": (8, 8, 8)}, "label_channels has 3 levels: expected the 2 of channels"),
+        ({"decoder_image_levels": [True]}, "decoder_image_levels has 1 entries: expected one for each of the 2 levels"),
+        ({"decoder_image_levels": []}, "decoder_image_levels has 0 entries: expected one for each of the 2 levels"),
+        ({"image_dropout": -0.1}, "image_dropout is -0.1: expected 0 to 1"),
+        ({"image_dropout": 1.1}, "image_dropout is 1.1: expected 0 to 1"),
+        ({"timestep_spacing": "leading"}, "timestep_spacing is 'leading': expected inclusive or trailing"),
         ({"prediction_type": "x0"}, "prediction_type is 'x0': expected one of"),
         ({"eta": 2.0}, "eta is 2.0: expected 0"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0: expected 1 to 1000"),
@@ -355,10 +386,11 @@ def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
         tiny(**arguments)
 
 
+@pytest.mark.parametrize("arguments", [{}, {"decoder_image_levels": [True, False], "timestep_spacing": "trailing"}])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 @each_prediction_type
-def test_scripted_network_segments_like_the_eager_one(prediction_type: str, eta: float) -> None:
-    network = tiny(prediction_type=prediction_type, eta=eta, num_inference_steps=3).eval()
+def test_scripted_network_segments_like_the_eager_one(prediction_type: str, eta: float, arguments: dict) -> None:
+    network = tiny(prediction_type=prediction_type, eta=eta, num_inference_steps=3, **arguments).eval()
     scripted = torch.jit.script(network)
     image, _ = pair((16, 24))
     with torch.no_grad():
@@ -371,7 +403,14 @@ def test_scripted_network_checks_the_size_too() -> None:
         scripted(pair((17, 20))[0])
 
 
-@pytest.mark.parametrize("arguments", [{"latent_norm": "cases", "latent_shape": (2, 3, 2)}, {"restandardize": True}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"latent_norm": "cases", "latent_shape": (2, 3, 2)},
+        {"restandardize": True},
+        {"prediction_type": "sample", "label_channels": (4, 8), "decoder_image_levels": [True, True]},
+    ],
+)
 def test_saved_script_segments_like_the_eager_one_in_3d(arguments: dict) -> None:
     network = tiny(3, stem_stride=4, **arguments).eval()
     file = io.BytesIO()
@@ -382,7 +421,14 @@ def test_saved_script_segments_like_the_eager_one_in_3d(arguments: dict) -> None
         torch.testing.assert_close(torch.jit.load(file)(image), network(image), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"latent_norm": "cases", "latent_shape": (8, 8)}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"latent_norm": "cases", "latent_shape": (8, 8)},
+        {"latent_norm": "batch", "decoder_image_levels": [True] * 2},
+    ],
+)
 def test_state_dict_loads_with_weights_only(arguments: dict) -> None:
     network, other = tiny(**arguments), tiny(**arguments)
     for parameter in other.parameters():
@@ -416,6 +462,180 @@ def test_label_of_another_size_than_the_image_is_refused() -> None:
         tiny()(pair((16, 16))[0], pair((16, 12))[1])
 
 
-def test_standardizing_again_per_sample_does_not_go_with_case_statistics() -> None:
-    with pytest.raises(ValueError, match="restandardize works per sample"):
-        tiny(restandardize=True, latent_norm="cases", latent_shape=(8, 8))
+@pytest.mark.parametrize("norm_args", [{"latent_norm": "cases", "latent_shape": (8, 8)}, {"latent_norm": "batch"}])
+def test_standardizing_again_per_sample_does_not_go_with_other_statistics(norm_args: dict) -> None:
+    with pytest.raises(ValueError, match=f"restandardize works per sample: .* not '{norm_args['latent_norm']}'"):
+        tiny(restandardize=True, **norm_args)
+
+
+def test_timestep_spacing_is_that_of_the_reverse_process() -> None:
+    seen: dict[str, list[int]] = {}
+    for spacing in TIMESTEP_SPACINGS:
+        network = tiny(timestep_spacing=spacing).eval()
+        seen[spacing] = []
+        network.denoiser.register_forward_pre_hook(
+            lambda module, inputs, told=seen[spacing]: told.extend(inputs[2].tolist())
+        )
+        with torch.no_grad():
+            network(pair((16, 12), 1)[0])
+    assert seen == {"inclusive": [999, 0], "trailing": [999, 499]}
+
+
+# Widths and depths
+
+
+def level_widths(network: LDSeg) -> dict[str, list[int]]:
+    """Channels that each level of the image encoder, the label encoder and the decoder puts out, largest first."""
+    widths: dict[str, list[int]] = {}
+    parts = {
+        "image_encoder": network.image_encoder.encoder.levels,
+        "label_encoder": network.label_encoder.encoder.levels,
+        "label_decoder": network.label_decoder.levels,
+    }
+    for name, levels in parts.items():
+        for level in levels:
+            level.register_forward_hook(
+                lambda module, inputs, output, name=name: widths.setdefault(name, []).append(output.shape[1])
+            )
+    network(*pair((16, 16)))
+    widths["label_decoder"] = widths["label_decoder"][: len(widths["label_encoder"])][::-1]
+    return widths
+
+
+def res_blocks(module: nn.Module) -> int:
+    return sum(isinstance(block, ResidualBlock) for block in module.modules())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "image", "label"),
+    [
+        ({}, [8, 16], [8, 16]),
+        ({"channels": (16, 8)}, [16, 8], [16, 8]),
+        ({"label_channels": (4, 12)}, [8, 16], [4, 12]),
+        ({"label_channels": [12, 8], "decoder_image_levels": [True, True]}, [8, 16], [12, 8]),
+    ],
+)
+def test_label_parts_have_the_image_encoders_widths_or_their_own(arguments: dict, image: list, label: list) -> None:
+    widths = level_widths(tiny(**arguments))
+    assert widths == {"image_encoder": image, "label_encoder": label, "label_decoder": label}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "image", "label", "denoiser"),
+    [
+        ({}, 1, 1, 1),
+        ({"num_res_blocks": 2}, 2, 2, 2),
+        ({"num_res_blocks": 3, "label_res_blocks": 1}, 3, 1, 3),
+        ({"num_res_blocks": 3, "denoiser_res_blocks": 1}, 3, 3, 1),
+        ({"label_res_blocks": 3, "denoiser_res_blocks": 2}, 1, 3, 2),
+    ],
+)
+def test_label_parts_and_denoiser_have_the_image_encoders_depth_or_their_own(
+    arguments: dict, image: int, label: int, denoiser: int
+) -> None:
+    network = tiny(**arguments)
+    assert res_blocks(network.image_encoder) == 2 * image
+    assert res_blocks(network.label_encoder) == res_blocks(network.label_decoder) == 2 * label
+    reference = LatentDenoiser(2, 1, 1, (8, 16), denoiser, [False, True], 4, ("group", {"num_groups": 4}))
+    assert res_blocks(network.denoiser) == res_blocks(reference)
+
+
+def test_widths_and_depths_written_out_are_the_defaults() -> None:
+    default = tiny(num_res_blocks=2)
+    written = tiny(num_res_blocks=2, label_channels=(8, 16), label_res_blocks=2, denoiser_res_blocks=2)
+    assert all(torch.equal(written.state_dict()[name], value) for name, value in default.state_dict().items())
+    assert set(written.state_dict()) == set(default.state_dict())
+
+
+# A decoder that sees the image
+
+
+def training_logits(network: LDSeg, batch: int = 2) -> torch.Tensor:
+    """Logits of a training pass whose random numbers are the same at every call."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        return network(*pair((16, 24), batch))["logits"]
+
+
+def cut_image(network: LDSeg) -> LDSeg:
+    """A copy of the network whose decoder makes nothing of the image's features."""
+    blind = copy.deepcopy(network)
+    for level in blind.label_decoder.levels:
+        if level.image is not None:
+            nn.init.zeros_(level.image.weight)
+    return blind
+
+
+@pytest.mark.parametrize("levels", [[True, False], [False, True], [True, True]])
+def test_image_features_change_the_segmentation(levels: list[bool]) -> None:
+    network = tiny(decoder_image_levels=levels, prediction_type="sample").eval()
+    image, _ = pair((16, 24))
+    with torch.no_grad():
+        embedding, features = network.encode_image(image)
+        latent = network.sample_latent(embedding, seeded_noise(network.noise_shape(image), 0))
+        torch.testing.assert_close(network(image), network.label_decoder(latent, features))
+        torch.testing.assert_close(cut_image(network)(image), network.label_decoder(latent))
+        assert not torch.allclose(network(image), network.label_decoder(latent), rtol=1e-2, atol=1e-2)
+
+
+def test_decoder_of_the_paper_gets_no_features() -> None:
+    network, other = tiny(), tiny(decoder_image_levels=[False, False])
+    assert set(network.state_dict()) == set(other.state_dict())
+    for each in (network, other):
+        assert each.encode_image(pair((16, 24))[0])[1] == []
+
+
+@pytest.mark.parametrize(("training", "image_dropout"), [(True, 0.0), (False, 0.0), (False, 0.5), (False, 1.0)])
+def test_image_is_always_shown_without_dropout_and_in_eval_mode(training: bool, image_dropout: float) -> None:
+    network = tiny(decoder_image_levels=[True, True], image_dropout=image_dropout).train(training)
+    logits = training_logits(network)
+    always = tiny(decoder_image_levels=[True, True], image_dropout=0.0).train(training)
+    torch.testing.assert_close(logits, training_logits(always))
+    difference = (logits - training_logits(cut_image(network))).abs().amax([1, 2, 3])
+    assert (difference > 0.01).all()
+
+
+def test_image_that_is_always_dropped_does_not_reach_the_logits_in_training() -> None:
+    network = tiny(decoder_image_levels=[True, True], image_dropout=1.0)
+    logits = training_logits(network)
+    assert torch.equal(training_logits(cut_image(network)), logits)
+    network.eval()
+    assert not torch.allclose(training_logits(cut_image(network)), training_logits(network), atol=0.01)
+
+
+@pytest.mark.parametrize("image_dropout", [0.25, 0.5])
+def test_image_is_dropped_for_its_share_of_the_samples_at_all_levels_together(image_dropout: float) -> None:
+    network = tiny(decoder_image_levels=[True, True], image_dropout=image_dropout)
+    logits, hidden = training_logits(network, 200), training_logits(cut_image(network), 200)
+    network.image_dropout = 0.0
+    shown = training_logits(network, 200)
+    is_hidden, is_shown = ((logits - other).abs().amax([1, 2, 3]) < 1e-4 for other in (hidden, shown))
+    assert torch.equal(is_hidden, ~is_shown)
+    assert is_hidden.float().mean().item() == pytest.approx(image_dropout, abs=0.12)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_reconstruction_never_sees_the_image(training: bool) -> None:
+    network = tiny(decoder_image_levels=[True, True], image_dropout=0.0).train(training)
+    image, label = pair((16, 24))
+    timesteps, noise = torch.tensor([100, 700]), torch.randn(2, *network.noise_shape(image))
+    with torch.no_grad():
+        before, after = (network(picture, label, timesteps, noise) for picture in (image, image.flip(-1)))
+        expected = network.label_decoder(network.encode_label(label))
+    torch.testing.assert_close(after["reconstruction"], before["reconstruction"])
+    torch.testing.assert_close(before["reconstruction"], expected)
+    assert not torch.allclose(after["logits"], before["logits"], atol=0.01)
+
+
+@pytest.mark.parametrize(("image_dropout", "reached"), [(0.0, True), (1.0, False)])
+def test_gradients_reach_the_features_projection_and_the_encoder_through_it_if_the_image_is_shown(
+    image_dropout: float, reached: bool
+) -> None:
+    network = tiny(decoder_image_levels=[True, False], image_dropout=image_dropout)
+    features = network.image_encoder.encoder.levels[0][0].weight
+    for parameter in network.denoiser.parameters():
+        nn.init.zeros_(parameter)  # the other way from the image to the logits
+    network(*pair((16, 24)))["logits"].square().sum().backward()
+    projection = network.label_decoder.levels[1].image.weight
+    assert (projection.grad.abs().max() > 1e-3) == reached
+    assert (features.grad.abs().max() > 1e-3) == reached

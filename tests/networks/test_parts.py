@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from ldseg_monai.networks import ImageEncoder, LabelDecoder, LabelEncoder, LatentDenoiser
-from ldseg_monai.networks.blocks import CaseStandardization, SampleStandardization, SelfAttention
+from ldseg_monai.networks.blocks import BatchStandardization, CaseStandardization, SampleStandardization, SelfAttention
 
 NORM = ("group", {"num_groups": 4})
 CASES = [  # image size, stem stride, size of the latent with two levels
@@ -22,8 +22,19 @@ def label_encoder(spatial_dims: int, stem_stride: int = 1, latent_channels: int 
     return LabelEncoder(spatial_dims, 3, latent_channels, (8, 16), stem_stride, 1, NORM, **norm_args)
 
 
-def label_decoder(spatial_dims: int, stem_stride: int = 1, channels: tuple[int, ...] = (8, 16)) -> LabelDecoder:
-    return LabelDecoder(spatial_dims, 2, 3, channels, stem_stride, 1, NORM)
+def label_decoder(
+    spatial_dims: int,
+    stem_stride: int = 1,
+    channels: tuple[int, ...] = (8, 16),
+    image_channels: tuple[int, ...] | None = None,
+) -> LabelDecoder:
+    return LabelDecoder(spatial_dims, 2, 3, channels, stem_stride, 1, NORM, image_channels)
+
+
+def image_features(size: tuple[int, ...], stem_stride: int, batch: int = 2) -> list[torch.Tensor]:
+    """What an image encoder of two levels, of 5 and 7 channels, might return for an image of this size."""
+    sizes = [[side // (stem_stride * halving) for side in size] for halving in (1, 2)]
+    return [torch.randn(batch, channels, *sides) for channels, sides in zip((5, 7), sizes, strict=True)]
 
 
 def denoiser(spatial_dims: int, channels: tuple[int, ...] = (8, 16)) -> LatentDenoiser:
@@ -33,7 +44,12 @@ def denoiser(spatial_dims: int, channels: tuple[int, ...] = (8, 16)) -> LatentDe
 @pytest.mark.parametrize(("size", "stem_stride", "latent"), CASES)
 def test_image_encoder_meets_the_latent(size, stem_stride: int, latent) -> None:
     encoder = ImageEncoder(len(size), 3, 2, (8, 16), stem_stride, 1, [True, True], 4, NORM)
-    assert encoder(torch.randn(2, 3, *size)).shape == (2, 2, *latent)
+    embedding, features = encoder(torch.randn(2, 3, *size))
+    assert embedding.shape == (2, 2, *latent)
+    assert [tuple(feature.shape) for feature in features] == [
+        (2, 8, *(side // stem_stride for side in size)),
+        (2, 16, *latent),
+    ]
     assert sum(isinstance(module, SelfAttention) for module in encoder.modules()) == 2
 
 
@@ -46,11 +62,23 @@ def test_label_encoder_standardizes_each_channel_of_each_sample(size, stem_strid
     torch.testing.assert_close(flat.std(-1, correction=0), torch.ones(2, 2), rtol=0, atol=0.05)
 
 
+def test_amount_of_foreground_stays_in_the_latent_when_it_is_standardized_over_the_batch() -> None:
+    everywhere, nowhere = torch.zeros(2, 3, 16, 12)
+    everywhere[1], nowhere[0] = 1, 1
+    one_hot = torch.stack([everywhere, nowhere, everywhere, nowhere])
+    torch.manual_seed(0)
+    means = {norm: label_encoder(2, latent_norm=norm)(one_hot).mean([2, 3]) for norm in ("sample", "batch")}
+    torch.testing.assert_close(means["sample"], torch.zeros(4, 2), rtol=0, atol=1e-5)
+    assert ((means["batch"][0] - means["batch"][1]).abs() > 0.01).all()
+    torch.testing.assert_close(means["batch"].mean(0), torch.zeros(2), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("norm_args", "layer"),
     [
         ({}, SampleStandardization),
         ({"latent_norm": "sample"}, SampleStandardization),
+        ({"latent_norm": "batch"}, BatchStandardization),
         ({"latent_norm": "cases", "latent_shape": (8, 6)}, CaseStandardization),
     ],
 )
@@ -63,10 +91,11 @@ def test_label_encoder_ends_in_the_standardization_asked_for(norm_args: dict, la
 @pytest.mark.parametrize(
     ("norm_args", "message"),
     [
-        ({"latent_norm": "batch"}, "latent_norm is 'batch': expected one of sample, cases"),
+        ({"latent_norm": "layer"}, "latent_norm is 'layer': expected one of sample, batch, cases"),
         ({"latent_norm": "cases"}, "latent_norm is 'cases' and latent_shape None: expected a latent_shape"),
-        ({"latent_norm": "sample", "latent_shape": (8, 8)}, "none with 'sample'"),
-        ({"latent_shape": (8, 8)}, "none with 'sample'"),
+        ({"latent_norm": "sample", "latent_shape": (8, 8)}, "'sample' and latent_shape .8, 8.: .* none without"),
+        ({"latent_norm": "batch", "latent_shape": (8, 8)}, "'batch' and latent_shape .8, 8.: .* none without"),
+        ({"latent_shape": (8, 8)}, "'sample' and latent_shape .8, 8.: .* none without"),
     ],
 )
 def test_label_encoder_refuses_wrong_arguments(norm_args: dict, message: str) -> None:
@@ -117,3 +146,71 @@ def test_label_decoder_starts_as_linear_interpolation_of_coarse_logits(size, ste
     expected = functional.interpolate(coarse, scale_factor=stem_stride, mode=mode)
     inside = (..., *[slice(stem_stride, -stem_stride)] * len(size))
     torch.testing.assert_close(upsampling(hidden)[inside], expected[inside])
+
+
+image_levels = pytest.mark.parametrize(("image_channels", "used"), [((5, 0), [0]), ((0, 7), [1]), ((5, 7), [0, 1])])
+
+
+@pytest.mark.parametrize(("size", "stem_stride", "latent"), CASES)
+@image_levels
+def test_label_decoder_depends_on_the_image_features_of_the_levels_asked_for_only(
+    size, stem_stride: int, latent, image_channels: tuple[int, int], used: list[int]
+) -> None:
+    decoder = label_decoder(len(size), stem_stride, image_channels=image_channels).eval()
+    inputs, features = torch.randn(2, 2, *latent), image_features(size, stem_stride)
+    before = decoder(inputs, features)
+    assert before.shape == (2, 3, *size)
+    for level in range(2):
+        changed = [feature.clone() for feature in features]
+        changed[level][1] = changed[level][1].flip(-1)
+        after = decoder(inputs, changed)
+        torch.testing.assert_close(after[0], before[0])
+        assert ((after[1] - before[1]).abs().max() > 1e-3) == (level in used)
+
+
+@image_levels
+def test_image_features_of_zero_are_the_same_as_none(image_channels: tuple[int, int], used: list[int]) -> None:
+    decoder = label_decoder(2, 2, image_channels=image_channels)
+    latent, features = torch.randn(2, 2, 4, 3), image_features((16, 12), 2)
+    none = decoder(latent)
+    assert torch.equal(decoder(latent, [torch.zeros_like(feature) for feature in features]), none)
+    assert torch.equal(decoder(latent, []), none)
+    assert not torch.allclose(decoder(latent, features), none, rtol=1e-2, atol=1e-2)
+
+
+@image_levels
+def test_image_features_are_added_to_what_the_level_is_given(image_channels: tuple[int, int], used: list[int]) -> None:
+    decoder = label_decoder(2, 2, image_channels=image_channels)
+    latent, features = torch.randn(2, 2, 4, 3), image_features((16, 12), 2)
+    hidden = decoder.from_latent(latent)
+    for level, layer in zip((1, 0), decoder.levels, strict=True):
+        hidden = layer.upsampling(hidden)
+        if level in used:
+            weight = layer.image.weight.flatten(1)
+            hidden = hidden + torch.einsum("oi,bihw->bohw", weight, features[level])
+        hidden = layer.blocks(hidden)
+    torch.testing.assert_close(decoder(latent, features), decoder.to_logits(hidden))
+
+
+def test_label_decoder_without_image_channels_has_the_weights_of_the_paper_and_ignores_features() -> None:
+    decoder, other = label_decoder(2), label_decoder(2, image_channels=(0, 0))
+    assert set(decoder.state_dict()) == set(other.state_dict())
+    assert not [name for name in decoder.state_dict() if ".image." in name]
+    latent = torch.randn(2, 2, 8, 6)
+    assert torch.equal(decoder(latent, image_features((16, 12), 1)), decoder(latent))
+
+
+def test_image_features_of_one_image_serve_several_latents() -> None:
+    decoder = label_decoder(2, 2, image_channels=(5, 7))
+    latents, features = torch.randn(3, 2, 4, 3), image_features((16, 12), 2, batch=1)
+    repeated = [feature.expand(3, -1, -1, -1) for feature in features]
+    torch.testing.assert_close(decoder(latents, features), decoder(latents, repeated))
+    apart = torch.cat([decoder(latent, features) for latent in latents.split(1)])
+    torch.testing.assert_close(decoder(latents, features), apart, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_scripted_label_decoder_agrees(shown: bool) -> None:
+    decoder = label_decoder(2, 2, image_channels=(5, 0))
+    latent, features = torch.randn(2, 2, 4, 3), image_features((16, 12), 2) if shown else None
+    torch.testing.assert_close(torch.jit.script(decoder)(latent, features), decoder(latent, features))

@@ -4,9 +4,10 @@ from .attention import SelfAttention
 from .embedding import TimestepEmbedding
 from .encoder import ResidualEncoder
 from .residual import ResidualBlock
-from .standardization import CaseStandardization, SampleStandardization
+from .standardization import BatchStandardization, CaseStandardization, SampleStandardization
 
 __all__ = [
+    "BatchStandardization",
     "CaseStandardization",
     "ResidualBlock",
     "ResidualEncoder",

@@ -58,8 +58,15 @@ class ResidualEncoder(nn.Module):
             previous, stride = width, 2
         self.to_latent = conv(previous, out_channels, kernel_size=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, in_channels, *spatial)`` to ``(B, out_channels, *spatial / total stride)``."""
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Map ``(B, in_channels, *spatial)`` to the latent and to what each level made of the input.
+
+        Returns:
+            The latent, ``(B, out_channels, *spatial / total stride)``, and the output of each level, from the largest
+            to the smallest, ``(B, channels[i], *spatial / stem_stride / 2**i)``.
+        """
+        features: list[torch.Tensor] = []
         for level in self.levels:
             x = level(x)
-        return self.to_latent(x)
+            features.append(x)
+        return self.to_latent(x), features

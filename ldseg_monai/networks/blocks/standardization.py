@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class SampleStandardization(nn.Module):
@@ -17,6 +18,32 @@ class SampleStandardization(nn.Module):
         latent = latent.float()
         centered = latent - latent.mean(dim=positions, keepdim=True)
         return centered * torch.rsqrt(centered.square().mean(dim=positions, keepdim=True) + 1e-5)
+
+
+class BatchStandardization(nn.Module):
+    """Mean 0 and standard deviation 1 for each channel over a batch and all positions: batch normalization, no weights.
+
+    For images without a common frame, such as fields of tissue: no mean picture is worth subtracting there, and a
+    sample's own mean says how much of the field is foreground, which standardizing each sample would take away.
+
+    Args:
+        channels: channels of the latent.
+        momentum: weight of a new batch in the running statistics, which stand for the batch's in eval mode.
+    """
+
+    def __init__(self, channels: int, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.mean: torch.Tensor
+        self.variance: torch.Tensor
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """Standardize ``(B, C_z, *spatial)``, in float32; in training mode also update the running statistics."""
+        return functional.batch_norm(
+            latent.float(), self.mean, self.variance, training=self.training, momentum=self.momentum
+        )
 
 
 class CaseStandardization(nn.Module):
