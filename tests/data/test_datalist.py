@@ -5,9 +5,10 @@ import logging
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ldseg_monai.data.datalist import case_name, paired_datalist, resolve_datalist, split_datalist
+from ldseg_monai.data.datalist import case_name, paired_datalist, read_groups, resolve_datalist, split_datalist
 from ldseg_monai.data.phantoms import write_phantoms
 
 
@@ -197,6 +198,8 @@ def test_unknown_phantom(tmp_path: Path) -> None:
 
 
 CASES = [{"image": f"images/case_{i:03d}.nii.gz", "label": f"labels/case_{i:03d}.nii.gz"} for i in range(12)]
+ONE_GROUP = {f"case_{i:03d}": "a" for i in range(12)}
+TWO_GROUPS = {f"case_{i:03d}": "ab"[i % 2] for i in range(12)}
 
 
 def test_parts_are_disjoint_and_cover_all() -> None:
@@ -220,6 +223,189 @@ def test_split_depends_on_the_seed_and_not_on_order_or_folder() -> None:
     assert len({str(split_datalist(CASES, "val", seed=seed)) for seed in range(5)}) > 1
 
 
+@pytest.mark.parametrize(("seed", "expected"), [(0, [2, 7, 9]), (1, [4, 8, 11])])
+def test_draw_of_single_cases_is_the_recorded_one(seed: int, expected: list[int]) -> None:
+    # scores of weights that are shipped are of such draws
+    assert split_datalist(CASES, "val", seed=seed) == [CASES[index] for index in expected]
+
+
+# Folds and groups
+
+SHUFFLED = random.Random(1).sample(range(85), 85)
+PATIENTS = [
+    {f"case_{index:03d}": patient for index, patient in enumerate("baabcccbdd")},
+    {f"case_{SHUFFLED.pop():03d}": str(size) for size in (30, 15, 12, 9, 7, 5, 4, 2, 1) for _ in range(size)},
+    {f"case_{index:03d}": str(index // 4) for index in range(32)},
+    {f"case_{index:03d}": "twice" if index in (2, 5) else str(index) for index in range(6)},
+]
+each_patients = pytest.mark.parametrize("groups", PATIENTS)
+
+
+def cases_of(groups: dict[str, str]) -> list[dict[str, str]]:
+    return [{"image": f"images/{name}.png"} for name in sorted(groups)]
+
+
+def names_of(datalist: list[dict[str, str]]) -> list[str]:
+    return [case_name(item["image"]) for item in datalist]
+
+
+def members(groups: dict[str, str]) -> list[set[str]]:
+    return [{name for name in groups if groups[name] == group} for group in sorted(set(groups.values()))]
+
+
+@each_patients
+@pytest.mark.parametrize("num_folds", [2, 3, 4])
+def test_folds_are_disjoint_cover_all_and_split_no_group(groups: dict[str, str], num_folds: int) -> None:
+    folds = []
+    for fold in range(num_folds):
+        parts = {"fold": fold, "num_folds": num_folds, "groups": groups}
+        train, val = (names_of(split_datalist(cases_of(groups), part, **parts)) for part in ("train", "val"))
+        assert train and val and sorted(train + val) == sorted(groups)
+        assert all(group <= set(val) or group.isdisjoint(val) for group in members(groups))
+        folds.append(val)
+    assert sorted(name for fold in folds for name in fold) == sorted(groups)
+
+
+@each_patients
+@pytest.mark.parametrize("num_folds", [2, 3, 4])
+def test_sizes_of_the_folds_differ_by_no_more_than_the_groups_force(groups: dict[str, str], num_folds: int) -> None:
+    sizes = [
+        len(split_datalist(cases_of(groups), "val", fold=fold, num_folds=num_folds, groups=groups))
+        for fold in range(num_folds)
+    ]
+    patients = np.array([len(group) for group in members(groups)])
+    assert max(sizes) - min(sizes) <= patients.max()
+    assignments = np.indices((num_folds,) * len(patients)).reshape(len(patients), -1)
+    best = np.max([patients @ (assignments == fold) for fold in range(num_folds)], axis=0).min()
+    assert max(sizes) <= best * 4 / 3  # Graham, 1969
+
+
+@pytest.mark.parametrize("num_folds", [2, 3, 5, 12])
+def test_cases_without_groups_are_dealt_out_in_turn(num_folds: int) -> None:
+    shuffled = random.Random(0).sample(CASES, len(CASES))
+    for fold in range(num_folds):
+        assert split_datalist(shuffled, "val", fold=fold, num_folds=num_folds) == CASES[fold::num_folds]
+        alone = {name: name for name in names_of(CASES)}
+        assert split_datalist(CASES, "val", fold=fold, num_folds=num_folds, groups=alone) == CASES[fold::num_folds]
+
+
+def test_folds_do_not_depend_on_the_seed_nor_on_the_order_of_the_groups() -> None:
+    groups = PATIENTS[1]
+    backward = dict(reversed(groups.items()))
+    for fold in range(3):
+        parts = {"fold": fold, "num_folds": 3}
+        val = split_datalist(cases_of(groups), "val", **parts, groups=groups)
+        assert split_datalist(cases_of(groups)[::-1], "val", **parts, groups=backward, seed=7) == val
+
+
+@each_patients
+@pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 0.99])
+def test_draw_takes_whole_groups_and_fills_the_fraction_as_far_as_they_fit(groups: dict, fraction: float) -> None:
+    drawn = set()
+    for seed in range(20):
+        val = set(names_of(split_datalist(cases_of(groups), "val", val_fraction=fraction, seed=seed, groups=groups)))
+        drawn.add(tuple(sorted(val)))
+        assert 0 < len(val) < len(groups)
+        assert all(group <= val or group.isdisjoint(val) for group in members(groups))
+        wanted = min(max(1, round(fraction * len(groups))), len(groups) - 1)
+        smallest = min(map(len, members(groups)))
+        if smallest > wanted:
+            assert len(val) == smallest
+            continue
+        assert len(val) <= wanted
+        assert all(len(val) + len(group) > wanted for group in members(groups) if group.isdisjoint(val))
+    assert len(drawn) > 1 or fraction == 0.01
+
+
+def test_cases_that_no_group_names_are_groups_of_their_own_even_if_a_group_has_their_name() -> None:
+    groups = {"case_001": "case_000", "case_002": "case_000"}
+    folds = [split_datalist(CASES[:4], "val", fold=fold, num_folds=3, groups=groups) for fold in range(3)]
+    assert folds == [CASES[1:3], CASES[:1], CASES[3:4]]
+
+
+@pytest.mark.parametrize("groups", [None, {}])
+def test_no_groups_is_a_group_for_each_case(groups: dict | None) -> None:
+    assert split_datalist(CASES, "val", groups=groups) == split_datalist(CASES, "val")
+    assert split_datalist(CASES, "val", fold=1, groups=groups) == CASES[1::5]
+
+
+def test_groups_of_one_case_alone_are_groups_of_the_data_set() -> None:
+    groups = {"case_003": "x", "of another data set": "x"}
+    assert split_datalist(CASES, "val", fold=1, groups=groups) == CASES[1::5]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"fold": 0}, {"val_cases": ["case_001"]}])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_groups_of_other_cases_are_refused(split: str, arguments: dict) -> None:
+    groups = {f"case_{index:03d}.nii.gz": "x" for index in range(7, 0, -1)}  # files, not cases
+    message = (
+        "groups are of case_001.nii.gz, case_002.nii.gz, case_003.nii.gz, case_004.nii.gz, case_005.nii.gz, ...: "
+        "expected case names such as case_000, case_001, case_002, case_003, case_004, ..."
+    )
+    with pytest.raises(ValueError) as caught:
+        split_datalist(CASES, split, groups=groups, **arguments)
+    assert str(caught.value) == message
+
+
+def test_named_cases_come_before_the_fold_and_the_fold_before_the_draw() -> None:
+    together = {name: name[:-1] for name in names_of(CASES)}  # case_000 to case_009, case_010 and case_011
+    named = split_datalist(CASES, "val", val_cases=["case_004"], fold=1, num_folds=2, groups=together)
+    assert named == [CASES[4]]  # even out of its group
+    assert split_datalist(CASES, "val", fold=1, num_folds=2, groups=together, val_fraction=0.9) == CASES[10:]
+    assert split_datalist(CASES, "val", fold=0, num_folds=2, groups=together, seed=3) == CASES[:10]
+    with pytest.raises(ValueError, match="val_cases: unknown case_99"):
+        split_datalist(CASES, "val", val_cases=["case_99"], fold=0)
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "bom"])
+@pytest.mark.parametrize("comma", [",", ", "], ids=["comma", "comma and space"])
+def test_groups_are_read_by_the_columns_names(tmp_path: Path, start: str, comma: str) -> None:
+    rows = [["name", "patient ID", "grade (GlaS)"], ["testA_1", "26", "benign"], ["train_2", "4", '"malignant, poor"']]
+    path = tmp_path / "grade.csv"
+    path.write_text(start + "".join(comma.join(row) + "\r\n" for row in rows), encoding="utf-8")
+    assert read_groups(path, "name", "patient ID") == {"testA_1": "26", "train_2": "4"}
+    assert read_groups(str(path), "name", "grade (GlaS)") == {"testA_1": "benign", "train_2": "malignant, poor"}
+    assert read_groups(path, "grade (GlaS)", "name") == {"benign": "testA_1", "malignant, poor": "train_2"}
+
+
+def test_cases_whose_group_is_blank_are_groups_of_their_own(tmp_path: Path) -> None:
+    lines = ["name, patient ID", "case_000, 1", "case_001,", "case_002, ", "case_003", "case_004, 1", "", "case_005,0"]
+    (tmp_path / "grade.csv").write_text("\n".join(lines))
+    groups = read_groups(tmp_path / "grade.csv", "name", "patient ID")
+    assert groups == {"case_000": "1", "case_004": "1", "case_005": "0"}
+    folds = [split_datalist(CASES[:6], "val", fold=fold, num_folds=5, groups=groups) for fold in range(5)]
+    assert folds == [[CASES[0], CASES[4]], CASES[1:2], CASES[2:3], CASES[3:4], CASES[5:6]]
+
+
+def test_groups_of_no_file_are_none(tmp_path: Path) -> None:
+    assert read_groups(tmp_path / "grade.csv", "name", "patient ID") == {}
+    assert read_groups(tmp_path, "name", "patient ID") == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,grade\na,benign\n", r"grade\.csv has columns \['name', 'grade'\]: expected patient ID among them"),
+        ("1,2\n", r"has columns \['1', '2'\]: expected name, patient ID among them"),
+        ("", "has columns None: expected name, patient ID among them"),
+    ],
+)
+def test_groups_without_their_columns_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "grade.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_groups(tmp_path / "grade.csv", "name", "patient ID")
+
+
+def test_groups_that_were_read_keep_a_patient_together(tmp_path: Path) -> None:
+    lines = ["name, patient ID, grade", *(f"case_{index:03d}, {index // 6}, benign" for index in range(12))]
+    (tmp_path / "grade.csv").write_text("\n".join(lines))
+    groups = read_groups(tmp_path / "grade.csv", "name", "patient ID")
+    assert [split_datalist(CASES, "val", fold=fold, num_folds=2, groups=groups) for fold in (0, 1)] == [
+        CASES[:6],
+        CASES[6:],
+    ]
+
+
 def test_named_validation_cases() -> None:
     val = split_datalist(CASES, "val", val_cases=["case_007", "case_002"])
     assert val == [CASES[2], CASES[7]]
@@ -240,6 +426,14 @@ def test_named_validation_cases() -> None:
         (CASES[:1] + CASES[1:2], {"split": "val", "val_cases": ["case_000", "case_001"]}, "names 2 of 2 cases"),
         (CASES, {"split": "val", "val_fraction": 1.0}, "val_fraction 1.0: expected a number between 0 and 1"),
         (CASES + CASES[:1], {"split": "val"}, "13 items but 12 case names"),
+        (CASES, {"split": "val", "groups": ONE_GROUP}, "all 12 cases are of one group: expected at least 2"),
+        (CASES, {"split": "train", "groups": ONE_GROUP, "fold": 0}, "all 12 cases are of one group"),
+        (CASES, {"split": "val", "fold": 5}, "fold 5: expected 0 to 4, or null"),
+        (CASES, {"split": "val", "fold": -1}, "fold -1: expected 0 to 4"),
+        (CASES, {"split": "val", "fold": 2, "num_folds": 2}, "fold 2: expected 0 to 1"),
+        (CASES, {"split": "val", "fold": 0, "num_folds": 1}, "num_folds 1: expected 2 to 12, the number of cases"),
+        (CASES, {"split": "val", "fold": 0, "num_folds": 13}, "num_folds 13: expected 2 to 12, the number of cases"),
+        (CASES, {"split": "val", "fold": 0, "num_folds": 3, "groups": TWO_GROUPS}, "num_folds 3: expected 2 to 2"),
     ],
 )
 def test_bad_split(datalist, arguments, message) -> None:
