@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Invertd, MapTransform, Transform
+from monai.transforms import Invertd, MapTransform, RandomizableTransform, Transform
 from monai.transforms.utils import convert_applied_interp_mode
 
 
@@ -80,4 +80,57 @@ class InvertLabeld(Transform):
         result[self.orig_key] = image
         for key in self.invert.key_iterator(result):
             result[key] = result[key].to(torch.uint8)
+        return result
+
+
+class RandStaind(RandomizableTransform, MapTransform):
+    """Change how strongly a slide of H&E is stained, at random (Tellez et al., 2018).
+
+    The picture is separated into what hematoxylin, eosin and a rest absorb (Ruifrok and Johnston, 2001); each amount is
+    scaled and shifted, and the picture put together again.
+
+    Args:
+        keys: keys of RGB pictures, ``(3, *spatial)``, 0 to 255.
+        prob: probability of a change.
+        sigma: largest change: amounts are multiplied by ``1 - sigma`` to ``1 + sigma`` and shifted by
+            ``-sigma`` to ``sigma`` of an optical density of 1.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    ABSORPTION = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))  # of each stain in red, green, blue
+
+    def __init__(
+        self, keys: KeysCollection, prob: float = 0.5, sigma: float = 0.1, allow_missing_keys: bool = False
+    ) -> None:
+        RandomizableTransform.__init__(self, prob)
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.sigma = sigma
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw whether, how much to scale and how much to shift."""
+        super().randomize(None)
+        self.scale = self.R.uniform(1 - self.sigma, 1 + self.sigma, 3)
+        self.shift = self.R.uniform(-self.sigma, self.sigma, 3)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the pictures stained anew.
+
+        Raises:
+            ValueError: for a picture without three channels.
+        """
+        result = dict(data)
+        self.randomize()
+        if not self._do_transform:
+            return result
+        for key in self.key_iterator(result):
+            picture = result[key]
+            if picture.shape[0] != 3:
+                raise ValueError(f"{key} has {picture.shape[0]} channels: expected red, green and blue")
+            stains = torch.tensor(self.ABSORPTION, dtype=torch.float32)
+            stains = stains / stains.norm(dim=1, keepdim=True)
+            change = torch.linalg.inv(stains) @ torch.diag(torch.as_tensor(self.scale, dtype=torch.float32)) @ stains
+            offset = torch.as_tensor(self.shift, dtype=torch.float32) @ stains
+            density = -torch.log((picture.float() + 1) / 256)
+            changed = torch.einsum("c...,cd->d...", density, change) + offset.reshape([3] + [1] * (picture.ndim - 1))
+            result[key] = (256 * torch.exp(-changed) - 1).clamp(0, 255)
         return result

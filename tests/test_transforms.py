@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged, Orientationd, Resized, SaveImaged
 from scipy.spatial.transform import Rotation
 
-from ldseg_monai.transforms import InvertLabeld, SplitPredictiond
+from ldseg_monai.transforms import InvertLabeld, RandStaind, SplitPredictiond
 
 SHAPE = (90, 104, 34)
 SPACING = (0.8, 0.7, 3.0)
@@ -169,3 +169,170 @@ def test_split_and_invert_bring_every_map_of_an_ensemble_back(case: dict[str, st
     for name in ("pred_mean", "pred_sd"):
         np.testing.assert_allclose(result[name].affine.numpy(), file.affine)
     torch.testing.assert_close(result["pred_sd"].as_tensor(), torch.full((1, *SHAPE), 0.25))
+
+
+# RandStaind
+
+HEMATOXYLIN, EOSIN, REST = STAINS = [  # Ruifrok and Johnston, 2001, as vectors of length 1
+    np.array(absorption) / np.linalg.norm(absorption)
+    for absorption in ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+]
+
+
+class FixedStain(RandStaind):
+    """Scales and shifts by what it is told."""
+
+    def __init__(self, scale: tuple[float, ...] = (1, 1, 1), shift: tuple[float, ...] = (0, 0, 0)) -> None:
+        super().__init__("image")
+        self.told = scale, shift
+
+    def randomize(self, data: Any = None) -> None:
+        self._do_transform = True
+        self.scale, self.shift = self.told
+
+
+def picture(size: tuple[int, ...] = (6, 5), low: float = 0, high: float = 255) -> torch.Tensor:
+    return low + (high - low) * torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def density(rgb: torch.Tensor) -> np.ndarray:
+    """Optical density of each pixel, ``(pixels, 3)``."""
+    return -np.log((rgb.double().numpy().reshape(3, -1).T + 1) / 256)
+
+
+def stained(amounts: np.ndarray) -> torch.Tensor:
+    """Picture ``(3, pixels, 1)`` of amounts of hematoxylin, eosin and rest, ``(pixels, 3)``."""
+    return torch.from_numpy(256 * np.exp(-amounts @ np.array(STAINS)) - 1).T[..., None]
+
+
+def test_stain_of_scale_1_and_shift_0_is_the_picture() -> None:
+    rgb = picture((32, 32)).round()
+    for transform in (FixedStain(), RandStaind("image", prob=1.0, sigma=0.0)):
+        torch.testing.assert_close(transform({"image": rgb})["image"], rgb, rtol=0, atol=0.05)
+    every = torch.arange(256.0).expand(3, 256)
+    assert torch.equal(FixedStain()({"image": every})["image"].round(), every)
+
+
+def test_stain_without_probability_leaves_the_very_data() -> None:
+    data = {"image": MetaTensor(picture()), "label": torch.zeros(1)}
+    result = RandStaind("image", prob=0.0)(data)
+    assert all(result[key] is data[key] for key in data)
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"),
+    [
+        ((1.1, 1, 1), (0, 0, 0)),
+        ((0.9, 1.2, 1.05), (0, 0, 0)),
+        ((1, 1, 1), (0.1, 0, 0)),
+        ((0.8, 1.1, 1), (0.05, 0.1, 0.02)),
+    ],
+)
+def test_each_stain_is_scaled_and_shifted_by_its_own_numbers(scale: tuple, shift: tuple) -> None:
+    amounts = np.random.default_rng(0).uniform(0, 0.9, (40, 3))
+    result = FixedStain(scale, shift)({"image": stained(amounts)})["image"]
+    expected = stained(amounts * scale + shift)
+    assert expected.min() > 0 and expected.max() < 255
+    np.testing.assert_allclose(result.numpy(), expected.numpy(), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("factor", [0.7, 0.9, 1.2])
+def test_stains_scaled_alike_scale_the_optical_density(factor: float) -> None:
+    rgb = picture((20, 20), high=254)
+    result = FixedStain((factor,) * 3)({"image": rgb})["image"]
+    expected = factor * density(rgb)
+    unclipped = 256 * np.exp(-expected) - 1 > 0.1
+    assert 0.9 < unclipped.mean()
+    np.testing.assert_allclose(density(result)[unclipped], expected[unclipped], rtol=1e-3, atol=1e-5)
+    assert (result.numpy().reshape(3, -1).T[~unclipped] < 0.2).all()
+
+
+@pytest.mark.parametrize("stain", range(3), ids=["hematoxylin", "eosin", "rest"])
+def test_one_stains_factor_moves_the_optical_density_in_its_direction_by_its_amount(stain: int) -> None:
+    rgb = picture((20, 20), low=80, high=200)
+    scale = np.ones(3)
+    scale[stain] = 1.2
+    result = FixedStain(tuple(scale))({"image": rgb})["image"]
+    assert 0 < result.min() and result.max() < 255
+    moved = density(result) - density(rgb)
+    amounts = np.linalg.solve(np.array(STAINS).T, density(rgb).T)[stain]
+    np.testing.assert_allclose(moved, 0.2 * amounts[:, None] * STAINS[stain], rtol=0, atol=1e-4)
+    assert np.abs(moved).max() > 0.05
+
+
+def test_picture_of_one_stain_alone_does_not_change_with_another() -> None:
+    amounts = np.outer(np.linspace(0, 2, 30), [0, 1, 0])
+    rgb = stained(amounts)
+    result = FixedStain((0.5, 1, 1.5))({"image": rgb})["image"]
+    np.testing.assert_allclose(result.numpy(), rgb.numpy(), rtol=0, atol=0.01)
+    assert np.abs((FixedStain((1, 1.1, 1))({"image": rgb})["image"] - rgb).numpy()).max() > 5
+
+
+@pytest.mark.parametrize("size", [(6, 5), (4, 3, 5)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_stained_picture_keeps_its_shape_range_and_metadata(size: tuple[int, ...], dtype: torch.dtype) -> None:
+    rgb = picture(size)
+    rgb.flatten()[:10] = torch.tensor([0.0, 255.0]).repeat(5)
+    affine = torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0], dtype=torch.float64))
+    image = MetaTensor(rgb.to(dtype), affine=affine, meta={"filename_or_obj": "tissue.png"})
+    before, label = image.clone(), torch.ones(1, *size)
+    data = {"image": image, "label": label}
+    transform = RandStaind("image", prob=1.0, sigma=0.5).set_random_state(seed=0)
+    for _ in range(20):
+        result = transform(data)
+        assert result["image"].shape == (3, *size) and result["image"].dtype == torch.float32
+        assert result["image"].min() >= 0 and result["image"].max() <= 255
+        assert result["image"].meta["filename_or_obj"] == "tissue.png"
+        assert torch.equal(result["image"].affine, affine)
+        assert result["label"] is label
+        assert torch.equal(data["image"], before)
+
+
+def test_stain_follows_from_the_seed() -> None:
+    rgb = picture()
+
+    def run(seed: int) -> list[torch.Tensor]:
+        transform = RandStaind("image", prob=0.5).set_random_state(seed=seed)
+        return [transform({"image": rgb})["image"] for _ in range(40)]
+
+    first, again, other = run(0), run(0), run(1)
+    assert all(torch.equal(one, same) for one, same in zip(first, again, strict=True))
+    assert any(not torch.equal(one, different) for one, different in zip(first, other, strict=True))
+    changed = [one for one in first if one is not rgb]
+    assert 10 < len(changed) < 30
+    assert len({str(one) for one in changed}) == len(changed)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.15])
+def test_amounts_change_by_up_to_sigma(sigma: float) -> None:
+    rgb = picture((4, 4), low=80, high=120)
+    transform = RandStaind("image", prob=1.0, sigma=sigma).set_random_state(seed=0)
+    before = np.linalg.solve(np.array(STAINS).T, density(rgb).T)
+    scales, shifts = [], []
+    for _ in range(100):
+        after = np.linalg.solve(np.array(STAINS).T, density(transform({"image": rgb})["image"]).T)
+        fits = [np.polyfit(before[stain], after[stain], 1) for stain in range(3)]
+        scales.append([fit[0] for fit in fits])
+        shifts.append([fit[1] for fit in fits])
+    for numbers, center in ((np.array(scales), 1), (np.array(shifts), 0)):
+        assert np.abs(numbers - center).max() <= sigma + 1e-3
+        assert (np.ptp(numbers, axis=0) > 1.8 * sigma).all()
+        assert np.abs(np.corrcoef(numbers.T) - np.eye(3)).max() < 0.35
+
+
+def test_pictures_of_one_case_are_stained_alike() -> None:
+    rgb = picture()
+    result = RandStaind(["a", "b"], prob=1.0)({"a": rgb, "b": rgb.clone()})
+    assert torch.equal(result["a"], result["b"]) and not torch.equal(result["a"], rgb)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_stain_of_a_picture_without_three_channels_is_refused(channels: int) -> None:
+    with pytest.raises(ValueError, match=f"image has {channels} channels: expected red, green and blue"):
+        RandStaind("image", prob=1.0)({"image": torch.zeros(channels, 4, 4)})
+
+
+def test_missing_picture_is_passed_over_only_if_allowed() -> None:
+    assert RandStaind("image", prob=1.0, allow_missing_keys=True)({"other": 1}) == {"other": 1}
+    with pytest.raises(KeyError, match="image"):
+        RandStaind("image", prob=1.0)({"other": 1})
