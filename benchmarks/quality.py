@@ -1,0 +1,156 @@
+"""What a Dice alone hides about an LDSeg: whether its latent is used, what noise does to it, what its spread is worth.
+
+For `benchmarks/study.py`. Everything is measured on the network's grid, on pairs ``(image, label)`` of shapes
+``(1, C, *spatial)`` and ``(1, 1, *spatial)``.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from latent import denoised_from_middle, share_between_cases
+from monai.metrics import compute_dice
+from monai.networks.utils import one_hot
+
+from ldseg_monai.networks import LDSeg
+from ldseg_monai.sampling import ensemble, seeded_noise
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+STEPS = (1, 2, 10)
+NUM_SAMPLES = 8
+NUM_BINS = 1000
+
+
+def foreground_dice(scores: torch.Tensor, label: torch.Tensor) -> float:
+    """Mean Dice of the classes but the background, for scores ``(1, classes, *spatial)``; nan for an empty label."""
+    prediction = scores.float().max(dim=1, keepdim=True).indices
+    masks = [one_hot(mask.long(), scores.shape[1]) for mask in (prediction, label)]
+    return compute_dice(*masks, include_background=False).nanmean().item()
+
+
+def with_noise(image: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
+    """The image under Gaussian noise of this standard deviation, the same for each network: seeded by the case."""
+    return image + sigma * torch.randn(image.shape, generator=torch.Generator().manual_seed(index))
+
+
+def average(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each column over the cases that have it."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    return {name: torch.tensor(values).nanmean().item() for name, values in columns.items()}
+
+
+class Calibration:
+    """Gathers, voxel by voxel over all cases, how the spread and the mean probability relate to errors.
+
+    Voxels are counted in bins of the spread (0 to 0.5) and of the confidence, so that nothing grows with their number.
+    """
+
+    def __init__(self) -> None:
+        self.by_spread = torch.zeros(2, NUM_BINS, dtype=torch.float64)  # right, wrong
+        self.sums = torch.zeros(2, dtype=torch.float64)
+        self.by_confidence = torch.zeros(3, 15, dtype=torch.float64)  # voxels, confidence, right
+        self.per_case: list[tuple[float, float]] = []
+
+    def add(self, mean: torch.Tensor, deviation: torch.Tensor, label: torch.Tensor) -> None:
+        """Count a case: mean probabilities ``(1, classes, *spatial)``, SD and label ``(1, 1, *spatial)``."""
+        confidence, prediction = mean.max(dim=1, keepdim=True)
+        wrong = (prediction != label).flatten()
+        spread = deviation.flatten()
+        for kind, chosen in enumerate((~wrong, wrong)):
+            self.by_spread[kind] += torch.histc(spread[chosen].float(), NUM_BINS, 0, 0.5)
+            self.sums[kind] += spread[chosen].double().sum()
+        bins = (confidence.flatten() * 15).long().clamp(max=14)
+        for row, values in enumerate((torch.ones_like(spread), confidence.flatten(), (~wrong).float())):
+            self.by_confidence[row].scatter_add_(0, bins, values.double())
+        foreground = ((prediction > 0) | (deviation > 0.05)).flatten()
+        self.per_case.append((spread[foreground].mean().item(), foreground_dice(mean, label)))
+
+    def scores(self) -> dict[str, float]:
+        """Standard deviation on right and wrong voxels, its area under the ROC for wrong ones, calibration error."""
+        right, wrong = self.by_spread
+        below = right.cumsum(0) - right
+        area = (wrong * (below + right / 2)).sum() / (wrong.sum() * right.sum())
+        voxels, confidence, correct = self.by_confidence
+        error = (confidence - correct).abs().sum() / voxels.sum()
+        pairs = torch.tensor(self.per_case)
+        correlation = torch.corrcoef(pairs[pairs.isfinite().all(dim=1)].T)[0, 1]
+        means = self.sums / self.by_spread.sum(dim=1)
+        return {
+            "SD wrong": means[1].item(),
+            "SD right": means[0].item(),
+            "AUROC": area.item(),
+            "ECE": error.item(),
+            "SD-Dice r": correlation.item(),
+        }
+
+
+@torch.no_grad()
+def ldseg_scores(network: LDSeg, pairs: list[Pair], sigmas: list[float]) -> dict[str, float]:
+    """Every figure of a row, averaged over the pairs; to be called in eval mode and under the autocast wanted.
+
+    Args:
+        network: the network.
+        pairs: images and labels.
+        sigmas: standard deviations of the noise, in the units of the network's input.
+    """
+    latents = [network.encode_label(label) for _, label in pairs]
+    rows, calibration = [], Calibration()
+    for index, (image, label) in enumerate(pairs):
+        own, other = latents[index], latents[index - 1]
+        if other.shape != own.shape:
+            raise ValueError(
+                f"cases of sizes {list(own.shape)}, {list(other.shape)}: expected one size, to swap latents"
+            )
+        embedding, features = network.encode_image(image)
+        row = {
+            "ceiling": foreground_dice(network.label_decoder(own), label),
+            "swapped": foreground_dice(network.label_decoder(other, features), label),
+        }
+        noise = seeded_noise(list(own.shape[1:]), 0)
+        for name, clean in (("own at T/2", own), ("other at T/2", other)):
+            decoded = network.label_decoder(denoised_from_middle(network, clean, embedding, noise[0]), features)
+            row[name] = foreground_dice(decoded, label)
+        for steps in STEPS:
+            draws = seeded_noise(list(own.shape[1:]), 0, 1, network.num_draws(steps))
+            logits = network.label_decoder(network.sample_latent(embedding, draws, steps), features)
+            row[f"K = {steps}"] = foreground_dice(logits, label)
+        for sigma in sigmas:
+            row[f"noise {sigma:g}"] = foreground_dice(network.segment(with_noise(image, sigma, index)), label)
+        draws = seeded_noise(list(own.shape[1:]), 0, NUM_SAMPLES, network.num_draws())
+        samples = network.sample_latent(embedding.expand([NUM_SAMPLES] + list(embedding.shape[1:])), draws)
+        mean, deviation = ensemble(partial(network.label_decoder, features=features), samples[None])
+        row[f"mean of {NUM_SAMPLES}"] = foreground_dice(mean, label)
+        calibration.add(mean, deviation, label)
+        rows.append(row)
+    return {**average(rows), "between cases": share_between_cases(torch.cat(latents)), **calibration.scores()}
+
+
+@torch.no_grad()
+def peer_scores(network: torch.nn.Module, pairs: list[Pair], sigmas: list[float]) -> dict[str, float]:
+    """The figures that a deterministic network has: Dice, Dice under noise, calibration of its softmax.
+
+    Its own say on where it is wrong is the standard deviation of a draw from its softmax, ``sqrt(p (1 - p))``.
+    """
+    rows, calibration = [], Calibration()
+    for index, (image, label) in enumerate(pairs):
+        logits = network(image)
+        row = {"K = 1": foreground_dice(logits, label)}
+        for sigma in sigmas:
+            row[f"noise {sigma:g}"] = foreground_dice(network(with_noise(image, sigma, index)), label)
+        mean = logits.float().softmax(dim=1)
+        deviation = (mean * (1 - mean)).sqrt().amax(dim=1, keepdim=True)
+        calibration.add(mean, deviation, label)
+        rows.append(row)
+    return {**average(rows), **calibration.scores()}
+
+
+def cell(value: float | None) -> str:
+    """A figure as a table shows it: three decimals below 10, or a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

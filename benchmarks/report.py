@@ -1,0 +1,161 @@
+"""What the speed benchmarks write down: the machine, tables and plots, as Markdown."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shlex
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import monai
+import torch
+from measure import Result
+
+NONE = "–"
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+def machine() -> str:
+    """Processor with the instruction sets that decide on bfloat16, cores in use, memory, load, and GPU, if any."""
+    model, flags = platform.processor() or platform.machine(), ""
+    for line in _lines("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            model = value.strip()
+        elif name.strip() == "flags":
+            flags = value
+    sets = [name for name in INSTRUCTION_SETS if name in flags.split()]
+    kilobytes = [int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")]
+    parts = [
+        f"{model} ({', '.join(sets) or 'no vector extensions known'})",
+        f"{torch.get_num_threads()} of {os.cpu_count()} cores used",
+        f"{kilobytes[0] / 2**20:.0f} GiB memory" if kilobytes else "memory unknown",
+        f"load {os.getloadavg()[0]:.1f} before the measurements",
+    ]
+    if torch.cuda.is_available():
+        parts.append(f"GPU {torch.cuda.get_device_name()}")
+    return ", ".join(parts)
+
+
+def header(title: str, about: str, program: str, argv: Sequence[str] | None, seed: int) -> str:
+    """Head of a report, to be made before the measurements: what it is of, and all that is needed to get it again.
+
+    Args:
+        title: one line.
+        about: what was measured and how to read it.
+        program: name of the program below benchmarks/.
+        argv: its arguments; None for the process's own. Absolute paths among them are left out, since they are true on
+            one machine only.
+        seed: of weights, image and noise.
+    """
+    shown = [
+        "DIR" if Path(argument).is_absolute() else argument for argument in (sys.argv[1:] if argv is None else argv)
+    ]
+    return "\n".join(
+        [
+            f"# {title}",
+            "",
+            about,
+            "",
+            f"- command: `{shlex.join(['python', f'benchmarks/{program}', *shown])}`",
+            f"- machine: {machine()}",
+            f"- versions: Python {platform.python_version()}, torch {torch.__version__}, MONAI {monai.__version__}",
+            f"- date: {datetime.date.today()}",
+            f"- seed: {seed}",
+            "",
+        ]
+    )
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table of rows; the columns are those of the first row, and those that further ones add."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, ["---"] * len(columns), *([row.get(column, NONE) for column in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def measured(result: Result, reference: Result, reference_name: str, repeats: int = 1) -> dict[str, str]:
+    """The columns of one candidate: time, its ratio to a reference's, and memory.
+
+    Args:
+        result: of the candidate.
+        reference: to which the ratio is.
+        reference_name: how the columns call it.
+        repeats: how often the call would have to be repeated, if what was measured is one of so many equal steps.
+    """
+    seconds = [repeats * value for value in result.seconds.values()]
+    ratios = [repeats * value for value in result.ratios(reference)]
+    remarks = [
+        result.failure,
+        f"one step x {repeats}" if repeats > 1 and seconds else "",
+        "one run, cold: longer than the budget" if result.cold else "",
+        result.variant,
+    ]
+    return {
+        "seconds": number(repeats * result.median) if seconds else NONE,
+        "range": spread(seconds),
+        "runs": str(len(seconds)),
+        f"times {reference_name}": number(statistics.median(ratios)) if ratios else NONE,
+        "range of it": spread(ratios),
+        "peak memory, MB": f"{result.memory.peak / 1e6:.0f}" if result.memory else NONE,
+        "of it by the call, MB": f"{result.memory.increase / 1e6:.0f}" if result.memory else NONE,
+        "remark": "; ".join(remark for remark in remarks if remark),
+    }
+
+
+def number(value: float) -> str:
+    """Three significant digits, and no exponent for large numbers."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Smallest to largest."""
+    return f"{number(min(values))} to {number(max(values))}" if values else NONE
+
+
+def plot(
+    path: Path,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+) -> str:
+    """Draw lines on logarithmic axes.
+
+    Args:
+        path: PNG file to write.
+        lines: x and y of each, by its name.
+        x_label: what x is, with its unit.
+        y_label: what y is, with its unit.
+
+    Returns:
+        Markdown that shows the picture, or says that matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return "No plot: `pip install matplotlib` for one.\n"
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, marker="o", label=name)
+    axes.grid(which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    return f"![{y_label} against {x_label}]({path.name})\n"
+
+
+def write(path: Path, *sections: str) -> str:
+    """Write sections as a Markdown file, and return its text."""
+    text = "\n".join(sections)
+    path.write_text(text, encoding="utf-8")
+    return text
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if os.path.exists(path) else []

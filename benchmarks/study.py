@@ -1,0 +1,168 @@
+"""What each design decision costs and brings: variants of a bundle, trained on an equal budget and compared.
+
+    python benchmarks/study.py benchmarks/study/hippocampus.yaml --dataset_dir DIR --out runs/study
+
+Each variant of the YAML file is a bundle's `train.yaml` with some overrides (and perhaps an ``overlay``, a config file
+on top of it), trained by the bundle's own command in ``--out``; what is already trained or scored there is not done
+again. A variant that names another one's ``weights`` differs in its sampling alone and is not trained. Then every
+variant is scored on the validation cases, alone on the machine, and the table is written to ``--out``/table.md and
+table.csv. The table's columns:
+
+- ceiling: the true label encoded and decoded; swapped: another case's latent decoded; between cases: share of the
+  latents' variance that is not their mean picture's; own, other at T/2: one denoising of the noised true latent, or of
+  another case's, beside the same image;
+- K = 1, 2, 10: Dice in so many steps; noise S: K = 2 on an image under Gaussian noise of SD S (in the network's input
+  units); mean of 8: the mean probability of eight samples;
+- SD wrong, SD right: their standard deviation on wrong and right voxels; AUROC: how well it ranks wrong ones; ECE:
+  expected calibration error of the mean; SD-Dice r: correlation of a case's spread with its Dice;
+- ms: one segmentation with K = 2, median of 15; K = 10 time: that of ten steps over it; M params: parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import report
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+from quality import cell, ldseg_scores, peer_scores
+
+from ldseg_monai.networks import LDSeg
+
+
+def folder_name(variant: str) -> str:
+    """Name of the folder that a variant is trained in."""
+    return variant.replace("/", "_").replace(" ", "_")
+
+
+def configs(study: dict[str, Any], variant: dict[str, Any]) -> list[str]:
+    """The config files of a variant."""
+    names = ["train.yaml"] + ([variant["overlay"]] if "overlay" in variant else [])
+    return [f"{study['bundle']}/configs/{name}" for name in names]
+
+
+def overrides(study: dict[str, Any], variant: dict[str, Any], **run: str) -> dict[str, Any]:
+    """The config values of a variant; an overlay brings a network of its own, which LDSeg's values are not for."""
+    common = {
+        key: value for key, value in study["common"].items() if "overlay" not in variant or "network_def#" not in key
+    }
+    own = {key: value for key, value in variant.items() if key not in ("overlay", "weights")}
+    return {**common, **own, **run}
+
+
+def train(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, folder: Path) -> None:
+    """Train a variant by the bundle's command, unless it is; its output goes to ``folder``/log.txt."""
+    if "weights" in variant or (folder / "trained").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(configs(study, variant))]
+    for key, value in overrides(study, variant, dataset_dir=dataset_dir, output_dir=str(folder)).items():
+        text = "$None" if value is None else value  # MONAI drops a plain None
+        command += [f"--{key}", text if isinstance(text, str) else repr(text)]
+    with open(folder / "log.txt", "w") as log:
+        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
+    (folder / "trained").touch()
+
+
+@torch.no_grad()
+def score(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, folder: Path) -> dict[str, float]:
+    """Score a trained variant on the validation cases, on the network's grid."""
+    parser = ConfigParser()
+    parser.read_config(configs(study, variant))
+    parser.update(
+        overrides(study, variant, dataset_dir=dataset_dir, bundle_root=study["bundle"], output_dir=str(folder))
+    )
+    network = parser.get_parsed_content("network_def").eval()
+    weights = folder.parent / folder_name(variant["weights"]) if "weights" in variant else folder
+    network.load_state_dict(torch.load(weights / "model.pt", weights_only=True))
+    with torch.autocast("cpu", torch.bfloat16, enabled=parser.get_parsed_content("amp")):
+        cost = timed(network, torch.zeros(1, *study["image_size"]))
+        further = parser.get_parsed_content("to_input") if "to_input" in parser else []
+        on_grid = Compose(parser.get_parsed_content("train#deterministic_transforms") + further)
+        pairs = []
+        for item in parser.get_parsed_content("validate#dataset#data"):
+            pair = on_grid(item)
+            pairs.append((pair["image"].as_tensor()[None], pair["label"].as_tensor()[None].long()))
+        figures = (ldseg_scores if isinstance(network, LDSeg) else peer_scores)(network, pairs, study["noise"])
+    return {**figures, **cost}
+
+
+def timed(network: torch.nn.Module, image: torch.Tensor, rounds: int = 15) -> dict[str, float]:
+    """Time of one segmentation, and of ten steps over two."""
+    steps: dict[str, Any] = {"ms": lambda: network(image)}
+    if isinstance(network, LDSeg):
+        steps["10 steps"] = lambda: _segment(network, image, 10)
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for index in range(rounds + 2):
+        for name, call in steps.items():
+            start = time.perf_counter()
+            call()
+            if index > 1:
+                times[name].append(time.perf_counter() - start)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    result = {"ms": 1000 * median["ms"], "M params": sum(p.numel() for p in network.parameters()) / 1e6}
+    if "10 steps" in median:
+        result["K = 10 time"] = median["10 steps"] / median["ms"]
+    return result
+
+
+def _segment(network: LDSeg, image: torch.Tensor, steps: int) -> torch.Tensor:
+    network.num_inference_steps, usual = steps, network.num_inference_steps
+    try:
+        return network(image)
+    finally:
+        network.num_inference_steps = usual
+
+
+def table(scores: dict[str, dict[str, float]]) -> str:
+    """The scores as Markdown, one row a variant."""
+    columns = dict.fromkeys(name for row in scores.values() for name in row)
+    return report.table(
+        [{"variant": name, **{column: cell(row.get(column)) for column in columns}} for name, row in scores.items()]
+    )
+
+
+def main() -> None:
+    """Train and score what is left of the study named on the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--dataset_dir", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", help="names of variants (default: all)")
+    parser.add_argument("--train_only", action="store_true", help="leave the scores for later")
+    arguments = parser.parse_args()
+    study = yaml.safe_load(arguments.study.read_text())
+    head = report.header(f"Study: {arguments.study.stem}", study["about"], "study.py", None, 0)
+    folders = {name: arguments.out / folder_name(name) for name in study["variants"]}
+    chosen = [name for name in folders if not arguments.only or name in arguments.only]
+    for name in chosen:
+        train(study, study["variants"][name], arguments.dataset_dir, folders[name])
+    for name in [] if arguments.train_only else chosen:
+        path = folders[name] / "scores.json"
+        if not path.exists():
+            figures = score(study, study["variants"][name], arguments.dataset_dir, folders[name])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(figures))
+    scored = {name: folder / "scores.json" for name, folder in folders.items() if (folder / "scores.json").exists()}
+    scores = {name: json.loads(path.read_text()) for name, path in scored.items()}
+    if scores:
+        (arguments.out / "table.md").write_text(f"{head}\n{table(scores)}")
+        with open(arguments.out / "table.csv", "w", newline="") as file:
+            columns = list(dict.fromkeys(name for row in scores.values() for name in row))
+            writer = csv.DictWriter(file, ["variant", *columns])
+            writer.writeheader()
+            writer.writerows({"variant": name, **row} for name, row in scores.items())
+
+
+if __name__ == "__main__":
+    main()
