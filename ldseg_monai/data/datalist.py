@@ -108,14 +108,14 @@ def split_datalist(
     num_folds: int = 5,
     groups: Mapping[str, str] | None = None,
 ) -> list[dict[str, str]]:
-    """Take the training or the validation part of a datalist; it does not depend on the datalist's order.
+    """Take the training or the validation part of a datalist, or all of it, whatever the datalist's order.
 
     The validation part is named, or one of several folds, or drawn, in this order of precedence. Cases of one group,
     such as the pictures of one patient, fall into the same part (unless they are named).
 
     Args:
         datalist: items with an "image".
-        split: "train" or "val".
+        split: "train" or "val"; "all" for every case, whatever the split.
         val_cases: names of the validation cases (see `case_name`); None to draw them.
         val_fraction: share of the cases drawn for validation, at least one case.
         seed: seed of the draw.
@@ -130,11 +130,13 @@ def split_datalist(
     Raises:
         ValueError: unknown split or case, fewer than 2 cases, a part left empty, or groups of other cases.
     """
-    if split not in ("train", "val"):
-        raise ValueError(f"split {split!r}: expected 'train' or 'val'")
+    if split not in ("train", "val", "all"):
+        raise ValueError(f"split {split!r}: expected 'train', 'val' or 'all'")
     items = {case_name(item["image"]): item for item in datalist}
     if len(items) != len(datalist):
         raise ValueError(f"{len(datalist)} items but {len(items)} case names: expected one name for each; rename files")
+    if split == "all":
+        return [items[name] for name in sorted(items)]
     if len(items) < 2:
         raise ValueError(f"{len(items)} case: expected at least 2, one to train on and one to validate on; add cases")
     names = sorted(items)

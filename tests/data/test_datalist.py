@@ -406,6 +406,11 @@ def test_groups_that_were_read_keep_a_patient_together(tmp_path: Path) -> None:
     ]
 
 
+def test_all_is_every_case_even_if_there_is_but_one() -> None:
+    assert split_datalist(CASES[::-1], "all", val_cases=["case_007"]) == CASES
+    assert split_datalist(CASES[:1], "all") == CASES[:1]
+
+
 def test_named_validation_cases() -> None:
     val = split_datalist(CASES, "val", val_cases=["case_007", "case_002"])
     assert val == [CASES[2], CASES[7]]
@@ -415,7 +420,7 @@ def test_named_validation_cases() -> None:
 @pytest.mark.parametrize(
     ("datalist", "arguments", "message"),
     [
-        (CASES, {"split": "test"}, "split 'test': expected 'train' or 'val'"),
+        (CASES, {"split": "test"}, "split 'test': expected 'train', 'val' or 'all'"),
         (CASES[:1], {"split": "val"}, "1 case: expected at least 2"),
         (
             CASES,
