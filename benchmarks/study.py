@@ -8,14 +8,17 @@ again. A variant that names another one's ``weights`` differs in its sampling al
 variant is scored on the validation cases, alone on the machine, and the table is written to ``--out``/table.md and
 table.csv. The table's columns:
 
-- ceiling: the true label encoded and decoded; swapped: another case's latent decoded; between cases: share of the
+- ceiling: the true label encoded and decoded without the image (all other columns decode with the image's features, if
+  the variant has them); swapped: another case's latent decoded; between cases: share of the
   latents' variance that is not their mean picture's; own, other at T/2: one denoising of the noised true latent, or of
   another case's, beside the same image;
 - K = 1, 2, 10: Dice in so many steps; noise S: K = 2 on an image under Gaussian noise of SD S (in the network's input
   units); mean of 8: the mean probability of eight samples;
-- SD wrong, SD right: their standard deviation on wrong and right voxels; AUROC: how well it ranks wrong ones; ECE:
+- SD wrong, SD right: their standard deviation on wrong and right voxels (of a deterministic peer, sqrt(p (1 - p)) of
+  its softmax, which is another thing: compare it by AUROC and ECE only); AUROC: how well it ranks wrong ones; ECE:
   expected calibration error of the mean; SD-Dice r: correlation of a case's spread with its Dice;
-- ms: one segmentation with K = 2, median of 15; K = 10 time: that of ten steps over it; M params: parameters.
+- ms: one segmentation with K = 2, median of 15, all variants in turns; K = 10 time: that of ten steps over it (about
+  1 for a peer without steps); MB: growth of the resident memory by one segmentation, in a process of its own.
 """
 
 from __future__ import annotations
@@ -26,17 +29,21 @@ import json
 import statistics
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import measure
 import report
 import torch
 import yaml
+from measure import Call
 from monai.bundle import ConfigParser
+from monai.inferers import Inferer, SimpleInferer
 from monai.transforms import Compose
 from quality import cell, ldseg_scores, peer_scores
 
+from ldseg_monai.inferers import AutocastInferer, SamplingInferer
 from ldseg_monai.networks import LDSeg
 
 
@@ -74,19 +81,22 @@ def train(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, fold
     (folder / "trained").touch()
 
 
+def parsed(study: dict[str, Any], variant: dict[str, Any], **run: str) -> ConfigParser:
+    """The config of a variant."""
+    parser = ConfigParser()
+    parser.read_config(configs(study, variant))
+    parser.update(overrides(study, variant, bundle_root=study["bundle"], **run))
+    return parser
+
+
 @torch.no_grad()
 def score(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, folder: Path) -> dict[str, float]:
     """Score a trained variant on the validation cases, on the network's grid."""
-    parser = ConfigParser()
-    parser.read_config(configs(study, variant))
-    parser.update(
-        overrides(study, variant, dataset_dir=dataset_dir, bundle_root=study["bundle"], output_dir=str(folder))
-    )
+    parser = parsed(study, variant, dataset_dir=dataset_dir, output_dir=str(folder))
     network = parser.get_parsed_content("network_def").eval()
     weights = folder.parent / folder_name(variant["weights"]) if "weights" in variant else folder
     network.load_state_dict(torch.load(weights / "model.pt", weights_only=True))
     with torch.autocast("cpu", torch.bfloat16, enabled=parser.get_parsed_content("amp")):
-        cost = timed(network, torch.zeros(1, *study["image_size"]))
         further = parser.get_parsed_content("to_input") if "to_input" in parser else []
         on_grid = Compose(parser.get_parsed_content("train#deterministic_transforms") + further)
         pairs = []
@@ -94,34 +104,41 @@ def score(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, fold
             pair = on_grid(item)
             pairs.append((pair["image"].as_tensor()[None], pair["label"].as_tensor()[None].long()))
         figures = (ldseg_scores if isinstance(network, LDSeg) else peer_scores)(network, pairs, study["noise"])
-    return {**figures, **cost}
+    return {**figures, "M params": sum(p.numel() for p in network.parameters()) / 1e6}
 
 
-def timed(network: torch.nn.Module, image: torch.Tensor, rounds: int = 15) -> dict[str, float]:
-    """Time of one segmentation, and of ten steps over two."""
-    steps: dict[str, Any] = {"ms": lambda: network(image)}
+def segmenter(study: dict[str, Any], variant: dict[str, Any], steps: int) -> Call:
+    """Build a variant's network, untrained; the call segments one image of the study's size in so many steps."""
+    parser = parsed(study, variant)
+    network = parser.get_parsed_content("network_def").eval()
+    inferer: Inferer = AutocastInferer(SimpleInferer(), parser.get_parsed_content("amp"))
     if isinstance(network, LDSeg):
-        steps["10 steps"] = lambda: _segment(network, image, 10)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for index in range(rounds + 2):
-        for name, call in steps.items():
-            start = time.perf_counter()
-            call()
-            if index > 1:
-                times[name].append(time.perf_counter() - start)
-    median = {name: statistics.median(values) for name, values in times.items()}
-    result = {"ms": 1000 * median["ms"], "M params": sum(p.numel() for p in network.parameters()) / 1e6}
-    if "10 steps" in median:
-        result["K = 10 time"] = median["10 steps"] / median["ms"]
-    return result
+        inferer = SamplingInferer(num_inference_steps=steps, amp=parser.get_parsed_content("amp"))
+    image = torch.zeros(1, *study["image_size"])
+
+    def call() -> object:
+        with torch.no_grad():
+            return inferer(image, network)
+
+    return call
 
 
-def _segment(network: LDSeg, image: torch.Tensor, steps: int) -> torch.Tensor:
-    network.num_inference_steps, usual = steps, network.num_inference_steps
-    try:
-        return network(image)
-    finally:
-        network.num_inference_steps = usual
+def costs(study: dict[str, Any], names: list[str], rounds: int = 15) -> dict[str, dict[str, float]]:
+    """Time and memory of the variants, all in turns in one process, whatever their weights."""
+    chosen = {name: study["variants"][name] for name in names}
+    builds = {
+        (name, steps): {"": partial(segmenter, study, chosen[name], steps)} for name in names for steps in (2, 10)
+    }
+    results = measure.compare(builds, rounds, budget=60, memory=[key for key in builds if key[1] == 2])
+    rows = {}
+    for name in names:
+        two, ten = results[name, 2], results[name, 10]
+        if two.failure:
+            raise RuntimeError(f"variant {name!r}: {two.failure}")
+        assert two.memory is not None
+        rows[name] = {"ms": 1000 * two.median, "K = 10 time": statistics.median(ten.ratios(two))}
+        rows[name]["MB"] = two.memory.increase / 1e6
+    return rows
 
 
 def table(scores: dict[str, dict[str, float]]) -> str:
@@ -154,8 +171,9 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(figures))
     scored = {name: folder / "scores.json" for name, folder in folders.items() if (folder / "scores.json").exists()}
-    scores = {name: json.loads(path.read_text()) for name, path in scored.items()}
-    if scores:
+    if scored:
+        cost = costs(study, list(scored))
+        scores = {name: {**json.loads(path.read_text()), **cost[name]} for name, path in scored.items()}
         (arguments.out / "table.md").write_text(f"{head}\n{table(scores)}")
         with open(arguments.out / "table.csv", "w", newline="") as file:
             columns = list(dict.fromkeys(name for row in scores.values() for name in row))

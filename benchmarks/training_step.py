@@ -24,14 +24,14 @@ from ldseg_monai.inferers import AutocastInferer
 
 LDSEG, UNET = "LDSeg", "UNet"
 ABOUT = """One step on {batch} of {size} voxels: forward, loss, backward, optimizer. LDSeg, its inferer, loss and
-optimizer are the bundle's. UNet is MONAI's ({unet}) with Dice and
-cross-entropy loss and AdamW, with the precision of LDSeg, in the faster of two memory layouts (see the remark). Images
-and labels are noise. Ratios are of the same round. Memory is of a process of its own."""
+optimizer are the bundle's. UNet is MONAI's ({unet}) with Dice and cross-entropy loss and AdamW, with the precision of
+LDSeg, in the faster of two memory layouts (see the remark), on sides padded to multiples of {stride}. Images and labels
+are noise. Ratios are of the same round. Memory is of a process of its own."""
 
 
-def batch(bundle: Bundle) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise as a batch of images and labels."""
-    size, number = bundle.training_size, bundle.batch_size
+def batch(bundle: Bundle, stride: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise as a batch of images and labels, padded to a multiple of the stride."""
+    size, number = workload.padded(bundle.training_size, stride), bundle.batch_size
     generator = torch.Generator().manual_seed(bundle.seed)
     classes = bundle.network_argument("out_channels")
     label = torch.randint(classes, [number, 1, *size], generator=generator, dtype=torch.uint8)
@@ -50,7 +50,7 @@ def ldseg_step(bundle: Bundle) -> Call:
 
 def unet_step(bundle: Bundle, layout: str) -> Call:
     """Build the UNet in a memory layout; the call is one step, and returns its loss."""
-    image, label = batch(bundle)
+    image, label = batch(bundle, workload.PEERS[UNET].stride)
     network = bundle.prepare(workload.peer_network(bundle, UNET, bundle.training_size, layout)).train()
     inferer = AutocastInferer(SimpleInferer(), bundle.config().get_parsed_content("train#inferer").amp)
     loss = DiceCELoss(to_onehot_y=True, softmax=True)
@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bundle = workload.bundle_of(arguments)
     number = bundle.batch_size
     about = ABOUT.format(
+        stride=workload.PEERS[UNET].stride,
         batch="one image" if number == 1 else f"{number} images",
         size="x".join(map(str, bundle.training_size)),
         unet=workload.PEERS[UNET].about,

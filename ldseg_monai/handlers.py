@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
@@ -272,7 +273,6 @@ class SaveOverlay:
         self.output_dir = output_dir
         self.max_cases = max_cases
         self.tensorboard_dir = tensorboard_dir
-        self.load = LoadImage(image_only=True, ensure_channel_first=True)
         self.drawn = 0
 
     def attach(self, engine: Engine) -> None:
@@ -292,12 +292,20 @@ class SaveOverlay:
                 return
             self.drawn += 1
             path = case["image"].meta["filename_or_obj"]
-            drawn = [self.load(path), case["pred"], case.get("label")]
-            if drawn[0].ndim == 3:  # MONAI's readers give a picture's columns before its rows
-                drawn = [None if array is None else array.transpose(1, 2) for array in drawn]
-            picture = overlay(*drawn)
+            pred, label = case["pred"], case.get("label")
+            if pred.ndim == 3:  # MONAI's readers give a picture's columns before its rows
+                pred, label = pred.transpose(1, 2), None if label is None else label.transpose(1, 2)
+            picture = overlay(self._load(path), pred, label)
             os.makedirs(self.output_dir, exist_ok=True)
             Image.fromarray(picture).save(os.path.join(self.output_dir, f"{case_name(path)}_overlay.png"))
             if self.tensorboard_dir is not None:
                 with SummaryWriter(self.tensorboard_dir) as writer:
                     writer.add_image(f"overlay/{case_name(path)}", picture, engine.state.epoch, dataformats="HWC")
+
+    @staticmethod
+    def _load(path: str) -> torch.Tensor:
+        """A volume as MONAI reads it, or a picture as ``(3, rows, columns)``."""
+        if path.lower().endswith((".nii", ".nii.gz")):
+            volume = LoadImage(image_only=True, ensure_channel_first=True)(path)
+            return volume.transpose(1, 2) if volume.ndim == 3 else volume
+        return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).movedim(-1, 0)

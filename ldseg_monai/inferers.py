@@ -57,9 +57,10 @@ class AutocastInferer(Inferer):
         self.amp = amp
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what the inferer returns, in float32, as a loss wants it."""
+        """Return what the inferer returns; where gradients are recorded in float32, as a loss wants it."""
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
-            return self.inferer(_plain(inputs), network, *args, **kwargs).float()
+            output = self.inferer(_plain(inputs), network, *args, **kwargs)
+        return output.float() if torch.is_grad_enabled() else output
 
 
 class SamplingInferer(Inferer):

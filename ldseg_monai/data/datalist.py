@@ -163,6 +163,8 @@ def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str
         ValueError: if the file lacks a column.
     """
     if not os.path.isfile(path):
+        if path:
+            logger.warning("there is no %s: every case is split on its own, whatever it shares with others", path)
         return {}
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fire
+import measure
 import pytest
 import study
 import torch
@@ -43,7 +44,7 @@ KNEE = {
     "variants": {"base": {}, "v prediction": {"network_def#prediction_type": "v_prediction"}},
 }
 FIGURES = ["ceiling", "swapped", "own at T/2", "other at T/2", "K = 1", "K = 2", "K = 10", "noise 0.5", "mean of 8",
-           "between cases", "SD wrong", "SD right", "AUROC", "ECE", "SD-Dice r"]  # fmt: skip
+           "between cases", "SD wrong", "SD right", "AUROC", "ECE", "SD-Dice r", "M params"]  # fmt: skip
 SHARED = {
     "ceiling",
     "swapped",
@@ -52,7 +53,7 @@ SHARED = {
     "K = 1",
     "between cases",
 }  # by what differs in steps alone
-COSTS = ["ms", "M params", "K = 10 time"]
+COSTS = ["ms", "K = 10 time", "MB"]  # measured anew by each call
 STUDIES = sorted((ROOT / "benchmarks" / "study").glob("*.yaml"))
 LISTED = {path: yaml.safe_load(path.read_text()) for path in STUDIES}
 
@@ -127,12 +128,11 @@ def test_tables_have_a_row_a_variant_and_every_figure(done: Path) -> None:
     assert [row["variant"] for row in rows] == [row["variant"] for row in exact] == ["base", "v prediction"]
     for row, numbers in zip(rows, exact, strict=True):
         scores = json.loads((done / row["variant"].replace(" ", "_") / "scores.json").read_text())
-        for column in [*FIGURES, *COSTS]:
-            value = float(numbers[column])
-            assert value == pytest.approx(scores[column], nan_ok=True)
-            assert row[column] == cell(value)
+        for column in FIGURES:
+            assert float(numbers[column]) == pytest.approx(scores[column], nan_ok=True)
+        assert all(row[column] == cell(float(numbers[column])) for column in [*FIGURES, *COSTS])
         assert all(0 <= scores[column] <= 1 for column in [*FIGURES[:9], "SD wrong", "SD right", "ECE"])
-        assert all(scores[column] > 0 for column in COSTS)
+        assert float(numbers["ms"]) > 0 and float(numbers["K = 10 time"]) > 0
     assert exact[0]["K = 2"] != exact[1]["K = 2"]
 
 
@@ -156,10 +156,14 @@ def test_variant_is_scored_with_its_own_settings_on_the_validation_cases_on_the_
 
 @pytest.mark.usefixtures("no_training")
 def test_second_call_does_nothing_again(done: Path, data: Path) -> None:
-    before, rows = times(done), tables((done / "table.md").read_text())
+    def figures() -> list[dict[str, str]]:
+        (rows,) = tables((done / "table.md").read_text())
+        return [{column: row[column] for column in ["variant", *FIGURES]} for row in rows]
+
+    before, rows = times(done), figures()
     call_main(KNEE, data, done)
     assert times(done) == before
-    assert tables((done / "table.md").read_text()) == rows
+    assert figures() == rows
 
 
 @pytest.mark.usefixtures("no_training")
@@ -295,7 +299,7 @@ def test_peer_has_a_row_beside_ldseg_with_dashes_for_what_it_lacks(data: Path, t
     ((ldseg, peer),) = tables((tmp_path / "out" / "table.md").read_text())
     assert (ldseg["variant"], peer["variant"]) == ("base", "unet")
     lacking = {column for column in ldseg if peer[column] == "–"}
-    assert lacking >= {*FIGURES[:4], "K = 2", "K = 10", "mean of 8", "between cases", "K = 10 time"}
+    assert lacking >= {*FIGURES[:4], "K = 2", "K = 10", "mean of 8", "between cases"}
     assert not lacking & {"K = 1", "noise 0.5", "noise 1", "noise 1.5", "SD right", "ECE", "ms", "M params"}
 
 
@@ -307,39 +311,22 @@ def test_table_has_the_columns_of_all_rows() -> None:
     ]
 
 
-def tiny_ldseg() -> LDSeg:
-    torch.manual_seed(0)
-    return LDSeg(2, 1, 2, channels=(8,), stem_stride=4, denoiser_channels=(8,), num_head_channels=4).eval()
+def test_costs_are_medians_of_one_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = measure.Memory(peak=3_000_000, increase=2_000_000)
+
+    def compare(builds: Any, rounds: int, **options: Any) -> dict[tuple[str, int], measure.Result]:
+        seconds = {2: [1.0, 2.0, 6.0], 10: [5.0, 5.0, 3.0]}
+        return {key: measure.Result(dict(enumerate(seconds[key[1]])), memory=memory) for key in builds}
+
+    monkeypatch.setattr(study.measure, "compare", compare)
+    assert study.costs({"variants": {"one": {}}}, ["one"]) == {"one": {"ms": 2000, "K = 10 time": 2.5, "MB": 2}}
 
 
-@torch.no_grad()
-def test_segmentation_in_other_steps_leaves_the_networks_own_number() -> None:
-    network, image = tiny_ldseg(), torch.randn(1, 1, 16, 24)
-    expected = SamplingInferer(num_inference_steps=10, amp=False)(image, network)
-    assert torch.equal(study._segment(network, image, 10), expected)
-    assert not torch.equal(network(image), expected)
-    with pytest.raises(ValueError, match="image size"):
-        study._segment(network, image[..., :5], 10)
-    assert network.num_inference_steps == 2
-
-
-@torch.no_grad()
-def test_times_are_medians_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, steps = [0.0], iter(range(100))
-
-    class Slow(LDSeg):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            if self.num_inference_steps == 2:
-                now[0] += [50.0, 50.0, 1.0, 2.0, 6.0][next(steps)]  # the first two rounds do not count
-            else:
-                now[0] += 5.0
-            return image
-
-    monkeypatch.setattr(study.time, "perf_counter", lambda: now[0])
-    network = Slow(2, 1, 2, channels=(8,), stem_stride=4, denoiser_channels=(8,), num_head_channels=4)
-    result = study.timed(network, torch.zeros(1, 1, 8, 8), rounds=3)
-    assert result["ms"] == 2000 and result["K = 10 time"] == 2.5
-    assert set(study.timed(torch.nn.Linear(3, 2), torch.zeros(1, 3), rounds=1)) == {"ms", "M params"}
+def test_variant_that_cannot_be_timed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = measure.Result(failure="ValueError: no")
+    monkeypatch.setattr(study.measure, "compare", lambda builds, *rest, **options: dict.fromkeys(builds, failed))
+    with pytest.raises(RuntimeError, match="variant 'one': ValueError: no"):
+        study.costs({"variants": {"one": {}}}, ["one"])
 
 
 # The studies of the repository

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from config_files import overlays_on
-from workplace import Run, Workplace, find_case, read_image
+from workplace import Run, Workplace, find_case, read_image, read_label
 
 from ldseg_monai.data import paired_datalist, split_datalist
 from ldseg_monai.data.datalist import case_name
@@ -74,7 +74,7 @@ def test_evaluated_dice_is_that_of_the_inferred_files(
     dice = {(row["case"], int(row["class"])): float(row["dice"]) for row in metrics(evaluated.output_dir)}
     for case in cases_in(phantoms / "images"):
         prediction, _ = read_image(find_case(segmented.output_dir, f"{case}_label"))
-        label, _ = read_image(find_case(phantoms / "labels", case))
+        label = read_label(phantoms / "labels", case, num_classes)
         for index in range(1, num_classes):
             one, other = prediction == index, label == index
             wanted = 2 * np.sum(one & other) / (np.sum(one) + np.sum(other))
@@ -117,11 +117,14 @@ def test_mean_of_samples_is_a_probability_in_the_geometry_of_the_image(
     for case in cases_in(phantoms / "images"):
         label, affine = read_image(find_case(ensemble.output_dir, f"{case}_label"))
         mean, mean_affine = read_image(find_case(ensemble.output_dir, f"{case}_mean"))
+        if affine is None:  # a picture: the probability of the one class but the background, in gray levels
+            assert mean.shape == label.shape and mean.dtype == np.uint8 and num_classes == 2
+            assert ((mean > 128) <= (label == 1)).all() and ((mean < 127) <= (label == 0)).all()
+            continue
         assert mean.shape == (*label.shape, num_classes)
         np.testing.assert_allclose(mean.sum(axis=-1), 1, atol=1e-3)
         assert mean.min() >= 0
-        if affine is not None:
-            np.testing.assert_allclose(mean_affine, affine, atol=1e-4)
+        np.testing.assert_allclose(mean_affine, affine, atol=1e-4)
 
 
 def test_sd_of_samples_is_one_map_in_the_geometry_of_the_image(ensemble: Run, phantoms: Path) -> None:
@@ -129,7 +132,8 @@ def test_sd_of_samples_is_one_map_in_the_geometry_of_the_image(ensemble: Run, ph
         label, affine = read_image(find_case(ensemble.output_dir, f"{case}_label"))
         sd, sd_affine = read_image(find_case(ensemble.output_dir, f"{case}_sd"))
         assert sd.shape == label.shape
-        assert 0 <= sd.min() and 0 < sd.max() <= 0.5
+        largest = 0.5 if affine is not None else 128  # a picture has gray levels, 255 for 1
+        assert 0 <= sd.min() and 0 < sd.max() <= largest
         if affine is not None:
             np.testing.assert_allclose(sd_affine, affine, atol=1e-4)
 
@@ -152,5 +156,6 @@ def test_every_overlay_on_inference_labels_every_image(workplace: Workplace, tra
         output_dir = workplace.root / "overlays" / stack[-1]
         workplace.run(*stack, dataset_dir=str(phantoms), output_dir=str(output_dir))
         for case in cases_in(phantoms / "images"):
-            one, other = find_case(phantoms / "labels", case), find_case(output_dir, f"{case}_label")
-            assert read_image(one)[0].shape == read_image(other)[0].shape, stack
+            one, other = find_case(phantoms / "images", case), find_case(output_dir, f"{case}_label")
+            label = read_image(other)[0]
+            assert read_image(one)[0].shape[: label.ndim] == label.shape, stack

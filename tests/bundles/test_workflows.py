@@ -76,7 +76,8 @@ def test_network_segments_an_image_alone(workplace: Workplace) -> None:
     workflow = make_workflow(workplace, "infer", ["inference.yaml"], device="cpu")
     workflow.initialize()
     metadata = workflow.parser["_meta_"]["network_data_format"]
-    shape = [1, metadata["inputs"]["image"]["num_channels"], *workflow.parser.get_parsed_content("spatial_size")]
+    image = metadata["inputs"]["image"]
+    shape = [1, image["num_channels"], *workflow.parser.get("spatial_size", image["spatial_shape"])]
     with torch.no_grad():
         prediction = workflow.network_def.eval()(torch.zeros(shape))
     assert prediction.shape == (1, metadata["outputs"]["pred"]["num_channels"], *shape[2:])

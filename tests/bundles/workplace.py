@@ -17,6 +17,8 @@ import pytest
 from config_files import REPOSITORY
 from PIL import Image
 
+from ldseg_monai.data.datalist import LABEL_ENDINGS
+
 
 @dataclass(frozen=True)
 class Tiny:
@@ -38,6 +40,35 @@ TINY = {
         some={
             "train.yaml": {"cases_per_epoch": 4, "max_epochs": 2, "val_interval": 1},
             "sliding_window.yaml": {"voxel_size": [2.0, 2.0, 2.0]},
+        },
+    ),
+    "ldseg_hippocampus": Tiny(
+        every={
+            "spatial_size": [32, 40, 32],
+            "network_def#channels": [8, 16],
+            "network_def#denoiser_channels": [16, 32],
+            "network_def#num_head_channels": 8,
+            "num_phantoms": 4,
+        },
+        some={"train.yaml": {"cases_per_epoch": 4, "batch_size": 2, "max_epochs": 2, "val_interval": 1}},
+    ),
+    "ldseg_glas": Tiny(
+        every={
+            "window_size": [128, 128],
+            "network_def#channels": [8, 8, 16],
+            "network_def#label_channels": [8, 8, 8],
+            "network_def#denoiser_channels": [16, 32],
+            "network_def#num_head_channels": 8,
+            "num_phantoms": 4,
+        },
+        some={
+            "train.yaml": {
+                "crop_size": [64, 64],
+                "cases_per_epoch": 4,
+                "batch_size": 2,
+                "max_epochs": 2,
+                "val_interval": 1,
+            }
         },
     ),
 }
@@ -140,6 +171,13 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         image = nib.load(path)
         return np.asanyarray(image.dataobj), image.affine
     return np.asarray(Image.open(path)), None
+
+
+def read_label(folder: Path, name: str, num_classes: int) -> np.ndarray:
+    """Classes of a case's true label, whose instances, if it has them, are all of the last class."""
+    names = [ending for ending in ("", *LABEL_ENDINGS) if list(folder.glob(f"{name}{ending}.*"))]
+    assert len(names) == 1, f"{name} in {folder}: {names}"
+    return np.minimum(read_image(find_case(folder, name + names[0]))[0], num_classes - 1)
 
 
 def find_case(folder: Path, name: str) -> Path:
