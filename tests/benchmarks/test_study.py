@@ -52,6 +52,7 @@ SHARED = {
     "other at T/2",
     "K = 1",
     "between cases",
+    "M params",
 }  # by what differs in steps alone
 COSTS = ["ms", "K = 10 time", "MB"]  # measured anew by each call
 STUDIES = sorted((ROOT / "benchmarks" / "study").glob("*.yaml"))
