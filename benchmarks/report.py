@@ -21,7 +21,7 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 def machine() -> str:
     """Processor with the instruction sets that decide on bfloat16, cores in use, memory, load, and GPU, if any."""
-    model, flags = platform.processor() or platform.machine(), ""
+    model, flags = platform.machine(), ""
     for line in _lines("/proc/cpuinfo"):
         name, _, value = line.partition(":")
         if name.strip() == "model name":
