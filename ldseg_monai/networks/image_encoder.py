@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .blocks import ResidualEncoder
+from .blocks import Downsampling, ResidualEncoder
 
 
 class ImageEncoder(nn.Module):
@@ -20,6 +20,7 @@ class ImageEncoder(nn.Module):
         in_channels: channels of the image.
         embedding_channels: channels of the embedding (1 in the paper).
         channels, stem_stride, num_res_blocks, attention_levels, num_head_channels, norm: see `ResidualEncoder`.
+        learned: False for an image that is only down-sampled: see `Downsampling`.
     """
 
     def __init__(
@@ -33,18 +34,23 @@ class ImageEncoder(nn.Module):
         attention_levels: Sequence[bool],
         num_head_channels: int,
         norm: tuple | str,
+        learned: bool = True,
     ) -> None:
         super().__init__()
-        self.encoder = ResidualEncoder(
-            spatial_dims,
-            in_channels,
-            embedding_channels,
-            channels,
-            stem_stride,
-            num_res_blocks,
-            attention_levels,
-            num_head_channels,
-            norm,
+        self.encoder: nn.Module = (
+            ResidualEncoder(
+                spatial_dims,
+                in_channels,
+                embedding_channels,
+                channels,
+                stem_stride,
+                num_res_blocks,
+                attention_levels,
+                num_head_channels,
+                norm,
+            )
+            if learned
+            else Downsampling(in_channels, embedding_channels, stem_stride * 2 ** (len(channels) - 1))
         )
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:

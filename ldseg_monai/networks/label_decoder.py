@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.networks.layers import Conv, get_norm_layer
+from monai.networks.layers import Conv
 from torch import nn
 
-from .blocks import ResidualBlock
+from .blocks import ResidualBlock, normalization
 
 
 class LabelDecoder(nn.Module):
@@ -62,11 +62,11 @@ class LabelDecoder(nn.Module):
             )
             previous = channels[level]
         self.to_logits = nn.Sequential(
-            get_norm_layer(norm, spatial_dims, previous),
+            normalization(norm, spatial_dims, previous),
             nn.SiLU(),
             _interpolating(upsample(previous, num_classes, 2 * stem_stride, stem_stride, stem_stride // 2))
             if stem_stride > 1
-            else Conv[Conv.CONV, spatial_dims](previous, num_classes, kernel_size=1),
+            else Conv[Conv.CONV, spatial_dims](previous, num_classes, kernel_size=3, padding=1),
         )
 
     def forward(self, latent: torch.Tensor, features: list[torch.Tensor] | None = None) -> torch.Tensor:

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .blocks import BatchStandardization, CaseStandardization, ResidualEncoder, SampleStandardization
+from .blocks import (
+    BatchStandardization,
+    CaseStandardization,
+    Downsampling,
+    ResidualEncoder,
+    SampleStandardization,
+)
 
 LATENT_NORMS = ("sample", "batch", "cases")
 
@@ -23,6 +29,7 @@ class LabelEncoder(nn.Module):
         latent_norm: last layer: ``sample`` for `SampleStandardization` (the paper), ``cases`` for
             `CaseStandardization` (images in a common frame), ``batch`` for `BatchStandardization` (images without).
         latent_shape: of `CaseStandardization`.
+        learned: False for a label that is only down-sampled: see `Downsampling`.
 
     Raises:
         ValueError: for an unknown ``latent_norm``, or one that does not agree with ``latent_shape``.
@@ -39,6 +46,7 @@ class LabelEncoder(nn.Module):
         norm: tuple | str,
         latent_norm: str = "sample",
         latent_shape: Sequence[int] | None = None,
+        learned: bool = True,
     ) -> None:
         super().__init__()
         if latent_norm not in LATENT_NORMS:
@@ -48,16 +56,20 @@ class LabelEncoder(nn.Module):
                 f"latent_norm is {latent_norm!r} and latent_shape {latent_shape}: expected a latent_shape (training "
                 "size over stride) with 'cases', which keeps a mean picture, and none without"
             )
-        self.encoder = ResidualEncoder(
-            spatial_dims,
-            num_classes,
-            latent_channels,
-            channels,
-            stem_stride,
-            num_res_blocks,
-            attention_levels=[False] * len(channels),
-            num_head_channels=1,
-            norm=norm,
+        self.encoder: nn.Module = (
+            ResidualEncoder(
+                spatial_dims,
+                num_classes,
+                latent_channels,
+                channels,
+                stem_stride,
+                num_res_blocks,
+                attention_levels=[False] * len(channels),
+                num_head_channels=1,
+                norm=norm,
+            )
+            if learned
+            else Downsampling(num_classes, latent_channels, stem_stride * 2 ** (len(channels) - 1))
         )
         self.standardization: nn.Module
         if latent_shape is not None:

@@ -10,7 +10,7 @@ from torch import nn
 from ldseg_monai.sampling import seeded_noise
 from ldseg_monai.schedulers import EvenlySpacedScheduler
 
-from .blocks import SampleStandardization
+from .blocks import SampleStandardization, one_hot
 from .image_encoder import ImageEncoder
 from .label_decoder import LabelDecoder
 from .label_encoder import LabelEncoder
@@ -29,8 +29,10 @@ class LDSeg(nn.Module):
         in_channels: channels of the image.
         out_channels: classes of the label, background included.
         channels: channels of each level of the image encoder.
-        label_channels: channels of each level of the label encoder and, mirrored, of the decoder, as many levels; None
-            for the image encoder's. A label is simpler than an image, and every further sample costs a decoder's pass.
+        label_channels: channels of each level of the label encoder, as many levels; None for the image encoder's. A
+            label is simpler than an image.
+        decoder_channels: channels of each level of the decoder, mirrored; None for the label encoder's. Every further
+            sample costs a decoder's pass.
         stem_stride: side in voxels of the patches that the first layer makes and the last one fills: it stands for
             the first ``log2(stem_stride)`` down-samplings; 1 keeps the full resolution (the paper).
         num_res_blocks: residual blocks in each level of the image encoder.
@@ -57,6 +59,8 @@ class LDSeg(nn.Module):
         image_dropout: share of the training samples whose label is decoded without these features, so that the latent
             has to carry it; the clean latent is always decoded without them.
         decode_clean: whether a training pass also decodes the clean latent, for the loss's autoencoding term.
+        learned_label_encoder, learned_image_encoder: False to down-sample the label, or the image, instead of encoding
+            it: see `Downsampling`.
         restandardize: whether the latent gets mean 0 and standard deviation 1 again, per sample, after each step.
         seed: seed of the noise when none is passed.
 
@@ -79,6 +83,7 @@ class LDSeg(nn.Module):
         stem_stride: int = 1,
         num_res_blocks: int = 1,
         label_channels: Sequence[int] | None = None,
+        decoder_channels: Sequence[int] | None = None,
         label_res_blocks: int | None = None,
         denoiser_res_blocks: int | None = None,
         latent_channels: int = 1,
@@ -100,6 +105,8 @@ class LDSeg(nn.Module):
         decoder_image_levels: Sequence[bool] | None = None,
         image_dropout: float = 0.0,
         decode_clean: bool = False,
+        learned_label_encoder: bool = True,
+        learned_image_encoder: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -107,11 +114,14 @@ class LDSeg(nn.Module):
             attention_levels = [level >= len(channels) - 2 for level in range(len(channels))]
         if denoiser_attention_levels is None:
             denoiser_attention_levels = [level > 0 for level in range(len(denoiser_channels))]
-        if label_channels is not None and len(label_channels) != len(channels):
-            raise ValueError(
-                f"label_channels has {len(label_channels)} levels: expected the {len(channels)} of channels, so that "
-                "label latent and image embedding have one size"
-            )
+        label_channels = channels if label_channels is None else label_channels
+        decoder_channels = label_channels if decoder_channels is None else decoder_channels
+        for name, levels in (("label_channels", label_channels), ("decoder_channels", decoder_channels)):
+            if len(levels) != len(channels):
+                raise ValueError(
+                    f"{name} has {len(levels)} levels: expected the {len(channels)} of channels, so that label latent "
+                    "and image embedding have one size"
+                )
         _check_arguments(
             spatial_dims,
             channels,
@@ -129,8 +139,13 @@ class LDSeg(nn.Module):
                 f"decoder_image_levels has {len(decoder_image_levels)} entries: expected one for each of the "
                 f"{len(channels)} levels"
             )
+        sees_image = any(decoder_image_levels or [])
+        if sees_image and not learned_image_encoder:
+            raise ValueError("decoder_image_levels need the image encoder's features: leave them out, or let it learn")
         if not 0 <= image_dropout <= 1:
             raise ValueError(f"image_dropout is {image_dropout}: expected 0 to 1")
+        if image_dropout and not sees_image:
+            raise ValueError(f"image_dropout is {image_dropout}, but no decoder_image_levels: expected 0 there")
         self.out_channels = out_channels
         self.latent_channels = latent_channels
         self.decode_clean = decode_clean
@@ -139,14 +154,16 @@ class LDSeg(nn.Module):
         self.num_inference_steps = num_inference_steps
         self.seed = seed
 
-        label_parts = (
-            channels if label_channels is None else label_channels,
-            stem_stride,
-            num_res_blocks if label_res_blocks is None else label_res_blocks,
-            norm,
-        )
+        label_parts = (stem_stride, num_res_blocks if label_res_blocks is None else label_res_blocks, norm)
         self.label_encoder = LabelEncoder(
-            spatial_dims, out_channels, latent_channels, *label_parts, latent_norm, latent_shape
+            spatial_dims,
+            out_channels,
+            latent_channels,
+            label_channels,
+            *label_parts,
+            latent_norm,
+            latent_shape,
+            learned_label_encoder,
         )
         self.image_encoder = ImageEncoder(
             spatial_dims,
@@ -158,6 +175,7 @@ class LDSeg(nn.Module):
             attention_levels,
             num_head_channels,
             norm,
+            learned_image_encoder,
         )
         self.denoiser = LatentDenoiser(
             spatial_dims,
@@ -170,9 +188,11 @@ class LDSeg(nn.Module):
             norm,
         )
         decoder_image_levels = decoder_image_levels or [False] * len(channels)
-        self.decoder_sees_image = any(decoder_image_levels)
+        self.decoder_sees_image = sees_image
         image_channels = [width * used for width, used in zip(channels, decoder_image_levels, strict=True)]
-        self.label_decoder = LabelDecoder(spatial_dims, latent_channels, out_channels, *label_parts, image_channels)
+        self.label_decoder = LabelDecoder(
+            spatial_dims, latent_channels, out_channels, decoder_channels, *label_parts, image_channels
+        )
         self.scheduler = EvenlySpacedScheduler(num_train_timesteps, schedule, prediction_type, eta, timestep_spacing)
         self.scheduler.set_timesteps(num_inference_steps)
         self.after_step = SampleStandardization() if restandardize else nn.Identity()
@@ -236,14 +256,7 @@ class LDSeg(nn.Module):
         Raises:
             ValueError: if the label has a class that the network does not know.
         """
-        low, high = label.aminmax()
-        if int(low) < 0 or int(high) >= self.out_channels:
-            raise ValueError(
-                f"label has classes {int(low)} to {int(high)}: expected 0 to {self.out_channels - 1}; "
-                "set out_channels to the number of classes, or map the label to them"
-            )
-        classes = torch.arange(self.out_channels, device=label.device).reshape([1, -1] + [1] * (label.ndim - 2))
-        return self.label_encoder((label == classes).to(self.label_decoder.from_latent.weight.dtype))
+        return self.label_encoder(one_hot(label, self.out_channels).to(self.label_decoder.from_latent.weight.dtype))
 
     def sample_latent(
         self, embedding: torch.Tensor, noise: torch.Tensor, num_inference_steps: int | None = None

@@ -7,11 +7,13 @@ from torch import nn
 from ldseg_monai.networks.blocks import (
     BatchStandardization,
     CaseStandardization,
+    Downsampling,
     ResidualBlock,
     ResidualEncoder,
     SampleStandardization,
     SelfAttention,
     TimestepEmbedding,
+    normalization,
 )
 
 NORM = ("group", {"num_groups": 4})
@@ -81,7 +83,7 @@ def test_timestep_embedding_tells_timesteps_apart() -> None:
     embedding = TimestepEmbedding(8, 32)
     embedded = embedding(torch.tensor([0, 1, 500, 998, 999, 0]))
     assert embedded.shape == (6, 32)
-    assert torch.equal(embedded[0], embedded[5])
+    torch.testing.assert_close(embedded[0], embedded[5])
     distances = torch.cdist(embedded[:5], embedded[:5]) + torch.eye(5)
     assert distances.min() > 1e-3
 
@@ -293,3 +295,61 @@ def test_case_standardization_refuses_another_shape(shape: tuple[int, ...], mess
     with pytest.raises(ValueError, match=message):
         layer(torch.randn(shape))
     assert (layer.mean == 0).all()
+
+
+@pytest.mark.parametrize("size", [(6, 8), (4, 6, 8)])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_group_norm_is_pytorchs_in_every_layout(size: tuple[int, ...], training: bool, channels_last: bool) -> None:
+    torch.manual_seed(0)
+    ours = normalization(NORM, len(size), 8).train(training)
+    reference = nn.GroupNorm(4, 8)
+    with torch.no_grad():
+        reference.weight.copy_(torch.rand(8))
+        reference.bias.copy_(torch.rand(8))
+    ours.load_state_dict(reference.state_dict())
+    last = torch.channels_last if len(size) == 2 else torch.channels_last_3d
+    layout = last if channels_last else torch.contiguous_format
+    x = torch.randn(2, 8, *size).contiguous(memory_format=layout)
+    results = []
+    for norm in (ours, reference):
+        own = x.clone().requires_grad_()
+        normalized = norm(own)
+        assert normalized.is_contiguous(memory_format=layout)
+        (normalized * torch.arange(8.0).reshape([8] + [1] * len(size))).square().sum().backward()
+        results.append((normalized, own.grad, norm.weight.grad, norm.bias.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_group_norm_trains_in_the_layout_in_which_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts = []
+
+    def group_norm(x: torch.Tensor, *args: object) -> torch.Tensor:
+        layouts.append(x.is_contiguous())
+        return x
+
+    norm = normalization(NORM, 2, 8)
+    monkeypatch.setattr(nn.functional, "group_norm", group_norm)
+    x = torch.randn(2, 8, 6, 4).contiguous(memory_format=torch.channels_last)
+    norm.train()(x)
+    norm.eval()(x)
+    assert layouts == [True, False]
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("instance", nn.InstanceNorm2d), ("batch", nn.BatchNorm2d)])
+def test_other_normalizations_are_pytorchs(norm: str, kind: type) -> None:
+    assert type(normalization(norm, 2, 8)) is kind
+
+
+@pytest.mark.parametrize("size", [(8, 12), (8, 12, 4)])
+def test_downsampling_takes_the_value_in_the_middle_of_each_patch(size: tuple[int, ...]) -> None:
+    x = torch.arange(float(torch.tensor(size).prod())).reshape(1, 1, *size)
+    smaller, features = Downsampling(1, 1, 4)(x)
+    assert features == []
+    assert torch.equal(smaller, x[(..., *[slice(2, None, 4)] * len(size))])
+
+
+def test_downsampling_has_the_channels_of_its_input() -> None:
+    with pytest.raises(ValueError, match="4 channels wanted of what is not encoded: expected its own 3"):
+        Downsampling(3, 4, 2)

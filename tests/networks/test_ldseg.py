@@ -33,6 +33,7 @@ CASES = [  # size of the image, stem stride, further arguments
             "decoder_image_levels": [True, False],
             "image_dropout": 0.0,
             "label_channels": (12, 8),
+            "decoder_channels": (8, 12),
             "num_res_blocks": 2,
             "label_res_blocks": 1,
             "denoiser_res_blocks": 1,
@@ -639,3 +640,54 @@ def test_gradients_reach_the_features_projection_and_the_encoder_through_it_if_t
     projection = network.label_decoder.levels[1].image.weight
     assert (projection.grad.abs().max() > 1e-3) == reached
     assert (features.grad.abs().max() > 1e-3) == reached
+
+
+@pytest.mark.parametrize("label", [True, False])
+@pytest.mark.parametrize("image", [True, False])
+def test_encoders_may_be_replaced_by_downsampling(label: bool, image: bool) -> None:
+    network = tiny(
+        stem_stride=2,
+        latent_channels=3,
+        embedding_channels=2,
+        learned_label_encoder=label,
+        learned_image_encoder=image,
+        prediction_type="sample",
+    )
+    classes = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    classes[..., 8:, :] = 1
+    classes[..., 8:] = 2
+    picture = torch.randn(1, 2, 16, 16)
+    output = network(picture, classes)
+    sum(value.sum() for name, value in output.items() if name != "target").backward()
+    assert any("image_encoder" in name for name, _ in network.named_parameters()) == image
+    assert any("label_encoder" in name for name, _ in network.named_parameters()) == label
+    if not image:
+        assert torch.equal(network.encode_image(picture)[0], picture[..., 2::4, 2::4])
+    if not label:
+        latent = network.encode_label(classes)
+        centers = classes[0, 0, 2::4, 2::4].long()
+        for index in range(3):
+            inside, outside = latent[0, index][centers == index], latent[0, index][centers != index]
+            assert inside.std() < 1e-4 and outside.std() < 1e-4 and inside.mean() > outside.mean()
+
+
+def test_features_of_an_image_that_is_not_encoded_are_an_error() -> None:
+    with pytest.raises(ValueError, match="decoder_image_levels need the image encoder's features"):
+        tiny(embedding_channels=2, learned_image_encoder=False, decoder_image_levels=[True, False])
+
+
+def test_image_dropout_without_image_levels_is_an_error() -> None:
+    with pytest.raises(ValueError, match="image_dropout is 0.5, but no decoder_image_levels"):
+        tiny(image_dropout=0.5)
+
+
+def test_label_encoder_and_decoder_may_be_of_their_own_width() -> None:
+    def widths(parts: nn.Module) -> set[int]:
+        return {layer.out_channels for layer in parts.modules() if isinstance(layer, nn.Conv2d)}
+
+    network = tiny(label_channels=(4, 12), decoder_channels=(20, 24))
+    assert widths(network.label_encoder) == {4, 12, 1}
+    assert widths(network.label_decoder) == {20, 24, 3}
+    assert widths(tiny(label_channels=(4, 12)).label_decoder) == {4, 12, 3}
+    with pytest.raises(ValueError, match="decoder_channels has 3 levels: expected the 2 of channels"):
+        tiny(decoder_channels=(4, 8, 16))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from monai.networks.layers import Conv
 from torch import nn
+from torch.nn import functional
 
 from .attention import SelfAttention
 from .residual import ResidualBlock
@@ -70,3 +71,31 @@ class ResidualEncoder(nn.Module):
             x = level(x)
             features.append(x)
         return self.to_latent(x), features
+
+
+class Downsampling(nn.Module):
+    """Nearest-neighbor down-sampling in the place of an encoder, for the ablation of Zaman et al. (2024), Table V.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels wanted.
+        stride: by how much the output is smaller.
+
+    Raises:
+        ValueError: if the channels differ.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        if out_channels != in_channels:
+            raise ValueError(
+                f"{out_channels} channels wanted of what is not encoded: expected its own {in_channels}; set "
+                "latent_channels to out_channels for a label, embedding_channels to in_channels for an image"
+            )
+        self.stride = stride
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Map ``(B, C, *spatial)`` to ``(B, C, *spatial / stride)``, and no features."""
+        features: list[torch.Tensor] = []
+        size = [side // self.stride for side in x.shape[2:]]
+        return functional.interpolate(x, size=size, mode="nearest-exact"), features

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
-from monai.networks.layers import Conv, get_norm_layer
+from monai.networks.layers import Conv
 from torch import nn
+
+from .normalization import normalization
 
 
 class ResidualBlock(nn.Module):
@@ -23,9 +25,9 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         conv = Conv[Conv.CONV, spatial_dims]
-        self.norm1 = get_norm_layer(norm, spatial_dims, in_channels)
+        self.norm1 = normalization(norm, spatial_dims, in_channels)
         self.conv1 = conv(in_channels, out_channels, kernel_size=3, padding=1)
-        self.norm2 = get_norm_layer(norm, spatial_dims, out_channels)
+        self.norm2 = normalization(norm, spatial_dims, out_channels)
         self.conv2 = conv(out_channels, out_channels, kernel_size=3, padding=1)
         self.activation = nn.SiLU()
         self.shortcut = nn.Identity() if in_channels == out_channels else conv(in_channels, out_channels, kernel_size=1)

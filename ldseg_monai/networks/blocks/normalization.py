@@ -1,0 +1,33 @@
+"""The normalization layers of every network here."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.layers import get_norm_layer
+from torch import nn
+from torch.nn import functional
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalization that trains fast in the channels-last layout too.
+
+    PyTorch's backward pass there is 10 to 25 times slower on a CPU than in the channels-first layout (torch 2.13),
+    enough to be half of a training step.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, channels, *spatial)`` to the same shape and memory layout."""
+        last = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        detour = self.training and x.is_contiguous(memory_format=last)
+        if detour:
+            x = x.contiguous()
+        x = functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return x.contiguous(memory_format=last) if detour else x
+
+
+def normalization(norm: tuple | str, spatial_dims: int, channels: int) -> nn.Module:
+    """Build a layer from the way MONAI writes it, such as ``("group", {"num_groups": 8})``."""
+    layer: nn.Module = get_norm_layer(norm, spatial_dims, channels)
+    if isinstance(layer, nn.GroupNorm):
+        layer = GroupNorm(layer.num_groups, channels, layer.eps, layer.affine)
+    return layer

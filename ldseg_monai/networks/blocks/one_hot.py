@@ -1,0 +1,20 @@
+"""How a label enters a network."""
+
+from __future__ import annotations
+
+import torch
+
+
+def one_hot(label: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Class indices ``(B, 1, *spatial)`` as a mask for each class, booleans ``(B, num_classes, *spatial)``.
+
+    Raises:
+        ValueError: if the label has a class that the network does not know.
+    """
+    low, high = label.aminmax()
+    if int(low) < 0 or int(high) >= num_classes:
+        raise ValueError(
+            f"label has classes {int(low)} to {int(high)}: expected 0 to {num_classes - 1}; "
+            "set out_channels to the number of classes, or map the label to them"
+        )
+    return label == torch.arange(num_classes, device=label.device).reshape([1, -1] + [1] * (label.ndim - 2))

@@ -1,0 +1,118 @@
+"""A residual U-Net whose every layer an embedding scales and shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.layers import Conv
+from torch import nn
+from torch.nn import functional
+
+from .attention import SelfAttention
+from .residual import ResidualBlock
+
+
+class ConditionedLevel(nn.Module):
+    """Residual blocks that an embedding scales and shifts and, perhaps, self-attention, at one size.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        num_res_blocks: residual blocks.
+        norm: normalization as MONAI writes it.
+        embedding_channels: length of the embedding.
+        num_head_channels: channels of one attention head; 0 for no attention.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        num_res_blocks: int,
+        norm: tuple | str,
+        embedding_channels: int,
+        num_head_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ResidualBlock(spatial_dims, out_channels if i else in_channels, out_channels, norm, embedding_channels)
+            for i in range(num_res_blocks)
+        )
+        self.attention = SelfAttention(out_channels, num_head_channels) if num_head_channels else nn.Identity()
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, in_channels, *spatial)`` and ``(B, embedding_channels)`` to ``(B, out_channels, *spatial)``."""
+        for block in self.blocks:
+            x = block(x, embedding)
+        return self.attention(x)
+
+
+class ResidualUNet(nn.Module):
+    """The levels of a U-Net for diffusion (Ho et al., 2020); a subclass adds a first and a last layer.
+
+    Any size will do: the way up resizes to the skip connection it meets.
+
+    Args:
+        spatial_dims: 2 or 3.
+        channels: channels of each level; every level after the first halves the size.
+        num_res_blocks: residual blocks in each level, on the way down and on the way up.
+        attention_levels: for each level, whether self-attention follows its blocks.
+        num_head_channels: channels of one attention head.
+        norm: normalization as MONAI writes it.
+        embedding_channels: length of the embedding.
+
+    Raises:
+        ValueError: for attention levels that do not fit the channels, or heads that do not divide them.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        channels: Sequence[int],
+        num_res_blocks: int,
+        attention_levels: Sequence[bool],
+        num_head_channels: int,
+        norm: tuple | str,
+        embedding_channels: int,
+    ) -> None:
+        super().__init__()
+        if len(attention_levels) != len(channels):
+            raise ValueError(
+                f"attention_levels has {len(attention_levels)} entries: expected one for each of the "
+                f"{len(channels)} levels"
+            )
+        uneven = [w for w, attends in zip(channels, attention_levels, strict=True) if attends and w % num_head_channels]
+        if uneven:
+            raise ValueError(f"num_head_channels is {num_head_channels}: expected a divisor of {uneven[0]} channels")
+        head_channels = [num_head_channels * attends for attends in attention_levels]
+        shared = (num_res_blocks, norm, embedding_channels)
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.down_levels, self.downsamplings, self.up_levels = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        previous = channels[0]
+        for index, width in enumerate(channels):
+            downsampling = conv(previous, previous, kernel_size=3, stride=2, padding=1) if index else nn.Identity()
+            self.downsamplings.append(downsampling)
+            self.down_levels.append(ConditionedLevel(spatial_dims, previous, width, *shared, head_channels[index]))
+            previous = width
+        for index in reversed(range(len(channels) - 1)):
+            width = channels[index]
+            self.up_levels.append(
+                ConditionedLevel(spatial_dims, previous + width, width, *shared, head_channels[index])
+            )
+            previous = width
+
+    def through_levels(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, channels[0], *spatial)`` and ``(B, embedding_channels)`` to the shape of the first."""
+        skips: list[torch.Tensor] = []
+        for downsampling, level in zip(self.downsamplings, self.down_levels):  # noqa: B905 (TorchScript has no strict)
+            x = level(downsampling(x), embedding)
+            skips.append(x)
+        skips.pop()
+        for level in self.up_levels:
+            skip = skips.pop()
+            x = functional.interpolate(x, size=skip.shape[2:], mode="nearest")
+            x = level(torch.cat([x, skip], dim=1), embedding)
+        return x
