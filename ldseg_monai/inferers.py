@@ -1,4 +1,4 @@
-"""How the engines call LDSeg: to train, to segment, and to segment an image window by window."""
+"""How the engines call LDSeg and cDAL: to train, to segment, and to segment an image window by window."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, cast
 import torch
 from monai.inferers import Inferer, SlidingWindowInferer
 
-from ldseg_monai.networks import LDSeg
-from ldseg_monai.sampling import ensemble, seeded_noise
+from ldseg_monai.networks import CDAL, LDSeg
+from ldseg_monai.precision import autocast
+from ldseg_monai.sampling import ensemble, label_logits, seeded_noise, summarize
 
 
 class TrainingInferer(Inferer):
@@ -39,7 +40,7 @@ class TrainingInferer(Inferer):
         num_timesteps = _unwrapped(network).scheduler.num_train_timesteps
         timesteps = torch.randint(num_timesteps, [len(inputs)])
         timesteps[torch.rand(len(inputs)) < self.pure_noise_share] = num_timesteps - 1
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
+        with autocast(inputs.device, self.amp):
             return network(_plain(inputs), *map(_plain, args), timesteps=timesteps, **plain)
 
 
@@ -58,7 +59,7 @@ class AutocastInferer(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return what the inferer returns; where gradients are recorded in float32, as a loss wants it."""
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
+        with autocast(inputs.device, self.amp):
             output = self.inferer(_plain(inputs), network, *args, **kwargs)
         return output.float() if torch.is_grad_enabled() else output
 
@@ -90,7 +91,7 @@ class SamplingInferer(Inferer):
         self.seed = seed
         self.amp = amp
 
-    def draw_noise(self, network: LDSeg, shape: list[int]) -> torch.Tensor:
+    def draw_noise(self, network: LDSeg | CDAL, shape: list[int]) -> torch.Tensor:
         """Noise ``(draws, num_samples, C_z, *latent)`` of the reverse process for a latent ``shape`` of one image."""
         return seeded_noise(shape, self.seed, self.num_samples, network.num_draws(self.num_inference_steps))
 
@@ -112,7 +113,7 @@ class SamplingInferer(Inferer):
             raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise")
         ldseg = _unwrapped(network)
         image = _plain(inputs)
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
+        with autocast(image.device, self.amp):
             embedding, features = ldseg.encode_image(image)
             noise = kwargs.get("noise")
             if noise is None:
@@ -125,6 +126,67 @@ class SamplingInferer(Inferer):
                 return ldseg.label_decoder(latents, features)
             latents = latents.reshape(len(image), self.num_samples, *latents.shape[1:])
             return torch.cat(ensemble(partial(ldseg.label_decoder, features=features), latents), dim=1)
+
+
+class CDALTrainingInferer(Inferer):
+    """Run one pass of cDAL's generator or discriminator under bfloat16 autocast, on the CPU too.
+
+    Args:
+        amp: whether to compute in bfloat16 where autocast deems it safe.
+    """
+
+    def __init__(self, amp: bool = True) -> None:
+        super().__init__()
+        self.amp = amp
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return what a `CDAL` or `CDALDiscriminator`, plain or in ``DistributedDataParallel``, does, in float32."""
+        with autocast(inputs.device, self.amp):
+            return network(inputs, *args, **kwargs).float()
+
+
+class CDALSamplingInferer(SamplingInferer):
+    """Draw one or several segmentations of each image with cDAL (Hejrati et al., 2024, Algorithm 2 and Section 3.2).
+
+    The image is encoded once; the samples are drawn one after the other and none is kept. Noise and random latents
+    depend on the seed and the sample's number alone, so an image gives the same result in any batch.
+
+    Args:
+        num_samples, num_inference_steps, seed, amp: as of `SamplingInferer`; the steps are None or the network's own.
+    """
+
+    @torch.no_grad()
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Segment.
+
+        Args:
+            inputs: images ``(B, in_channels, *spatial)``.
+            network: a `CDAL` in eval mode, or one wrapped in ``DistributedDataParallel``.
+            args: nothing.
+            kwargs: ``noise`` ``(draws, num_samples or B * num_samples, classes, *spatial)`` instead of the seed's.
+
+        Returns:
+            What `SamplingInferer` returns.
+        """
+        if args or set(kwargs) - {"noise"}:
+            raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise")
+        cdal = cast(CDAL, _unwrapped(network))
+        image = _plain(inputs)
+        noise = kwargs.get("noise")
+        if noise is None:
+            noise = self.draw_noise(cdal, cdal.noise_shape(image))
+        own_noise = noise.shape[1] == len(image) * self.num_samples
+        noise = noise.unflatten(1, (len(image) if own_noise else 1, self.num_samples))
+        latents = cdal.seeded_latents(self.seed, self.num_samples)
+        with autocast(image.device, self.amp):
+            features = cdal.encode_image(image)
+            samples = (
+                label_logits(cdal.sample_label(features, noise[:, :, index], latents[:, index : index + 1]))
+                for index in range(self.num_samples)
+            )
+            if self.num_samples == 1:
+                return next(samples)
+            return torch.cat(summarize(samples), dim=1)
 
 
 class SlidingWindowSamplingInferer(SlidingWindowInferer):
@@ -154,7 +216,8 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
         stride = ldseg.stride
         roi_size = [self.roi_size] * (inputs.ndim - 2) if isinstance(self.roi_size, int) else list(self.roi_size)
         padded = [max(side, roi) for side, roi in zip(inputs.shape[2:], roi_size, strict=True)]
-        field = self.sampler.draw_noise(ldseg, [ldseg.latent_channels] + [-(-side // stride) + 1 for side in padded])
+        channels = ldseg.noise_shape(inputs)[0]
+        field = self.sampler.draw_noise(ldseg, [channels] + [-(-side // stride) + 1 for side in padded])
 
         def segment_windows(windows: torch.Tensor, coordinates: list[list[slice]]) -> torch.Tensor:
             size = [side // stride for side in windows.shape[2:]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -41,12 +41,43 @@ def ensemble(
         Mean over the samples of the class probabilities, ``(B, classes, *spatial)``, and their standard deviation, of
         each voxel's most uncertain class, ``(B, 1, *spatial)``; both float32, from 0 to 1 and 0 to 0.5.
     """
-    first = decode(latents[:, 0]).softmax(dim=1, dtype=torch.float32)
+    return summarize(decode(latents[:, sample]) for sample in range(latents.shape[1]))
+
+
+def summarize(samples: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summarize several segmentations of one image, one at a time.
+
+    Args:
+        samples: class logits, each ``(B, classes, *spatial)``; none is kept when the next is asked for but the first.
+
+    Returns:
+        What `ensemble` returns.
+    """
+    remaining = iter(samples)
+    first = next(remaining).softmax(dim=1, dtype=torch.float32)
     total, squares = torch.zeros_like(first), torch.zeros_like(first)  # of the differences from the first sample
-    for sample in range(1, latents.shape[1]):
-        difference = decode(latents[:, sample]).softmax(dim=1, dtype=torch.float32).sub_(first)
-        total.add_(difference)
-        squares.addcmul_(difference, difference)
-    shift = total / latents.shape[1]
-    deviation = (squares / latents.shape[1] - shift.square()).clamp(min=0).sqrt()
+    number = 1
+    for sample in remaining:
+        sample = sample.softmax(dim=1, dtype=torch.float32).sub_(first)  # the logits' memory is free for the next
+        total.add_(sample)
+        squares.addcmul_(sample, sample)
+        number += 1
+    shift = total / number
+    deviation = (squares / number - shift.square()).clamp(min=0).sqrt()
     return first + shift, deviation.amax(dim=1, keepdim=True)
+
+
+def label_logits(label: torch.Tensor) -> torch.Tensor:
+    """Class logits of a diffused label, one channel a class from -1 (absent) to 1 (present).
+
+    A value ``x`` stands for the probability ``(x + 1) / 2``, as its mean over the labels of a voxel would be; its
+    logarithm, from 0.001 up, is the logit, so that a softmax makes the classes' probabilities sum to 1. Values above 1
+    keep their order.
+
+    Args:
+        label: ``(B, classes, *spatial)``.
+
+    Returns:
+        Logits of the same shape.
+    """
+    return ((label + 1) / 2).clamp(min=1e-3).log()

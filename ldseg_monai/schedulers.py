@@ -1,9 +1,9 @@
-"""Noise schedules under the paper's names, and reverse steps that go to the true next timestep."""
+"""Noise schedules under the papers' names, reverse steps that go to the true next timestep, and the posterior."""
 
 from __future__ import annotations
 
 import torch
-from monai.networks.schedulers import DDIMScheduler, NoiseSchedules
+from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, NoiseSchedules
 
 NoiseSchedules.add("linear", "MONAI's linear_beta under the paper's name", NoiseSchedules["linear_beta"])
 NoiseSchedules.add("quadratic", "MONAI's scaled_linear_beta: linear in the root", NoiseSchedules["scaled_linear_beta"])
@@ -142,3 +142,89 @@ class EvenlySpacedScheduler(DDIMScheduler):
     def _signal_and_noise(self, timesteps: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         abar = self.alphas_cumprod.to(like.device)[timesteps].reshape([-1] + [1] * (like.ndim - 1))
         return abar.sqrt(), (1 - abar).sqrt()
+
+
+@NoiseSchedules.add_def("variance_preserving", "Betas of a variance-preserving process at T even steps")
+def variance_preserving(
+    num_train_timesteps: int, beta_min: float = 0.1, beta_max: float = 20.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    r"""Few large steps of a process whose noise rate grows linearly (Hejrati et al., 2024, Algorithm 1).
+
+    :math:`\beta_t = 1 - \exp(-\beta_{min} / T - (\beta_{max} - \beta_{min}) (2t - 1) / (2 T^2))`, so that
+    :math:`\bar\alpha_T` is the same for every T.
+
+    Args:
+        num_train_timesteps: T.
+        beta_min: noise rate at the start.
+        beta_max: noise rate at the end.
+
+    Returns:
+        The betas, alphas and products of alphas, each ``(T,)``.
+
+    Raises:
+        ValueError: for noise rates that are not positive or fall.
+    """
+    if not 0 < beta_min <= beta_max:
+        raise ValueError(f"beta_min is {beta_min} and beta_max {beta_max}: expected 0 < beta_min <= beta_max")
+    t = torch.arange(1, num_train_timesteps + 1, dtype=torch.float64)
+    log_alphas = -beta_min / num_train_timesteps - (beta_max - beta_min) * (2 * t - 1) / (2 * num_train_timesteps**2)
+    return -log_alphas.expm1().float(), log_alphas.exp().float(), log_alphas.cumsum(0).exp().float()
+
+
+class PosteriorScheduler(DDPMScheduler):
+    """DDPM for a network that predicts the clean label, with the posterior that training needs too.
+
+    MONAI's own step takes one timestep for a whole batch and draws its noise itself. Training wants a timestep for each
+    sample, and sampling a step without noise, or with noise that depends on the sample's number alone.
+
+    Indices run from 0 to T - 1 where the paper's timesteps run from 1 to T. Labels are not clipped.
+
+    Args:
+        num_train_timesteps: T.
+        schedule: ``variance_preserving`` (the paper) or any other of MONAI's ``NoiseSchedules``.
+        schedule_args: further arguments of the schedule.
+    """
+
+    def __init__(self, num_train_timesteps: int = 4, schedule: str = "variance_preserving", **schedule_args) -> None:
+        super().__init__(num_train_timesteps, schedule, clip_sample=False, prediction_type="sample", **schedule_args)
+
+    def posterior(
+        self, clean: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""Mean and variance of :math:`q(x_{t-1} | x_t, x_0)` (Ho et al., 2020, Eq. 7; Hejrati et al., Algorithm 2).
+
+        name -> symbol: ``abar`` -> :math:`\bar\alpha_t`; ``abar_before`` -> :math:`\bar\alpha_{t-1}`, 1 for t = 1.
+
+        Args:
+            clean: :math:`x_0`, ``(B, C, *spatial)``.
+            noisy: :math:`x_t`, of the same shape.
+            timesteps: index of ``noisy`` for each sample, ``(B,)``.
+
+        Returns:
+            The mean, ``(B, C, *spatial)``, and the variance, ``(B, 1, ..., 1)``, which is 0 for index 0.
+        """
+        shape = [-1] + [1] * (noisy.ndim - 1)
+        alpha = self.alphas.to(noisy.device)[timesteps].reshape(shape)
+        abar = self.alphas_cumprod.to(noisy.device)[timesteps].reshape(shape)
+        abar_before = self.alphas_cumprod.to(noisy.device)[(timesteps - 1).clamp(min=0)].reshape(shape)
+        abar_before = torch.where(timesteps.reshape(shape) > 0, abar_before, torch.ones_like(abar_before))
+        of_clean = abar_before.sqrt() * (1 - alpha) / (1 - abar)
+        of_noisy = alpha.sqrt() * (1 - abar_before) / (1 - abar)
+        return of_clean * clean + of_noisy * noisy, (1 - abar_before) / (1 - abar) * (1 - alpha)
+
+    def sample_previous(
+        self, clean: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Take one reverse step.
+
+        Args:
+            clean: the true label or its estimate, ``(B, C, *spatial)``.
+            noisy: the label at ``timesteps``, of the same shape.
+            timesteps: ``(B,)``.
+            noise: standard normal numbers of the same shape; None for the mean of the posterior.
+
+        Returns:
+            A sample of :math:`x_{t-1}`, or its mean, ``(B, C, *spatial)``; for index 0 the clean label itself.
+        """
+        mean, variance = self.posterior(clean, noisy, timesteps)
+        return mean if noise is None else mean + variance.sqrt() * noise

@@ -130,7 +130,7 @@ def test_share_of_the_samples_is_trained_at_the_last_timestep_and_the_others_at_
 
 
 @pytest.mark.parametrize(("amp", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-@each_size
+@pytest.mark.parametrize("size", [(16, 24), (20, 16, 8)])
 def test_training_computes_in_bfloat16_on_the_cpu_if_asked(size: tuple[int, ...], amp: bool, dtype) -> None:
     network = tiny(len(size)).train()
     seen = convolution_dtypes(network)

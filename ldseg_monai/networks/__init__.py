@@ -1,9 +1,21 @@
-"""The networks: LDSeg and its four parts."""
+"""The networks: LDSeg and its four parts, cDAL's generator and discriminator."""
 
+from .cdal import CDAL
+from .cdal_discriminator import CDALDiscriminator
+from .cdal_generator import CDALGenerator
 from .image_encoder import ImageEncoder
 from .label_decoder import LabelDecoder
 from .label_encoder import LabelEncoder
 from .latent_denoiser import LatentDenoiser
 from .ldseg import LDSeg
 
-__all__ = ["ImageEncoder", "LDSeg", "LabelDecoder", "LabelEncoder", "LatentDenoiser"]
+__all__ = [
+    "CDAL",
+    "CDALDiscriminator",
+    "CDALGenerator",
+    "ImageEncoder",
+    "LDSeg",
+    "LabelDecoder",
+    "LabelEncoder",
+    "LatentDenoiser",
+]
