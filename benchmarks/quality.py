@@ -1,12 +1,14 @@
 """What a Dice alone hides about an LDSeg: whether its latent is used, what noise does to it, what its spread is worth.
 
-For `benchmarks/study.py`. Everything is measured on the network's grid, on pairs ``(image, label)`` of shapes
-``(1, C, *spatial)`` and ``(1, 1, *spatial)``.
+For the other programs of this folder. Everything is measured on the network's grid, on pairs ``(image, label)`` of
+shapes ``(1, C, *spatial)`` and ``(1, 1, *spatial)``.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -25,14 +27,33 @@ NUM_BINS = 1000
 
 def foreground_dice(scores: torch.Tensor, label: torch.Tensor) -> float:
     """Mean Dice of the classes but the background, for scores ``(1, classes, *spatial)``; nan for an empty label."""
-    prediction = scores.float().max(dim=1, keepdim=True).indices
-    masks = [one_hot(mask.long(), scores.shape[1]) for mask in (prediction, label)]
+    return label_dice(scores.float().max(dim=1, keepdim=True).indices, label, scores.shape[1])
+
+
+def label_dice(prediction: torch.Tensor, label: torch.Tensor, classes: int) -> float:
+    """`foreground_dice` of a segmentation in class indices ``(1, 1, *spatial)``, of so many classes."""
+    masks = [one_hot(mask.long(), classes) for mask in (prediction, label)]
     return compute_dice(*masks, include_background=False).nanmean().item()
 
 
 def with_noise(image: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
     """The image under Gaussian noise of this standard deviation, the same for each network: seeded by the case."""
-    return image + sigma * torch.randn(image.shape, generator=torch.Generator().manual_seed(index))
+    return image + sigma * torch.randn(image.shape, generator=torch.Generator().manual_seed(index)).to(image.device)
+
+
+def known(values: Iterable[float]) -> list[float]:
+    """Those that are not NaN."""
+    return [value for value in values if not math.isnan(value)]
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of the known ones; NaN if there is none."""
+    return statistics.fmean(some) if (some := known(values)) else math.nan
+
+
+def deviation(values: Iterable[float]) -> float:
+    """Standard deviation (over n - 1) of the known ones; NaN if there are not two."""
+    return statistics.stdev(some) if len(some := known(values)) > 1 else math.nan
 
 
 def average(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -41,7 +62,7 @@ def average(rows: list[dict[str, float]]) -> dict[str, float]:
     for row in rows:
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
-    return {name: torch.tensor(values).nanmean().item() for name, values in columns.items()}
+    return {name: mean(values) for name, values in columns.items()}
 
 
 class Calibration:
@@ -123,9 +144,9 @@ def ldseg_scores(network: LDSeg, pairs: list[Pair], sigmas: list[float]) -> dict
             row[f"noise {sigma:g}"] = foreground_dice(network.segment(with_noise(image, sigma, index)), label)
         draws = seeded_noise(list(own.shape[1:]), 0, NUM_SAMPLES, network.num_draws())
         samples = network.sample_latent(embedding.expand([NUM_SAMPLES] + list(embedding.shape[1:])), draws)
-        mean, deviation = ensemble(partial(network.label_decoder, features=features), samples[None])
-        row[f"mean of {NUM_SAMPLES}"] = foreground_dice(mean, label)
-        calibration.add(mean, deviation, label)
+        probabilities, spread = ensemble(partial(network.label_decoder, features=features), samples[None])
+        row[f"mean of {NUM_SAMPLES}"] = foreground_dice(probabilities, label)
+        calibration.add(probabilities, spread, label)
         rows.append(row)
     return {**average(rows), "between cases": share_between_cases(torch.cat(latents)), **calibration.scores()}
 
@@ -142,9 +163,9 @@ def peer_scores(network: torch.nn.Module, pairs: list[Pair], sigmas: list[float]
         row = {"K = 1": foreground_dice(logits, label)}
         for sigma in sigmas:
             row[f"noise {sigma:g}"] = foreground_dice(network(with_noise(image, sigma, index)), label)
-        mean = logits.float().softmax(dim=1)
-        deviation = (mean * (1 - mean)).sqrt().amax(dim=1, keepdim=True)
-        calibration.add(mean, deviation, label)
+        probabilities = logits.float().softmax(dim=1)
+        spread = (probabilities * (1 - probabilities)).sqrt().amax(dim=1, keepdim=True)
+        calibration.add(probabilities, spread, label)
         rows.append(row)
     return {**average(rows), **calibration.scores()}
 

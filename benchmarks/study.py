@@ -2,11 +2,11 @@
 
     python benchmarks/study.py benchmarks/study/hippocampus.yaml --dataset_dir DIR --out runs/study
 
-Each variant of the YAML file is a bundle's `train.yaml` with some overrides (and perhaps an ``overlay``, a config file
-on top of it), trained by the bundle's own command in ``--out``; what is already trained or scored there is not done
-again. A variant that names another one's ``weights`` differs in its sampling alone and is not trained. Then every
-variant is scored on the validation cases, alone on the machine, and the table is written to ``--out``/table.md and
-table.csv. The table's columns:
+Each variant of the YAML file is a bundle's `train.yaml` with some overrides (and perhaps ``overlays``, config files on
+top of it), trained by the bundle's own command in ``--out``; what is already trained or scored there is not done again,
+and refused if the YAML has changed since. A variant that names another one's ``weights`` differs in its sampling alone
+and is not trained. Then every variant is scored on the validation cases, alone on the machine, and the table is written
+to ``--out``/table.md and table.csv. The table's columns:
 
 - ceiling: the true label encoded and decoded without the image (all other columns decode with the image's features, if
   the variant has them); swapped: another case's latent decoded; between cases: share of the
@@ -54,24 +54,39 @@ def folder_name(variant: str) -> str:
 
 def configs(study: dict[str, Any], variant: dict[str, Any]) -> list[str]:
     """The config files of a variant."""
-    names = ["train.yaml"] + ([variant["overlay"]] if "overlay" in variant else [])
-    return [f"{study['bundle']}/configs/{name}" for name in names]
+    return [f"{study['bundle']}/configs/{name}" for name in ["train.yaml", *variant.get("overlays", [])]]
 
 
 def overrides(study: dict[str, Any], variant: dict[str, Any], **run: str) -> dict[str, Any]:
     """The config values of a variant; an overlay brings a network of its own, which LDSeg's values are not for."""
     common = {
-        key: value for key, value in study["common"].items() if "overlay" not in variant or "network_def#" not in key
+        key: value for key, value in study["common"].items() if "overlays" not in variant or "network_def#" not in key
     }
-    own = {key: value for key, value in variant.items() if key not in ("overlay", "weights")}
+    own = {key: value for key, value in variant.items() if key not in ("overlays", "weights")}
     return {**common, **own, **run}
+
+
+def claim(study: dict[str, Any], variant: dict[str, Any], folder: Path) -> None:
+    """Note in a variant's folder what it is trained and scored with.
+
+    Raises:
+        ValueError: if that was something else when the folder was made.
+    """
+    config = parsed(study, variant).get()
+    settings = {key: value for key, value in config.items() if key not in ("_meta_", "bundle_root")}
+    settings |= {"noise": study["noise"], "weights": variant.get("weights")}
+    text, path = json.dumps(settings, indent=1), folder / "settings.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    elif path.read_text() != text:
+        raise ValueError(f"{folder} was made with other settings, see {path.name}: remove it, or choose another --out")
 
 
 def train(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, folder: Path) -> None:
     """Train a variant by the bundle's command, unless it is; its output goes to ``folder``/log.txt."""
     if "weights" in variant or (folder / "trained").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(configs(study, variant))]
     for key, value in overrides(study, variant, dataset_dir=dataset_dir, output_dir=str(folder)).items():
         text = "$None" if value is None else value  # MONAI drops a plain None
@@ -161,14 +176,18 @@ def main() -> None:
     study = yaml.safe_load(arguments.study.read_text())
     head = report.header(f"Study: {arguments.study.stem}", study["about"], "study.py", None, 0)
     folders = {name: arguments.out / folder_name(name) for name in study["variants"]}
+    unknown = set(arguments.only or ()) - set(folders)
+    if unknown:
+        parser.error(f"--only {sorted(unknown)}: expected some of {list(folders)}")
     chosen = [name for name in folders if not arguments.only or name in arguments.only]
+    for name in chosen:
+        claim(study, study["variants"][name], folders[name])
     for name in chosen:
         train(study, study["variants"][name], arguments.dataset_dir, folders[name])
     for name in [] if arguments.train_only else chosen:
         path = folders[name] / "scores.json"
         if not path.exists():
             figures = score(study, study["variants"][name], arguments.dataset_dir, folders[name])
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(figures))
     scored = {name: folder / "scores.json" for name, folder in folders.items() if (folder / "scores.json").exists()}
     if scored:
