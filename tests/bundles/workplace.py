@@ -45,7 +45,8 @@ TINY = {
     "ldseg_hippocampus": Tiny(
         every={
             "spatial_size": [32, 40, 32],
-            "network_def#channels": [8, 16],
+            "network_def#channels": [8, 8, 16],
+            "network_def#label_channels": [8, 8, 8],
             "network_def#denoiser_channels": [16, 32],
             "network_def#num_head_channels": 8,
             "num_phantoms": 4,
