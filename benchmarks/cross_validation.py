@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="config values to override, values in YAML; those of network_def# are LDSeg's alone",
+        help="config values to override, values in YAML; those of network_def# and train#inferer# are LDSeg's alone",
     )
     arguments = parser.parse_args(argv)
     try:

@@ -58,9 +58,11 @@ def configs(study: dict[str, Any], variant: dict[str, Any]) -> list[str]:
 
 
 def overrides(study: dict[str, Any], variant: dict[str, Any], **run: str) -> dict[str, Any]:
-    """The config values of a variant; an overlay brings a network of its own, which LDSeg's values are not for."""
+    """The config values of a variant; an overlay brings a network and inferer of its own, which LDSeg's are not for."""
     common = {
-        key: value for key, value in study["common"].items() if "overlays" not in variant or "network_def#" not in key
+        key: value
+        for key, value in study["common"].items()
+        if "overlays" not in variant or not key.startswith(("network_def#", "train#inferer#"))
     }
     own = {key: value for key, value in variant.items() if key not in ("overlays", "weights")}
     return {**common, **own, **run}

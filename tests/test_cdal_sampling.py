@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
 from monai.data import MetaTensor
 from monai.networks.schedulers import DDPMScheduler
-from torch import nn
+from small_networks import (
+    RecordingSampler,
+    Wrapper,
+    convolution_dtypes,
+    count_calls,
+    image_of,
+    tiny_cdal,
+    tiny_discriminator,
+)
 
 from ldseg_monai.inferers import CDALSamplingInferer, CDALTrainingInferer, SlidingWindowSamplingInferer
-from ldseg_monai.networks import CDAL, CDALDiscriminator
+from ldseg_monai.networks import CDAL
 from ldseg_monai.sampling import ensemble, label_logits, seeded_noise, summarize
 from ldseg_monai.schedulers import PosteriorScheduler
 
@@ -34,25 +42,7 @@ each_t = pytest.mark.parametrize("num_timesteps", [2, 4])
 each_process = pytest.mark.parametrize("stochastic", [False, True])
 each_number = pytest.mark.parametrize("num_samples", [1, 3])
 
-
-def tiny(spatial_dims: int = 2, **arguments) -> CDAL:
-    torch.manual_seed(0)
-    defaults = {
-        "in_channels": 2,
-        "out_channels": 3,
-        "channels": (8, 16),
-        "image_channels": 8,
-        "image_res_blocks": 1,
-        "latent_size": 5,
-        "num_head_channels": 8,
-        "norm": ("group", {"num_groups": 4}),
-        "num_train_timesteps": 2,
-    }
-    return CDAL(spatial_dims, **{**defaults, **arguments}).eval()
-
-
-def image_of(size: tuple[int, ...], batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, 2, *size, generator=torch.Generator().manual_seed(1))
+tiny = partial(tiny_cdal, num_train_timesteps=2)
 
 
 # Schedule and posterior
@@ -236,21 +226,10 @@ def test_same_seed_gives_an_image_the_same_result_in_any_batch(
 
 def test_image_is_encoded_once_and_every_sample_takes_all_steps() -> None:
     network = tiny()
-    calls: dict[str, list[int]] = {"image": [], "label": []}
-    generator = network.generator
-    generator.image_encoder.register_forward_hook(lambda m, inputs, output: calls["image"].append(len(inputs[0])))
-    generator.from_label.register_forward_hook(lambda m, inputs, output: calls["label"].append(len(inputs[0])))
+    encoded, denoised = map(count_calls, (network.generator.image_encoder, network.generator.from_label))
     CDALSamplingInferer(3)(image_of((16, 13)), network)
-    assert calls == {"image": [2], "label": [2] * 2 * 3}
-
-
-def convolution_dtypes(network: nn.Module) -> set[torch.dtype]:
-    """Types of what the network's convolutions return from now on."""
-    seen: set[torch.dtype] = set()
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-            module.register_forward_hook(lambda m, inputs, output: seen.add(output.dtype))
-    return seen
+    assert encoded == [2]
+    assert denoised == [2] * 2 * 3
 
 
 @each_number
@@ -260,19 +239,6 @@ def test_amp_samples_in_bfloat16_and_returns_float32(amp: bool, dtype: torch.dty
     seen = convolution_dtypes(network)
     assert CDALSamplingInferer(num_samples, amp=amp)(image_of((16, 13)), network).dtype == torch.float32
     assert seen == {dtype}
-
-
-class Wrapper(nn.Module):
-    """Has the network as ``module`` and nothing else of it, as DistributedDataParallel has."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.module = network
-        self.calls = 0
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        self.calls += 1
-        return self.module(*args, **kwargs)
 
 
 @each_number
@@ -312,13 +278,9 @@ def test_windows_see_the_noise_of_their_place_and_the_latents_of_their_sample(
     num_samples: int, stochastic: bool
 ) -> None:
     network = tiny(stochastic=stochastic)
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    class Recorder(CDALSamplingInferer):
-        def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-            for window, noise in zip(inputs, kwargs["noise"].split(self.num_samples, dim=1), strict=True):
-                seen.append((window, noise))
-            return super().__call__(inputs, network, *args, **kwargs)
+    class Recorder(RecordingSampler, CDALSamplingInferer):
+        """Samples with cDAL."""
 
     rows, columns = torch.meshgrid(torch.arange(20.0), torch.arange(27.0), indexing="ij")
     sampler = Recorder(num_samples, amp=False)
@@ -326,10 +288,10 @@ def test_windows_see_the_noise_of_their_place_and_the_latents_of_their_sample(
     result = SlidingWindowSamplingInferer(sampler, roi_size=12, overlap=0.5, sw_batch_size=3)(image, network)
     assert result.shape == (1, 3 if num_samples == 1 else 4, 20, 27)
     field = sampler.draw_noise(network, [3, 21, 28])
-    for window, noise in seen:
+    for window, noise in sampler.windows:
         row, column = (int(start) for start in window[:, 0, 0])
         assert torch.equal(noise, field[..., row : row + 12, column : column + 12])
-    assert len(seen) > 4
+    assert len(sampler.windows) > 4
 
 
 @each_size
@@ -347,11 +309,6 @@ def test_number_of_windows_in_a_batch_does_not_matter(num_samples: int, size: tu
 # Passes of training
 
 
-def discriminator(spatial_dims: int) -> CDALDiscriminator:
-    norm = ("group", {"num_groups": 4})
-    return CDALDiscriminator(spatial_dims, 3, channels=(8, 16), attention_level=1, norm=norm)
-
-
 @pytest.mark.parametrize(
     ("size", "amp", "dtype"),
     [
@@ -365,7 +322,7 @@ def test_training_passes_are_in_bfloat16_if_asked_and_return_float32(
     size: tuple[int, ...], amp: bool, dtype: torch.dtype
 ) -> None:
     inferer, label, timesteps = CDALTrainingInferer(amp), torch.randn(2, 3, *size), torch.tensor([0, 1])
-    network, judge = tiny(len(size)).train(), discriminator(len(size))
+    network, judge = tiny(len(size)).train(), tiny_discriminator(len(size)).train()
     inputs = {"noisy_label": label, "timesteps": timesteps, "latent": torch.randn(2, 5)}
     seen = convolution_dtypes(network), convolution_dtypes(judge)
     prediction = inferer(image_of(size), Wrapper(network), **inputs)

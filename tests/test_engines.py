@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ignite.engine import Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines.utils import IterationEvents
 from monai.losses import DiceCELoss
+from small_networks import tiny_cdal, tiny_discriminator
 from torch import distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -18,33 +20,13 @@ from ldseg_monai.engines import CDALTrainer
 from ldseg_monai.handlers import Checkpoint, GradientClipping, Reseed, UpdateAverage, average_weights
 from ldseg_monai.inferers import CDALSamplingInferer, CDALTrainingInferer
 from ldseg_monai.losses import CDALLoss, gradient_penalty, non_saturating_loss
-from ldseg_monai.networks import CDAL, CDALDiscriminator
+from ldseg_monai.networks import CDAL
 from ldseg_monai.sampling import label_logits
 
 SIZES = [(16, 12), (8, 12, 6)]
 each_size = pytest.mark.parametrize("size", SIZES)
-NORM = ("group", {"num_groups": 4})
 
-
-def generator(spatial_dims: int = 2, **arguments) -> CDAL:
-    torch.manual_seed(0)
-    defaults = {
-        "in_channels": 1,
-        "out_channels": 3,
-        "channels": (8, 16),
-        "image_channels": 8,
-        "image_res_blocks": 1,
-        "latent_size": 5,
-        "num_head_channels": 8,
-        "norm": NORM,
-        "num_train_timesteps": 2,
-    }
-    return CDAL(spatial_dims, **{**defaults, **arguments})
-
-
-def discriminator(spatial_dims: int = 2) -> CDALDiscriminator:
-    torch.manual_seed(1)
-    return CDALDiscriminator(spatial_dims, 3, channels=(8, 16), attention_level=1, norm=NORM)
+generator = partial(tiny_cdal, in_channels=1, num_train_timesteps=2)
 
 
 class Stub(nn.Module):
@@ -181,7 +163,7 @@ def spread_labels(size: tuple[int, ...], batch: int) -> tuple[torch.Tensor, torc
 
 @each_size
 def test_discriminator_learns_to_tell_true_labels_from_others(size: tuple[int, ...]) -> None:
-    judge = discriminator(len(size))
+    judge = tiny_discriminator(len(size)).train()
     optimizer = torch.optim.Adam(judge.parameters(), 3e-3, betas=(0.5, 0.9))
     losses = []
     for _ in range(40):
@@ -201,7 +183,7 @@ def test_discriminator_learns_to_tell_true_labels_from_others(size: tuple[int, .
 @each_size
 @pytest.mark.parametrize("penalty_interval", [1, 10])
 def test_each_step_leaves_the_other_network_alone(size: tuple[int, ...], penalty_interval: int) -> None:
-    network, judge = generator(len(size)), discriminator(len(size))
+    network, judge = generator(len(size)), tiny_discriminator(len(size))
     engine = trainer(network, judge, batches(size), penalty_interval=penalty_interval)
     seen: dict[str, list[torch.Tensor | None]] = {}
 
@@ -250,7 +232,7 @@ def test_gradient_penalty_comes_every_nth_iteration_with_its_weight(interval: in
 
 
 def test_no_weight_is_no_gradient_penalty() -> None:
-    engine = trainer(generator(), discriminator(), batches((16, 12)), penalty_weight=0.0, penalty_interval=1)
+    engine = trainer(generator(), tiny_discriminator(), batches((16, 12)), penalty_weight=0.0, penalty_interval=1)
     engine.run()
     assert "gradient_penalty" not in engine.state.output
 
@@ -307,7 +289,7 @@ def attention_of(engine: CDALTrainer, inferer: Recorder, clean: torch.Tensor) ->
 
 @each_size
 def test_attention_is_the_updated_discriminators_map_of_the_true_pair(size: tuple[int, ...]) -> None:
-    network, judge, inferer = generator(len(size), beta_max=0.2), discriminator(len(size)), Recorder()
+    network, judge, inferer = generator(len(size), beta_max=0.2), tiny_discriminator(len(size)), Recorder()
     (batch,) = batches(size, 1)
     pairs: list[torch.Tensor] = []
     judge.register_forward_pre_hook(lambda module, inputs: pairs.extend(part.chunk(2)[0] for part in inputs))
@@ -322,7 +304,7 @@ def test_attention_is_the_updated_discriminators_map_of_the_true_pair(size: tupl
 def test_normalized_attention_is_from_0_to_1_in_each_sample(size: tuple[int, ...]) -> None:
     maps = []
     for normalize in (False, True):
-        network, judge, inferer = generator(len(size), beta_max=0.2), discriminator(len(size)), Recorder()
+        network, judge, inferer = generator(len(size), beta_max=0.2), tiny_discriminator(len(size)), Recorder()
         (batch,) = batches(size, 1)
         torch.manual_seed(4)
         engine = trainer(network, judge, [batch], inferer=inferer, normalize_attention=normalize)
@@ -353,7 +335,7 @@ def test_without_a_discriminator_the_plain_label_is_noised() -> None:
 def test_attention_and_latent_may_each_be_left_out(latent_size: int, attends: bool) -> None:
     network = generator(latent_size=latent_size)
     before = weights(network)
-    trainer(network, discriminator() if attends else None, batches((16, 12))).run()
+    trainer(network, tiny_discriminator() if attends else None, batches((16, 12))).run()
     assert not torch.equal(weights(network), before)
 
 
@@ -372,7 +354,7 @@ def foreground_dice(network: CDAL, batch: dict[str, torch.Tensor]) -> float:
 @each_size
 @pytest.mark.parametrize("attends", [True, False])
 def test_one_tiny_case_is_learned_by_heart(size: tuple[int, ...], attends: bool) -> None:
-    network, judge = generator(len(size)), discriminator(len(size)) if attends else None
+    network, judge = generator(len(size)), tiny_discriminator(len(size)) if attends else None
     batch, steps = batches(size, 1)[0], 50
     average = average_weights(network, steps)
     before, losses = foreground_dice(network, batch), []
@@ -385,7 +367,7 @@ def test_one_tiny_case_is_learned_by_heart(size: tuple[int, ...], attends: bool)
 
 
 def test_training_in_bfloat16_learns_too() -> None:
-    network, judge = generator(), discriminator()
+    network, judge = generator(), tiny_discriminator()
     engine = trainer(network, judge, batches((16, 12), 1) * 40, lr=5e-3, inferer=CDALTrainingInferer())
     losses: list[float] = []
     engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(engine.state.output["loss"].item()))
@@ -397,7 +379,7 @@ def test_training_in_bfloat16_learns_too() -> None:
 
 def resumable(path: Path, max_epochs: int) -> dict[str, nn.Module]:
     """Train for some epochs of three iterations, from the checkpoint if there is one."""
-    network, judge = generator(), discriminator()
+    network, judge = generator(), tiny_discriminator()
     cases = [{"image": f"case_{number}"} for number in range(6)]
     drawn = batches((16, 12), 1, batch=6)[0]
     dataset = Dataset([{key: value[index] for key, value in drawn.items()} for index in range(6)])
@@ -444,7 +426,7 @@ def process_group(tmp_path: Path) -> Iterator[None]:
 def test_wrapped_networks_train_to_the_same_weights(size: tuple[int, ...], process_group: None) -> None:
     results = []
     for wrap in (lambda network: network, DistributedDataParallel):
-        network, judge = generator(len(size)), discriminator(len(size))
+        network, judge = generator(len(size)), tiny_discriminator(len(size))
         torch.manual_seed(5)
         trainer(wrap(network), wrap(judge), batches(size, 4), penalty_interval=2).run()
         results.append((weights(network), weights(judge)))
@@ -453,7 +435,7 @@ def test_wrapped_networks_train_to_the_same_weights(size: tuple[int, ...], proce
 
 
 def test_output_and_events_are_those_of_monais_trainer() -> None:
-    network, judge, batch = generator(), discriminator(), batches((16, 12), 1)[0]
+    network, judge, batch = generator(), tiny_discriminator(), batches((16, 12), 1)[0]
     fired: list[str] = []
     engine = trainer(network, judge, [{key: MetaTensor(value) for key, value in batch.items()}])
     for event in IterationEvents:
@@ -481,7 +463,7 @@ def test_output_and_events_are_those_of_monais_trainer() -> None:
     ],
 )
 def test_what_cannot_be_or_would_be_ignored_is_refused(arguments: dict, message: str) -> None:
-    network, judge = generator(), discriminator()
+    network, judge = generator(), tiny_discriminator()
     complete = {
         "device": "cpu",
         "max_epochs": 1,
@@ -497,7 +479,7 @@ def test_what_cannot_be_or_would_be_ignored_is_refused(arguments: dict, message:
 
 
 def test_label_of_unknown_classes_stops_the_run_before_any_step() -> None:
-    network, judge, batch = generator(), discriminator(), batches((16, 12), 1)[0]
+    network, judge, batch = generator(), tiny_discriminator(), batches((16, 12), 1)[0]
     before = weights(network), weights(judge)
     with pytest.raises(ValueError, match="label has classes 0 to 7: expected 0 to 2"):
         trainer(network, judge, [{**batch, "label": torch.where(batch["label"] == 2, 7, batch["label"])}]).run()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
+from small_networks import RecordingSampler, Wrapper, convolution_dtypes, count_calls
 from torch import nn
 
 from ldseg_monai.inferers import AutocastInferer, SamplingInferer, SlidingWindowSamplingInferer, TrainingInferer
@@ -51,35 +52,6 @@ def draw_samples(network: LDSeg, image: torch.Tensor, num_samples: int, seed: in
     with torch.no_grad():
         logits = [network.segment(image, noise[:, index : index + 1]) for index in range(num_samples)]
     return torch.stack(logits).softmax(dim=2)
-
-
-def count_calls(module: nn.Module) -> list[int]:
-    """Batch sizes that the module is called with from now on."""
-    calls: list[int] = []
-    module.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
-    return calls
-
-
-def convolution_dtypes(network: nn.Module) -> set[torch.dtype]:
-    """Types of what the network's convolutions return from now on."""
-    seen: set[torch.dtype] = set()
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-            module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
-    return seen
-
-
-class Wrapper(nn.Module):
-    """Has the network as ``module`` and nothing else of it, as DistributedDataParallel has."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.module = network
-        self.calls = 0
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        self.calls += 1
-        return self.module(*args, **kwargs)
 
 
 class Recorder:
@@ -165,9 +137,10 @@ def test_training_network_gets_plain_tensors() -> None:
 
 def test_training_calls_the_wrapper_and_not_the_network_in_it() -> None:
     wrapper = Wrapper(tiny())
+    calls = count_calls(wrapper)
     image, label = pair((16, 16))
     assert "logits" in TrainingInferer()(image, wrapper, label=label)
-    assert wrapper.calls == 1
+    assert calls == [2]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
@@ -406,19 +379,6 @@ def test_sampling_refuses_what_the_network_refuses(num_samples: int) -> None:
 
 
 # Sliding windows
-
-
-class RecordingSampler(SamplingInferer):
-    """Keeps the windows and the noise that it is called with."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.windows: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        for window, noise in zip(inputs, kwargs["noise"].split(self.num_samples, dim=1), strict=True):
-            self.windows.append((window, noise))
-        return super().__call__(inputs, network, *args, **kwargs)
 
 
 def grid(size: tuple[int, ...], batch: int = 1) -> torch.Tensor:

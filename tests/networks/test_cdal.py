@@ -4,13 +4,15 @@ import copy
 import doctest
 import io
 import math
+from functools import partial
 
 import pytest
 import torch
+from small_networks import image_of, tiny_cdal, tiny_discriminator
 from torch import nn
 from torch.nn import functional
 
-from ldseg_monai.networks import CDAL, CDALDiscriminator, CDALGenerator, cdal, cdal_discriminator
+from ldseg_monai.networks import CDAL, CDALGenerator, cdal, cdal_discriminator
 from ldseg_monai.networks.blocks import ResidualBlock, SelfAttention
 from ldseg_monai.sampling import label_logits, seeded_noise
 
@@ -24,32 +26,8 @@ CASES = [  # size of the image, further arguments
 each_case = pytest.mark.parametrize(("size", "arguments"), CASES)
 SIZES = [(16, 12), (8, 12, 6)]
 each_size = pytest.mark.parametrize("size", SIZES)
-NORM = ("group", {"num_groups": 4})
 
-
-def tiny(spatial_dims: int = 2, **arguments) -> CDAL:
-    torch.manual_seed(0)
-    defaults = {
-        "in_channels": 2,
-        "out_channels": 3,
-        "channels": (8, 16),
-        "image_channels": 8,
-        "image_res_blocks": 1,
-        "latent_size": 5,
-        "num_head_channels": 8,
-        "norm": NORM,
-    }
-    return CDAL(spatial_dims, **{**defaults, **arguments})
-
-
-def tiny_discriminator(spatial_dims: int = 2, **arguments) -> CDALDiscriminator:
-    torch.manual_seed(0)
-    defaults = {"in_channels": 3, "channels": (8, 12, 16), "attention_level": 1, "norm": NORM}
-    return CDALDiscriminator(spatial_dims, **{**defaults, **arguments})
-
-
-def image_of(size: tuple[int, ...], batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, 2, *size, generator=torch.Generator().manual_seed(1))
+three_levels = partial(tiny_discriminator, channels=(8, 12, 16))
 
 
 def training_inputs(network: CDAL, size: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -86,7 +64,7 @@ class Oracle(nn.Module):
 
 @each_case
 def test_segmentation_has_a_logit_for_every_class_and_voxel(size: tuple[int, ...], arguments: dict) -> None:
-    network = tiny(len(size), **arguments).eval()
+    network = tiny_cdal(len(size), **arguments)
     with torch.no_grad():
         logits = network(image_of(size))
     assert logits.shape == (2, 3, *size) and logits.dtype == torch.float32
@@ -95,7 +73,7 @@ def test_segmentation_has_a_logit_for_every_class_and_voxel(size: tuple[int, ...
 
 @each_case
 def test_gradients_of_a_generator_pass_reach_every_parameter(size: tuple[int, ...], arguments: dict) -> None:
-    network = tiny(len(size), **arguments)
+    network = tiny_cdal(len(size), **arguments).train()
     prediction = network(**training_inputs(network, size))
     assert prediction.shape == (2, 3, *size)
     (prediction * torch.randn(prediction.shape)).sum().backward()
@@ -105,7 +83,7 @@ def test_gradients_of_a_generator_pass_reach_every_parameter(size: tuple[int, ..
 
 @each_case
 def test_batch_of_two_is_two_batches_of_one(size: tuple[int, ...], arguments: dict) -> None:
-    network = tiny(len(size), **arguments).eval()
+    network = tiny_cdal(len(size), **arguments)
     inputs = training_inputs(network, size)
     with torch.no_grad():
         image = inputs["image"]
@@ -119,7 +97,7 @@ def test_batch_of_two_is_two_batches_of_one(size: tuple[int, ...], arguments: di
 def test_segmentation_is_deterministic_and_leaves_the_global_random_state_alone(
     size: tuple[int, ...], arguments: dict
 ) -> None:
-    network, image = tiny(len(size), **arguments).eval(), image_of(size)
+    network, image = tiny_cdal(len(size), **arguments), image_of(size)
     torch.manual_seed(1)
     state = torch.get_rng_state()
     with torch.no_grad():
@@ -134,7 +112,7 @@ def test_segmentation_is_deterministic_and_leaves_the_global_random_state_alone(
 @each_size
 @pytest.mark.parametrize("changed", ["image", "noisy_label", "timesteps", "latent"])
 def test_every_input_changes_the_prediction_of_its_own_sample_only(size: tuple[int, ...], changed: str) -> None:
-    network = tiny(len(size)).eval()
+    network = tiny_cdal(len(size))
     inputs = training_inputs(network, size)
     others = {**inputs, changed: inputs[changed].clone()}
     others[changed][1] -= 1
@@ -163,7 +141,7 @@ def modulations(network: CDAL, inputs: dict[str, torch.Tensor]) -> dict[str, tor
 @each_size
 @pytest.mark.parametrize("channels", [(8, 16), (8, 8, 16)])
 def test_latent_and_timestep_scale_and_shift_every_layer(size: tuple[int, ...], channels: tuple[int, ...]) -> None:
-    network = tiny(len(size), channels=channels, num_res_blocks=2).eval()
+    network = tiny_cdal(len(size), channels=channels, num_res_blocks=2)
     inputs = training_inputs(network, size)
     before = modulations(network, inputs)
     assert len(before) == 2 * (2 * len(channels) - 1)
@@ -173,7 +151,7 @@ def test_latent_and_timestep_scale_and_shift_every_layer(size: tuple[int, ...], 
 
 
 def test_without_a_latent_nothing_is_left_of_it() -> None:
-    with_latent, without = tiny(), tiny(latent_size=0)
+    with_latent, without = tiny_cdal(), tiny_cdal(latent_size=0)
     for network, embeddings in ((with_latent, 2), (without, 1)):
         levels = [*network.generator.down_levels, *network.generator.up_levels]
         blocks = [block for level in levels for block in level.blocks]
@@ -191,7 +169,7 @@ def test_without_a_latent_nothing_is_left_of_it() -> None:
 
 @each_size
 def test_image_is_encoded_once_for_all_steps_and_at_its_own_size(size: tuple[int, ...]) -> None:
-    network = tiny(len(size)).eval()
+    network = tiny_cdal(len(size))
     shapes: list[tuple[int, ...]] = []
     network.generator.image_encoder.register_forward_hook(lambda m, i, output: shapes.append(tuple(output[0].shape)))
     with torch.no_grad():
@@ -210,7 +188,7 @@ def test_image_encoder_is_light() -> None:
 
 @pytest.mark.parametrize("attention_levels", [None, [True, False], [False, False]])
 def test_attention_is_where_asked_or_in_the_last_level(attention_levels: list[bool] | None) -> None:
-    levels = tiny(attention_levels=attention_levels).generator.down_levels
+    levels = tiny_cdal(attention_levels=attention_levels).generator.down_levels
     found = [any(isinstance(module, SelfAttention) for module in level.modules()) for level in levels]
     assert found == ([False, True] if attention_levels is None else attention_levels)
 
@@ -224,7 +202,7 @@ def test_attention_is_where_asked_or_in_the_last_level(attention_levels: list[bo
 def test_oracle_generator_gives_the_true_label_in_t_steps(
     size: tuple[int, ...], num_train_timesteps: int, stochastic: bool
 ) -> None:
-    network = tiny(len(size), num_train_timesteps=num_train_timesteps, stochastic=stochastic).eval()
+    network = tiny_cdal(len(size), num_train_timesteps=num_train_timesteps, stochastic=stochastic)
     label = torch.randint(3, (2, 1, *size))
     oracle = network.generator = Oracle(network.encode_label(label))
     noise = seeded_noise([3, *size], 0, 1, network.num_draws())
@@ -239,7 +217,7 @@ def test_oracle_generator_gives_the_true_label_in_t_steps(
 @pytest.mark.parametrize("stochastic", [False, True])
 @pytest.mark.parametrize("num_train_timesteps", [2, 4])
 def test_samples_are_those_of_algorithm_2(num_train_timesteps: int, stochastic: bool) -> None:
-    network = tiny(num_train_timesteps=num_train_timesteps, stochastic=stochastic).eval()
+    network = tiny_cdal(num_train_timesteps=num_train_timesteps, stochastic=stochastic)
     features = network.encode_image(image_of((16, 12)))
     noise = torch.randn(network.num_draws(), 2, 3, 16, 12)
     latents = torch.randn(num_train_timesteps, 2, 5)
@@ -262,12 +240,12 @@ def test_samples_are_those_of_algorithm_2(num_train_timesteps: int, stochastic: 
 
 
 def test_draws_are_one_a_step_for_a_stochastic_process() -> None:
-    assert [tiny(stochastic=stochastic).num_draws() for stochastic in (False, True)] == [1, 4]
-    assert [tiny(stochastic=stochastic).num_draws(4) for stochastic in (False, True)] == [1, 4]
+    assert [tiny_cdal(stochastic=stochastic).num_draws() for stochastic in (False, True)] == [1, 4]
+    assert [tiny_cdal(stochastic=stochastic).num_draws(4) for stochastic in (False, True)] == [1, 4]
 
 
 def test_latents_of_a_sample_do_not_depend_on_how_many_are_drawn_and_are_not_its_noise() -> None:
-    network = tiny(latent_size=50)
+    network = tiny_cdal(latent_size=50)
     latents = network.seeded_latents(3, 4)
     assert latents.shape == (4, 4, 50)
     assert torch.equal(network.seeded_latents(3, 2), latents[:, :2])
@@ -288,7 +266,7 @@ def test_random_numbers_of_another_number_of_steps_are_refused(
     stochastic: bool, draws: int, steps: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        tiny(stochastic=stochastic).sample_label(
+        tiny_cdal(stochastic=stochastic).sample_label(
             torch.zeros(1, 8, 4, 4), torch.randn(draws, 1, 3, 4, 4), torch.randn(steps, 1, 5)
         )
 
@@ -300,7 +278,7 @@ def test_random_numbers_of_another_number_of_steps_are_refused(
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_label_is_1_where_a_class_is_and_minus_1_elsewhere(size: tuple[int, ...], dtype: torch.dtype) -> None:
     label = torch.randint(3, (2, 1, *size)).to(dtype)
-    clean = tiny(len(size)).encode_label(label)
+    clean = tiny_cdal(len(size)).encode_label(label)
     assert clean.shape == (2, 3, *size) and clean.dtype == torch.float32
     for index in range(3):
         assert torch.equal(clean[:, index : index + 1], torch.where(label == index, 1.0, -1.0))
@@ -311,11 +289,11 @@ def test_class_that_the_network_does_not_know_is_refused(dtype: torch.dtype) -> 
     label = torch.randint(3, (2, 1, 4, 4)).to(dtype)
     label[1, 0, 3, 2] = 3
     with pytest.raises(ValueError, match=r"label has classes \d to 3: expected 0 to 2; set out_channels"):
-        tiny().encode_label(label)
+        tiny_cdal().encode_label(label)
 
 
 def test_label_of_another_size_than_the_image_is_refused() -> None:
-    network = tiny()
+    network = tiny_cdal()
     inputs = {**training_inputs(network, (16, 12)), "image": image_of((16, 1))}  # would broadcast
     with pytest.raises(ValueError, match=r"label of size \[16, 12\]: expected the image's \[16, 1\]"):
         network(**inputs)
@@ -323,7 +301,7 @@ def test_label_of_another_size_than_the_image_is_refused() -> None:
 
 def test_noisy_label_alone_is_refused() -> None:
     with pytest.raises(AssertionError, match="pass timesteps and latent too"):
-        tiny()(image_of((16, 12)), torch.zeros(2, 3, 16, 12))
+        tiny_cdal()(image_of((16, 12)), torch.zeros(2, 3, 16, 12))
 
 
 @pytest.mark.parametrize(
@@ -340,18 +318,18 @@ def test_noisy_label_alone_is_refused() -> None:
 )
 def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tiny(**arguments)
+        tiny_cdal(**arguments)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_number_of_steps_other_than_the_trainings_is_refused(steps: int) -> None:
     with pytest.raises(ValueError, match=f"num_inference_steps is {steps}: expected 4, the steps in training"):
-        tiny().num_draws(steps)
+        tiny_cdal().num_draws(steps)
 
 
 @each_case
 def test_saved_script_segments_like_the_eager_network(size: tuple[int, ...], arguments: dict) -> None:
-    network = tiny(len(size), **arguments).eval()
+    network = tiny_cdal(len(size), **arguments)
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(network), file)
     file.seek(0)
@@ -361,7 +339,7 @@ def test_saved_script_segments_like_the_eager_network(size: tuple[int, ...], arg
 
 
 @each_size
-@pytest.mark.parametrize("build", [tiny, tiny_discriminator])
+@pytest.mark.parametrize("build", [tiny_cdal, three_levels])
 def test_weights_are_in_the_channels_last_layout(size: tuple[int, ...], build) -> None:
     layout = torch.channels_last if len(size) == 2 else torch.channels_last_3d
     wide = [p for p in build(len(size)).parameters() if p.ndim > 2 and p.shape[1] > 1 and p.shape[2] > 1]
@@ -369,14 +347,14 @@ def test_weights_are_in_the_channels_last_layout(size: tuple[int, ...], build) -
 
 
 def test_copy_and_state_dict_carry_everything() -> None:
-    network = tiny().eval()
+    network = tiny_cdal()
     image = image_of((16, 12))
-    other = tiny()
+    other = tiny_cdal()
     for weight in other.parameters():
         nn.init.normal_(weight)
     other.load_state_dict(network.state_dict())
     with torch.no_grad():
-        assert torch.equal(other.eval()(image), network(image))
+        assert torch.equal(other(image), network(image))
         assert torch.equal(copy.deepcopy(network)(image), network(image))
 
 
@@ -394,7 +372,7 @@ def pair(size: tuple[int, ...]) -> dict[str, torch.Tensor]:
 def test_discriminator_judges_each_pair_by_both_labels_and_the_timestep(
     size: tuple[int, ...], attention_level: int
 ) -> None:
-    discriminator = tiny_discriminator(len(size), attention_level=attention_level).eval()
+    discriminator = three_levels(len(size), attention_level=attention_level)
     inputs = pair(size)
     with torch.no_grad():
         logits, attention = discriminator(**inputs), discriminator.attention_map(**inputs)
@@ -412,7 +390,7 @@ def test_discriminator_judges_each_pair_by_both_labels_and_the_timestep(
 
 @each_size
 def test_gradients_of_the_judgment_reach_every_parameter(size: tuple[int, ...]) -> None:
-    discriminator = tiny_discriminator(len(size))
+    discriminator = three_levels(len(size)).train()
     (discriminator(**pair(size)) * torch.tensor([[1.0], [-0.7]])).sum().backward()
     unreached = [n for n, p in discriminator.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-5]
     assert unreached == []
@@ -421,7 +399,7 @@ def test_gradients_of_the_judgment_reach_every_parameter(size: tuple[int, ...]) 
 @each_size
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_attention_map_is_the_upsampled_channel_mean_of_the_chosen_level(size: tuple[int, ...], level: int) -> None:
-    discriminator = tiny_discriminator(len(size), attention_level=level).eval()
+    discriminator = three_levels(len(size), attention_level=level)
     features: list[torch.Tensor] = []
     discriminator.levels[level].register_forward_hook(lambda m, i, output: features.append(output))
     with torch.no_grad():
@@ -440,12 +418,12 @@ def test_attention_map_is_the_upsampled_channel_mean_of_the_chosen_level(size: t
 @pytest.mark.parametrize("level", [-1, 3])
 def test_level_that_there_is_not_is_refused(level: int) -> None:
     with pytest.raises(ValueError, match=f"attention_level is {level}: expected 0 to 2, a level"):
-        tiny_discriminator(attention_level=level)
+        three_levels(attention_level=level)
 
 
 def test_discriminator_of_other_dimensions_is_refused() -> None:
     with pytest.raises(ValueError, match="spatial_dims is 4: expected 2 or 3"):
-        tiny_discriminator(4)
+        three_levels(4)
 
 
 @pytest.mark.parametrize("module", [cdal, cdal_discriminator])

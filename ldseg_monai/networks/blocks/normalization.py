@@ -11,8 +11,8 @@ from torch.nn import functional
 class GroupNorm(nn.GroupNorm):
     """Group normalization that trains fast in the channels-last layout too.
 
-    PyTorch's backward pass there is 10 to 25 times slower on a CPU than in the channels-first layout (torch 2.13),
-    enough to be half of a training step.
+    On a CPU, PyTorch's own takes 20 times as long there as in the channels-first layout, forward and backward; this
+    one, which goes over to the other layout and back, 3 times (torch 2.13; `benchmarks/normalization.py` measures it).
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
