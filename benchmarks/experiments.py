@@ -44,9 +44,10 @@ PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top o
 WHERE = "the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}"
 ABOUT = {
     "steps": """Dice against the number K of reverse steps (the paper's Figures 5 and 6a), on {where}. Mean of the
-classes but the background; mean and SD over the cases.""",
+classes but the background, of the mean of {samples} samples; mean and SD over the cases.""",
     "noise": """Dice against the standard deviation of Gaussian noise on the image, as a share of its range (the
-paper's Figure 8), on {where}; two reverse steps. All networks see the same noise. Mean and SD over the cases.""",
+paper's Figure 8), on {where}; two reverse steps and the
+mean of {samples} samples. All networks see the same noise. Mean and SD over the cases.""",
     "uncertainty": """What the standard deviation of {samples} samples says (the paper's Figure 10), on {where}. AUROC
 is that of the SD as a score for wrong pixels, over all pixels of all cases; the correlation is that of a case's mean SD
 (where it predicts foreground, or the SD is above 0.05) with its Dice.""",
@@ -128,11 +129,8 @@ def run_noise(experiments: dict[str, Experiment], sigmas: Sequence[float]) -> di
     }
 
 
-def run_uncertainty(
-    experiment: Experiment, num_samples: int, maps: Path
-) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+def run_uncertainty(experiment: Experiment, maps: Path) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Scores of the spread over all cases, and the SD and Dice of each; draws the case of the median Dice."""
-    experiment.inferer.sampler.num_samples = num_samples
     calibration, slices = Calibration(), {}
     for case in experiment.run():
         probabilities, spread = (case[key].as_tensor()[None] for key in ("pred_mean", "pred_sd"))
@@ -236,7 +234,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", default="val", choices=("val", "train", "all"), help="of the bundle's split")
     parser.add_argument("--fold", type=int, help="fold that validates (default: the bundle's draw)")
     parser.add_argument("--model_path", help="weights (default: the shipped ones)")
-    parser.add_argument("--num_samples", type=int, default=NUM_SAMPLES, help="of uncertainty (default: %(default)s)")
+    parser.add_argument(
+        "--num_samples",
+        type=int,
+        help=f"whose mean is taken (default: {NUM_SAMPLES} of uncertainty, else the bundle's)",
+    )
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="of steps")
     parser.add_argument("--sigmas", type=float, nargs="+", default=SIGMAS, help="of noise")
     parser.add_argument(
@@ -248,8 +250,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="deterministic peer of noise: its overlay in the bundle's configs, and its model.pt",
     )
     arguments = parser.parse_args(argv)
-    if arguments.num_samples < 2:
-        parser.error(f"--num_samples {arguments.num_samples}: expected 2 or more, to have a spread")
+    least = 2 if arguments.experiment == "uncertainty" else 1
+    if arguments.num_samples is not None and arguments.num_samples < least:
+        parser.error(f"--num_samples {arguments.num_samples}: expected {least} or more")
     out = arguments.out or Path(__file__).parent / "results" / arguments.bundle.resolve().name
     out.mkdir(parents=True, exist_ok=True)
     configs = arguments.bundle / "configs"
@@ -271,12 +274,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         fold="" if arguments.fold is None else f", fold {arguments.fold}",
         weights="as given" if arguments.model_path else "as shipped",
     )
-    about = ABOUT[arguments.experiment].format(where=where, samples=arguments.num_samples)
+    if arguments.num_samples is not None or arguments.experiment == "uncertainty":
+        ours.inferer.sampler.num_samples = arguments.num_samples or NUM_SAMPLES
+    about = ABOUT[arguments.experiment].format(where=where, samples=ours.inferer.sampler.num_samples)
     title = f"{arguments.experiment.capitalize()}: {arguments.bundle.resolve().name}"
     head = report.header(title, about, "experiments.py", argv, 0)
     picture = out / f"{arguments.experiment}.png"
     if arguments.experiment == "uncertainty":
-        figures, columns = run_uncertainty(ours, arguments.num_samples, out / "uncertainty_maps.png")
+        figures, columns = run_uncertainty(ours, out / "uncertainty_maps.png")
         draw_spread(picture, columns)
         rows = [{"figure": name, "value": cell(value)} for name, value in figures.items()]
     elif arguments.experiment == "steps":

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -171,5 +170,5 @@ def test_one_sample_has_no_spread(bundle: Path, data: Path, capsys: pytest.Captu
 
 
 def test_mean_leaves_out_cases_without_a_score() -> None:
-    assert experiments.mean_and_deviation({"a": 0.25, "b": 0.75, "c": math.nan}) == {"mean": "0.500", "SD": "0.354"}
-    assert json.dumps(experiments.mean_and_deviation({"a": 1.0})) == '{"mean": "1.000", "SD": "0.000"}'
+    assert experiments.mean_and_deviation([0.25, 0.75, math.nan]) == {"mean": "0.500", "SD": "0.354"}
+    assert experiments.mean_and_deviation([1.0]) == {"mean": "1.000", "SD": "–"}  # one case has no spread
