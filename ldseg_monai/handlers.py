@@ -189,7 +189,8 @@ class Checkpoint:
 
     Args:
         path: file of the checkpoint.
-        objects: everything with a state dict that a resumed run needs, by name; the trainer is added.
+        objects: everything with a state dict that a resumed run needs, by name, or None for what this run goes without;
+            the trainer is added.
         cases: the training cases, by whose names a run is told from one on other data.
         interval: epochs between two checkpoints; the last epoch has one too.
         map_location: device to load to.
@@ -198,13 +199,13 @@ class Checkpoint:
     def __init__(
         self,
         path: str,
-        objects: dict[str, Any],
+        objects: dict[str, Any | None],
         cases: Sequence[dict[str, Any]],
         interval: int = 1,
         map_location: str | torch.device = "cpu",
     ) -> None:
         self.path = path
-        self.objects = objects
+        self.objects = {name: item for name, item in objects.items() if item is not None}
         self.cases = sorted(case_name(case["image"]) for case in cases)
         self.interval = interval
         self.map_location = map_location

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from config_files import BUNDLES
+from monai.utils import set_determinism
 from workplace import Run, Workplace, listing, written
 
 
@@ -56,3 +60,13 @@ def segmented(workplace: Workplace, phantoms: Path) -> Run:
     """Inference with everything at its default but the data, from inside the bundle folder."""
     printed = workplace.run("inference.yaml", place="inside", dataset_dir=str(phantoms))
     return Run(printed, workplace.bundle_root / "output")
+
+
+@pytest.fixture
+def process_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a workflow does to the process that it runs in."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
+    yield
+    set_determinism(None)

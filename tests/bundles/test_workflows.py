@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
-from monai.utils import set_determinism
-from workplace import Workplace, listing, tiny_overrides
+from workplace import Workplace, listing
 
 WORKFLOWS = [("train", ["train.yaml"]), ("infer", ["inference.yaml"]), ("eval", ["train.yaml", "evaluate.yaml"])]
 
-
-@pytest.fixture(autouse=True)
-def leave_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
-    yield
-    set_determinism(None)
-
-
-def make_workflow(workplace: Workplace, kind: str, configs: list[str], **overrides: Any) -> ConfigWorkflow:
-    folder = workplace.bundle_root / "configs"
-    return ConfigWorkflow(
-        config_file=[str(folder / name) for name in configs],
-        logging_file=False,
-        workflow_type=kind,
-        **{**tiny_overrides(workplace.bundle, *configs), "bundle_root": str(workplace.bundle_root), **overrides},
-    )
+pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
 
 
 @pytest.mark.parametrize(("kind", "configs"), WORKFLOWS[:2])
@@ -40,7 +18,7 @@ def test_workflow_has_all_properties(
     workplace: Workplace, phantoms: Path, tmp_path: Path, kind: str, configs: list[str]
 ) -> None:
     overrides = {"device": "cpu", "dataset_dir": str(phantoms), "output_dir": str(tmp_path)}
-    workflow = make_workflow(workplace, kind, configs, **overrides)
+    workflow = workplace.workflow(kind, configs, **overrides)
     workflow.initialize()
     assert not workflow.check_properties()
 
@@ -51,7 +29,7 @@ def test_initialize_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = listing(workplace.root)
-    make_workflow(workplace, kind, configs).initialize()
+    workplace.workflow(kind, configs).initialize()
     assert listing(workplace.root) == before
     assert list(tmp_path.iterdir()) == []
 
@@ -61,7 +39,7 @@ def test_unknown_dataset_dir_is_an_error_that_names_it(
     workplace: Workplace, tmp_path: Path, kind: str, configs: list[str]
 ) -> None:
     missing, output_dir = tmp_path / "no" / "such folder", tmp_path / "output"
-    workflow = make_workflow(workplace, kind, configs, dataset_dir=str(missing), output_dir=str(output_dir))
+    workflow = workplace.workflow(kind, configs, dataset_dir=str(missing), output_dir=str(output_dir))
     workflow.initialize()
     with pytest.raises(RuntimeError) as error:
         workflow.run()
@@ -73,7 +51,7 @@ def test_unknown_dataset_dir_is_an_error_that_names_it(
 
 
 def test_network_segments_an_image_alone(workplace: Workplace) -> None:
-    workflow = make_workflow(workplace, "infer", ["inference.yaml"], device="cpu")
+    workflow = workplace.workflow("infer", ["inference.yaml"], device="cpu")
     workflow.initialize()
     metadata = workflow.parser["_meta_"]["network_data_format"]
     image = metadata["inputs"]["image"]

@@ -14,7 +14,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from config_files import REPOSITORY
+from config_files import REPOSITORY, STANDALONE
+from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
 from ldseg_monai.data.datalist import LABEL_ENDINGS
@@ -53,6 +54,27 @@ TINY = {
         },
         some={"train.yaml": {"cases_per_epoch": 4, "batch_size": 2, "max_epochs": 2, "val_interval": 1}},
     ),
+    "cdal_hippocampus": Tiny(
+        every={
+            "spatial_size": [36, 52, 40],
+            "network_def#channels": [8, 8, 16],
+            "network_def#image_channels": 8,
+            "network_def#num_head_channels": 8,
+            "num_samples": 1,
+            "overlap": 0.0,
+            "num_phantoms": 3,
+        },
+        some={
+            "train.yaml": {
+                "discriminator_def#channels": [8, 8, 8],
+                "crop_size": [24, 24, 24],
+                "cases_per_epoch": 4,
+                "batch_size": 2,
+                "max_epochs": 2,
+                "val_interval": 1,
+            }
+        },
+    ),
     "ldseg_glas": Tiny(
         every={
             "window_size": [128, 128],
@@ -76,12 +98,16 @@ TINY = {
 
 
 def tiny_overrides(bundle: str, *configs: str) -> dict[str, Any]:
-    """The overrides for a run of these configs."""
+    """The overrides for a run of these configs; a network that an overlay puts in place of the bundle's stays."""
     if bundle not in TINY:
         pytest.fail(f"bundle {bundle} has no tiny overrides: add some to TINY in {__file__}")
     overrides = dict(TINY[bundle].every)
     for name in configs:
         overrides |= TINY[bundle].some.get(name, {})
+    folder = REPOSITORY / "bundles" / bundle / "configs"
+    overlays = [ConfigParser.load_config_file(folder / name) for name in configs if name not in STANDALONE]
+    if any("network_def" in overlay for overlay in overlays):
+        overrides = {key: value for key, value in overrides.items() if not key.startswith("network_def#")}
     return overrides
 
 
@@ -136,6 +162,15 @@ class Workplace:
             "stderr": subprocess.STDOUT,
             "text": True,
         }
+
+    def workflow(self, kind: str, configs: list[str], **overrides: Any) -> ConfigWorkflow:
+        """The configs as MONAI's clients use them, in their own process."""
+        return ConfigWorkflow(
+            config_file=[str(self.bundle_root / "configs" / name) for name in configs],
+            logging_file=False,
+            workflow_type=kind,
+            **{**tiny_overrides(self.bundle, *configs), "bundle_root": str(self.bundle_root), **overrides},
+        )
 
     def run(self, *configs: str, **options: Any) -> str:
         """Run configs to their end, which has to be a good one, and return what they print."""
