@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
-from functools import partial
 
 import torch
 from latent import denoised_from_middle, share_between_cases
@@ -17,7 +16,7 @@ from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
 
 from ldseg_monai.networks import LDSeg
-from ldseg_monai.sampling import ensemble, seeded_noise
+from ldseg_monai.sampling import seeded_noise, summarize
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 STEPS = (1, 2, 10)
@@ -144,7 +143,7 @@ def ldseg_scores(network: LDSeg, pairs: list[Pair], sigmas: list[float]) -> dict
             row[f"noise {sigma:g}"] = foreground_dice(network.segment(with_noise(image, sigma, index)), label)
         draws = seeded_noise(list(own.shape[1:]), 0, NUM_SAMPLES, network.num_draws())
         samples = network.sample_latent(embedding.expand([NUM_SAMPLES] + list(embedding.shape[1:])), draws)
-        probabilities, spread = ensemble(partial(network.label_decoder, features=features), samples[None])
+        probabilities, spread = summarize(network.label_decoder(sample[None], features) for sample in samples)
         row[f"mean of {NUM_SAMPLES}"] = foreground_dice(probabilities, label)
         calibration.add(probabilities, spread, label)
         rows.append(row)

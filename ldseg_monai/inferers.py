@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -11,7 +10,7 @@ from monai.inferers import Inferer, SlidingWindowInferer
 
 from ldseg_monai.networks import CDAL, LDSeg
 from ldseg_monai.precision import autocast
-from ldseg_monai.sampling import ensemble, label_logits, seeded_noise, summarize
+from ldseg_monai.sampling import label_logits, seeded_noise, summarize
 
 
 class TrainingInferer(Inferer):
@@ -101,9 +100,11 @@ class SamplingInferer(Inferer):
 
         Args:
             inputs: images ``(B, in_channels, *spatial)``.
-            network: an `LDSeg` in eval mode, or one wrapped in ``DistributedDataParallel``.
+            network: an `LDSeg` (of `CDALSamplingInferer`, a `CDAL`) in eval mode, or one wrapped in
+                ``DistributedDataParallel``.
             args: nothing.
-            kwargs: ``noise`` ``(draws, num_samples or B * num_samples, C_z, *latent)`` instead of the seed's.
+            kwargs: ``noise`` ``(draws, num_samples or B * num_samples, C_z, *latent)`` instead of the seed's; cDAL's
+                latent is the label itself, ``classes`` channels in the image's size.
 
         Returns:
             For one sample, class logits ``(B, classes, *spatial)``. For more, class probabilities averaged over the
@@ -111,21 +112,25 @@ class SamplingInferer(Inferer):
         """
         if args or set(kwargs) - {"noise"}:
             raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise")
-        ldseg = _unwrapped(network)
+        model = _unwrapped(network)
         image = _plain(inputs)
+        noise = kwargs.get("noise")
+        if noise is None:
+            noise = self.draw_noise(model, model.noise_shape(image))
+        own_noise = noise.shape[1] == len(image) * self.num_samples
+        noise = noise.unflatten(1, (len(image) if own_noise else 1, self.num_samples))
         with autocast(image.device, self.amp):
-            embedding, features = ldseg.encode_image(image)
-            noise = kwargs.get("noise")
-            if noise is None:
-                noise = self.draw_noise(ldseg, ldseg.noise_shape(image))
-            if noise.shape[1] != len(image) * self.num_samples:
-                noise = noise.repeat(1, len(image), *[1] * (noise.ndim - 2))
-            repeated = embedding.repeat_interleave(self.num_samples, dim=0)
-            latents = ldseg.sample_latent(repeated, noise, self.num_inference_steps)
-            if self.num_samples == 1:
-                return ldseg.label_decoder(latents, features)
-            latents = latents.reshape(len(image), self.num_samples, *latents.shape[1:])
-            return torch.cat(ensemble(partial(ldseg.label_decoder, features=features), latents), dim=1)
+            samples = self._draw(model, image, noise)
+            return next(samples) if self.num_samples == 1 else torch.cat(summarize(samples), dim=1)
+
+    def _draw(self, network: LDSeg, image: torch.Tensor, noise: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The samples' class logits, one after the other, for noise ``(draws, 1 or B, num_samples, C_z, *latent)``."""
+        embedding, features = network.encode_image(image)
+        noise = noise.expand(-1, len(image), *[-1] * (noise.ndim - 2)).flatten(1, 2)
+        repeated = embedding.repeat_interleave(self.num_samples, dim=0)
+        latents = network.sample_latent(repeated, noise, self.num_inference_steps)
+        for latent in latents.unflatten(0, (len(image), self.num_samples)).unbind(1):
+            yield network.label_decoder(latent, features)
 
 
 class CDALTrainingInferer(Inferer):
@@ -152,41 +157,16 @@ class CDALSamplingInferer(SamplingInferer):
     depend on the seed and the sample's number alone, so an image gives the same result in any batch.
 
     Args:
-        num_samples, num_inference_steps, seed, amp: as of `SamplingInferer`; the steps are None or the network's own.
+        args, kwargs: as of `SamplingInferer`; the steps are None or the network's own.
     """
 
-    @torch.no_grad()
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Segment.
-
-        Args:
-            inputs: images ``(B, in_channels, *spatial)``.
-            network: a `CDAL` in eval mode, or one wrapped in ``DistributedDataParallel``.
-            args: nothing.
-            kwargs: ``noise`` ``(draws, num_samples or B * num_samples, classes, *spatial)`` instead of the seed's.
-
-        Returns:
-            What `SamplingInferer` returns.
-        """
-        if args or set(kwargs) - {"noise"}:
-            raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise")
-        cdal = cast(CDAL, _unwrapped(network))
-        image = _plain(inputs)
-        noise = kwargs.get("noise")
-        if noise is None:
-            noise = self.draw_noise(cdal, cdal.noise_shape(image))
-        own_noise = noise.shape[1] == len(image) * self.num_samples
-        noise = noise.unflatten(1, (len(image) if own_noise else 1, self.num_samples))
-        latents = cdal.seeded_latents(self.seed, self.num_samples)
-        with autocast(image.device, self.amp):
-            features = cdal.encode_image(image)
-            samples = (
-                label_logits(cdal.sample_label(features, noise[:, :, index], latents[:, index : index + 1]))
-                for index in range(self.num_samples)
-            )
-            if self.num_samples == 1:
-                return next(samples)
-            return torch.cat(summarize(samples), dim=1)
+    def _draw(  # type: ignore[override]
+        self, network: CDAL, image: torch.Tensor, noise: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
+        features = network.encode_image(image)
+        latents = network.seeded_latents(self.seed, self.num_samples)
+        for index in range(self.num_samples):
+            yield label_logits(network.sample_label(features, noise[:, :, index], latents[:, index : index + 1]))
 
 
 class SlidingWindowSamplingInferer(SlidingWindowInferer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 
@@ -28,22 +28,6 @@ def seeded_noise(shape: list[int], seed: int, num_samples: int = 1, num_draws: i
     return torch.stack([torch.randn([num_draws] + shape, generator=generator) for _ in range(num_samples)], dim=1)
 
 
-def ensemble(
-    decode: Callable[[torch.Tensor], torch.Tensor], latents: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summarize the segmentations of several latents of one image without keeping them.
-
-    Args:
-        decode: latent ``(B, C_z, *latent)`` to class logits ``(B, classes, *spatial)``.
-        latents: ``(B, samples, C_z, *latent)``.
-
-    Returns:
-        Mean over the samples of the class probabilities, ``(B, classes, *spatial)``, and their standard deviation, of
-        each voxel's most uncertain class, ``(B, 1, *spatial)``; both float32, from 0 to 1 and 0 to 0.5.
-    """
-    return summarize(decode(latents[:, sample]) for sample in range(latents.shape[1]))
-
-
 def summarize(samples: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Summarize several segmentations of one image, one at a time.
 
@@ -51,7 +35,8 @@ def summarize(samples: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tens
         samples: class logits, each ``(B, classes, *spatial)``; none is kept when the next is asked for but the first.
 
     Returns:
-        What `ensemble` returns.
+        Mean over the samples of the class probabilities, ``(B, classes, *spatial)``, and their standard deviation, of
+        each voxel's most uncertain class, ``(B, 1, *spatial)``; both float32, from 0 to 1 and 0 to 0.5.
     """
     remaining = iter(samples)
     first = next(remaining).softmax(dim=1, dtype=torch.float32)
