@@ -1,10 +1,10 @@
-"""Cross-validates a bundle's LDSeg and deterministic baselines on the same folds, and compares them case by case.
+"""Cross-validates a bundle's network and others (peers, ablations) on the same folds, and compares them case by case.
 
     python benchmarks/cross_validation.py bundles/ldseg_glas --dataset_dir DIR --out cv --baseline baselines/unet.yaml
 
 Fold by fold, each candidate is trained by the bundle's own command in ``--out``/CANDIDATE/foldN, and its weights are
-scored on the fold by the bundle's evaluate.yaml in the scores/ there. The candidates are LDSeg, by the name of the
-bundle's folder, and the baselines, by the name of their last config file. The same command goes on where it stopped:
+scored on the fold by the bundle's evaluate.yaml in the scores/ there. The candidates are the bundle as it is, by its
+folder's name, and what overlays make of it, by the name of the last one. The same command goes on where it stopped:
 what is trained or scored is not done again, and refused if it was done with other settings.
 
 After each fold (``--folds`` does some of them) two files are written of all folds that are done: ``--out``/cases.csv, a
@@ -44,7 +44,7 @@ Cases = dict[tuple[str, str], dict[str, float]]  # scores by fold and name
 
 
 def candidates(bundle: Path, baselines: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The variants (of study.py) to compare, by name: LDSeg, and then the baselines.
+    """The variants (of study.py) to compare, by name: the bundle as it is, and then the baselines.
 
     Args:
         bundle: folder of the bundle.
@@ -165,10 +165,10 @@ def summary(name: str, classes: dict[str, Cases]) -> list[dict[str, str]]:
 
 
 def comparison(ours: Cases, theirs: Cases) -> tuple[int, float, float]:
-    """Compare the Dice of LDSeg with that of a baseline on the cases that both have.
+    """Compare the Dice of the bundle as it is with that of a baseline on the cases that both have.
 
     Returns:
-        Number of cases, mean of LDSeg's Dice minus the baseline's, p of the two-sided Wilcoxon signed-rank test.
+        Number of cases, mean of its Dice minus the baseline's, p of the two-sided Wilcoxon signed-rank test.
     """
     differences = known(ours[case]["dice"] - theirs[case]["dice"] for case in ours.keys() & theirs.keys())
     if not differences:
@@ -178,20 +178,20 @@ def comparison(ours: Cases, theirs: Cases) -> tuple[int, float, float]:
 
 
 def write_results(out: Path, head: str, rows: Mapping[str, list[dict[str, str]]]) -> str:
-    """Write cases.csv and table.md from the rows of the candidates, LDSeg first; returns the text of the latter."""
+    """Write cases.csv and table.md from the rows of the candidates, the bundle first; returns the latter's text."""
     with open(out / "cases.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["candidate", "fold", "case", "class", *SCORES])
         writer.writeheader()
         writer.writerows({"candidate": name, **row} for name, own in rows.items() for row in own)
     classes = {name: by_class(own) for name, own in rows.items()}
-    (ldseg, ours), *baselines = classes.items()
+    (own_name, ours), *baselines = classes.items()
     sections = [report.table([row for name, own in classes.items() for row in summary(name, own)])]
     if baselines:
         lines = []
         for name, theirs in baselines:
             count, difference, p = comparison(ours["mean"], theirs["mean"])
             values = {"mean difference": f"{difference:+.4f}", "p": f"{p:.2g}"} if count else {}
-            lines.append({"Dice": f"{ldseg} minus {name}", "cases": str(count), **values})
+            lines.append({"Dice": f"{own_name} minus {name}", "cases": str(count), **values})
         sections.append(report.table(lines))
     return report.write(out / "table.md", head, *sections)
 
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="append",
         default=[],
         metavar="OVERLAY[+OVERLAY...]",
-        help="deterministic peer: its overlays, below the bundle's configs/; may be said again",
+        help="peer or ablation: its overlays, below the bundle's configs/; may be said again",
     )
     parser.add_argument("--folds", type=int, nargs="+", help="numbers of the folds to do (default: all)")
     parser.add_argument(
@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="config values to override, values in YAML; those of network_def# and train#inferer# are LDSeg's alone",
+        help="config values to override, values in YAML; those of network_def# and train#inferer# are not a peer's",
     )
     arguments = parser.parse_args(argv)
     try:
