@@ -39,6 +39,9 @@ class CDALTrainer(SupervisedTrainer):
         penalty_weight: weight of the gradient penalty.
         penalty_interval: iterations from one gradient penalty to the next.
         normalize_attention: whether each sample's attention map is scaled to the range 0 to 1 (the paper: not).
+        rollout_share: share of the samples, of those before the last timestep, whose noisy label is made as sampling
+            makes it: by a reverse step from the generator's own estimate, and not from the true label (0: the paper).
+            Without it the generator learns to trust a noisy label that it will never see so good again.
         kwargs: as of `monai.engines.SupervisedTrainer`: ``network`` is a `CDAL`, plain or wrapped, ``loss_function`` is
             `CDALLoss` or another of predicted and true ``x_0``, and ``inferer`` calls both networks, such as
             `CDALTrainingInferer`, which also does the autocast.
@@ -56,6 +59,7 @@ class CDALTrainer(SupervisedTrainer):
         penalty_weight: float = 1.0,
         penalty_interval: int = 10,
         normalize_attention: bool = False,
+        rollout_share: float = 0.0,
         **kwargs: Any,
     ) -> None:
         if (discriminator is None) != (discriminator_optimizer is None):
@@ -66,7 +70,9 @@ class CDALTrainer(SupervisedTrainer):
             raise ValueError(
                 f"penalty_interval is {penalty_interval}: expected 1 or more; penalty_weight 0 turns it off"
             )
-        if kwargs.get("amp"):
+        if not 0 <= rollout_share <= 1:
+            raise ValueError(f"rollout_share is {rollout_share}: expected 0 to 1")
+        if kwargs.get("amp") or kwargs.get("amp_kwargs"):
             raise ValueError("amp is the inferer's here: expected CDALTrainingInferer(amp=True) as inferer instead")
         if kwargs.get("accumulation_steps", 1) != 1:
             raise ValueError(f"accumulation_steps is {kwargs['accumulation_steps']}: expected 1; raise the batch size")
@@ -76,6 +82,7 @@ class CDALTrainer(SupervisedTrainer):
         self.penalty_weight = penalty_weight
         self.penalty_interval = penalty_interval
         self.normalize_attention = normalize_attention
+        self.rollout_share = rollout_share
 
     def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict:
         """Take one step of each network on a batch."""
@@ -100,6 +107,9 @@ class CDALTrainer(SupervisedTrainer):
             self._train_discriminator(real, fake, noisy, timesteps)
             shown = clean * self._attend(real, noisy, timesteps)
         noisy = network.scheduler.add_noise(shown, noise, timesteps)
+        rolled_out = (timesteps < network.num_train_timesteps - 1) & self._drawn_share(timesteps)
+        if rolled_out.any():
+            noisy[rolled_out] = self._roll_out(image[rolled_out], clean[rolled_out], timesteps[rolled_out])
         self._train_generator(image, clean, noisy_label=noisy, **condition)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
@@ -111,6 +121,19 @@ class CDALTrainer(SupervisedTrainer):
         latent = torch.randn(len(clean), network.latent_size)
         noise = [torch.randn(clean.shape) for _ in range(3)]
         return [drawn.to(clean.device) for drawn in (timesteps, latent, *noise)]
+
+    def _drawn_share(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """Which samples are rolled out, if their timestep allows it."""
+        return (torch.rand(len(timesteps)) < self.rollout_share).to(timesteps.device)
+
+    @torch.no_grad()
+    def _roll_out(self, image: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """x_t as sampling makes it: drawn from the posterior given x_{t+1} and the generator's estimate."""
+        network = cast(CDAL, getattr(self.network, "module", self.network))
+        _, latent, noise, fresh, _ = self._draw(clean)
+        before = network.scheduler.add_noise(clean, noise, timesteps + 1)
+        estimate = self.inferer(image, network, noisy_label=before, timesteps=timesteps + 1, latent=latent)
+        return network.scheduler.sample_previous(estimate, before, timesteps + 1, fresh)
 
     def _train_discriminator(
         self, real: torch.Tensor, fake: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor

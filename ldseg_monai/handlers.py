@@ -219,7 +219,7 @@ class Checkpoint:
         """Restore every object, if there is a checkpoint.
 
         Raises:
-            ValueError: if the checkpoint is of a run on other cases or of another network.
+            ValueError: if the checkpoint is of a run on other cases, of other objects, or of another network.
         """
         if not os.path.isfile(self.path):
             return
@@ -228,8 +228,12 @@ class Checkpoint:
         if state["cases"] != self.cases:
             raise ValueError(f"{self.path} is of a run on {state['cases']}: expected one on {self.cases}; {advice}")
         max_epochs = engine.state.max_epochs
+        parts = {**self.objects, "trainer": engine}
+        if set(state) != {*parts, "cases"}:
+            got = sorted(set(state) - {"cases"})
+            raise ValueError(f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; {advice}")
         try:
-            for name, target in {**self.objects, "trainer": engine}.items():
+            for name, target in parts.items():
                 target.load_state_dict(state[name])
         except RuntimeError as error:
             raise ValueError(f"{self.path} is of another network: expected this run's; {advice}") from error

@@ -1,4 +1,4 @@
-"""How the engines call LDSeg and cDAL: to train, to segment, and to segment an image window by window."""
+"""How the engines call LDSeg and cDAL: to train, to segment, and to segment window by window or slice by slice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
-from monai.inferers import Inferer, SlidingWindowInferer
+from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 
 from ldseg_monai.networks import CDAL, LDSeg
 from ldseg_monai.precision import autocast
@@ -153,20 +153,66 @@ class CDALTrainingInferer(Inferer):
 class CDALSamplingInferer(SamplingInferer):
     """Draw one or several segmentations of each image with cDAL (Hejrati et al., 2024, Algorithm 2 and Section 3.2).
 
-    The image is encoded once; the samples are drawn one after the other and none is kept. Noise and random latents
-    depend on the seed and the sample's number alone, so an image gives the same result in any batch.
+    The image is encoded once. Noise and random latents depend on the seed and the sample's number alone, so an image
+    gives the same result in any batch.
 
     Args:
-        args, kwargs: as of `SamplingInferer`; the steps are None or the network's own.
+        args: as of `SamplingInferer`; the steps are None or the network's own.
+        samples_in_pass: samples that are denoised in one pass of the network. One is the fastest on a CPU and takes the
+            least memory; a GPU wants more.
+        kwargs: as of `SamplingInferer`.
+
+    Raises:
+        ValueError: if a number is below 1.
     """
+
+    def __init__(self, *args: Any, samples_in_pass: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if samples_in_pass < 1:
+            raise ValueError(f"samples_in_pass is {samples_in_pass}: expected 1 or more")
+        self.samples_in_pass = samples_in_pass
 
     def _draw(  # type: ignore[override]
         self, network: CDAL, image: torch.Tensor, noise: torch.Tensor
     ) -> Iterator[torch.Tensor]:
         features = network.encode_image(image)
-        latents = network.seeded_latents(self.seed, self.num_samples)
-        for index in range(self.num_samples):
-            yield label_logits(network.sample_label(features, noise[:, :, index], latents[:, index : index + 1]))
+        latents = network.seeded_latents(self.seed, self.num_samples)[:, None]
+        noise = noise.expand(-1, len(image), *[-1] * (noise.ndim - 2))
+        latents = latents.expand(-1, len(image), -1, -1)
+        for own, own_latents in zip(
+            noise.split(self.samples_in_pass, dim=2), latents.split(self.samples_in_pass, dim=2), strict=True
+        ):
+            number = own.shape[2]
+            repeated = features.repeat_interleave(number, dim=0)
+            labels = network.sample_label(repeated, own.flatten(1, 2), own_latents.flatten(1, 2))
+            yield from label_logits(labels).unflatten(0, (len(image), number)).unbind(1)
+
+
+class SliceSamplingInferer(SliceInferer):
+    """Segment volumes by a network of slices, many slices in one batch.
+
+    Every slice gets the same noise, so neighbors do not differ by chance.
+
+    Args:
+        sampler: segments a batch of slices.
+        roi_size: of a slice, or of a window of a larger one.
+        args, kwargs: as of `monai.inferers.SliceInferer`: ``spatial_dim`` is the axis that is cut, ``sw_batch_size``
+            the number of slices in a batch.
+    """
+
+    def __init__(self, sampler: SamplingInferer, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sampler = sampler
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Segment volumes ``(B, in_channels, *spatial)`` of any size; returns what the sampler returns.
+
+        Raises:
+            TypeError: for further arguments, which no slice would get.
+        """
+        if args or kwargs:
+            raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else")
+        return cast(torch.Tensor, super().__call__(_plain(inputs), lambda slices: self.sampler(slices, network)))
 
 
 class SlidingWindowSamplingInferer(SlidingWindowInferer):

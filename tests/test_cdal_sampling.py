@@ -230,6 +230,17 @@ def test_image_is_encoded_once_and_every_sample_takes_all_steps() -> None:
     assert denoised == [2] * 2 * 3
 
 
+@each_process
+@pytest.mark.parametrize(("samples_in_pass", "passes"), [(2, [4, 4, 2]), (5, [10]), (9, [10])])
+def test_samples_may_share_a_pass(samples_in_pass: int, passes: list[int], stochastic: bool) -> None:
+    network, image = tiny(stochastic=stochastic), image_of((16, 13))
+    one_by_one = CDALSamplingInferer(5, amp=False)(image, network)
+    denoised = count_calls(network.generator.from_label)
+    together = CDALSamplingInferer(5, amp=False, samples_in_pass=samples_in_pass)(image, network)
+    assert denoised == [number for number in passes for _ in range(2)]
+    torch.testing.assert_close(together, one_by_one, rtol=1e-4, atol=1e-5)
+
+
 @each_number
 @pytest.mark.parametrize(("amp", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_amp_samples_in_bfloat16_and_returns_float32(amp: bool, dtype: torch.dtype, num_samples: int) -> None:
@@ -268,6 +279,8 @@ def test_what_would_be_ignored_or_cannot_be_done_is_refused() -> None:
         CDALSamplingInferer()(image, network, noise=torch.randn(2, 1, 3, 16, 13))
     with pytest.raises(ValueError, match="num_samples is 0: expected 1 or more"):
         CDALSamplingInferer(0)
+    with pytest.raises(ValueError, match="samples_in_pass is 0: expected 1 or more"):
+        CDALSamplingInferer(samples_in_pass=0)
 
 
 @each_process

@@ -330,6 +330,36 @@ def test_without_a_discriminator_the_plain_label_is_noised() -> None:
     assert torch.equal(first, second)  # an attention of 1 is none
 
 
+@each_size
+def test_rolled_out_label_is_drawn_around_the_networks_own_estimate(size: tuple[int, ...]) -> None:
+    network, inferer = generator(len(size), num_train_timesteps=3, beta_max=2.0), Recorder()
+    (batch,) = batches(size, 1, batch=12)
+    trainer(network, None, [batch], inferer=inferer, rollout_share=1.0).run()
+    before, last = inferer.calls
+    assert [before["gradients"], last["gradients"]] == [False, True]
+    own = last["timesteps"] < 2
+    assert own.any() and not own.all()
+    assert torch.equal(before["timesteps"], last["timesteps"][own] + 1)
+    assert not torch.isin(before["latent"], last["latent"]).any()
+    mean, variance = network.scheduler.posterior(before["output"], before["noisy_label"], before["timesteps"])
+    of_own = (last["noisy_label"][own] - mean) / variance.sqrt()
+    clean, abar = network.encode_label(batch["label"]), network.scheduler.alphas_cumprod
+    of_others = (last["noisy_label"] - abar[2].sqrt() * clean)[~own] / (1 - abar[2]).sqrt()
+    level = abar[before["timesteps"]].reshape(-1, *[1] * (1 + len(size)))
+    of_before = (before["noisy_label"] - level.sqrt() * clean[own]) / (1 - level).sqrt()
+    for noise in (of_own, of_others, of_before):
+        assert noise.std().item() == pytest.approx(1, abs=0.1) and abs(noise.mean().item()) < 0.1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_share_of_the_samples_is_rolled_out(share: float) -> None:
+    network, inferer = generator(), Recorder()
+    trainer(network, None, batches((16, 12), 40, batch=8), lr=0.0, inferer=inferer, rollout_share=share).run()
+    rolled_out = sum(len(call["timesteps"]) for call in inferer.calls if not call["gradients"])
+    first_steps = sum(int((call["timesteps"] == 0).sum()) for call in inferer.calls if call["gradients"])
+    assert rolled_out / first_steps == pytest.approx(share, abs=0.1 if share else 0)
+
+
 @pytest.mark.parametrize("latent_size", [0, 5])
 @pytest.mark.parametrize("attends", [False, True])
 def test_attention_and_latent_may_each_be_left_out(latent_size: int, attends: bool) -> None:

@@ -450,6 +450,15 @@ def test_run_on_other_cases_does_not_go_on_from_the_checkpoint(tmp_path: Path) -
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
+def test_run_with_other_objects_does_not_go_on_from_the_checkpoint(tmp_path: Path) -> None:
+    run = Run(tmp_path, max_epochs=1)()
+    state = torch.load(run.path, weights_only=True)
+    for other in ({"discriminator": state["network"], **state}, {k: v for k, v in state.items() if k != "average"}):
+        torch.save(other, run.path)
+        with pytest.raises(ValueError, match="is of another kind of run, with .* choose another output_dir"):
+            Run(tmp_path, max_epochs=2)()
+
+
 # ValidateAtEnd
 
 

@@ -10,7 +10,13 @@ from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
 from small_networks import RecordingSampler, Wrapper, convolution_dtypes, count_calls
 from torch import nn
 
-from ldseg_monai.inferers import AutocastInferer, SamplingInferer, SlidingWindowSamplingInferer, TrainingInferer
+from ldseg_monai.inferers import (
+    AutocastInferer,
+    SamplingInferer,
+    SliceSamplingInferer,
+    SlidingWindowSamplingInferer,
+    TrainingInferer,
+)
 from ldseg_monai.networks import LDSeg
 from ldseg_monai.sampling import seeded_noise
 
@@ -508,3 +514,27 @@ def test_arguments_that_would_be_ignored_are_refused() -> None:
         SamplingInferer()(image, network, label=image)
     with pytest.raises(TypeError, match="expected nothing else"):
         SlidingWindowSamplingInferer(SamplingInferer(), (8, 8))(image, network, noise=image)
+
+
+# Slices
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_volume_is_segmented_slice_by_slice_in_batches(num_samples: int, axis: int) -> None:
+    network, sampler = tiny(), SamplingInferer(num_samples, amp=False)
+    volume, _ = pair((16, 16, 16))
+    volume = volume[tuple(slice(7 if dimension == axis + 2 else None) for dimension in range(5))]
+    denoised = count_calls(network.image_encoder.encoder)
+    result = SliceSamplingInferer(sampler, roi_size=(16, 16), spatial_dim=axis, sw_batch_size=4)(volume, network)
+    assert denoised == [4, 4, 4, 2]  # of 2 volumes of 7 slices
+    expected = torch.stack([sampler(cut, network) for cut in volume.unbind(axis + 2)], dim=axis + 2)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_slices_take_metadata_and_wrapped_networks_and_nothing_else() -> None:
+    network, inferer = tiny(), SliceSamplingInferer(SamplingInferer(2), roi_size=(16, 16), spatial_dim=2)
+    volume, _ = pair((16, 12, 3))
+    assert torch.equal(inferer(MetaTensor(volume), Wrapper(network)), inferer(volume, network))
+    with pytest.raises(TypeError, match="beside inputs and network: expected nothing else"):
+        inferer(volume, network, noise=volume)

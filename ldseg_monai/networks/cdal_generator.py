@@ -15,8 +15,8 @@ class CDALGenerator(ResidualUNet):
     """Residual U-Net that predicts the clean label of a noisy one (Hejrati et al., 2024, Sections 2.1 and 2.3).
 
     A light encoder without down-sampling makes features of the image, which are added to those of the noisy label. The
-    timestep, as sinusoids, and the random latent, through a mapping network, scale and shift what every residual block
-    has normalized.
+    timestep, as sinusoids, and the random latent, through a mapping network, scale and shift what the second
+    normalization of every residual block returns.
 
     Args:
         spatial_dims: 2 or 3.
