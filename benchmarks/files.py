@@ -26,6 +26,7 @@ from monai.data.utils import list_data_collate
 from monai.transforms import Compose, LoadImaged, SaveImaged
 
 from ldseg_monai.handlers import SaveOverlay
+from ldseg_monai.networks import CDAL
 
 LOAD, PREPROCESSING, NETWORK, POSTPROCESSING, SAVE = "load", "preprocessing", "network", "postprocessing", "save"
 KINDS = (LOAD, PREPROCESSING, NETWORK, POSTPROCESSING, SAVE)
@@ -59,11 +60,14 @@ class Pipeline:
             self.network.load_state_dict(torch.load(weights, map_location=device, weights_only=True))
         self.kinds: dict[str, str] = {}
         self.stopwatch = Stopwatch(device)
-        for owner, method, name in (
-            (self.network, "encode_image", "image encoding"),
-            (self.network, "sample_latent", "denoising"),
-            (self.network.label_decoder, "forward", "decoding"),
-        ):
+        if isinstance(self.network, CDAL):
+            denoising = [(self.network, "sample_label", "denoising")]
+        else:
+            denoising = [
+                (self.network, "sample_latent", "denoising"),
+                (self.network.label_decoder, "forward", "decoding"),
+            ]
+        for owner, method, name in [(self.network, "encode_image", "image encoding"), *denoising]:
             self.stopwatch.watch(owner, method, name)
             self.kinds[name] = NETWORK
 

@@ -19,7 +19,7 @@ import torch
 import yaml
 from measure import Build, Call
 from monai.bundle import ConfigParser
-from monai.inferers import SimpleInferer
+from monai.inferers import Inferer, SimpleInferer
 from monai.networks.nets import (
     BasicUNetPlusPlus,
     DiffusionModelUNet,
@@ -225,6 +225,13 @@ def ldseg_call(bundle: Bundle, size: Sequence[int], steps: int, amp: bool) -> Ca
     return _ready(bundle, lambda: inferer(image, network))
 
 
+def samples_call(bundle: Bundle, size: Sequence[int], num_samples: int, amp: bool) -> Call:
+    """Build a bundle's network, of any method; the call draws so many segmentations of one image by its inferer."""
+    config = bundle.config("inference.yaml", num_samples=num_samples, amp=amp)
+    network, image, inferer = bundle.network(), bundle.image(size), config.get_parsed_content("inferer")
+    return _ready(bundle, partial(_infer, inferer, image, network))
+
+
 def peer_call(bundle: Bundle, name: str, size: Sequence[int], amp: bool, layout: str) -> Call:
     """Build one of `PEERS` in a memory layout; the call segments one image."""
     network = bundle.prepare(peer_network(bundle, name, size, layout)).eval()
@@ -311,7 +318,7 @@ def bundle_of(arguments: argparse.Namespace) -> Bundle:
 
 
 @torch.no_grad()
-def _infer(inferer: AutocastInferer, image: torch.Tensor, network: nn.Module, *further: torch.Tensor) -> Any:
+def _infer(inferer: Inferer, image: torch.Tensor, network: nn.Module, *further: torch.Tensor) -> Any:
     return inferer(image, network, *further)
 
 

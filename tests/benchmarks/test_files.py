@@ -4,7 +4,7 @@ from pathlib import Path
 
 import files
 import pytest
-from conftest import tables
+from conftest import ROOT, tables
 from workload import argument_parser, bundle_of
 
 
@@ -24,6 +24,16 @@ def test_steps_are_the_config_in_order_and_add_up_to_the_whole(tiny: list[str], 
         assert all(seconds > 0 for seconds in step.values())
         assert sum(step.values()) == pytest.approx(total, rel=0.05)
     assert (tmp_path / "case_000_label.nii.gz").is_file()
+
+
+def test_cdal_is_timed_as_it_denoises_the_label_itself(tmp_path: Path) -> None:
+    network = ["network_def#channels=[8,8]", "network_def#attention_levels=[false,false]"]
+    values = ["model_path=none", "num_samples=2", "overlap=0", *network]
+    options = ["--size", "52", "52", "40", "--out", str(tmp_path), "--set", *values]
+    bundle = bundle_of(argument_parser("").parse_args([str(ROOT / "bundles" / "cdal_hippocampus"), *options]))
+    step = files.Pipeline(bundle.config("inference.yaml", output_dir=str(tmp_path)), "cpu").run()
+    assert {"image encoding", "denoising"} <= set(step) and "decoding" not in step
+    assert all(seconds > 0 for seconds in step.values())
 
 
 def test_tables_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import inference
 import pytest
-from conftest import tables
+from conftest import ROOT, tables
 
 
 def test_table_of_a_tiny_run(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,6 +41,21 @@ def test_reference_is_there_whatever_is_asked_for(tiny: list[str], tmp_path: Pat
     inference.main([*tiny, "--no_memory", "--only", "UNet"])
     rows = tables((tmp_path / "inference.md").read_text())[0]
     assert [row["network"] for row in rows] == ["LDSeg", "UNet", "UNet"]
+
+
+def test_bundles_draw_samples_beside_each_other(tmp_path: Path) -> None:
+    bundles = [str(ROOT / "bundles" / name) for name in ("ldseg_hippocampus", "cdal_hippocampus")]
+    options = ["--size", "16", "24", "16", "--rounds", "1", "--no_memory", "--only", "UNet", "--out", str(tmp_path)]
+    inference.main([bundles[0], *options, "--samples", "1", "2", "--beside", bundles[1]])
+    rows = {row["network"]: row for row in tables((tmp_path / "inference.md").read_text())[0]}
+    names = [
+        f"{name}, {number}"
+        for name in ("ldseg_hippocampus", "cdal_hippocampus")
+        for number in ("1 sample", "2 samples")
+    ]
+    assert set(rows) == {"LDSeg", *names, "UNet"}
+    assert all(float(rows[name]["seconds"]) > 0 for name in names)
+    assert rows[names[0]]["parameters, M"] == rows["LDSeg"]["parameters, M"] != rows[names[2]]["parameters, M"]
 
 
 @pytest.mark.gpu
