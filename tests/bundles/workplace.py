@@ -77,6 +77,7 @@ TINY = {
     ),
     "ldseg_glas": Tiny(
         every={
+            "num_samples": 1,
             "window_size": [128, 128],
             "network_def#channels": [8, 8, 16],
             "network_def#label_channels": [8, 8, 8],
