@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         arguments.command(arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"ldseg: error: {' '.join(str(error).split())}\n")
         return USER_ERROR
     return 0
@@ -39,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> _Parser:
     """Build the parser; each subcommand adds itself and names its function `command`."""
-    parser = _Parser(prog="ldseg", description="Prepare data for the ldseg_monai bundles.")
+    parser = _Parser(prog="ldseg", description="Prepare and export the ldseg_monai bundles.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_phantom(subparsers)
+    _add_export(subparsers)
     return parser
 
 
@@ -59,6 +60,24 @@ def _phantom(arguments: argparse.Namespace) -> None:
     from ldseg_monai.data.phantoms import write_phantoms  # here, so that other commands and --help start at once
 
     write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed)
+
+
+def _add_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser("export", help="write a sampler as TorchScript or ONNX", description=_export.__doc__)
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle, such as bundles/ldseg_knee3d")
+    parser.add_argument("file", metavar="FILE", help="file to write: .ts for TorchScript, .onnx for ONNX")
+    parser.add_argument("--weights", metavar="FILE", help="state dict (default: the bundle's models/model.pt)")
+    parser.add_argument(
+        "--num-samples", type=int, metavar="N", help="samples whose mean is returned (default: the bundle's)"
+    )
+    parser.set_defaults(command=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    """Write a bundle's network with its whole reverse process: image in, class probabilities out."""
+    from ldseg_monai.export import export  # here, as above
+
+    export(arguments.bundle, arguments.file, arguments.weights, arguments.num_samples)
 
 
 if __name__ == "__main__":

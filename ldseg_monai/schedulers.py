@@ -53,6 +53,7 @@ class EvenlySpacedScheduler(DDIMScheduler):
         if not 0 <= eta <= 1:
             raise ValueError(f"eta is {eta}: expected 0 (DDIM) to 1 (DDPM)")
         self.timestep_spacing: str = str(timestep_spacing)  # MONAI's __init__ sets the timesteps
+        self.indices: list[int] = []  # the timesteps as plain numbers, which an export to ONNX takes as constants
         super().__init__(
             num_train_timesteps, schedule, clip_sample=False, prediction_type=prediction_type, **schedule_args
         )
@@ -76,6 +77,8 @@ class EvenlySpacedScheduler(DDIMScheduler):
         if self.timestep_spacing == "trailing":
             end = self.num_train_timesteps / num_inference_steps - 1
         self.timesteps = torch.linspace(last, end, num_inference_steps, device=device).round().long()
+        indices: list[int] = self.timesteps.tolist()
+        self.indices = indices
 
     def denoise(self, model_output: torch.Tensor, timesteps: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """Estimate the clean latent from a network output.
@@ -121,15 +124,13 @@ class EvenlySpacedScheduler(DDIMScheduler):
             The latent at the next timestep and the estimate of the clean latent.
         """
         eta_ = self.eta if eta is None else eta
-        index = int((self.timesteps == timestep).nonzero()[0])
+        index = self.indices.index(timestep)
         timesteps = torch.full([sample.shape[0]], timestep, device=sample.device)
         clean = self.denoise(model_output, timesteps, sample)
-        if index + 1 == len(self.timesteps):
+        if index + 1 == len(self.indices):
             return clean, clean
         signal, noise = self._signal_and_noise(timesteps, sample)
-        next_signal, next_noise = self._signal_and_noise(
-            torch.zeros_like(timesteps) + self.timesteps[index + 1], sample
-        )
+        next_signal, next_noise = self._signal_and_noise(torch.full_like(timesteps, self.indices[index + 1]), sample)
         residual = model_output if self.prediction_type == "epsilon" else (sample - signal * clean) / noise
         if eta_ == 0:
             return next_signal * clean + next_noise * residual, clean

@@ -130,23 +130,34 @@ class CDAL(nn.Module):
         return self.generator(noisy_label, timesteps, latent, self.encode_image(image))
 
     def segment(
-        self, image: torch.Tensor, noise: torch.Tensor | None = None, latents: torch.Tensor | None = None
+        self,
+        image: torch.Tensor,
+        noise: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        num_samples: int = 1,
     ) -> torch.Tensor:
-        """Run the whole reverse process (Algorithm 2).
+        """Run the whole reverse process (Algorithm 2), in one batch for several samples of an image.
 
         Args:
             image: ``(B, in_channels, *spatial)``.
-            noise: as of `sample_label`; drawn with the network's seed if None.
-            latents: as of `sample_label`; drawn with the network's seed if None.
+            noise: ``(draws, num_samples or B * num_samples, out_channels, *spatial)`` as of `seeded_noise`; drawn with
+                the network's seed if None.
+            latents: ``(T, num_samples or B * num_samples, latent_size)`` as of `seeded_latents`; drawn alike.
+            num_samples: segmentations of each image, which is encoded once.
 
         Returns:
-            Class logits ``(B, out_channels, *spatial)``.
+            Class logits ``(B * num_samples, out_channels, *spatial)``, the samples of an image one after the other.
         """
+        features = self.encode_image(image)
         if noise is None:
-            noise = seeded_noise(self.noise_shape(image), self.seed, 1, self.num_draws())
+            noise = seeded_noise(self.noise_shape(image), self.seed, num_samples, self.num_draws())
         if latents is None:
-            latents = self.seeded_latents(self.seed, 1)
-        return label_logits(self.sample_label(self.encode_image(image), noise, latents))
+            latents = self.seeded_latents(self.seed, num_samples)
+        if num_samples > 1:
+            features = features.repeat_interleave(num_samples, dim=0)
+            noise = noise.repeat([1, features.shape[0] // noise.shape[1]] + [1] * (noise.ndim - 2))
+            latents = latents.repeat(1, features.shape[0] // latents.shape[1], 1)
+        return label_logits(self.sample_label(features, noise, latents))
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         """Features of images ``(B, in_channels, *spatial)``, which every step and every sample can use."""

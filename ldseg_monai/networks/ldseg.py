@@ -227,19 +227,25 @@ class LDSeg(nn.Module):
             return self.segment(image, noise)
         return self._training_pass(image, label, timesteps, noise)
 
-    def segment(self, image: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        """Run the whole reverse process (Algorithm 2).
+    def segment(self, image: torch.Tensor, noise: torch.Tensor | None = None, num_samples: int = 1) -> torch.Tensor:
+        """Run the whole reverse process (Algorithm 2), in one batch for several samples of an image.
 
         Args:
             image: ``(B, in_channels, *spatial)``.
-            noise: ``(draws, 1 or B, C_z, *latent)`` as of `seeded_noise`; drawn with the network's seed if None.
+            noise: ``(draws, num_samples or B * num_samples, C_z, *latent)`` as of `seeded_noise`; drawn with the
+                network's seed if None.
+            num_samples: segmentations of each image, which is encoded once.
 
         Returns:
-            Class logits ``(B, out_channels, *spatial)``.
+            Class logits ``(B * num_samples, out_channels, *spatial)``, the samples of an image one after the other.
         """
         embedding, features = self.encode_image(image)
         if noise is None:
-            noise = seeded_noise(self.noise_shape(image), self.seed, 1, self.num_draws())
+            noise = seeded_noise(self.noise_shape(image), self.seed, num_samples, self.num_draws())
+        if num_samples > 1:
+            embedding = embedding.repeat_interleave(num_samples, dim=0)
+            features = [feature.repeat_interleave(num_samples, dim=0) for feature in features]
+            noise = noise.repeat([1, embedding.shape[0] // noise.shape[1]] + [1] * (noise.ndim - 2))
         return self.label_decoder(self.sample_latent(embedding, noise), features)
 
     def encode_image(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -277,12 +283,12 @@ class LDSeg(nn.Module):
         """
         noise = noise.to(embedding.device).expand([-1, embedding.shape[0]] + [-1] * (embedding.ndim - 1))
         steps = self.num_inference_steps if num_inference_steps is None else num_inference_steps
-        self.scheduler.set_timesteps(steps)
+        if steps != self.scheduler.num_inference_steps:
+            self.scheduler.set_timesteps(steps)
         if len(noise) != self.num_draws(steps):
             raise ValueError(f"noise has {len(noise)} draws: expected {self.num_draws(steps)} for {steps} steps")
-        timesteps: list[int] = self.scheduler.timesteps.tolist()
         latent = noise[0]
-        for step, timestep in enumerate(timesteps):
+        for step, timestep in enumerate(self.scheduler.indices):
             now = torch.full([latent.shape[0]], timestep, device=latent.device)
             prediction = self.denoiser(latent, embedding, now).float()
             fresh = noise[step + 1] if step + 1 < len(noise) else None
