@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> _Parser:
     """Build the parser; each subcommand adds itself and names its function `command`."""
-    parser = _Parser(prog="ldseg", description="Prepare and export the ldseg_monai bundles.")
+    parser = _Parser(prog="ldseg", description="What `python -m monai.bundle` cannot do.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_phantom(subparsers)
-    _add_export(subparsers)
+    for add in (_add_phantom, _add_export, _add_zoo_export):
+        add(subparsers)
     return parser
 
 
@@ -78,6 +78,25 @@ def _export(arguments: argparse.Namespace) -> None:
     from ldseg_monai.export import export  # here, as above
 
     export(arguments.bundle, arguments.file, arguments.weights, arguments.num_samples)
+
+
+def _add_zoo_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "zoo-export", help="write a bundle as MONAI's model zoo takes it", description=_zoo_export.__doc__
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a bundle, or the name of one in bundles/")
+    parser.add_argument("out", metavar="OUT", help="folder to write NAME/ and NAME_vVERSION.zip to")
+    parser.add_argument(
+        "--large-files", metavar="URL", help="URL of models/model.pt: the folder then has large_files.yml in its place"
+    )
+    parser.set_defaults(command=_zoo_export)
+
+
+def _zoo_export(arguments: argparse.Namespace) -> None:
+    """Write a bundle with its code, as a folder and a zip that run where ldseg_monai is not installed."""
+    from ldseg_monai.zoo import export_bundle
+
+    export_bundle(arguments.bundle, arguments.out, arguments.large_files)
 
 
 if __name__ == "__main__":

@@ -216,12 +216,14 @@ class Checkpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def load(self, engine: Engine) -> None:
-        """Restore every object, if there is a checkpoint.
+        """Restore every object, if there is a checkpoint and the run has not begun.
+
+        A trainer that is run again goes on from what it holds: in federated learning, the server's weights.
 
         Raises:
             ValueError: if the checkpoint is of a run on other cases, of other objects, or of another network.
         """
-        if not os.path.isfile(self.path):
+        if engine.state.iteration or not os.path.isfile(self.path):
             return
         state = torch.load(self.path, map_location=self.map_location, weights_only=True)
         advice = "choose another output_dir to start anew, or delete the checkpoint"

@@ -409,6 +409,21 @@ def test_finished_run_does_nothing_when_it_is_run_again(tmp_path: Path) -> None:
     assert_equal(again.weights(again.average), first.weights(first.average))
 
 
+def test_trainer_that_is_run_on_keeps_the_weights_that_it_was_given(tmp_path: Path) -> None:
+    # A client in federated learning: each round's weights come from the server, not from the client's checkpoint.
+    run = Run(tmp_path, max_epochs=1)()
+    with torch.no_grad():
+        for parameter in run.network.parameters():
+            parameter.zero_()
+    given = run.weights()
+    started: list[dict[str, torch.Tensor]] = []
+    run.trainer.add_event_handler(Events.EPOCH_STARTED, lambda: started.append(run.weights()))
+    run.trainer.state.max_epochs = 2
+    run()
+    assert len(started) == 1 and run.trainer.state.epoch == 2
+    assert_equal(started[0], given)
+
+
 def test_checkpoint_is_written_at_its_interval_and_at_the_end_and_whole(tmp_path: Path) -> None:
     run = Run(tmp_path, max_epochs=3, interval=2)
     written: list[int] = []
