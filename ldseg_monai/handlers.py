@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.data import DataLoader
-from monai.data.utils import set_rnd
+from monai.data.utils import create_file_basename, set_rnd
 from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
 from monai.utils import set_determinism
@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.dicom import SERIES_UID
 from ldseg_monai.visualize import load_image, overlay
 
 
@@ -296,13 +297,13 @@ class SaveOverlay:
             if self.max_cases is not None and self.drawn >= self.max_cases:
                 return
             self.drawn += 1
-            path = case["image"].meta["filename_or_obj"]
+            meta = case["image"].meta
+            path = meta["filename_or_obj"]
             pred, label = case["pred"], case.get("label")
             if pred.ndim == 3:  # MONAI's readers give a picture's columns before its rows
                 pred, label = pred.transpose(1, 2), None if label is None else label.transpose(1, 2)
-            picture = overlay(load_image(path), pred, label)
-            os.makedirs(self.output_dir, exist_ok=True)
-            file = os.path.join(self.output_dir, f"{case_name(path)}_overlay.png")
+            picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
+            file = create_file_basename("overlay", path, self.output_dir, separate_folder=False) + ".png"
             Image.fromarray(picture).save(file, compress_level=1)  # a quarter of the default's time, a little larger
             if self.tensorboard_dir is not None:
                 with SummaryWriter(self.tensorboard_dir) as writer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from monai.networks.utils import one_hot
@@ -10,14 +12,22 @@ from monai.utils import convert_to_tensor
 from PIL import Image
 from torch.nn import functional
 
+from ldseg_monai.dicom import NiftiOrDicomReader
+
 COLORS = np.array([[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]])
 TRUTH = np.array([255, 255, 255])
 
 
-def load_image(path: str) -> torch.Tensor:
-    """Read an image to be shown: a volume as its file has it, or a picture as RGB, ``(3, rows, columns)``."""
-    if path.lower().endswith((".nii", ".nii.gz")):
-        volume = LoadImage(image_only=True, ensure_channel_first=True)(path)
+def load_image(path: str, series_uid: str = "") -> torch.Tensor:
+    """Read an image to be shown: a volume as its file has it, or a picture as RGB, ``(3, rows, columns)``.
+
+    Args:
+        path: NIfTI file, folder of a DICOM series, or file of a picture.
+        series_uid: Series Instance UID, where the folder has several.
+    """
+    if path.lower().endswith((".nii", ".nii.gz")) or os.path.isdir(path):
+        item = [path, series_uid] if series_uid else path
+        volume = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)(item)
         return volume.transpose(1, 2) if volume.ndim == 3 else volume
     return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).movedim(-1, 0)
 

@@ -8,11 +8,12 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from monai.data import load_decathlon_datalist
 
+from ldseg_monai.data.dicom_series import dicom_files, series_datalist
 from ldseg_monai.data.phantoms import PhantomKind, phantom_files, phantoms_complete, write_phantoms
 
 logger = logging.getLogger("ldseg_monai.data")
@@ -69,7 +70,8 @@ def resolve_datalist(
     num_phantoms: int = 12,
     seed: int = 0,
     require_labels: bool = True,
-) -> list[dict[str, str]]:
+    series_uid: str | None = None,
+) -> list[dict[str, Any]]:
     """List the cases of `dataset_dir`, or of generated phantoms where no `dataset_dir` is given.
 
     Args:
@@ -78,10 +80,14 @@ def resolve_datalist(
         phantom_dir: folder that the phantoms are written to unless they are there already.
         num_phantoms: number of phantoms.
         seed: seed of the phantoms.
-        require_labels: as in `paired_datalist`.
+        require_labels: as in `paired_datalist`. Without, `dataset_dir` may also be the folder of a DICOM series, or
+            one with such folders at any depth, and no images of other kinds.
+        series_uid: Series Instance UID of the DICOM series that is wanted, "" for the one in each folder; None where
+            DICOM is not read.
 
     Raises:
         FileNotFoundError: `dataset_dir` was given and does not exist; phantoms are no answer to a misspelt path.
+        ValueError: DICOM that cannot be read (see `series_datalist`), or a `series_uid` for other data.
     """
     if dataset_dir:
         if not os.path.isdir(dataset_dir):
@@ -90,7 +96,10 @@ def resolve_datalist(
                 f"dataset_dir empty to use generated phantoms, or write them there with "
                 f"`ldseg phantom {phantom} --out {os.fspath(dataset_dir)}`"
             )
-        return paired_datalist(dataset_dir, require_labels)
+        series = [] if require_labels else _dicom_datalist(Path(dataset_dir), series_uid)
+        return series or paired_datalist(dataset_dir, require_labels)
+    if series_uid:
+        raise ValueError(f"series_uid {series_uid} without dataset_dir: give the folder that has the series")
     logger.warning("no dataset_dir given: using %d generated %s phantoms in %s", num_phantoms, phantom, phantom_dir)
     if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed):
         write_phantoms(cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed)
@@ -227,6 +236,33 @@ def _named_cases(names: list[str], val_cases: Sequence[str]) -> set[str]:
             "to train on; leave val_cases null to draw them"
         )
     return wanted
+
+
+def _dicom_datalist(root: Path, series_uid: str | None) -> list[dict[str, Any]]:
+    """The DICOM series in a data set's folder and all below it; none if it has other images.
+
+    Raises:
+        ValueError: DICOM files where none are read or beside other images, a `series_uid` where there are none.
+    """
+    folder = root / "images" if (root / "images").is_dir() else root
+    images = [path.name for path in folder.glob("[!.]*") if path.name.lower().endswith(EXTENSIONS)]
+    only_here = images or (root / "dataset.json").is_file()
+    folders = [below for below in ([folder] if only_here else _folders_in(folder)) if dicom_files(below)]
+    if series_uid and not folders:
+        raise ValueError(f"series_uid {series_uid} but no DICOM files in {root}: leave it out, or correct dataset_dir")
+    if folders and series_uid is None:
+        raise ValueError(
+            f"{folders[0]} holds DICOM files, which this bundle does not read: expected files ending in "
+            f"{', '.join(EXTENSIONS)}; convert them"
+        )
+    if folders and images:
+        raise ValueError(f"{folder} holds DICOM files and {_some(images)}: expected one kind; move the others away")
+    return series_datalist(folders, series_uid or "") if folders else []
+
+
+def _folders_in(root: Path) -> list[Path]:
+    """A folder and all below it."""
+    return [Path(folder) for folder, _, _ in sorted(os.walk(root))]
 
 
 def _files_by_case(folder: Path) -> dict[str, str]:

@@ -1,0 +1,82 @@
+"""inference.yaml on DICOM: every 3D bundle segments a series and writes DICOM; the others say what they read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pydicom
+import pytest
+import torch
+from dicom_phantoms import OBLIQUE, nifti_voxels, segmentation_voxels
+from PIL import Image
+from workplace import Workplace
+
+SERIES = replace(OBLIQUE, shape=(12, 40, 36), spacing=(3.0, 1.0, 1.0), big_endian=True)
+
+pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
+
+
+@pytest.fixture
+def untrained(workplace: Workplace, tmp_path: Path) -> str:
+    """Weights that have learned nothing, and so label voxels all over the volume."""
+    torch.manual_seed(0)
+    workflow = workplace.workflow("infer", ["inference.yaml"], device="cpu")
+    workflow.initialize()
+    torch.save(workflow.network_def.state_dict(), tmp_path / "model.pt")
+    return str(tmp_path / "model.pt")
+
+
+def infer(workplace: Workplace, **overrides: object) -> None:
+    workflow = workplace.workflow("infer", ["inference.yaml"], device="cpu", **overrides)
+    workflow.initialize()
+    workflow.run()
+
+
+def reads_dicom(workplace: Workplace) -> bool:
+    return "series_uid" in workplace.workflow("infer", ["inference.yaml"]).parser
+
+
+def first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
+def test_a_series_is_segmented_and_written_as_nifti_and_dicom(
+    workplace: Workplace, untrained: str, tmp_path: Path
+) -> None:
+    if not reads_dicom(workplace):
+        pytest.skip("the bundle reads pictures")
+    folder, output_dir = SERIES.write(tmp_path / "knee 1"), tmp_path / "output"
+    replace(SERIES, uid="1.2.3.4", shape=(3, 40, 36)).write(folder)
+    infer(workplace, dataset_dir=str(folder), series_uid=SERIES.uid, output_dir=str(output_dir), model_path=untrained)
+    assert {path.name for path in output_dir.iterdir()} >= {
+        f"knee 1_{end}" for end in ("label.nii.gz", "seg.dcm", "overlay.png")
+    }
+    voxels = segmentation_voxels(output_dir / "knee 1_seg.dcm")
+    voxels.assert_same(nifti_voxels(output_dir / "knee 1_label.nii.gz"))
+
+    metadata = json.loads((workplace.bundle_root / "configs" / "metadata.json").read_text())
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert set(voxels.classes) == set(range(1, len(channels))), "untrained weights should label some of each class"
+    item = pydicom.dcmread(output_dir / "knee 1_seg.dcm")
+    assert [segment.SegmentLabel for segment in item.SegmentSequence] == list(channels.values())[1:]
+    algorithm = item.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (metadata["name"], metadata["version"])
+    assert item.ReferencedSeriesSequence[0].SeriesInstanceUID == SERIES.uid
+    assert Image.open(output_dir / "knee 1_overlay.png").size[1] == 384
+
+
+def test_what_cannot_be_read_is_an_error_before_any_work(workplace: Workplace, tmp_path: Path) -> None:
+    folder, output_dir = SERIES.write(tmp_path / "knee", drop=[5]), tmp_path / "output"
+    message = (
+        "add the slices that are missing"
+        if reads_dicom(workplace)
+        else "holds DICOM files, which this bundle does not read"
+    )
+    with pytest.raises(RuntimeError) as caught:
+        infer(workplace, dataset_dir=str(folder), output_dir=str(output_dir))
+    assert message in first_cause(caught.value)
+    assert not output_dir.exists()
