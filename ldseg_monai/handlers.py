@@ -263,8 +263,9 @@ def save_whole(state: dict, path: str) -> None:
 class SaveOverlay:
     """Evaluator handler that draws each segmentation on its image, as a PNG file and in TensorBoard.
 
-    Reads the evaluator's decollated output: ``pred`` and, if there, ``label``, in the geometry of the image's file,
-    which is read again, since the engine's own image went through the preprocessing.
+    Reads the evaluator's decollated output: ``pred`` (a picture's with or without its channel) and, if there,
+    ``label``, in the geometry of the image's file, which is read again, since the engine's own image went through the
+    preprocessing.
 
     Args:
         output_dir: folder of the pictures, ``CASE_overlay.png``, each validation over the last.
@@ -296,6 +297,8 @@ class SaveOverlay:
             self.drawn += 1
             path = case["image"].meta["filename_or_obj"]
             pred, label = case["pred"], case.get("label")
+            if pred.ndim == 2:
+                pred = pred[None]
             if pred.ndim == 3:  # MONAI's readers give a picture's columns before its rows
                 pred, label = pred.transpose(1, 2), None if label is None else label.transpose(1, 2)
             picture = overlay(load_image(path), pred, label)

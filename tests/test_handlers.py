@@ -515,11 +515,11 @@ def marked(area: tuple[slice, slice], value: int, elsewhere: int = 0) -> np.ndar
 
 
 @pytest.mark.parametrize(
-    ("mode", "label"),
-    [("RGB", False), ("RGB", True), ("L", False)],  # the gray one's corner is as white as a true outline
-    ids=["color", "color with label", "gray"],
+    ("mode", "label", "channel"),
+    [("RGB", False, True), ("RGB", True, True), ("L", False, True), ("RGB", False, False)],
+    ids=["color", "color with label", "gray", "no channel"],  # the gray one's corner is as white as a true outline
 )
-def test_overlay_of_a_picture_has_its_rows_and_columns(tmp_path: Path, mode: str, label: bool) -> None:
+def test_overlay_of_a_picture_has_its_rows_and_columns(tmp_path: Path, mode: str, label: bool, channel: bool) -> None:
     picture = marked(MARK, 200, elsewhere=60)
     picture = np.stack([picture, picture // 2, picture // 3], axis=-1) if mode == "RGB" else picture
     arrays = {"image": picture, "pred": marked(SEGMENTED, 1), "label": marked(TRUE, 1)}
@@ -529,6 +529,8 @@ def test_overlay_of_a_picture_has_its_rows_and_columns(tmp_path: Path, mode: str
         case.setdefault(name, LoadImage(image_only=True, ensure_channel_first=True)(tmp_path / f"{name}.png"))
     if not label:
         del case["label"]
+    if not channel:
+        case["pred"] = case["pred"][0]
     engine = Engine(lambda engine, batch: batch)
     SaveOverlay(str(tmp_path)).attach(engine)
     engine.run([[case]])
