@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any, cast
 
 import ignite.distributed as idist
@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.data import DataLoader
 from monai.data.utils import set_rnd
+from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
 from monai.utils import set_determinism
@@ -175,7 +176,17 @@ class ValidateAtEnd(ValidationHandler):
     """
 
     def attach(self, engine: Engine) -> None:
-        """Validate when the run's last epoch is complete."""
+        """Validate when the run's last epoch is complete.
+
+        Raises:
+            ValueError: if the validator has no cases.
+        """
+        loader = cast(Evaluator, self.validator).data_loader
+        if isinstance(loader, Sized) and not len(loader):
+            raise ValueError(
+                "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI Label's val_split of "
+                "0.2 leaves none), or leave more of them to validation"
+            )
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_last)
 
     def validate_last(self, engine: Engine) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor
-from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedTrainer
+from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.transforms import Compose, LoadImage, RandFlipd, RandGaussianNoised
 from PIL import Image
@@ -468,7 +468,7 @@ def test_last_epoch_is_validated_once_whatever_the_interval(max_epochs: int, exp
 
     class Validator(Evaluator):
         def __init__(self) -> None:
-            pass
+            self.data_loader = [0]
 
         def run(self, global_epoch: int = 1) -> None:
             validated.append(global_epoch)
@@ -478,6 +478,12 @@ def test_last_epoch_is_validated_once_whatever_the_interval(max_epochs: int, exp
     ValidateAtEnd(4, Validator()).attach(engine)
     engine.run([0], max_epochs=max_epochs)
     assert validated == expected
+
+
+def test_no_cases_to_validate_on_are_refused_before_training() -> None:
+    validator = SupervisedEvaluator(torch.device("cpu"), DataLoader(Dataset([])), nn.Identity())
+    with pytest.raises(ValueError, match="no cases to validate on: expected one or more"):
+        ValidateAtEnd(4, validator).attach(Engine(lambda engine, batch: None))
 
 
 # SaveOverlay
