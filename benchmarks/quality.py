@@ -16,7 +16,7 @@ from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
 
 from ldseg_monai.networks import LDSeg
-from ldseg_monai.sampling import seeded_noise, summarize
+from ldseg_monai.sampling import case_uncertainty, seeded_noise, summarize
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 STEPS = (1, 2, 10)
@@ -87,8 +87,7 @@ class Calibration:
         bins = (confidence.flatten() * 15).long().clamp(max=14)
         for row, values in enumerate((torch.ones_like(spread), confidence.flatten(), (~wrong).float())):
             self.by_confidence[row].scatter_add_(0, bins, values.double())
-        foreground = ((prediction > 0) | (deviation > 0.05)).flatten()
-        self.per_case.append((spread[foreground].mean().item(), foreground_dice(mean, label)))
+        self.per_case.append((case_uncertainty(prediction, deviation), foreground_dice(mean, label)))
 
     def scores(self) -> dict[str, float]:
         """Standard deviation on right and wrong voxels, its area under the ROC for wrong ones, calibration error."""

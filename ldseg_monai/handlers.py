@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any, cast
 
 import ignite.distributed as idist
@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.data import DataLoader
 from monai.data.utils import create_file_basename, set_rnd
+from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
 from monai.utils import set_determinism
@@ -176,7 +177,17 @@ class ValidateAtEnd(ValidationHandler):
     """
 
     def attach(self, engine: Engine) -> None:
-        """Validate when the run's last epoch is complete."""
+        """Validate when the run's last epoch is complete.
+
+        Raises:
+            ValueError: if the validator has no cases.
+        """
+        loader = cast(Evaluator, self.validator).data_loader
+        if isinstance(loader, Sized) and not len(loader):
+            raise ValueError(
+                "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI Label's val_split of "
+                "0.2 leaves none), or leave more of them to validation"
+            )
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_last)
 
     def validate_last(self, engine: Engine) -> None:
@@ -266,8 +277,9 @@ def save_whole(state: dict, path: str) -> None:
 class SaveOverlay:
     """Evaluator handler that draws each segmentation on its image, as a PNG file and in TensorBoard.
 
-    Reads the evaluator's decollated output: ``pred`` and, if there, ``label``, in the geometry of the image's file,
-    which is read again, since the engine's own image went through the preprocessing.
+    Reads the evaluator's decollated output: ``pred`` (a picture's with or without its channel) and, if there,
+    ``label``, in the geometry of the image's file, which is read again, since the engine's own image went through the
+    preprocessing.
 
     Args:
         output_dir: folder of the pictures, ``CASE_overlay.png``, each validation over the last.
@@ -300,6 +312,8 @@ class SaveOverlay:
             meta = case["image"].meta
             path = meta["filename_or_obj"]
             pred, label = case["pred"], case.get("label")
+            if pred.ndim == 2:
+                pred = pred[None]
             if pred.ndim == 3:  # MONAI's readers give a picture's columns before its rows
                 pred, label = pred.transpose(1, 2), None if label is None else label.transpose(1, 2)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)

@@ -52,6 +52,24 @@ def summarize(samples: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tens
     return first + shift, deviation.amax(dim=1, keepdim=True)
 
 
+def case_uncertainty(label: torch.Tensor, deviation: torch.Tensor, threshold: float = 0.05) -> float:
+    """Say in one number how much the samples of an image disagree, to compare images with.
+
+    A mean over the whole image would say how small the organ is; this one is over the voxels in question.
+
+    Args:
+        label: classes, 0 for background, of any shape.
+        deviation: standard deviation over the samples of the class probabilities, of the same shape.
+        threshold: deviation from which on a voxel of the background is in question.
+
+    Returns:
+        Mean deviation of the voxels that are foreground or above the threshold, from 0 (also where there are none) to
+        0.5.
+    """
+    voxels = deviation[(label > 0) | (deviation > threshold)]
+    return voxels.mean().item() if voxels.numel() else 0.0
+
+
 def label_logits(label: torch.Tensor) -> torch.Tensor:
     """Class logits of a diffused label, one channel a class from -1 (absent) to 1 (present).
 

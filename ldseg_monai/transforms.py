@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Invertd, MapTransform, RandomizableTransform, Transform
+from monai.transforms import Invertd, InvertibleTransform, MapTransform, RandomizableTransform, Spacing, Transform
 from monai.transforms.utils import convert_applied_interp_mode
+
+from ldseg_monai.sampling import case_uncertainty
 
 
 class SplitPredictiond(MapTransform):
@@ -81,6 +83,59 @@ class InvertLabeld(Transform):
         for key in self.invert.key_iterator(result):
             result[key] = result[key].to(torch.uint8)
         return result
+
+
+class SummarizeUncertaintyd(MapTransform):
+    """Say in one number how uncertain a segmentation is, for a client that asks which image to label next.
+
+    Where an ensemble has left ``KEY_sd`` beside a label map, ``data[result_key]["uncertainty"]`` becomes what
+    `case_uncertainty` says of the two. MONAI Label returns all of ``data["result"]`` to its clients.
+
+    Args:
+        keys: keys of label maps.
+        result_key: key of a dictionary of results, made if there is none.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __init__(self, keys: KeysCollection, result_key: str = "result", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.result_key = result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the number, if there is an SD map."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            if f"{key}_sd" in result:
+                uncertainty = case_uncertainty(result[key], result[f"{key}_sd"])
+                result[self.result_key] = {**result.get(self.result_key, {}), "uncertainty": uncertainty}
+        return result
+
+
+class VoxelSpacingd(MapTransform, InvertibleTransform):
+    """Resample images to a voxel size.
+
+    MONAI's `Spacingd` fails beside entries that merely begin with a key's name, such as MONAI Label's ``image_path``.
+
+    Args:
+        keys: keys of images.
+        pixdim: size of a voxel along each axis in mm.
+        mode: interpolation.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, pixdim: Sequence[float], mode: str = "bilinear", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spacing = Spacing(pixdim, mode=mode)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the images resampled."""
+        return {**data, **{key: self.spacing(data[key]) for key in self.key_iterator(dict(data))}}
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the images brought back."""
+        return {**data, **{key: self.spacing.inverse(data[key]) for key in self.key_iterator(dict(data))}}
 
 
 class RandStaind(RandomizableTransform, MapTransform):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor
-from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedTrainer
+from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.transforms import Compose, LoadImage, RandFlipd, RandGaussianNoised
 from PIL import Image
@@ -483,7 +483,7 @@ def test_last_epoch_is_validated_once_whatever_the_interval(max_epochs: int, exp
 
     class Validator(Evaluator):
         def __init__(self) -> None:
-            pass
+            self.data_loader = [0]
 
         def run(self, global_epoch: int = 1) -> None:
             validated.append(global_epoch)
@@ -493,6 +493,12 @@ def test_last_epoch_is_validated_once_whatever_the_interval(max_epochs: int, exp
     ValidateAtEnd(4, Validator()).attach(engine)
     engine.run([0], max_epochs=max_epochs)
     assert validated == expected
+
+
+def test_no_cases_to_validate_on_are_refused_before_training() -> None:
+    validator = SupervisedEvaluator(torch.device("cpu"), DataLoader(Dataset([])), nn.Identity())
+    with pytest.raises(ValueError, match="no cases to validate on: expected one or more"):
+        ValidateAtEnd(4, validator).attach(Engine(lambda engine, batch: None))
 
 
 # SaveOverlay
@@ -530,11 +536,11 @@ def marked(area: tuple[slice, slice], value: int, elsewhere: int = 0) -> np.ndar
 
 
 @pytest.mark.parametrize(
-    ("mode", "label"),
-    [("RGB", False), ("RGB", True), ("L", False)],  # the gray one's corner is as white as a true outline
-    ids=["color", "color with label", "gray"],
+    ("mode", "label", "channel"),
+    [("RGB", False, True), ("RGB", True, True), ("L", False, True), ("RGB", False, False)],
+    ids=["color", "color with label", "gray", "no channel"],  # the gray one's corner is as white as a true outline
 )
-def test_overlay_of_a_picture_has_its_rows_and_columns(tmp_path: Path, mode: str, label: bool) -> None:
+def test_overlay_of_a_picture_has_its_rows_and_columns(tmp_path: Path, mode: str, label: bool, channel: bool) -> None:
     picture = marked(MARK, 200, elsewhere=60)
     picture = np.stack([picture, picture // 2, picture // 3], axis=-1) if mode == "RGB" else picture
     arrays = {"image": picture, "pred": marked(SEGMENTED, 1), "label": marked(TRUE, 1)}
@@ -544,6 +550,8 @@ def test_overlay_of_a_picture_has_its_rows_and_columns(tmp_path: Path, mode: str
         case.setdefault(name, LoadImage(image_only=True, ensure_channel_first=True)(tmp_path / f"{name}.png"))
     if not label:
         del case["label"]
+    if not channel:
+        case["pred"] = case["pred"][0]
     engine = Engine(lambda engine, batch: batch)
     SaveOverlay(str(tmp_path)).attach(engine)
     engine.run([[case]])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ldseg_monai.sampling import seeded_noise
+from ldseg_monai.sampling import case_uncertainty, seeded_noise
 
 
 @pytest.mark.parametrize("shape", [[1, 5, 7], [4, 2, 3, 5]])
@@ -51,3 +51,14 @@ def test_global_random_state_is_neither_read_nor_changed() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
     assert torch.equal(seeded_noise([1, 3, 3], 0), first)
+
+
+def test_uncertainty_is_the_mean_deviation_of_foreground_and_doubtful_background() -> None:
+    label = torch.tensor([[[0, 0, 1], [2, 0, 0]]], dtype=torch.uint8)
+    deviation = torch.tensor([[[0.04, 0.3, 0.0], [0.2, 0.06, 0.01]]])
+    assert case_uncertainty(label, deviation) == pytest.approx((0.3 + 0.0 + 0.2 + 0.06) / 4)
+    assert case_uncertainty(label, deviation, threshold=0.1) == pytest.approx((0.3 + 0.0 + 0.2) / 3)
+
+
+def test_image_without_foreground_and_doubt_has_no_uncertainty() -> None:
+    assert case_uncertainty(torch.zeros(1, 4, 4), torch.full([1, 4, 4], 0.05)) == 0

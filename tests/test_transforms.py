@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,16 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd, LoadImaged, Orientationd, Resized, SaveImaged
+from monai.transforms import Compose, Invertd, LoadImaged, Orientationd, Resized, SaveImaged, Spacingd
 from scipy.spatial.transform import Rotation
 
-from ldseg_monai.transforms import InvertLabeld, RandStaind, SplitPredictiond
+from ldseg_monai.transforms import (
+    InvertLabeld,
+    RandStaind,
+    SplitPredictiond,
+    SummarizeUncertaintyd,
+    VoxelSpacingd,
+)
 
 SHAPE = (90, 104, 34)
 SPACING = (0.8, 0.7, 3.0)
@@ -336,3 +343,44 @@ def test_missing_picture_is_passed_over_only_if_allowed() -> None:
     assert RandStaind("image", prob=1.0, allow_missing_keys=True)({"other": 1}) == {"other": 1}
     with pytest.raises(KeyError, match="image"):
         RandStaind("image", prob=1.0)({"other": 1})
+
+
+# SummarizeUncertaintyd
+
+
+def test_uncertainty_of_an_ensemble_is_among_the_results() -> None:
+    label = torch.ones(1, 2, 2, dtype=torch.uint8)
+    data = {"pred": label, "pred_sd": MetaTensor(torch.tensor([[[0.1, 0.2], [0.3, 0.0]]])), "result": {"other": 1}}
+    result = SummarizeUncertaintyd("pred")(data)
+    assert result["result"] == {"other": 1, "uncertainty": pytest.approx(0.15)}
+    assert json.dumps(result["result"])  # as a client sends it
+    assert data["result"] == {"other": 1}
+
+
+def test_one_sample_says_nothing_of_uncertainty() -> None:
+    data = {"pred": torch.ones(1, 2, 2)}
+    assert set(SummarizeUncertaintyd("pred")(data)) == {"pred"}
+
+
+# VoxelSpacingd
+
+
+def volume() -> MetaTensor:
+    image = torch.rand(1, 12, 10, 9, generator=torch.Generator().manual_seed(0))
+    return MetaTensor(image, affine=affine_of(True, (1, -1, 1)), meta={"filename_or_obj": "knee.nii.gz"})
+
+
+def test_voxel_size_is_what_spacingd_makes_of_it_and_inverts_alike() -> None:
+    ours, theirs = VoxelSpacingd("image", (1.0, 0.9, 2.0)), Spacingd("image", (1.0, 0.9, 2.0), mode="bilinear")
+    one, other = ours({"image": volume()}), theirs({"image": volume()})
+    assert torch.equal(one["image"], other["image"]) and torch.equal(one["image"].affine, other["image"].affine)
+    back, expected = ours.inverse(one)["image"], theirs.inverse(other)["image"]
+    assert torch.equal(back, expected) and back.shape == volume().shape
+    torch.testing.assert_close(back.affine, volume().affine)
+
+
+def test_voxel_size_stands_what_monai_label_puts_beside_an_image() -> None:
+    data = {"image": volume(), "image_path": "/data/knee.nii.gz"}
+    with pytest.raises(AttributeError, match="'str' object has no attribute 'update'"):
+        Spacingd("image", (1.0, 0.9, 2.0))(data)
+    assert VoxelSpacingd("image", (1.0, 0.9, 2.0))(data)["image_path"] == "/data/knee.nii.gz"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ from config_files import (
     name_of,
 )
 from monai.bundle import ConfigParser, ReferenceResolver
+
+from ldseg_monai.visualize import COLORS
 
 KNOBS = (
     "dataset_dir",
@@ -215,4 +219,22 @@ def test_validation_and_inference_preprocess_the_image_alike(bundle: str) -> Non
 def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bundle: str) -> None:
     train, inference = (load_config(bundle, name) for name in STANDALONE)
     used = references([inference["network_def"], inference["preprocessing"], inference["inferer"]]) | {"dataset_dir"}
+    used = {name.removeprefix("displayable_configs#") for name in used}  # options of the same name as their knob
     assert {knob: inference[knob] for knob in used} == {knob: train[knob] for knob in used}
+
+
+def test_options_for_clients_are_knobs_that_the_inferer_takes_from_there(bundle: str) -> None:
+    # MONAI Label changes an option for one request by replacing it under displayable_configs, and nowhere else.
+    inference = load_config(bundle, "inference.yaml")
+    for option in ("num_samples", "seed"):
+        assert inference["displayable_configs"][option] == f"@{option}"
+        assert f"displayable_configs#{option}" in references(inference["inferer"])
+        assert option not in references(inference["inferer"])
+
+
+def test_every_label_has_a_color_of_the_overlays(bundle: str) -> None:
+    metadata = json.loads((REPOSITORY / "bundles" / bundle / "configs" / "metadata.json").read_text())
+    names = list(metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values())
+    labels = [name.lower() for name in names[1:]]  # as MONAI Label has them
+    colors = load_config(bundle, "inference.yaml")["displayable_configs"]["label_colors"]
+    assert list(colors.items()) == list(zip(labels, itertools.cycle(COLORS.tolist()), strict=False))

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from workplace import Workplace, listing
+
+from ldseg_monai.handlers import Checkpoint
 
 WORKFLOWS = [("train", ["train.yaml"]), ("infer", ["inference.yaml"]), ("eval", ["train.yaml", "evaluate.yaml"])]
 
@@ -60,3 +63,20 @@ def test_network_segments_an_image_alone(workplace: Workplace) -> None:
         prediction = workflow.network_def.eval()(torch.zeros(shape))
     assert prediction.shape == (1, metadata["outputs"]["pred"]["num_channels"], *shape[2:])
     assert prediction.dtype == torch.float32
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_run_that_a_client_starts_from_weights_saves_over_them_and_has_no_checkpoint(
+    workplace: Workplace, phantoms: Path, tmp_path: Path, loads: bool
+) -> None:
+    path = str(tmp_path / "models" / "model.pt")
+    loader = {"_target_": "CheckpointLoader", "load_path": path, "load_dict": {"model": "$@network"}}
+    config = ConfigParser.load_config_file(workplace.bundle_root / "configs" / "train.yaml")
+    handlers = {"train#handlers": [loader] * loads + config["train"]["handlers"]}  # as MONAI Label overrides them
+    places = {"device": "cpu", "dataset_dir": str(phantoms), "output_dir": str(tmp_path / "output")}
+    workflow = workplace.workflow("train", ["train.yaml"], **places, **handlers)
+    workflow.initialize()
+    built = workflow.parser.get_parsed_content("train#handlers")
+    assert any(isinstance(handler, Checkpoint) for handler in built) != loads
+    saved = workflow.parser.get_parsed_content("validate#best").path
+    assert saved == (path if loads else str(tmp_path / "output" / "model.pt"))
