@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.visualize import load_image, overlay
+from ldseg_monai.visualize import load_image, overlay, upright
 
 
 class Progress(ProgressBar):
@@ -296,12 +296,15 @@ class SaveOverlay:
             self.drawn += 1
             path = case["image"].meta["filename_or_obj"]
             pred, label = case["pred"], case.get("label")
-            if pred.ndim == 3:  # MONAI's readers give a picture's columns before its rows
-                pred, label = pred.transpose(1, 2), None if label is None else label.transpose(1, 2)
-            picture = overlay(load_image(path), pred, label)
+            picture = overlay(load_image(path), upright(pred), None if label is None else upright(label))
             os.makedirs(self.output_dir, exist_ok=True)
-            file = os.path.join(self.output_dir, f"{case_name(path)}_overlay.png")
+            file = overlay_file(self.output_dir, case_name(path))
             Image.fromarray(picture).save(file, compress_level=1)  # a quarter of the default's time, a little larger
             if self.tensorboard_dir is not None:
                 with SummaryWriter(self.tensorboard_dir) as writer:
                     writer.add_image(f"overlay/{case_name(path)}", picture, engine.state.epoch, dataformats="HWC")
+
+
+def overlay_file(output_dir: str, name: str) -> str:
+    """Path of a case's overlay."""
+    return os.path.join(output_dir, f"{name}_overlay.png")
