@@ -74,7 +74,7 @@ class Experiment:
         self.inferer: Any = config.get_parsed_content("validate#inferer")
         self.dataset = config.get_parsed_content("validate#dataset")
         back = Invertd(
-            ["pred_mean", "pred_sd"],
+            "pred_mean",  # pred_sd is back already
             config.get_parsed_content("validate#preprocessing"),
             orig_keys="image",
             nearest_interp=False,

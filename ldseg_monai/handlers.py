@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.dicom import SERIES_UID
-from ldseg_monai.visualize import load_image, overlay
+from ldseg_monai.visualize import load_image, overlay, upright
 
 
 class Progress(ProgressBar):
@@ -312,10 +312,8 @@ class SaveOverlay:
             meta = case["image"].meta
             path = meta["filename_or_obj"]
             pred, label = case["pred"], case.get("label")
-            if pred.ndim == 2:
-                pred = pred[None]
-            if pred.ndim == 3:  # MONAI's readers give a picture's columns before its rows
-                pred, label = pred.transpose(1, 2), None if label is None else label.transpose(1, 2)
+            pred = upright(pred[None] if pred.ndim == 2 else pred)
+            label = None if label is None else upright(label)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
             file = create_file_basename("overlay", path, self.output_dir, separate_folder=False) + ".png"
             Image.fromarray(picture).save(file, compress_level=1)  # a quarter of the default's time, a little larger

@@ -110,24 +110,34 @@ def summarize(rows: Sequence[dict]) -> dict:
     was missed has no surface distance: read ``hd95_mm`` with its ``n``.
     """
     classes = sorted({row["class"] for row in rows})
-    names = sorted({row["case"] for row in rows})
     by_class = {
         str(index): {score: _mean_sd([row[score] for row in rows if row["class"] == index]) for score in SCORES}
         for index in classes
     }
-    of_case = {
-        score: [_mean_sd([row[score] for row in rows if row["case"] == name])["mean"] for name in names]
-        for score in SCORES
-    }
+    means = case_means(rows)
     return {
-        "cases": len(names),
+        "cases": len(means),
         "classes": by_class,
-        "all": {score: _mean_sd(values) for score, values in of_case.items()},
+        "all": {score: _mean_sd([case[score] for case in means.values()]) for score in SCORES},
     }
 
 
-def _mean_sd(values: Sequence[float | None]) -> dict[str, float | None]:
-    finite = torch.tensor([value for value in values if value is not None and math.isfinite(value)], dtype=torch.double)
+def case_means(rows: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """Each case's mean over the classes of each score, NaN where no class has the score."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        case = values.setdefault(row["case"], {score: [] for score in SCORES})
+        for score in SCORES:
+            case[score].append(row[score])
+    means = {name: {score: _mean_sd(case[score])["mean"] for score in SCORES} for name, case in values.items()}
+    return {
+        name: {score: math.nan if mean is None else mean for score, mean in case.items()}
+        for name, case in sorted(means.items())
+    }
+
+
+def _mean_sd(values: Sequence[float]) -> dict[str, float | None]:
+    finite = torch.tensor([value for value in values if math.isfinite(value)], dtype=torch.double)
     if not len(finite):
         return {"mean": None, "sd": None, "n": 0}
     return {"mean": finite.mean().item(), "sd": finite.std().item() if len(finite) > 1 else 0.0, "n": len(finite)}

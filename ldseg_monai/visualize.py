@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.networks.utils import one_hot
 from monai.transforms import LoadImage
 from monai.utils import convert_to_tensor
@@ -16,6 +19,8 @@ from ldseg_monai.dicom import NiftiOrDicomReader
 
 COLORS = np.array([[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]])
 TRUTH = np.array([255, 255, 255])
+HEAT = np.array([[0, 0, 0], [110, 20, 130], [230, 60, 60], [255, 180, 40], [255, 255, 200]])  # evenly from low to high
+MAX_SD = 0.5  # of a probability
 
 
 def load_image(path: str, series_uid: str = "") -> torch.Tensor:
@@ -28,8 +33,13 @@ def load_image(path: str, series_uid: str = "") -> torch.Tensor:
     if path.lower().endswith((".nii", ".nii.gz")) or os.path.isdir(path):
         item = [path, series_uid] if series_uid else path
         volume = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)(item)
-        return volume.transpose(1, 2) if volume.ndim == 3 else volume
+        return upright(volume)
     return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).movedim(-1, 0)
+
+
+def upright(volume: torch.Tensor) -> torch.Tensor:
+    """Put a picture's rows before its columns, ``(C, rows, columns)``, which MONAI's readers give first."""
+    return volume.transpose(1, 2) if volume.ndim == 3 else volume
 
 
 def overlay(
@@ -39,7 +49,7 @@ def overlay(
 
     Args:
         image: ``(C, *spatial)``; three channels are shown as RGB, else the first as gray.
-        prediction: class indices ``(1, *spatial)``.
+        prediction: class indices ``(1, *spatial)``; a volume's affine, if it has one, gives the proportions.
         label: true class indices, or None.
         height: rows of the picture in pixels; each panel is scaled to it.
 
@@ -47,23 +57,96 @@ def overlay(
         RGB picture, uint8 ``(height, width, 3)``. A volume is cut in three planes through the middle of the label (or
         of the prediction where there is none), one panel each.
     """
+    spacing = _spacing(prediction)
     image, prediction, label = (
         convert_to_tensor(volume, device="cpu", track_meta=False) for volume in (image, prediction, label)
     )
-    if image.ndim == 3:
-        return _panel(image, prediction, label, height)
-    marked = (prediction if label is None else label)[0] > 0
-    positions = marked.nonzero() if marked.any() else torch.tensor(marked.shape)[None] // 2
-    center = positions.float().mean(dim=0).round().int().tolist()
-    panels = []
-    for axis, index in enumerate(center, start=1):
-        true = None if label is None else label.select(axis, index)
-        panels.append(_panel(image.select(axis, index), prediction.select(axis, index), true, height))
+    cuts = _cuts([image, prediction, label], prediction if label is None else label, spacing, height)
+    panels = [_panel(shown, predicted, true, size) for (shown, predicted, true), size in cuts]
     return np.concatenate(panels, axis=1)
 
 
-def _panel(image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | None, height: int) -> np.ndarray:
-    size = [height, max(1, round(height * image.shape[2] / image.shape[1]))]
+def sd_map(sd: torch.Tensor, label: torch.Tensor, height: int = 384) -> np.ndarray:
+    """Scale the map of the samples' standard deviation to the size and the planes of an `overlay`.
+
+    Args:
+        sd: ``(1, *spatial)``; a volume's affine, if it has one, gives the proportions.
+        label: what the overlay was cut by, ``(1, *spatial)``.
+        height: as of `overlay`.
+
+    Returns:
+        The standard deviation, ``(height, width)``.
+
+    Raises:
+        ValueError: for maps of different shapes.
+    """
+    spacing = _spacing(sd)
+    sd, label = (convert_to_tensor(volume, device="cpu", track_meta=False) for volume in (sd, label))
+    if sd.shape != label.shape:
+        raise ValueError(
+            f"SD map of shape {list(sd.shape)}: expected the label's {list(label.shape)}; invert it to its geometry"
+        )
+    panels = [
+        functional.interpolate(plane[None].float(), size=size, mode="bilinear")[0, 0]
+        for (plane,), size in _cuts([sd], label, spacing, height)
+    ]
+    return torch.cat(panels, dim=1).numpy()
+
+
+def heat(values: np.ndarray, highest: float) -> np.ndarray:
+    """Color values from 0 to the highest by `HEAT`: RGB, uint8, ``(*values, 3)``."""
+    stops = np.linspace(0, highest, len(HEAT))
+    return np.stack([np.interp(values, stops, channel) for channel in HEAT.T], axis=-1).astype(np.uint8)
+
+
+def fullest_plane(classes: torch.Tensor) -> tuple[int, int]:
+    """Axis of ``(1, *spatial)`` and index there of the cut through the middle of a label that shows the most of it."""
+    planes = list(enumerate(_center(classes), start=1))
+    return max(planes, key=lambda plane: int((classes.select(*plane) > 0).sum()))
+
+
+def label_map(classes: torch.Tensor) -> np.ndarray:
+    """Fill class indices ``(rows, columns)`` with their colors, the background black: RGB, uint8."""
+    filled = COLORS[(classes.numpy().astype(int) - 1) % len(COLORS)].astype(np.uint8)
+    filled[classes.numpy() == 0] = 0
+    return filled
+
+
+def _spacing(volume: torch.Tensor) -> list[float]:
+    """Size of a volume's voxel along each axis; that of a picture's pixel is 1."""
+    if volume.ndim == 4 and isinstance(volume, MetaTensor):
+        return volume.pixdim.tolist()
+    return [1.0] * (volume.ndim - 1)
+
+
+def _cuts(
+    volumes: Sequence[torch.Tensor | None], label: torch.Tensor, spacing: Sequence[float], height: int
+) -> list[tuple[list[Any], list[int]]]:
+    """The three planes of volumes through the middle of a label, with their size in pixels; pictures as they are."""
+    extent = [side * length for side, length in zip(label.shape[1:], spacing, strict=True)]
+    if len(extent) == 2:
+        return [(list(volumes), _size(extent, height))]
+    return [
+        (
+            [None if volume is None else volume.select(axis, index) for volume in volumes],
+            _size(extent[: axis - 1] + extent[axis:], height),
+        )
+        for axis, index in enumerate(_center(label), start=1)
+    ]
+
+
+def _center(classes: torch.Tensor) -> list[int]:
+    """Middle of a label ``(1, *spatial)``, or of the volume if it is empty."""
+    marked = classes[0] > 0
+    positions = marked.nonzero() if marked.any() else torch.tensor(marked.shape)[None] // 2
+    return positions.float().mean(dim=0).round().int().tolist()
+
+
+def _size(extent: Sequence[float], height: int) -> list[int]:
+    return [height, max(1, round(height * extent[1] / extent[0]))]
+
+
+def _panel(image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | None, size: list[int]) -> np.ndarray:
     image = image.float() if image.shape[0] == 3 else image[:1].float().expand(3, -1, -1)
     every = max(1, image.numel() // 1_000_000)  # quantile has a limit, and needs no more
     low, high = torch.quantile(image.flatten()[::every], torch.tensor([0.005, 0.995]))
@@ -79,10 +162,12 @@ def _panel(image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | 
 
 
 def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
-    """The inner edge of each class but the background, as masks of the given size."""
+    """The inner edge of each class but the background, as masks of the given size; two pixels in 384 rows."""
     scaled = functional.interpolate(classes[None].float(), size=size, mode="nearest-exact")[0]
     masks = one_hot(scaled.long(), int(classes.max()) + 1, dim=0)[1:].float()
     if not len(masks):
         return []
-    eroded = -functional.max_pool2d(-masks[None], kernel_size=3, stride=1, padding=1)[0]
-    return list((masks > eroded).numpy())
+    inside = masks[None]
+    for _ in range(max(1, size[0] // 192)):
+        inside = -functional.max_pool2d(-inside, kernel_size=3, stride=1, padding=1)
+    return list((masks > inside[0]).numpy())

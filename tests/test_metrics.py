@@ -13,7 +13,7 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.metrics import compute_hausdorff_distance
 
-from ldseg_monai.metrics import SCORES, CaseScores, class_scores, summarize
+from ldseg_monai.metrics import SCORES, CaseScores, case_means, class_scores, summarize
 
 SPACING = (2.0, 1.0, 0.5)
 
@@ -199,3 +199,10 @@ def test_one_case_has_no_spread() -> None:
         "recall": {"mean": 0.5, "sd": 0.0, "n": 1},
         "hd95_mm": {"mean": None, "sd": None, "n": 0},
     }
+
+
+def test_mean_of_a_case_leaves_out_classes_without_the_score() -> None:
+    means = case_means([row("b", 1, 0.9, math.nan), row("b", 2, 0.7, 3.0), row("a", 1, math.nan, math.nan)])
+    assert list(means) == ["a", "b"]
+    assert means["b"] == pytest.approx({"dice": 0.8, "iou": 0.5, "precision": 0.5, "recall": 0.5, "hd95_mm": 3.0})
+    assert math.isnan(means["a"]["dice"]) and means["a"]["iou"] == 0.5

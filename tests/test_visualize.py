@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from ldseg_monai.visualize import COLORS, TRUTH, overlay
+from ldseg_monai.visualize import COLORS, HEAT, TRUTH, fullest_plane, heat, label_map, overlay, sd_map, upright
 
 
 def image(channels: int, *size: int) -> torch.Tensor:
@@ -107,3 +107,62 @@ def test_what_is_drawn_stays_as_it_was() -> None:
     before = [volume.clone() for volume in volumes]
     overlay(*volumes, height=20)
     assert all(torch.equal(*both) for both in zip(volumes, before, strict=True))
+
+
+def test_outline_of_a_large_picture_is_two_pixels_wide() -> None:
+    picture = overlay(image(1, 384, 400), square(100, 50, size=(384, 400)))
+    outline = has_color(picture, COLORS[0])
+    assert outline[100:102, 100:150].all() and outline[148:150, 100:150].all()
+    assert not outline[102:148, 102:148].any() and outline.sum() == 50**2 - 46**2
+
+
+def test_panels_of_a_volume_have_the_proportions_of_its_voxels() -> None:
+    size = (10, 20, 30)
+    volumes = [
+        MetaTensor(volume, torch.diag(torch.tensor([4.0, 2.0, -1.0, 1.0]))) for volume in (square(2, 6, 1, size),)
+    ]
+    picture = overlay(image(1, *size), *volumes, height=120)  # 40 x 40 x 30 mm
+    assert picture.shape == (120, 90 + 90 + 120, 3)
+    assert sd_map(volumes[0] * 0.25, square(2, 6, 1, size), height=120).shape == picture.shape[:2]
+
+
+@pytest.mark.parametrize("size", [(20, 30), (20, 30, 24)])
+def test_sd_map_lies_on_the_overlay(size: tuple[int, ...]) -> None:
+    label = square(8, 6, 1, size)
+    drawn = sd_map(label * 0.25, label, height=20)
+    picture = overlay(torch.zeros(1, *size), square(0, 0, 1, size), label, height=20)
+    assert drawn.shape == picture.shape[:2] and has_color(picture, TRUTH).any()
+    assert (drawn[has_color(picture, TRUTH)] > 0.1).all()
+    assert drawn.max() == pytest.approx(0.25) and drawn.min() == 0
+
+
+def test_sd_map_of_another_geometry_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"SD map of shape \[1, 20, 31\]: expected the label's \[1, 20, 30\]"):
+        sd_map(torch.zeros(1, 20, 31), square(4, 8))
+
+
+def test_heat_goes_from_its_first_color_to_its_last() -> None:
+    colors = heat(np.array([[0.0, 0.1], [0.2, 0.3]]), highest=0.2)
+    assert colors.dtype == np.uint8 and colors.shape == (2, 2, 3)
+    assert (colors[0, 0] == HEAT[0]).all() and (colors[0, 1] == HEAT[2]).all()
+    assert (colors[1] == HEAT[-1]).all()
+
+
+def test_fullest_plane_shows_the_most_of_a_label() -> None:
+    classes = torch.zeros(1, 12, 14, 16)
+    classes[:, 2:10, 4:7, 3:9] = 2
+    assert fullest_plane(classes) == (2, 5)
+    assert fullest_plane(torch.zeros(1, 12, 14, 16))[1] in (6, 7, 8)
+
+
+def test_label_map_has_the_colors_of_the_outlines() -> None:
+    filled = label_map(torch.tensor([[0, 1], [2, 7]]))
+    assert filled.dtype == np.uint8 and filled.tolist() == [
+        [[0, 0, 0], COLORS[0].tolist()],
+        [COLORS[1].tolist(), COLORS[0].tolist()],
+    ]
+
+
+def test_picture_is_turned_upright_and_a_volume_is_not() -> None:
+    assert upright(torch.zeros(1, 30, 20)).shape == (1, 20, 30)
+    assert upright(torch.zeros(1, 30, 20, 10)).shape == (1, 30, 20, 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from config_files import overlays_on
+from html_page import Page
 from workplace import Run, Workplace, find_case, read_image, read_label
 
 from ldseg_monai.data import paired_datalist, split_datalist
@@ -66,6 +68,47 @@ def test_summary_has_mean_and_sd_of_every_score(evaluated: Run, num_classes: int
                 got = summary["classes"][str(index)][score]
                 wanted = {"mean": statistics.mean(values), "sd": statistics.stdev(values), "n": len(values)}
                 assert got == pytest.approx(wanted), (index, score)
+
+
+def test_report_is_one_file_with_the_scores_and_the_pictures(
+    workplace: Workplace, evaluated: Run, num_classes: int
+) -> None:
+    page = Page(evaluated.output_dir / "report.html")
+    assert page.loaded() == []
+    metadata = json.loads((workplace.bundle_root / "configs" / "metadata.json").read_text())
+    names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    rows = metrics(evaluated.output_dir)
+    (listed,) = (table[1:] for table in page.tables if table[0][:2] == ["Case", "Class"])
+    for row, (case, name, *scores) in zip(rows, listed, strict=True):
+        assert (case, name) == (row["case"], names[row["class"]])
+        wanted = [float(row[score]) for score in COLUMNS[2:]]
+        got = [math.nan if score == "–" else float(score) for score in scores]
+        np.testing.assert_allclose(got, wanted, atol=6e-5)
+    pictures = page.images()
+    assert len([name for name in pictures if name.endswith("with true and predicted outlines")]) == 3
+    channels = len([name for name in pictures if name.endswith(" at t = 0")])
+    steps = workplace.workflow("infer", ["inference.yaml"]).parser["num_inference_steps"]
+    states = [name for name in pictures if " at t = " in name]
+    assert channels > 1 and len(states) == channels * (steps + 1)
+    assert f"predicted {names[str(num_classes - 1)]}" in page.text and metadata["name"] in page.text
+    assert f"there is no TensorBoard log in {workplace.bundle_root.relative_to(workplace.root)}/models" in page.text
+
+
+def test_report_of_several_samples_and_a_known_training_has_sd_maps_and_curves(
+    workplace: Workplace, trained: Run, phantoms: Path
+) -> None:
+    output_dir, model_path = workplace.root / "reported", str(trained.output_dir / "model.pt")
+    options = {"dataset_dir": str(phantoms), "output_dir": str(output_dir), "part": "val", "num_samples": 2}
+    workplace.run("train.yaml", "evaluate.yaml", model_path=model_path, **options)
+    page = Page(output_dir / "report.html")
+    pictures = page.images()
+    maps = {name: picture for name, picture in pictures.items() if name.endswith("standard deviation over the samples")}
+    overlays = [picture for name, picture in pictures.items() if name.endswith("outlines")]
+    assert [picture.shape for picture in maps.values()] == [picture.shape for picture in overlays]
+    assert overlays and all(picture.max() > 0 for picture in maps.values())
+    assert "train_loss" in page.text and "val_mean_dice" in page.text
+    best = torch.load(trained.output_dir / "checkpoint.pt", weights_only=True)["best"]["best"]
+    assert [title for title in page.titles if title.endswith(f": {best:.4f}")]
 
 
 def test_evaluated_dice_is_that_of_the_inferred_files(
