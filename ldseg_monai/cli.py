@@ -42,6 +42,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog="ldseg", description="Prepare data for the ldseg_monai bundles.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_phantom(subparsers)
+    _add_new_bundle(subparsers)
     return parser
 
 
@@ -59,6 +60,32 @@ def _phantom(arguments: argparse.Namespace) -> None:
     from ldseg_monai.data.phantoms import write_phantoms  # here, so that other commands and --help start at once
 
     write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed)
+
+
+def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "new-bundle", help="write a bundle for a data set of one's own", description=_new_bundle.__doc__
+    )
+    parser.add_argument("--from", required=True, dest="source", metavar="BUNDLE", help="bundle to start from")
+    parser.add_argument("--name", required=True, help="name of the new bundle, such as my_organ")
+    parser.add_argument(
+        "--dataset", required=True, metavar="DIR", help="folder of images/ and labels/, or with a dataset.json"
+    )
+    parser.add_argument("--out", default="bundles", metavar="DIR", help="folder to write it to (default: %(default)s)")
+    parser.add_argument("--classes", metavar="NAME,...", help="names of the label values but 0 (default: class_1,...)")
+    parser.add_argument(
+        "--instances", action="store_true", help="labels are instance ids: whatever is not 0 is one class"
+    )
+    parser.set_defaults(command=_new_bundle)
+
+
+def _new_bundle(arguments: argparse.Namespace) -> None:
+    """Inspect a data set, write a bundle that fits it, and print the commands to train and to evaluate."""
+    from ldseg_monai.new_bundle import new_bundle
+
+    names = arguments.classes.split(",") if arguments.classes is not None else None
+    report = new_bundle(arguments.source, arguments.name, arguments.dataset, arguments.out, names, arguments.instances)
+    sys.stdout.write(report)
 
 
 if __name__ == "__main__":

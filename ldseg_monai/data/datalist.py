@@ -69,6 +69,7 @@ def resolve_datalist(
     num_phantoms: int = 12,
     seed: int = 0,
     require_labels: bool = True,
+    label_values: Sequence[int] | None = None,
 ) -> list[dict[str, str]]:
     """List the cases of `dataset_dir`, or of generated phantoms where no `dataset_dir` is given.
 
@@ -79,6 +80,7 @@ def resolve_datalist(
         num_phantoms: number of phantoms.
         seed: seed of the phantoms.
         require_labels: as in `paired_datalist`.
+        label_values: of the phantoms, as in `write_phantoms`.
 
     Raises:
         FileNotFoundError: `dataset_dir` was given and does not exist; phantoms are no answer to a misspelt path.
@@ -92,8 +94,8 @@ def resolve_datalist(
             )
         return paired_datalist(dataset_dir, require_labels)
     logger.warning("no dataset_dir given: using %d generated %s phantoms in %s", num_phantoms, phantom, phantom_dir)
-    if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed):
-        write_phantoms(cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed)
+    if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed, label_values):
+        write_phantoms(cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed, label_values)
     files = phantom_files(phantom, phantom_dir, num_phantoms)
     return files if require_labels else [{"image": item["image"]} for item in files]
 
