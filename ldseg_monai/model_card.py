@@ -12,6 +12,7 @@ from ldseg_monai.bundle_plan import Plan, Template
 from ldseg_monai.data.inspection import Inspection
 
 VERSION = "0.1.0"
+CHANGE = "written by `ldseg new-bundle` from NAME, not trained"
 
 
 def new_metadata(
@@ -47,7 +48,7 @@ def new_metadata(
     }
     return old | {
         "version": VERSION,
-        "changelog": {VERSION: f"written by `ldseg new-bundle` from {template.name}, not trained"},
+        "changelog": {VERSION: CHANGE.replace("NAME", template.name)},
         "name": f"{template.method} {name}",
         "task": f"Segmentation of {' and '.join(plan.class_names)}",
         "description": f"{template.method}, a diffusion model that segments in a few steps and says how sure it is",

@@ -18,7 +18,7 @@ from ldseg_monai.bundle_plan import Plan, Template, make_plan
 from ldseg_monai.config_text import ConfigText
 from ldseg_monai.data import paired_datalist
 from ldseg_monai.data.inspection import VOLUME_EXTENSIONS, Inspection, class_names_of, inspect_datalist
-from ldseg_monai.model_card import new_card, new_data_license, new_metadata
+from ldseg_monai.model_card import CHANGE, new_card, new_data_license, new_metadata
 
 STANDALONE = ("train.yaml", "inference.yaml")
 
@@ -50,6 +50,10 @@ def new_bundle(
         ValueError, OSError: for a name that is taken, data that cannot be used, or a bundle that does not fit them.
     """
     template = Template.read(_find_bundle(source))
+    if origin := _origin(template.root):
+        raise ValueError(
+            f"{source} was itself written by new-bundle: expected a bundle such as {origin}, its own origin"
+        )
     target = _target(name, out)
     datalist = paired_datalist(dataset_dir)
     _require_same_dimensions(template, datalist[0]["image"])
@@ -71,6 +75,13 @@ def _find_bundle(source: str) -> Path:
     )
 
 
+def _origin(root: Path) -> str | None:
+    """Name of the bundle that a written one came from."""
+    changes = json.loads((root / "configs" / "metadata.json").read_text())["changelog"].values()
+    found = re.search(re.escape(CHANGE).replace("NAME", r"(\w+)"), "; ".join(changes))
+    return found[1] if found else None
+
+
 def _target(name: str, out: str) -> Path:
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
         raise ValueError(f"name {name!r}: expected letters, digits and underscores, a letter first, such as my_organ")
@@ -88,7 +99,7 @@ def _require_same_dimensions(template: Template, image: str) -> None:
         return
     kinds = {2: "2D pictures", 3: "3D volumes"}
     siblings = [Template.read(path.parents[1]) for path in sorted(template.root.parent.glob("*/configs/train.yaml"))]
-    fitting = [sibling.name for sibling in siblings if sibling.spatial_dims == dims]
+    fitting = [sibling.name for sibling in siblings if sibling.spatial_dims == dims and not _origin(sibling.root)]
     raise ValueError(
         f"the data are {kinds[dims]}, but {template.name} segments {kinds[template.spatial_dims]}: expected --from "
         f"{' or '.join(fitting) or 'another bundle'}"
@@ -101,7 +112,7 @@ def _write(template: Template, plan: Plan, inspection: Inspection, target: Path,
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        shutil.copytree(template.root / "configs", draft / "configs")
+        shutil.copytree(template.root / "configs", draft / "configs", ignore=_other_json)
         shutil.copy(template.root / "LICENSE", draft / "LICENSE")
         for folder in ("docs", "models"):
             (draft / folder).mkdir()
@@ -117,6 +128,11 @@ def _write(template: Template, plan: Plan, inspection: Inspection, target: Path,
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _other_json(folder: str, names: list[str]) -> list[str]:
+    """JSON twins of the YAML, which nothing would keep equal to it."""
+    return [name for name in names if name.endswith(".json") and name != "metadata.json"]
 
 
 def _new_config(file: str, text: str, template: Template, plan: Plan, inspection: Inspection, target: Path) -> str:
@@ -333,5 +349,6 @@ def _report(plan: Plan, inspection: Inspection, warnings: list[str], target: Pat
         evaluate,
         "",
     ]
-    lines += ["Segment:", segment]
+    weights = f"runs/{target.name}/model.pt", (target / "models" / "model.pt").as_posix()
+    lines += ["Segment:", segment, "", f"Copy {weights[0]} to {weights[1]}, and --model_path can be left out."]
     return "\n".join(lines) + "\n"

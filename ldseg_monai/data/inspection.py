@@ -14,6 +14,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
 
 from ldseg_monai.data.datalist import PathLike, case_name
 
@@ -132,7 +133,7 @@ def inspect_datalist(datalist: Sequence[dict[str, str]]) -> Inspection:
         raise ValueError("the data set has NIfTI volumes beside pictures: expected one kind; put them into two folders")
     read = _inspect_volume if kinds.pop() else _inspect_picture
     cases, faults, warnings = [], [], []
-    for item in datalist:
+    for item in tqdm(datalist, desc="inspected cases", leave=False):
         try:
             case, notes = read(item["image"], item["label"])
         except _Fault as fault:

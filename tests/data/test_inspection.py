@@ -3,29 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
+from small_data import write_picture, write_volume
 
 from ldseg_monai.data import paired_datalist
 from ldseg_monai.data.inspection import Inspection, class_names_of, inspect_datalist
-
-
-def write_volume(folder: Path, name: str, image: np.ndarray, label: np.ndarray, affine=None, label_affine=None) -> None:
-    affine = np.eye(4) if affine is None else affine
-    for kind, array, place in (
-        ("images", image, affine),
-        ("labels", label, affine if label_affine is None else label_affine),
-    ):
-        (folder / kind).mkdir(exist_ok=True)
-        nib.save(nib.Nifti1Image(array, place), folder / kind / f"{name}.nii.gz")
-
-
-def write_picture(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> None:
-    for kind, array in (("images", image), ("labels", label)):
-        (folder / kind).mkdir(exist_ok=True)
-        Image.fromarray(array).save(folder / kind / f"{name}.png")
 
 
 def inspect(folder: Path) -> Inspection:
