@@ -187,6 +187,11 @@ def make_plan(
     split_choice, warnings = _split(inspection, val_fraction, dataset_dir, patients, values, names)
     choices.append(split_choice)
     warnings += _class_warnings(inspection, values, names)
+    if sizes.survival < ENOUGH_DICE:
+        warnings.append(
+            f"the smallest class hardly survives the latent (a Dice of {sizes.survival:.2f}): a bundle at full "
+            "resolution (ldseg_hippocampus) has a finer one, cDAL has none"
+        )
     plan = Plan(
         class_names=names,
         label_values=values,
@@ -238,7 +243,7 @@ def _classes(
             f"{len(found) - 1} names, one for each but 0"
         )
     if names_by_value and found[-1] <= max(names_by_value):
-        found = sorted({0, *names_by_value})
+        found = sorted({*found, *names_by_value})
     default = [names_by_value.get(value, f"class_{value}") for value in found[1:]]
     return found, default if len(set(default)) == len(default) else [f"class_{value}" for value in found[1:]]
 
@@ -265,10 +270,11 @@ def _class_warnings(inspection: Inspection, values: list[int] | None, names: lis
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Knobs that are sizes, the stem, whether cases are resized, and what to say of it."""
+    """Knobs that are sizes, the stem, what of the hardest class survives, whether cases are resized, and why."""
 
     knobs: dict[str, list[int]]
     stem: int
+    survival: float
     resizes: bool
     choices: list[Choice]
 
@@ -282,7 +288,7 @@ def _sizes(template: Template, inspection: Inspection, values: list[int] | None,
     stems = [stem for stem in (4, 2, 1) if stem <= template.stem]
     if template.method == "cDAL":  # it has no latent
         knobs = _window_knobs(template, inspection, template.stem)
-        return _Sizes(knobs, template.stem, False, [_window_choice(template, inspection, knobs)])
+        return _Sizes(knobs, template.stem, 1.0, False, [_window_choice(template, inspection, knobs)])
     if template.resizes or inspection.spatial_dims == 2 and not inspection.colored:
         grids = {stem: _grid(template, inspection, stem) for stem in stems}
         survival = _survival(template, inspection, values, num_classes, grids)
@@ -292,12 +298,12 @@ def _sizes(template: Template, inspection: Inspection, values: list[int] | None,
             why = f"every {what} is resized to it; no finer than the median {what}, at the template's cost"
             size = Choice("size", _times(grids[stem]), f"{why}; multiples of {template.stride}")
             latent = _latent_choice(template, survival, stem)
-            return _Sizes({"spatial_size": grids[stem]}, stem, True, [size, latent])
+            return _Sizes({"spatial_size": grids[stem]}, stem, survival[stem], True, [size, latent])
     survival = _survival(template, inspection, values, num_classes, dict.fromkeys(stems))
     stem = _best(survival)
     knobs = _window_knobs(template, inspection, stem)
     latent = _latent_choice(template, survival, stem)
-    return _Sizes(knobs, stem, False, [_window_choice(template, inspection, knobs), latent])
+    return _Sizes(knobs, stem, survival[stem], False, [_window_choice(template, inspection, knobs), latent])
 
 
 def _best(survival: dict[int, float]) -> int:

@@ -87,6 +87,10 @@ def test_names_of_a_decathlon_file_are_taken() -> None:
     write_boxes(Path("data"), 3, (1, 2))
     pairs = [{"image": f"./images/box_{i}.nii.gz", "label": f"./labels/box_{i}.nii.gz"} for i in range(4)]
     content = {"labels": {"0": "background", "1": "head", "2": "tail"}, "training": pairs}
+    content["labels"]["3"] = "none has it"
+    Path("data/dataset.json").write_text(json.dumps(content))
+    assert "none has it (label value 3) is in 0 of 4 cases" in new_bundle(HIPPOCAMPUS, "other", "data")
+    del content["labels"]["3"]
     Path("data/dataset.json").write_text(json.dumps(content))
     new_bundle(HIPPOCAMPUS, "new", "data")
     assert "num_classes: 3  # background, head, tail" in Path("bundles/new/configs/train.yaml").read_text()
@@ -152,6 +156,14 @@ def test_small_structures_get_a_finer_latent_than_large_ones() -> None:
     assert stems["large"] == 4 and stems["small"] < 4
     stride = 2 * stems["small"]
     assert config("small")["network_def#latent_shape"] == f"$[side // {stride} for side in @spatial_size]"
+
+
+def test_structure_that_no_latent_holds_is_a_warning() -> None:
+    for index in range(2):
+        label = np.zeros((32, 32, 32), np.uint8)
+        label[3::8, 3::8, 3::8] = 1
+        write_volume(Path("data"), f"{index}", label.astype(np.float32), label)
+    assert "the smallest class hardly survives the latent" in new_bundle(KNEE, "new", "data")
 
 
 def test_rare_class_in_a_large_volume_is_looked_for() -> None:
