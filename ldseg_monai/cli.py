@@ -41,7 +41,7 @@ def _parser() -> _Parser:
     """Build the parser; each subcommand adds itself and names its function `command`."""
     parser = _Parser(prog="ldseg", description="What `python -m monai.bundle` cannot do.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_phantom, _add_export, _add_zoo_export):
+    for add in (_add_phantom, _add_new_bundle, _add_export, _add_zoo_export):
         add(subparsers)
     return parser
 
@@ -97,6 +97,32 @@ def _zoo_export(arguments: argparse.Namespace) -> None:
     from ldseg_monai.zoo import export_bundle
 
     export_bundle(arguments.bundle, arguments.out, arguments.large_files)
+
+
+def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "new-bundle", help="write a bundle for a data set of one's own", description=_new_bundle.__doc__
+    )
+    parser.add_argument("--from", required=True, dest="source", metavar="BUNDLE", help="bundle to start from")
+    parser.add_argument("--name", required=True, help="name of the new bundle, such as my_organ")
+    parser.add_argument(
+        "--dataset", required=True, metavar="DIR", help="folder of images/ and labels/, or with a dataset.json"
+    )
+    parser.add_argument("--out", default="bundles", metavar="DIR", help="folder to write it to (default: %(default)s)")
+    parser.add_argument("--classes", metavar="NAME,...", help="names of the label values but 0 (default: class_1,...)")
+    parser.add_argument(
+        "--instances", action="store_true", help="labels are instance ids: whatever is not 0 is one class"
+    )
+    parser.set_defaults(command=_new_bundle)
+
+
+def _new_bundle(arguments: argparse.Namespace) -> None:
+    """Inspect a data set, write a bundle that fits it, and print the commands to train and to evaluate."""
+    from ldseg_monai.new_bundle import new_bundle
+
+    names = arguments.classes.split(",") if arguments.classes is not None else None
+    report = new_bundle(arguments.source, arguments.name, arguments.dataset, arguments.out, names, arguments.instances)
+    sys.stdout.write(report)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,42 @@ from monai.transforms.utils import convert_applied_interp_mode
 from ldseg_monai.sampling import case_uncertainty
 
 
+class ClassIndicesd(MapTransform):
+    """Turn the values of label files into class indices, and refuse a value that is none of them.
+
+    MONAI's `MapLabelValued` would let an unknown value pass as the class of the same number.
+
+    Args:
+        keys: keys of labels.
+        label_values: value of the background and of each class, ascending; the first becomes 0, the next 1...
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __init__(self, keys: KeysCollection, label_values: Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label_values = torch.tensor(label_values)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with class indices, int64.
+
+        Raises:
+            ValueError: for a value that is no class.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            label = MetaTensor(result[key])
+            values = label.as_tensor().contiguous()
+            indices = torch.bucketize(values, self.label_values.to(values)).clamp(max=len(self.label_values) - 1)
+            unknown = values[self.label_values[indices] != values].unique().tolist()
+            if unknown:
+                raise ValueError(
+                    f"{key} {label.meta.get('filename_or_obj', '')} has the values {unknown[:5]}: expected only "
+                    f"{self.label_values.tolist()}; correct the file, or label_values"
+                )
+            result[key] = MetaTensor(indices, meta=label.meta, applied_operations=label.applied_operations)
+        return result
+
+
 class SplitPredictiond(MapTransform):
     """Split what `SamplingInferer` returns into a label map and, for an ensemble, its mean and SD maps.
 

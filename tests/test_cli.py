@@ -35,6 +35,8 @@ def test_phantom_passes_the_seed_on(tmp_path: Path) -> None:
         (["phantom", "knee", "--out", "x", "--num", "0"], "num 0: expected at least 1"),
         (["phantom", "knee", "--out", "x", "--seed", "-1"], "seed -1: expected 0 or more"),
         (["phantom", "knee", "--out", "file"], "file"),
+        (["new-bundle", "--from", "x"], "the following arguments are required: --name, --dataset"),
+        (["new-bundle", "--from", "x", "--name", "a", "--dataset", "d"], "no bundle 'x'"),
     ],
 )
 def test_user_error_is_one_line_and_exit_code_2(tmp_path: Path, monkeypatch, capsys, argv, message) -> None:
@@ -47,11 +49,12 @@ def test_user_error_is_one_line_and_exit_code_2(tmp_path: Path, monkeypatch, cap
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_help_names_the_subcommand(capsys) -> None:
+def test_help_names_the_subcommands(capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
-    assert "phantom" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "phantom" in printed and "new-bundle" in printed
 
 
 def test_process_ends_without_traceback(tmp_path: Path) -> None:

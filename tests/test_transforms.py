@@ -14,6 +14,7 @@ from monai.transforms import Compose, Invertd, LoadImaged, Orientationd, Resized
 from scipy.spatial.transform import Rotation
 
 from ldseg_monai.transforms import (
+    ClassIndicesd,
     InvertLabeld,
     RandStaind,
     SplitPredictiond,
@@ -23,6 +24,24 @@ from ldseg_monai.transforms import (
 
 SHAPE = (90, 104, 34)
 SPACING = (0.8, 0.7, 3.0)
+
+# ClassIndicesd
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int16])
+def test_label_values_become_indices(dtype: torch.dtype) -> None:
+    label = MetaTensor(torch.tensor([[[0, 3, 7], [7, 3, 0]]], dtype=dtype), affine=2 * torch.eye(4))
+    result = ClassIndicesd("label", [0, 3, 7])({"label": label, "name": "a"})["label"]
+    assert result.tolist() == [[[0, 1, 2], [2, 1, 0]]]
+    assert torch.equal(result.affine, label.affine) and label.max() == 7
+
+
+@pytest.mark.parametrize("value", [1, 5, 9])
+def test_value_that_is_no_class_is_refused(value: int) -> None:
+    label = MetaTensor(torch.tensor([[[0, 3, value]]]), meta={"filename_or_obj": "labels/a.png"})
+    with pytest.raises(ValueError, match=rf"labels/a.png has the values \[{value}\]: expected only \[0, 3, 7\]"):
+        ClassIndicesd("label", [0, 3, 7])({"label": label})
+
 
 # SplitPredictiond
 

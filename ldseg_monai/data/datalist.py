@@ -71,6 +71,7 @@ def resolve_datalist(
     seed: int = 0,
     require_labels: bool = True,
     series_uid: str | None = None,
+    label_values: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """List the cases of `dataset_dir`, or of generated phantoms where no `dataset_dir` is given.
 
@@ -84,6 +85,7 @@ def resolve_datalist(
             one with such folders at any depth, and no images of other kinds.
         series_uid: Series Instance UID of the DICOM series that is wanted, "" for the one in each folder; None where
             DICOM is not read.
+        label_values: of the phantoms, as in `write_phantoms`.
 
     Raises:
         FileNotFoundError: `dataset_dir` was given and does not exist; phantoms are no answer to a misspelt path.
@@ -101,8 +103,8 @@ def resolve_datalist(
     if series_uid:
         raise ValueError(f"series_uid {series_uid} without dataset_dir: give the folder that has the series")
     logger.warning("no dataset_dir given: using %d generated %s phantoms in %s", num_phantoms, phantom, phantom_dir)
-    if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed):
-        write_phantoms(cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed)
+    if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed, label_values):
+        write_phantoms(cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed, label_values)
     files = phantom_files(phantom, phantom_dir, num_phantoms)
     return files if require_labels else [{"image": item["image"]} for item in files]
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -41,19 +42,27 @@ def phantom_files(kind: str, out_dir: str | os.PathLike[str], num: int) -> list[
     ]
 
 
-def phantoms_complete(kind: str, out_dir: str | os.PathLike[str], num: int, seed: int = 0) -> bool:
+def phantoms_complete(
+    kind: str, out_dir: str | os.PathLike[str], num: int, seed: int = 0, label_values: Sequence[int] | None = None
+) -> bool:
     """Whether `out_dir` already holds, finished, at least the `num` phantoms that `write_phantoms` would write."""
     try:
         manifest = json.loads((Path(out_dir) / MANIFEST_NAME).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    same = all(manifest.get(key) == value for key, value in _manifest(kind, seed).items())
+    same = all(manifest.get(key) == value for key, value in _manifest(kind, seed, label_values).items())
     if not (same and manifest.get("complete")):
         return False
     return all(os.path.isfile(path) for item in phantom_files(kind, out_dir, num) for path in item.values())
 
 
-def write_phantoms(kind: PhantomKind, out_dir: str | os.PathLike[str], num: int, seed: int = 0) -> None:
+def write_phantoms(
+    kind: PhantomKind,
+    out_dir: str | os.PathLike[str],
+    num: int,
+    seed: int = 0,
+    label_values: Sequence[int] | None = None,
+) -> None:
     """Write `num` phantoms as `out_dir/images/case_000.nii.gz` and `out_dir/labels/case_000.nii.gz` (glands: PNG).
 
     Case i depends on `seed` and i alone. Files appear whole or not at all, and `phantoms.json`, which says what the
@@ -64,6 +73,8 @@ def write_phantoms(kind: PhantomKind, out_dir: str | os.PathLike[str], num: int,
         out_dir: folder to write to; made where missing.
         num: number of cases.
         seed: first half of each case's seed; the case's index is the other.
+        label_values: value of the background and of each class in the label files, where phantoms stand in for a data
+            set with these values; labels beyond the last class are of the last class. None for the phantoms' own.
 
     Raises:
         ValueError: unknown kind, `num` < 1, `seed` < 0, or a folder that holds other data, which is never overwritten.
@@ -76,25 +87,36 @@ def write_phantoms(kind: PhantomKind, out_dir: str | os.PathLike[str], num: int,
     _refuse_other_data(Path(out_dir), files)
     for folder in ("images", "labels"):
         (Path(out_dir) / folder).mkdir(parents=True, exist_ok=True)
-    _write_manifest(Path(out_dir), {**_manifest(kind, seed), "num": num, "complete": False})
+    _write_manifest(Path(out_dir), {**_manifest(kind, seed, label_values), "num": num, "complete": False})
     for index, item in enumerate(tqdm(files, desc=f"{kind} phantoms")):
         if kind == "knee":
             volume, mask, affine = knee_phantom([seed, index])
+            mask = _with_values(mask, label_values)
             _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename)
             _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename)
         else:
             picture, instances = gland_phantom([seed, index])
             _write_whole(item["image"], Image.fromarray(picture).save)
-            _write_whole(item["label"], Image.fromarray(instances.astype(np.uint8)).save)
-    _write_manifest(Path(out_dir), {**_manifest(kind, seed), "num": num, "complete": True})
+            mask = _with_values(instances.astype(np.uint8), label_values)
+            _write_whole(item["label"], Image.fromarray(mask).save)
+    _write_manifest(Path(out_dir), {**_manifest(kind, seed, label_values), "num": num, "complete": True})
     logger.info("wrote %d %s phantoms to %s", num, kind, out_dir)
 
 
-def _manifest(kind: str, seed: int) -> dict[str, str | int]:
-    return {"kind": kind, "seed": seed, "version": GENERATOR_VERSION}
+def _manifest(kind: str, seed: int, label_values: Sequence[int] | None) -> dict[str, Any]:
+    values = None if label_values is None else list(label_values)
+    return {"kind": kind, "seed": seed, "version": GENERATOR_VERSION, "label_values": values}
 
 
-def _write_manifest(out_dir: Path, content: dict[str, str | int]) -> None:
+def _with_values(label: NDArray[np.uint8], label_values: Sequence[int] | None) -> NDArray[Any]:
+    """Give each class its value in files; unsigned, of as few bits as hold it."""
+    if label_values is None:
+        return label
+    values = np.array(label_values, np.min_scalar_type(max(label_values)))
+    return values[np.minimum(label, len(values) - 1)]
+
+
+def _write_manifest(out_dir: Path, content: dict[str, Any]) -> None:
     _write_whole(str(out_dir / MANIFEST_NAME), lambda name: Path(name).write_text(json.dumps(content) + "\n"))
 
 

@@ -246,6 +246,20 @@ def test_manifest_says_what_the_folder_holds(tmp_path: Path) -> None:
     assert (content["kind"], content["seed"], content["num"], content["complete"]) == ("gland", 3, 1, True)
 
 
+@pytest.mark.parametrize(("kind", "end"), [("knee", ".nii.gz"), ("gland", "_anno.png")])
+def test_labels_stand_in_for_those_of_another_data_set(tmp_path: Path, kind, end) -> None:
+    own, others = tmp_path / "own", tmp_path / "others"
+    write_phantoms(kind, own, 1)
+    write_phantoms(kind, others, 1, label_values=[0, 300])
+    arrays = []
+    for folder in (own, others):
+        path = folder / "labels" / f"case_000{end}"
+        arrays.append(np.asarray(Image.open(path)) if kind == "gland" else np.asarray(nib.load(path).dataobj))
+    np.testing.assert_array_equal(arrays[1], np.where(arrays[0] > 0, 300, 0))
+    assert phantoms_complete(kind, others, 1, label_values=[0, 300])
+    assert not phantoms_complete(kind, others, 1) and not phantoms_complete(kind, own, 1, label_values=[0, 300])
+
+
 def test_data_of_others_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     mine = tmp_path / "images" / "case_000.png"
