@@ -64,7 +64,7 @@ def _phantom(arguments: argparse.Namespace) -> None:
 
 def _add_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser = subparsers.add_parser("export", help="write a sampler as TorchScript or ONNX", description=_export.__doc__)
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle, such as bundles/ldseg_knee3d")
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a bundle, or the name of one in bundles/")
     parser.add_argument("file", metavar="FILE", help="file to write: .ts for TorchScript, .onnx for ONNX")
     parser.add_argument("--weights", metavar="FILE", help="state dict (default: the bundle's models/model.pt)")
     parser.add_argument(

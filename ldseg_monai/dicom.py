@@ -14,7 +14,7 @@ from monai.data import NibabelReader
 from monai.transforms import SaveImaged
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-import ldseg_monai
+from ldseg_monai import __version__
 from ldseg_monai.data.dicom_series import read_series, slice_affine
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _segmentation(labels: np.ndarray, paths: Sequence[str], metadata: dict[str, 
         instance_number=1,
         manufacturer="ldseg_monai",
         manufacturer_model_name=metadata["name"][:64],
-        software_versions=f"{metadata['version']} (ldseg_monai {ldseg_monai.__version__})",
+        software_versions=f"{metadata['version']} (ldseg_monai {__version__})",
         device_serial_number="none",
     )
 

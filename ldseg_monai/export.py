@@ -13,6 +13,7 @@ from monai.data import save_net_with_metadata
 from torch import nn
 from torch.export import Dim
 
+from ldseg_monai.bundle_folder import find_bundle
 from ldseg_monai.networks import CDAL, LDSeg
 from ldseg_monai.sampling import seeded_noise
 
@@ -95,7 +96,7 @@ def export(
     """Write a bundle's network with its reverse process and its weights as one file.
 
     Args:
-        bundle: folder of the bundle.
+        bundle: folder of the bundle, or the name of one in ``bundles`` below the current directory.
         path: file to write, ``.ts`` for TorchScript or ``.onnx``; the bundle's metadata goes into it too. The ONNX file
             takes one image of any size that the network's stride divides, and `random_inputs`.
         weights: state dict; None for the bundle's own.
@@ -105,21 +106,21 @@ def export(
         ValueError: for another ending of ``path``, fewer than one sample, or weights of another network.
         FileNotFoundError: without the bundle's files, its weights, or the folder to write to.
     """
-    bundle, path = Path(bundle), Path(path)
+    bundle, path = find_bundle(bundle), Path(path)
     writers = {".ts": _write_torchscript, ".onnx": _write_onnx}
     if path.suffix not in writers:
         raise ValueError(f"{path} ends in {path.suffix!r}: expected {' or '.join(writers)}")
     weights = Path(weights or bundle / "models" / "model.pt")
-    configs = [file for file in (bundle / "configs").glob("inference.*") if file.suffix in (".yaml", ".json")]
+    config = next((bundle / "configs").glob("inference.*"), bundle / "configs" / "inference.yaml")  # or JSON
     for file, wanted in (
-        (configs[0] if configs else bundle / "configs" / "inference.yaml", "the folder of a bundle"),
+        (config, "the folder of a bundle"),
         (weights, "a state dict; name one with --weights"),
         (path.parent, "a folder to write to; make it first"),
     ):
         if not file.exists():
             raise FileNotFoundError(f"{file} is not there: expected {wanted}")
     parser = ConfigParser()
-    parser.read_config(str(configs[0]))
+    parser.read_config(str(config))
     num_samples = parser["num_samples"] if num_samples is None else num_samples
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}: expected 1 or more")
@@ -127,7 +128,7 @@ def export(
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except RuntimeError as error:
-        raise ValueError(f"{weights} has weights of another network: expected those of {configs[0]}") from error
+        raise ValueError(f"{weights} has weights of another network: expected those of {config}") from error
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     with torch.no_grad():
         writers[path.suffix](network, num_samples, path, metadata)

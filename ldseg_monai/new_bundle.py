@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from ldseg_monai.bundle_folder import find_bundle
 from ldseg_monai.bundle_plan import Plan, Template, make_plan
 from ldseg_monai.config_text import ConfigText
 from ldseg_monai.data import paired_datalist
@@ -50,7 +51,7 @@ def new_bundle(
     Raises:
         ValueError, OSError: for a name that is taken, data that cannot be used, or a bundle that does not fit them.
     """
-    template = Template.read(_find_bundle(source))
+    template = Template.read(find_bundle(source))
     if origin := _origin(template.root):
         raise ValueError(
             f"{source} was itself written by new-bundle: expected a bundle such as {origin}, its own origin"
@@ -63,17 +64,6 @@ def new_bundle(
     plan, warnings = make_plan(template, inspection, dataset_dir, class_names, names_by_value, instances)
     _write(template, plan, inspection, target, dataset_dir)
     return _report(plan, inspection, [*inspection.warnings, *warnings], target, dataset_dir)
-
-
-def _find_bundle(source: str) -> Path:
-    for folder in (Path(source), Path("bundles", source)):
-        if (folder / "configs").is_dir():
-            return folder
-    there = sorted(path.parent.name for path in Path("bundles").glob("*/configs"))
-    raise FileNotFoundError(
-        f"no bundle {source!r}: expected a bundle's folder, or the name of one in ./bundles "
-        f"({', '.join(there) if there else 'which has none: run this in the repository root'})"
-    )
 
 
 def _origin(root: Path) -> str | None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from monai.bundle import ConfigParser
 
 from ldseg_monai import __version__
+from ldseg_monai.bundle_folder import find_bundle
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None =
         The folder.
 
     Raises:
-        ValueError: if this is not a whole bundle, or one that the zoo would not take.
+        FileNotFoundError: if there is no such bundle.
+        ValueError: if it is not whole, or one that the zoo would not take.
         FileExistsError: if the folder or the zip is there already.
     """
     source = find_bundle(bundle)
@@ -83,21 +85,6 @@ def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None =
         shutil.rmtree((folder / WEIGHTS).parent)
     logger.info("wrote %s and %s", folder, archive)
     return folder
-
-
-def find_bundle(bundle: str | Path) -> Path:
-    """The absolute folder of a bundle, given as a folder or as a name in ``bundles`` below the current directory.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    for folder in (Path(bundle), Path("bundles", bundle)):
-        if (folder / "configs" / "metadata.json").is_file():
-            return folder.absolute()
-    raise ValueError(
-        f"{bundle} is not a bundle: expected a folder with configs/metadata.json, or the name of one in "
-        f"{Path('bundles').absolute()}"
-    )
 
 
 def check_bundle(source: Path, metadata: dict[str, Any], large_files: str | None) -> None:
@@ -150,7 +137,7 @@ def stand_alone(text: str, suffix: str, name: str, metadata: dict[str, Any]) -> 
         The new content.
     """
     package = f"{PACKAGE.name}_{name}"
-    text = re.sub(rf"\b{PACKAGE.name}(?=\.\w|/)", package, text)
+    text = re.sub(rf"\b{PACKAGE.name}(?=\.\w|/| import )", package, text)
     if suffix == ".py":
         return text
     text = text.replace(f"bundles/{name}/configs/", "configs/").replace("the repository root", "the bundle's folder")

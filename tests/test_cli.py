@@ -36,7 +36,7 @@ def test_phantom_passes_the_seed_on(tmp_path: Path) -> None:
         (["phantom", "knee", "--out", "x", "--seed", "-1"], "seed -1: expected 0 or more"),
         (["phantom", "knee", "--out", "file"], "file"),
         (["new-bundle", "--from", "x"], "the following arguments are required: --name, --dataset"),
-        (["new-bundle", "--from", "x", "--name", "a", "--dataset", "d"], "no bundle 'x'"),
+        (["new-bundle", "--from", "x", "--name", "a", "--dataset", "d"], "x is not a bundle"),
     ],
 )
 def test_user_error_is_one_line_and_exit_code_2(tmp_path: Path, monkeypatch, capsys, argv, message) -> None:

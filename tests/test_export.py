@@ -128,7 +128,7 @@ def test_samples_of_one_pass_are_those_of_several(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["bundle", "segmenter.pt"], "segmenter.pt ends in '.pt': expected .ts or .onnx"),
-        (["elsewhere", "segmenter.ts"], "inference.yaml is not there: expected the folder of a bundle"),
+        (["elsewhere", "segmenter.ts"], "elsewhere is not a bundle: expected a folder"),
         (["bundle", "folder/segmenter.ts"], "folder is not there: expected a folder to write to"),
         (["bundle", "segmenter.ts", "--weights", "no.pt"], "no.pt is not there: expected a state dict"),
         (["bundle", "segmenter.ts", "--num-samples", "0"], "num_samples is 0: expected 1 or more"),

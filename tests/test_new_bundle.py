@@ -240,7 +240,7 @@ def faulty(kind: str) -> dict:
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
-        ("no bundle", OSError, "no bundle 'none': expected"),
+        ("no bundle", OSError, "none is not a bundle: expected"),
         ("written", ValueError, r"was itself written by new-bundle: expected a bundle such as ldseg_knee3d"),
         ("pictures", ValueError, r"3D volumes, but ldseg_glas segments 2D pictures: expected --from .*ldseg_knee3d"),
         ("name", ValueError, "name 'my organ': expected letters"),

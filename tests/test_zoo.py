@@ -143,7 +143,7 @@ def test_required_packages_are_those_of_this_package(name: str, source: Path, fo
     needed = set(re.findall(r"^[\w-]+", setup["options"]["install_requires"], re.MULTILINE))
     lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
     versions = dict(re.findall(r"^([\w-]+)==([\d.]+)(?!.*<)", "\n".join(lines), re.MULTILINE))
-    [command] = re.findall("`pip install (.*)`", (folder / "docs" / "README.md").read_text())
+    [command] = re.findall("`pip install (monai==.*)`", (folder / "docs" / "README.md").read_text())
     assert dict(item.split("==") for item in command.split()) == {package: versions[package] for package in needed}
 
 
