@@ -21,7 +21,7 @@ import torch
 from ignite.engine import Engine, Events
 from PIL import Image
 
-import ldseg_monai
+from ldseg_monai import __version__
 from ldseg_monai.data import case_name
 from ldseg_monai.metrics import CaseScores, case_means
 from ldseg_monai.visualize import MAX_SD, sd_map, upright
@@ -156,7 +156,7 @@ def _facts(engine: Engine) -> dict[str, Any]:
         facts["reverse steps K"] = sampler.num_inference_steps or own
     facts["date"] = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     facts["versions"] = (
-        f"ldseg_monai {ldseg_monai.__version__}, MONAI {monai.__version__}, PyTorch {torch.__version__}, "
+        f"ldseg_monai {__version__}, MONAI {monai.__version__}, PyTorch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
     if "monai.bundle" in sys.orig_argv:
