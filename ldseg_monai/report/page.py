@@ -35,12 +35,12 @@ dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #e6e9ee; }
 th { font-weight: 600; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; min-width: 6em; overflow-wrap: break-word; }
 .group th { padding-top: .7rem; }
 img { display: block; max-width: 100%; }
 .pictures { display: flex; flex-wrap: wrap; gap: .4rem; margin: .5rem 0; }
 .states { table-layout: fixed; width: 100%; }
-.states td, .states th { text-align: left; padding: .2rem .4rem .2rem 0; border: 0; vertical-align: top; }
+.states td, .states th { text-align: left; min-width: 0; padding: .2rem .4rem .2rem 0; border: 0; vertical-align: top; }
 .states img { width: 100%; image-rendering: pixelated; }
 .key { display: inline-block; width: .9em; height: .9em; margin: 0 .35em 0 .9em; border: 1px solid #5a6474;
   vertical-align: -.1em; }

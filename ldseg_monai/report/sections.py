@@ -98,7 +98,7 @@ def case_section(
     highest = max([MIN_SCALE, *(float(values.max()) for values in sd_maps.values())])
     if sd_maps:
         scale = ramp([hex_color(color) for color in HEAT], "0", f"{highest:.2f}")
-        parts.append(f"<p>In colors: SD over the samples of a class's probability, of the most uncertain: {scale}</p>")
+        parts.append(f"<p>In colors: SD over the samples of the probability of the most uncertain class, {scale}</p>")
     else:
         parts.append(note(no_sd_map))
     for name, role in shown.items():
