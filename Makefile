@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CLIENTS ?= .venv-clients
 RUN := $(VENV)/bin/python -m monai.bundle run
 KNEE := bundles/ldseg_knee3d/configs
 # Phantoms are small: a smaller grid than the real knees' 128 x 128 x 256 trains in minutes.
 SMALL := --spatial_size "[64,96,80]"
 
-.PHONY: demo check test clean
+.PHONY: demo check test test-clients clean
 
 demo: $(VENV)/.ready  # train on generated knees, score unseen ones, segment one and draw it; 6 to 10 minutes
 	$(RUN) training --config_file $(KNEE)/train.yaml --output_dir demo/training $(SMALL) \
@@ -32,10 +33,22 @@ check: $(VENV)/.ready  # style, types
 test: $(VENV)/.ready  # the tests that every change must pass; `pytest --slow` has the others
 	$(VENV)/bin/python -m pytest -q -m "not slow and not clients"
 
+test-clients: $(CLIENTS)/.ready  # the tests that run real consumers of the bundles, such as MONAI Label
+	$(CLIENTS)/bin/python -m pytest -q -m clients tests/clients
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(CLIENTS) demo
 
 $(VENV)/.ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -c constraints.txt -e ".[dev]"
+	touch $@
+
+# MONAI Label has an environment of its own, and none of its own list of needs, which would replace torch and NumPy.
+$(CLIENTS)/.ready: setup.cfg pyproject.toml constraints.txt tests/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install -c constraints.txt -e ".[dev]" -r tests/clients/requirements.txt
+	$(CLIENTS)/bin/pip install --no-deps monailabel==0.8.5
+	echo $(CURDIR)/tests/clients/stand_ins \
+		> $$($(CLIENTS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/stand_ins.pth
 	touch $@

@@ -1,0 +1,1 @@
+"""A stand-in, where torchvision cannot be had: see `make test-clients`."""
