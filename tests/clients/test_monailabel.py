@@ -39,7 +39,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask  # noqa: E402
 
 from ldseg_monai.active_learning import UncertaintyScoring  # noqa: E402
 
-CROP = (slice(30, 66), slice(0, 48), slice(16, 56))  # of a knee phantom, with both bones: one window of every bundle
+CROP = (slice(34, 66), slice(8, 40), slice(20, 52))  # of a knee phantom, with both bones: one window of every bundle
 NUM_CASES = 4
 
 
@@ -214,6 +214,7 @@ def test_options_of_a_request_take_effect_and_do_not_last(
     image = cases[1]["image"]
     task = BundleInferTask(str(shipped), {})
     request = {"model": shipped.name, "image": image, "device": "cpu"}
+    request["label_colors"] = next(iter(task.config()["label_colors"]))  # so 3D Slicer's panel sends a dictionary
     uncertainties = []
     for number, seed in ((2, 0), (2, 5), (3, 5)):
         own = segment(shipped, image, tmp_path / f"{number} {seed}", num_samples=number, seed=seed)
@@ -247,20 +248,20 @@ def test_scoring_writes_the_uncertainty_that_the_strategy_picks_by(
     tiny: Path, cases: list[dict[str, str]], tmp_path: Path
 ) -> None:
     store = studies(tmp_path / "studies", cases)
-    save_labels(store, cases[:1])
+    save_labels(store, cases[:2])
     task = BundleInferTask(str(tiny), {})
     scoring = UncertaintyScoring(task, "doubt")
-    unlabeled = [name_of(case) for case in cases[1:]]
-    assert scoring({"device": "cpu"}, store) == {"total": 3, "executed": 3, "skipped": 0}
+    unlabeled = [name_of(case) for case in cases[2:]]
+    assert scoring({"device": "cpu"}, store) == {"total": 2, "executed": 2, "skipped": 0}
     doubts = {name: store.get_image_info(name)["doubt"] for name in unlabeled}
-    assert doubts == {name_of(case): infer(tiny, case["image"], num_samples=5)[1]["uncertainty"] for case in cases[1:]}
+    assert doubts == {name_of(case): infer(tiny, case["image"], num_samples=5)[1]["uncertainty"] for case in cases[2:]}
     assert "doubt" not in store.get_image_info(name_of(cases[0]))
     picked = Epistemic(key="doubt")({"strategy": "doubt"}, store)
     assert picked["id"] == max(doubts, key=doubts.__getitem__)
 
-    assert scoring({"device": "cpu"}, store) == {"total": 3, "executed": 0, "skipped": 3}
+    assert scoring({"device": "cpu"}, store) == {"total": 2, "executed": 0, "skipped": 2}
     os.utime(tiny / "models" / "model.pt", (1, 1))  # other weights
-    assert scoring({"device": "cpu", "num_samples": 2}, store) == {"total": 3, "executed": 3, "skipped": 0}
+    assert scoring({"device": "cpu", "num_samples": 2}, store) == {"total": 2, "executed": 2, "skipped": 0}
     assert {name: store.get_image_info(name)["doubt"] for name in unlabeled} != doubts
     with pytest.raises(ValueError, match="num_samples is 1: expected 2 or more"):
         scoring({"num_samples": 1}, store)
