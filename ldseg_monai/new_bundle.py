@@ -203,7 +203,7 @@ def _set_classes(config: ConfigText, plan: Plan) -> None:
     config.set_knob("num_classes", str(plan.num_classes), ", ".join(["background", *plan.class_names]))
     colors = [COLORS[index % len(COLORS)].tolist() for index in range(len(plan.class_names))]
     named = zip(plan.class_names, colors, strict=True)
-    config.replace_below("  label_colors:", [f"    {json.dumps(name)}: {color}" for name, color in named])
+    config.replace_below("  label_colors:", [f"    {json.dumps(name.lower())}: {color}" for name, color in named])
     config.replace_components("AsDiscreted", [], where="threshold: 0.5")
     if plan.label_values is None:
         is_class = [

@@ -204,16 +204,17 @@ def test_training_and_inference_hold_the_same_network(bundle: str) -> None:
     assert train["network_def"] == inference["network_def"]
 
 
+def with_training_reader(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An inference's transforms with the reader that training has: that of DICOM reads NIfTI as it does."""
+    if transforms[0]["reader"] != "ldseg_monai.dicom.NiftiOrDicomReader":
+        return transforms
+    return [{**transforms[0], "reader": "NibabelReader"}, *transforms[1:]]
+
+
 def test_validation_and_inference_preprocess_the_image_alike(bundle: str) -> None:
     train, inference = (load_config(bundle, name) for name in STANDALONE)
     validation = restricted_to_image(train["validate#preprocessing#transforms"])
-    reader = inference["preprocessing#transforms#0#reader"]
-    if reader == "ldseg_monai.dicom.NiftiOrDicomReader":  # which reads NIfTI as its base does, the training's reader
-        reader = "NibabelReader"
-    assert (
-        validation
-        == [{**inference["preprocessing#transforms#0"], "reader": reader}] + inference["preprocessing#transforms"][1:]
-    )
+    assert validation == with_training_reader(inference["preprocessing#transforms"])
 
 
 def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bundle: str) -> None:

@@ -17,7 +17,7 @@ import torch
 from config_files import REPOSITORY, load, load_config
 from monai.bundle import ConfigParser, ConfigWorkflow
 from small_data import write_boxes
-from test_configs import is_argument, plain_id, references, restricted_to_image
+from test_configs import is_argument, plain_id, references, restricted_to_image, with_training_reader
 from workplace import tiny_overrides
 
 from ldseg_monai.data.datalist import case_name
@@ -106,9 +106,11 @@ def test_references_and_overlays_name_something(written: Written) -> None:
 def test_training_and_inference_agree(written: Written) -> None:
     train, inference = (written.load(name) for name in ("train.yaml", "inference.yaml"))
     assert train["network_def"] == inference["network_def"]
-    assert restricted_to_image(train["validate#preprocessing#transforms"]) == inference["preprocessing#transforms"]
+    validation = restricted_to_image(train["validate#preprocessing#transforms"])
+    assert validation == with_training_reader(inference["preprocessing#transforms"])
     used = references([inference.get(key) for key in ("network_def", "preprocessing", "inferer", "datalist")])
-    knobs = used - {"output_dir", "num_phantoms"}
+    knobs = {name.removeprefix("displayable_configs#") for name in used} - {"output_dir", "num_phantoms", "series_uid"}
+    assert list(inference["displayable_configs#label_colors"]) == NAMES
     assert {knob: inference[knob] for knob in knobs} == {knob: train[knob] for knob in knobs}
     for config in (train, inference):
         assert {key for key in config.get() if key in (*SIZES, "label_values")} <= references(config.get())
