@@ -43,8 +43,7 @@ class Segmenter(nn.Module):
         Returns:
             Class probabilities ``(B, classes, *spatial)``.
         """
-        self.network.seed = self.seed
-        logits = self.network.segment(image, num_samples=self.num_samples)
+        logits = self.network.segment(image, num_samples=self.num_samples, seed=self.seed)
         return _mean_probabilities(logits, self.num_samples)
 
 

@@ -23,8 +23,8 @@ def seeded_noise(shape: list[int], seed: int, num_samples: int = 1, num_draws: i
     Returns:
         Standard normal float32 numbers on the CPU, ``(num_draws, num_samples, C_z, *latent)``.
     """
-    generator = torch.Generator()
-    generator.manual_seed(seed)
+    # In one expression: where seeding is a statement of its own, TorchScript may drop it when it optimizes.
+    generator = torch.Generator().manual_seed(seed)
     return torch.stack([torch.randn([num_draws] + shape, generator=generator) for _ in range(num_samples)], dim=1)
 
 

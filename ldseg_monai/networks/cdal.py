@@ -135,24 +135,27 @@ class CDAL(nn.Module):
         noise: torch.Tensor | None = None,
         latents: torch.Tensor | None = None,
         num_samples: int = 1,
+        seed: int | None = None,
     ) -> torch.Tensor:
         """Run the whole reverse process (Algorithm 2), in one batch for several samples of an image.
 
         Args:
             image: ``(B, in_channels, *spatial)``.
-            noise: ``(draws, num_samples or B * num_samples, out_channels, *spatial)`` as of `seeded_noise`; drawn with
-                the network's seed if None.
-            latents: ``(T, num_samples or B * num_samples, latent_size)`` as of `seeded_latents`; drawn alike.
+            noise: ``(draws, num_samples or B * num_samples, out_channels, *spatial)`` as of `seeded_noise`; drawn if
+                None.
+            latents: ``(T, num_samples or B * num_samples, latent_size)`` as of `seeded_latents`; drawn if None.
             num_samples: segmentations of each image, which is encoded once.
+            seed: of what is drawn; None for the network's own.
 
         Returns:
             Class logits ``(B * num_samples, out_channels, *spatial)``, the samples of an image one after the other.
         """
         features = self.encode_image(image)
+        seed = self.seed if seed is None else seed
         if noise is None:
-            noise = seeded_noise(self.noise_shape(image), self.seed, num_samples, self.num_draws())
+            noise = seeded_noise(self.noise_shape(image), seed, num_samples, self.num_draws())
         if latents is None:
-            latents = self.seeded_latents(self.seed, num_samples)
+            latents = self.seeded_latents(seed, num_samples)
         if num_samples > 1:
             features = features.repeat_interleave(num_samples, dim=0)
             noise = noise.repeat([1, features.shape[0] // noise.shape[1]] + [1] * (noise.ndim - 2))

@@ -227,21 +227,24 @@ class LDSeg(nn.Module):
             return self.segment(image, noise)
         return self._training_pass(image, label, timesteps, noise)
 
-    def segment(self, image: torch.Tensor, noise: torch.Tensor | None = None, num_samples: int = 1) -> torch.Tensor:
+    def segment(
+        self, image: torch.Tensor, noise: torch.Tensor | None = None, num_samples: int = 1, seed: int | None = None
+    ) -> torch.Tensor:
         """Run the whole reverse process (Algorithm 2), in one batch for several samples of an image.
 
         Args:
             image: ``(B, in_channels, *spatial)``.
-            noise: ``(draws, num_samples or B * num_samples, C_z, *latent)`` as of `seeded_noise`; drawn with the
-                network's seed if None.
+            noise: ``(draws, num_samples or B * num_samples, C_z, *latent)`` as of `seeded_noise`; drawn if None.
             num_samples: segmentations of each image, which is encoded once.
+            seed: of the noise that is drawn; None for the network's own.
 
         Returns:
             Class logits ``(B * num_samples, out_channels, *spatial)``, the samples of an image one after the other.
         """
         embedding, features = self.encode_image(image)
         if noise is None:
-            noise = seeded_noise(self.noise_shape(image), self.seed, num_samples, self.num_draws())
+            seed = self.seed if seed is None else seed
+            noise = seeded_noise(self.noise_shape(image), seed, num_samples, self.num_draws())
         if num_samples > 1:
             embedding = embedding.repeat_interleave(num_samples, dim=0)
             features = [feature.repeat_interleave(num_samples, dim=0) for feature in features]
