@@ -57,7 +57,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], P
     def make(bundle: str, num: int) -> Path:
         config = ConfigParser.load_config_file(REPOSITORY / "bundles" / bundle / "configs" / "train.yaml")
         folder = tmp_path_factory.mktemp("phantoms")
-        write_phantoms(config["data"]["phantom"], str(folder), num, seed=3)
+        write_phantoms(config["train"]["dataset"]["data"]["datalist"]["phantom"], str(folder), num, seed=3)
         return folder
 
     return make
