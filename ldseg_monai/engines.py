@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 
 from ldseg_monai.losses import gradient_penalty, non_saturating_loss
 from ldseg_monai.networks import CDAL, CDALDiscriminator
+from ldseg_monai.sampling import draw_per_sample
 
 
 class CDALTrainer(SupervisedTrainer):
@@ -91,7 +93,9 @@ class CDALTrainer(SupervisedTrainer):
         self.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
         network = cast(CDAL, getattr(self.network, "module", self.network))
         clean = network.encode_label(label)
-        timesteps, latent, noise, *fresh = self._draw(clean)
+        timesteps = self._draw(clean, lambda each: torch.randint(network.num_train_timesteps, [], generator=each))
+        latent = self._draw_normal(clean, network.latent_size)
+        noise, *fresh = [self._draw_normal(clean, *clean.shape[1:]) for _ in range(3)]  # of x_t, of the two x_{t-1}
         condition = {"timesteps": timesteps, "latent": latent}
 
         self.network.train()
@@ -107,33 +111,33 @@ class CDALTrainer(SupervisedTrainer):
             self._train_discriminator(real, fake, noisy, timesteps)
             shown = clean * self._attend(real, noisy, timesteps)
         noisy = network.scheduler.add_noise(shown, noise, timesteps)
-        rolled_out = (timesteps < network.num_train_timesteps - 1) & self._drawn_share(timesteps)
-        if rolled_out.any():
-            noisy[rolled_out] = self._roll_out(image[rolled_out], clean[rolled_out], timesteps[rolled_out])
+        if self.rollout_share:
+            self._roll_out(noisy, image, clean, timesteps)
         self._train_generator(image, clean, noisy_label=noisy, **condition)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
 
-    def _draw(self, clean: torch.Tensor) -> list[torch.Tensor]:
-        """Draw on the CPU, whatever the device: timesteps, z, and the noise of x_t and of the two x_{t-1}."""
-        network = cast(CDAL, getattr(self.network, "module", self.network))
-        timesteps = torch.randint(network.num_train_timesteps, [len(clean)])
-        latent = torch.randn(len(clean), network.latent_size)
-        noise = [torch.randn(clean.shape) for _ in range(3)]
-        return [drawn.to(clean.device) for drawn in (timesteps, latent, *noise)]
+    def _draw(self, clean: torch.Tensor, draw: Callable[[torch.Generator], torch.Tensor]) -> torch.Tensor:
+        """Draw for each sample of the batch on the CPU, whatever the device."""
+        return draw_per_sample(len(clean), draw).to(clean.device)
 
-    def _drawn_share(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """Which samples are rolled out, if their timestep allows it."""
-        return (torch.rand(len(timesteps)) < self.rollout_share).to(timesteps.device)
+    def _draw_normal(self, clean: torch.Tensor, *shape: int) -> torch.Tensor:
+        """Draw standard normal numbers ``(B, *shape)``."""
+        return self._draw(clean, lambda each: torch.randn(shape, generator=each))
 
     @torch.no_grad()
-    def _roll_out(self, image: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """x_t as sampling makes it: drawn from the posterior given x_{t+1} and the generator's estimate."""
+    def _roll_out(self, noisy: torch.Tensor, image: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor) -> None:
+        """Put x_t as sampling makes it, from x_{t+1} and the generator's estimate, in the place of a share of x_t."""
         network = cast(CDAL, getattr(self.network, "module", self.network))
-        _, latent, noise, fresh, _ = self._draw(clean)
-        before = network.scheduler.add_noise(clean, noise, timesteps + 1)
-        estimate = self.inferer(image, network, noisy_label=before, timesteps=timesteps + 1, latent=latent)
-        return network.scheduler.sample_previous(estimate, before, timesteps + 1, fresh)
+        chance = self._draw(clean, lambda each: torch.rand([], generator=each))
+        chosen = (timesteps < network.num_train_timesteps - 1) & (chance < self.rollout_share)
+        latent = self._draw_normal(clean, network.latent_size)[chosen]
+        noise, fresh = (self._draw_normal(clean, *clean.shape[1:])[chosen] for _ in range(2))
+        if chosen.any():
+            earlier = timesteps[chosen] + 1
+            before = network.scheduler.add_noise(clean[chosen], noise, earlier)
+            estimate = self.inferer(image[chosen], network, noisy_label=before, timesteps=earlier, latent=latent)
+            noisy[chosen] = network.scheduler.sample_previous(estimate, before, earlier, fresh)
 
     def _train_discriminator(
         self, real: torch.Tensor, fake: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence, Sized
@@ -11,17 +12,18 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
-from monai.data import DataLoader
-from monai.data.utils import create_file_basename, set_rnd
+from monai.data import MetaTensor
+from monai.data.utils import create_file_basename
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
-from monai.utils import set_determinism
 from PIL import Image
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.draws import SeededSampler
 from ldseg_monai.dicom import SERIES_UID
 from ldseg_monai.visualize import load_image, overlay, upright
 
@@ -40,14 +42,16 @@ class GradientClipping:
     Args:
         network: whose gradients.
         max_norm: largest 2-norm of all gradients together.
+        report: file that says which files a batch was of whose loss or gradients are not finite; None for none.
 
     Raises:
-        RuntimeError: for gradients that are not finite, before they reach the weights.
+        RuntimeError: for such a batch, before it reaches the weights.
     """
 
-    def __init__(self, network: torch.nn.Module, max_norm: float) -> None:
+    def __init__(self, network: torch.nn.Module, max_norm: float, report: str | None = None) -> None:
         self.network = network
         self.max_norm = max_norm
+        self.report = report
 
     def attach(self, engine: Engine) -> None:
         """Clip after each backward pass of a MONAI trainer."""
@@ -55,23 +59,45 @@ class GradientClipping:
 
     def __call__(self, engine: Engine) -> None:
         """Clip now."""
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm, error_if_nonfinite=True)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        if not norm.isfinite():
+            self._stop(engine)
+
+    def _stop(self, engine: Engine) -> None:
+        state, batch = engine.state, cast(dict[str, Any], engine.state.batch)
+        loss = cast(dict[str, Any], state.output)["loss"].item()
+        files = {name: _file_names(value) for name, value in batch.items() if isinstance(value, MetaTensor)}
+        what = {"epoch": state.epoch, "iteration": state.iteration, "loss": str(loss), "files": files}
+        if self.report is not None:
+            os.makedirs(os.path.dirname(self.report) or ".", exist_ok=True)
+            with open(self.report, "w") as file:
+                json.dump(what, file, indent=2)
+        raise RuntimeError(
+            f"the loss is {loss} and its gradients are not finite in epoch {state.epoch}, iteration {state.iteration}, "
+            f"on {files}: expected finite ones; look at these files, or lower learning_rate and start again"
+        )
+
+
+def _file_names(value: MetaTensor) -> list[str]:
+    """Where the images of a batch come from."""
+    names = value.meta.get("filename_or_obj", [])
+    return [names] if isinstance(names, str) else [str(name) for name in names]
 
 
 class Reseed:
     """Make every random number of a run depend on the seed and its place in the run alone, so that it can resume.
 
-    The order of the cases follows from the epoch; augmentation from the epoch and the process (with worker processes of
-    the loader, from the epoch and the worker); timesteps and noise from the iteration and the process.
+    The cases of an epoch and their augmentation follow from the epoch; timesteps and noise from the iteration. Every
+    process gets the same state: what differs between the samples of a batch, `draw_per_sample` draws.
 
     Args:
         seed: seed of the run.
-        loader: whose data set's random transforms are seeded.
+        sampler: a `SeededSampler`.
     """
 
-    def __init__(self, seed: int, loader: DataLoader) -> None:
+    def __init__(self, seed: int, sampler: SeededSampler) -> None:
         self.seed = seed
-        self.loader = loader
+        self.sampler = sampler
 
     def attach(self, engine: Engine) -> None:
         """Seed at the start of each epoch, before the loader's next pass begins, and of each iteration."""
@@ -80,13 +106,11 @@ class Reseed:
 
     def seed_epoch(self, engine: Engine) -> None:
         """Seed what the loader draws."""
-        seed = self.seed + 1009 * engine.state.epoch
-        set_determinism(seed)
-        set_rnd(self.loader.dataset, seed + 1000003 * idist.get_rank())
+        self.sampler.set_epoch(engine.state.epoch)
 
     def seed_iteration(self, engine: Engine) -> None:
         """Seed what the network draws."""
-        torch.manual_seed(self.seed + 1009 * engine.state.iteration + 1000003 * idist.get_rank())
+        torch.manual_seed(self.seed + 1009 * engine.state.iteration)
 
 
 def average_weights(network: torch.nn.Module, num_iterations: int, share: float = 0.1) -> AveragedModel:
@@ -202,7 +226,7 @@ class Checkpoint:
     Args:
         path: file of the checkpoint.
         objects: everything with a state dict that a resumed run needs, by name, or None for what this run goes without;
-            the trainer is added.
+            the trainer is added. Networks may be wrapped in ``DistributedDataParallel``: the checkpoint is the same.
         cases: the training cases, by whose names a run is told from one on other data.
         interval: epochs between two checkpoints; the last epoch has one too.
         map_location: device to load to.
@@ -217,7 +241,11 @@ class Checkpoint:
         map_location: str | torch.device = "cpu",
     ) -> None:
         self.path = path
-        self.objects = {name: item for name, item in objects.items() if item is not None}
+        self.objects = {
+            name: item.module if isinstance(item, DistributedDataParallel) else item
+            for name, item in objects.items()
+            if item is not None
+        }
         self.cases = sorted(case_name(case["image"]) for case in cases)
         self.interval = interval
         self.map_location = map_location
@@ -246,6 +274,11 @@ class Checkpoint:
         if set(state) != {*parts, "cases"}:
             got = sorted(set(state) - {"cases"})
             raise ValueError(f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; {advice}")
+        place = state[
+            "trainer"
+        ]  # in steps, of which an epoch has another number where another number of processes runs
+        place["iteration"] = place["iteration"] // place["epoch_length"] * engine.state.epoch_length
+        place["epoch_length"] = engine.state.epoch_length
         try:
             for name, target in parts.items():
                 target.load_state_dict(state[name])
@@ -270,7 +303,10 @@ class Checkpoint:
 def save_whole(state: dict, path: str) -> None:
     """Write a state dict so that a file of this name is always whole."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    torch.save(state, f"{path}.partial")
+    with open(f"{path}.partial", "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())  # else a machine that stops may have renamed a file whose content it never wrote
     os.replace(f"{path}.partial", path)
 
 

@@ -10,7 +10,7 @@ from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 
 from ldseg_monai.networks import CDAL, LDSeg
 from ldseg_monai.precision import autocast
-from ldseg_monai.sampling import label_logits, seeded_noise, summarize
+from ldseg_monai.sampling import draw_per_sample, label_logits, seeded_noise, summarize
 
 
 class TrainingInferer(Inferer):
@@ -37,10 +37,14 @@ class TrainingInferer(Inferer):
         """Return the training output of `LDSeg` for images ``(B, C, *spatial)`` and the keyword ``label``."""
         plain = {name: _plain(value) for name, value in kwargs.items()}
         num_timesteps = _unwrapped(network).scheduler.num_train_timesteps
-        timesteps = torch.randint(num_timesteps, [len(inputs)])
-        timesteps[torch.rand(len(inputs)) < self.pure_noise_share] = num_timesteps - 1
+        timesteps = draw_per_sample(len(inputs), lambda generator: self._draw_timestep(num_timesteps, generator))
         with autocast(inputs.device, self.amp):
             return network(_plain(inputs), *map(_plain, args), timesteps=timesteps, **plain)
+
+    def _draw_timestep(self, num_timesteps: int, generator: torch.Generator) -> torch.Tensor:
+        uniform = torch.randint(num_timesteps, [], generator=generator)
+        last = torch.rand([], generator=generator) < self.pure_noise_share
+        return torch.where(last, num_timesteps - 1, uniform)
 
 
 class AutocastInferer(Inferer):

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader, Dataset, MetaTensor
+from monai.data import DataLoader, MetaTensor
 from monai.engines.utils import IterationEvents
 from monai.losses import DiceCELoss
+from monai.transforms import Compose
 from small_networks import tiny_cdal, tiny_discriminator
 from torch import distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from ldseg_monai.data import SeededCacheDataset, SeededSampler
 from ldseg_monai.engines import CDALTrainer
 from ldseg_monai.handlers import Checkpoint, GradientClipping, Reseed, UpdateAverage, average_weights
 from ldseg_monai.inferers import CDALSamplingInferer, CDALTrainingInferer
@@ -412,8 +414,10 @@ def resumable(path: Path, max_epochs: int) -> dict[str, nn.Module]:
     network, judge = generator(), tiny_discriminator()
     cases = [{"image": f"case_{number}"} for number in range(6)]
     drawn = batches((16, 12), 1, batch=6)[0]
-    dataset = Dataset([{key: value[index] for key, value in drawn.items()} for index in range(6)])
-    loader = DataLoader(dataset, batch_size=2, shuffle=True)
+    items = [{key: value[index] for key, value in drawn.items()} for index in range(6)]
+    dataset = SeededCacheDataset(items, Compose([]), progress=False)
+    sampler = SeededSampler(dataset, 6)
+    loader = DataLoader(dataset, batch_size=2, sampler=sampler)
     average = average_weights(network, 6)
     engine = trainer(network, judge, loader, max_epochs=max_epochs, penalty_interval=2)
     objects = {
@@ -424,7 +428,7 @@ def resumable(path: Path, max_epochs: int) -> dict[str, nn.Module]:
         "discriminator_optimizer": engine.discriminator_optimizer,
     }
     for handler in (
-        Reseed(0, loader),
+        Reseed(0, sampler),
         GradientClipping(network, 1.0),
         UpdateAverage(average, network),
         Checkpoint(str(path), objects, cases),

@@ -1,22 +1,24 @@
 from __future__ import annotations
 
+import json
 import math
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import ignite.distributed as idist
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.transforms import Compose, LoadImage, RandFlipd, RandGaussianNoised
 from PIL import Image
-from torch import nn
+from torch import distributed, nn
 
+from ldseg_monai.data import SeededCacheDataset, SeededSampler
 from ldseg_monai.handlers import (
     Checkpoint,
     GradientClipping,
@@ -30,7 +32,10 @@ from ldseg_monai.handlers import (
 from ldseg_monai.inferers import TrainingInferer
 from ldseg_monai.losses import LDSegLoss
 from ldseg_monai.networks import LDSeg
+from ldseg_monai.sampling import draw_per_sample
 from ldseg_monai.visualize import COLORS, TRUTH
+
+KEYS = ("image", "label")
 
 # GradientClipping
 
@@ -71,68 +76,107 @@ def test_gradients_that_are_not_finite_stop_the_run_before_the_weights_change() 
         train_handlers=[GradientClipping(network, max_norm=0.5)],
         decollate=False,
     )
-    with pytest.raises(RuntimeError, match="non-finite"):
+    with pytest.raises(RuntimeError, match="gradients are not finite"):
         trainer.run()
     assert torch.equal(network.weight, before)
+
+
+def test_batch_whose_loss_is_not_finite_has_its_files_written_down(tmp_path: Path) -> None:
+    network, report = nn.Linear(2, 1), tmp_path / "output" / "nonfinite_loss.json"
+    cases = [
+        {name: MetaTensor(torch.full([2], value), meta={"filename_or_obj": f"{name}s/{case}.nii.gz"}) for name in KEYS}
+        for case, value in (("good", 1.0), ("bad", math.inf), ("worse", math.nan))
+    ]
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=3,
+        train_data_loader=DataLoader(Dataset([cases[0], cases[0], *cases[1:]]), batch_size=2),
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+        loss_function=lambda prediction, label: (prediction - label).square().mean(),
+        train_handlers=[GradientClipping(network, 0.5, str(report))],
+        decollate=False,
+    )
+    files = {name: [f"{name}s/bad.nii.gz", f"{name}s/worse.nii.gz"] for name in KEYS}
+    with pytest.raises(RuntimeError, match=f"the loss is nan .* in epoch 1, iteration 2, on {re.escape(str(files))}"):
+        trainer.run()
+    assert json.loads(report.read_text()) == {"epoch": 1, "iteration": 2, "loss": "nan", "files": files}
+    assert all(weight.isfinite().all() for weight in network.parameters())
 
 
 # Reseed
 
 
 def drawn(
-    seed: int = 0, first_epoch: int = 1, last_epoch: int = 3, disturbance: int = 0, num_workers: int = 0
-) -> dict[tuple[int, int], tuple[list[int], list[float], float]]:
-    """What a run draws at each epoch and iteration: the cases, their augmentation, and a number of the network's."""
+    seed: int = 0,
+    first_epoch: int = 1,
+    last_epoch: int = 3,
+    disturbance: int = 0,
+    num_workers: int = 0,
+    batch_size: int = 2,
+) -> dict[int, list[tuple[int, float, float]]]:
+    """What a process of a run draws in each epoch: the cases, their augmentation, and the network's numbers."""
     torch.manual_seed(disturbance)
     noise = RandGaussianNoised("image", prob=1.0)
     noise.set_random_state(disturbance)
-    cases = [{"case": number, "image": torch.zeros(1, 2)} for number in range(6)]
-    loader = DataLoader(Dataset(cases, noise), batch_size=2, shuffle=True, num_workers=num_workers)
-    result = {}
+    cases = [{"case": number, "image": torch.zeros(1)} for number in range(8)]
+    dataset = SeededCacheDataset(cases, Compose([noise]), progress=False)
+    sampler = SeededSampler(dataset, 8, seed)
+    loader = DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers)
+    result: dict[int, list[tuple[int, float, float]]] = {}
 
     def step(engine: Engine, batch: dict[str, Any]) -> None:
-        place = (engine.state.epoch, engine.state.iteration)
-        result[place] = (batch["case"].tolist(), batch["image"].flatten().tolist(), torch.rand(1).item())
+        own = draw_per_sample(len(batch["case"]), lambda each: torch.rand([], generator=each))
+        items = zip(batch["case"].tolist(), batch["image"].flatten().tolist(), own.tolist(), strict=True)
+        result.setdefault(engine.state.epoch, []).extend(items)
         torch.rand(disturbance)
 
     engine = Engine(step)
-    Reseed(seed, loader).attach(engine)
+    Reseed(seed, sampler).attach(engine)
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: torch.rand(disturbance))
-    engine.load_state_dict({"iteration": 3 * (first_epoch - 1), "epoch_length": 3, "max_epochs": last_epoch})
+    length = len(loader)
+    engine.load_state_dict({"iteration": length * (first_epoch - 1), "epoch_length": length, "max_epochs": last_epoch})
     engine.run(loader)
     return result
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_random_numbers_follow_from_the_place_in_the_run_whatever_came_before(num_workers: int) -> None:
-    whole = drawn(num_workers=num_workers)
-    assert sorted(whole) == [(epoch, 3 * (epoch - 1) + step) for epoch in (1, 2, 3) for step in (1, 2, 3)]
+    whole = drawn()
+    assert sorted(whole) == [1, 2, 3]
     assert drawn(disturbance=5, num_workers=num_workers) == whole
-    resumed = drawn(first_epoch=3, disturbance=7, num_workers=num_workers)
-    assert resumed == {place: numbers for place, numbers in whole.items() if place[0] == 3}
+    assert drawn(first_epoch=3, disturbance=7, num_workers=num_workers) == {3: whole[3]}
 
 
-def test_random_numbers_differ_between_epochs_iterations_and_seeds() -> None:
-    zero, one = drawn(0), drawn(1)
-    orders = [
-        tuple(case for step in (1, 2, 3) for case in run[epoch, 3 * (epoch - 1) + step][0])
-        for run in (zero, one)
-        for epoch in (1, 2, 3)
-    ]
-    assert all(sorted(order) == list(range(6)) for order in orders)
-    assert len(set(orders)) > 3
-    for index in (1, 2):
-        values = [str(numbers[index]) for run in (zero, one) for numbers in run.values()]
+def test_random_numbers_differ_between_samples_epochs_and_seeds() -> None:
+    runs = [drawn(0), drawn(1)]
+    orders = [tuple(case for case, *_ in run[epoch]) for run in runs for epoch in run]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert len(set(orders)) == len(orders)
+    for place in (1, 2):
+        values = [item[place] for run in runs for items in run.values() for item in items]
         assert len(set(values)) == len(values)
 
 
-def test_processes_share_the_order_of_the_cases_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = drawn()
-    monkeypatch.setattr(idist, "get_rank", lambda: 1)
-    second = drawn()
-    for place in first:
-        assert first[place][0] == second[place][0]
-        assert first[place][1] != second[place][1] and first[place][2] != second[place][2]
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_cases_and_augmentation_do_not_depend_on_the_batch_size(batch_size: int) -> None:
+    runs = (drawn(), drawn(batch_size=batch_size))
+    one, other = ({epoch: [item[:2] for item in run[epoch]] for epoch in run} for run in runs)
+    assert one == other
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_draw_together_what_one_would(world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = drawn(batch_size=4)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: world_size)
+    shares = []
+    for rank in range(world_size):
+        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+        shares.append(drawn(batch_size=4 // world_size))
+    for epoch, items in alone.items():
+        taken_in_turn = zip(*(share[epoch] for share in shares), strict=True)
+        assert [item for turn in taken_in_turn for item in turn] == items
 
 
 # average_weights
@@ -306,8 +350,8 @@ class Run:
         torch.manual_seed(4)
         cases = [{"image": torch.randn(1, 8, 12), "label": (torch.rand(1, 8, 12) > 0.5).byte()} for _ in range(5)]
         transform = Compose([RandFlipd(["image", "label"], 0.5, 0), RandGaussianNoised("image", 0.5)])
-        dataset = CacheDataset(cases, transform, progress=False)
-        sampler = torch.utils.data.RandomSampler(dataset, num_samples=6)
+        dataset = SeededCacheDataset(cases, transform, progress=False)
+        sampler = SeededSampler(dataset, num_samples=6)
         loader = DataLoader(dataset, batch_size=2, sampler=sampler)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.01)
         self.lr_scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, gamma=0.5)
@@ -333,7 +377,7 @@ class Run:
             prepare_batch=PrepareBatchExtraInput({"label": "label"}),
             decollate=False,
             train_handlers=[
-                Reseed(0, loader),
+                Reseed(0, sampler),
                 GradientClipping(self.network, 1.0),
                 UpdateAverage(self.average, self.network),
                 LrScheduleHandler(self.lr_scheduler, print_lr=False),
@@ -445,8 +489,8 @@ def test_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path, m
     run = Run(tmp_path, max_epochs=1)()
     before = run.path.read_bytes()
 
-    def fail(state: dict, path: str) -> None:
-        Path(path).write_bytes(b"half of it")
+    def fail(state: dict, file: BinaryIO) -> None:
+        file.write(b"half of it")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", fail)

@@ -18,7 +18,7 @@ from ldseg_monai.inferers import (
     TrainingInferer,
 )
 from ldseg_monai.networks import LDSeg
-from ldseg_monai.sampling import seeded_noise
+from ldseg_monai.sampling import draw_per_sample, seeded_noise
 
 SIZES = [(16, 24), (8, 16, 8)]
 each_size = pytest.mark.parametrize("size", SIZES)
@@ -84,8 +84,7 @@ def test_training_returns_the_networks_dictionary(size: tuple[int, ...], amp: bo
     assert set(output) == {"logits", "prediction", "target", "reconstruction"}
     if not amp:
         torch.manual_seed(3)
-        timesteps = torch.randint(1000, [2])
-        torch.rand(2)  # which of them are pure noise
+        timesteps = draw_per_sample(2, lambda each: torch.randint(1000, [], generator=each))
         expected = network(image, label, timesteps)
         assert all(torch.equal(output[name], expected[name]) for name in expected)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ldseg_monai.sampling import seeded_noise
+from ldseg_monai.sampling import draw_per_sample, seeded_noise
 from ldseg_monai.schedulers import EvenlySpacedScheduler
 
 from .blocks import SampleStandardization, one_hot
@@ -320,9 +320,10 @@ class LDSeg(nn.Module):
         embedding, features = self.encode_image(image)
         clean = self.encode_label(label)
         if timesteps is None:
-            timesteps = torch.randint(self.scheduler.num_train_timesteps, clean.shape[:1])
+            num_timesteps = self.scheduler.num_train_timesteps
+            timesteps = draw_per_sample(len(clean), lambda each: torch.randint(num_timesteps, [], generator=each))
         if noise is None:
-            noise = torch.randn(clean.shape)
+            noise = draw_per_sample(len(clean), lambda each: torch.randn(clean.shape[1:], generator=each))
         timesteps, noise = timesteps.to(clean.device), noise.to(clean.device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         prediction = self.denoiser(noisy, embedding, timesteps).float()
@@ -334,7 +335,8 @@ class LDSeg(nn.Module):
             target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else clean
             target = target.detach()  # as constant as Eq. 17's noise: the latent must not shrink toward its prediction
         if self.training and self.decoder_sees_image:
-            shown = (torch.rand([len(image)] + [1] * (image.ndim - 1)) >= self.image_dropout).to(image.device)
+            chance = draw_per_sample(len(image), lambda each: torch.rand([1] * (image.ndim - 1), generator=each))
+            shown = (chance >= self.image_dropout).to(image.device)
             features = [feature * shown for feature in features]
         output = {"logits": self.label_decoder(denoised, features), "prediction": prediction, "target": target}
         if self.decode_clean:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +15,9 @@ import pytest
 import torch
 from config_files import overlays_on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from workplace import Run, Workplace
+from workplace import Run, Workplace, tiny_overrides
+
+TOGETHER = ("train.yaml", "multi_gpu_train.yaml")
 
 
 def checkpoint(output_dir: Path) -> dict[str, Any]:
@@ -36,6 +41,13 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [path for path in sorted(first.keys() | second.keys()) if not same(first.get(path), second.get(path))]
 
 
+def wait_for_checkpoint(process: subprocess.Popen, output_dir: Path) -> None:
+    deadline = time.monotonic() + 300
+    while not (output_dir / "checkpoint.pt").is_file():
+        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint appeared"
+        time.sleep(0.01)
+
+
 @pytest.fixture(scope="module")
 def scalars(trained: Run) -> EventAccumulator:
     return EventAccumulator(str(trained.output_dir)).Reload()
@@ -52,10 +64,7 @@ def killed_and_resumed(workplace: Workplace, phantoms: Path) -> Run:
         "output_dir": str(output_dir),
     }
     with subprocess.Popen(**workplace.command("train.yaml", **options) | {"stdout": subprocess.DEVNULL}) as process:
-        deadline = time.monotonic() + 300
-        while not (output_dir / "checkpoint.pt").is_file():
-            assert process.poll() is None and time.monotonic() < deadline, "no checkpoint appeared"
-            time.sleep(0.01)
+        wait_for_checkpoint(process, output_dir)
         process.kill()
     trainer = checkpoint(output_dir)["trainer"]
     assert trainer["iteration"] == trainer["epoch_length"], "it was killed too late"
@@ -116,23 +125,85 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(trained: Run, killed
         assert differences(one, other) == [], name
 
 
-def test_two_processes_share_the_steps_of_an_epoch(workplace: Workplace, trained: Run, phantoms: Path) -> None:
+def losses(tensorboard_dir: Path) -> dict[str, list[float]]:
+    """Each loss of every step."""
+    events = EventAccumulator(str(tensorboard_dir)).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("train_")]
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in tags}
+
+
+@pytest.fixture(scope="module")
+def together(workplace: Workplace, phantoms: Path) -> Run:
+    """A run of two processes."""
     output_dir = workplace.root / "together"
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2")
-    workplace.run(
-        "train.yaml",
-        "multi_gpu_train.yaml",
-        run_id="training",
-        launcher=launcher,
-        dataset_dir=str(phantoms),
-        output_dir=str(output_dir),
-        max_epochs=1,
-    )
-    weights = torch.load(output_dir / "model.pt", weights_only=True)
-    assert not [name for name in weights if name.startswith("module.")]
-    assert all(value.isfinite().all() for value in weights.values())
-    steps_alone = checkpoint(trained.output_dir)["trainer"]["epoch_length"]
-    assert checkpoint(output_dir)["trainer"]["iteration"] == steps_alone // 2
+    return Run(workplace.run(*TOGETHER, **two_processes(workplace, phantoms, output_dir)), output_dir)
+
+
+def two_processes(workplace: Workplace, phantoms: Path, output_dir: Path, *arguments: str) -> dict[str, Any]:
+    """The options of a run by two processes that share each batch, in float32: bfloat16 would agree to its rounding."""
+    return {
+        "run_id": "training",
+        "launcher": ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *arguments),
+        "dataset_dir": str(phantoms),
+        "output_dir": str(output_dir),
+        "batch_size": tiny_overrides(workplace.bundle, "train.yaml")["batch_size"] // 2,
+        "amp": "$False",
+    }
+
+
+@pytest.mark.usefixtures("process_left_as_it_was")
+def test_two_processes_train_as_one_with_the_whole_batch(workplace: Workplace, phantoms: Path, together: Run) -> None:
+    alone = workplace.root / "alone"
+    options = {"device": "cpu", "dataset_dir": str(phantoms), "output_dir": str(alone), "amp": False}
+    workflow = workplace.workflow("train", ["train.yaml"], **options)
+    workflow.initialize()
+    workflow.run()
+    shares = [losses(together.output_dir / f"rank{rank}") for rank in (0, 1)]
+    for name, values in losses(alone).items():
+        means = [sum(pair) / 2 for pair in zip(*(share[name] for share in shares), strict=True)]
+        assert means[0] == pytest.approx(values[0], rel=1e-6), name
+        assert means == pytest.approx(values, rel=2e-3), name  # Adam divides small differences by small gradients
+    one, other = (checkpoint(folder) for folder in (alone, together.output_dir))
+    assert flatten(one).keys() == flatten(other).keys() and one["trainer"] == other["trainer"]
+
+
+def test_run_whose_worker_is_killed_is_restarted_and_ends_at_the_same_weights(
+    workplace: Workplace, phantoms: Path, together: Run, pytestconfig: pytest.Config
+) -> None:
+    if workplace.bundle != "cdal_hippocampus" and not pytestconfig.getoption("--slow"):
+        pytest.skip("slow for more than one bundle: run with --slow")
+    output_dir = workplace.root / "worker_killed"
+    command = workplace.command(*TOGETHER, **two_processes(workplace, phantoms, output_dir, "--max_restarts=1"))
+    command["env"] |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else PyTorch hands old addresses to new workers
+    with subprocess.Popen(**command) as process:
+        wait_for_checkpoint(process, output_dir)
+        worker = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+        os.kill(int(worker.stdout.split()[-1]), signal.SIGKILL)
+        printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed[-6000:]
+    assert f"resumed from {output_dir / 'checkpoint.pt'} after epoch 1" in printed
+    one, other = (torch.load(folder / "model.pt", weights_only=True) for folder in (together.output_dir, output_dir))
+    assert differences(one, other) == []
+
+
+@pytest.mark.slow
+def test_run_killed_at_random_moments_ends_at_the_same_weights(workplace: Workplace, phantoms: Path) -> None:
+    moments = random.Random(0)
+    options = {"run_id": "training", "dataset_dir": str(phantoms), "max_epochs": 6}
+    workplace.run("train.yaml", output_dir="never_killed", **options)
+    command = workplace.command("train.yaml", output_dir="often_killed", **options)
+    for number in range(6):
+        with subprocess.Popen(**command | {"stdout": subprocess.DEVNULL}) as process:
+            try:
+                process.wait(timeout=moments.uniform(5, 15))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGTERM if number % 2 else signal.SIGKILL)
+    workplace.run("train.yaml", output_dir="often_killed", **options)
+    for name in ("checkpoint.pt", "model.pt"):
+        one, other = (
+            torch.load(workplace.root / folder / name, weights_only=True) for folder in ("never_killed", "often_killed")
+        )
+        assert differences(one, other) == [], name
 
 
 @pytest.mark.slow

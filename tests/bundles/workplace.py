@@ -39,7 +39,7 @@ TINY = {
             "num_phantoms": 4,
         },
         some={
-            "train.yaml": {"cases_per_epoch": 4, "max_epochs": 2, "val_interval": 1},
+            "train.yaml": {"cases_per_epoch": 4, "batch_size": 2, "max_epochs": 2, "val_interval": 1},
             "sliding_window.yaml": {"voxel_size": [2.0, 2.0, 2.0]},
         },
     ),

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
+
+from ldseg_monai.processes import rank_and_world_size
 
 
 class SampleStandardization(nn.Module):
@@ -24,7 +27,8 @@ class BatchStandardization(nn.Module):
     """Mean 0 and standard deviation 1 for each channel over a batch and all positions: batch normalization, no weights.
 
     For images without a common frame, such as fields of tissue: no mean picture is worth subtracting there, and a
-    sample's own mean says how much of the field is foreground, which standardizing each sample would take away.
+    sample's own mean says how much of the field is foreground, which standardizing each sample would take away. The
+    batch is that of all processes together.
 
     Args:
         channels: channels of the latent.
@@ -41,9 +45,22 @@ class BatchStandardization(nn.Module):
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """Standardize ``(B, C_z, *spatial)``, in float32; in training mode also update the running statistics."""
-        return functional.batch_norm(
-            latent.float(), self.mean, self.variance, training=self.training, momentum=self.momentum
-        )
+        if not torch.jit.is_scripting() and self.training:
+            return self._standardize_batch(latent.float())
+        return functional.batch_norm(latent.float(), self.mean, self.variance)
+
+    def _standardize_batch(self, latent: torch.Tensor) -> torch.Tensor:
+        _, world_size = rank_and_world_size()
+        if world_size == 1:
+            return functional.batch_norm(latent, self.mean, self.variance, training=True, momentum=self.momentum)
+        positions = [0, *range(2, latent.ndim)]  # what follows is the same; PyTorch's own form of it needs GPUs
+        mean = _mean_over_processes(latent.mean(positions, keepdim=True))
+        centered = latent - mean
+        variance = _mean_over_processes(centered.square().mean(positions, keepdim=True))
+        count = world_size * latent[:, 0].numel()
+        self.mean.lerp_(mean.detach().flatten(), self.momentum)
+        self.variance.lerp_(variance.detach().flatten() * count / (count - 1), self.momentum)
+        return centered * torch.rsqrt(variance + 1e-5)
 
 
 class CaseStandardization(nn.Module):
@@ -52,8 +69,8 @@ class CaseStandardization(nn.Module):
     Standardized per sample, a latent may be nearly the same picture for every case, and the diffusion then has nothing
     to say. This goes on from there: it subtracts the mean picture of the training cases and divides by what spread
     remains per channel, so that the unit variance is variance *between* cases. The statistics are running ones,
-    gathered in training mode (by the first process, if there are several); the per-sample step before them keeps the
-    encoder from gaining by scale alone.
+    gathered in training mode from the batch of all processes; the per-sample step before them keeps the encoder from
+    gaining by scale alone.
 
     Args:
         channels: channels of the latent.
@@ -83,11 +100,17 @@ class CaseStandardization(nn.Module):
                 "make it the training image's size over the network's stride"
             )
         latent = self.per_sample(latent)
-        if self.training:
+        if not torch.jit.is_scripting() and self.training:
             self._update(latent.detach())
         return (latent - self.mean) * torch.rsqrt(self.variance + 1e-5)
 
     def _update(self, latent: torch.Tensor) -> None:
-        self.mean.lerp_(latent.mean(dim=0, keepdim=True), self.momentum)
+        self.mean.lerp_(_mean_over_processes(latent.mean(dim=0, keepdim=True)), self.momentum)
         spread = (latent - self.mean).square().mean(dim=[0] + list(range(2, latent.ndim)), keepdim=True)
-        self.variance.lerp_(spread, self.momentum)
+        self.variance.lerp_(_mean_over_processes(spread), self.momentum)
+
+
+def _mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of what each process has, whose gradient reaches the value of each."""
+    _, world_size = rank_and_world_size()
+    return all_reduce(value) / world_size if world_size > 1 else value
