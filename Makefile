@@ -8,7 +8,7 @@ KNEE := bundles/ldseg_knee3d/configs
 # Phantoms are small: a smaller grid than the real knees' 128 x 128 x 256 trains in minutes.
 SMALL := --spatial_size "[64,96,80]"
 
-.PHONY: demo check test test-clients clean
+.PHONY: demo check test test-clients audit clean
 
 demo: $(VENV)/.ready  # train on generated knees, score unseen ones, segment one and draw it; 6 to 10 minutes
 	$(RUN) training --config_file $(KNEE)/train.yaml --output_dir demo/training $(SMALL) \
@@ -35,6 +35,10 @@ test: $(VENV)/.ready  # the tests that every change must pass; `pytest --slow` h
 
 test-clients: $(CLIENTS)/.ready  # the tests that run real consumers of the bundles, such as MONAI Label
 	$(CLIENTS)/bin/python -m pytest -q -m clients tests/clients
+
+audit: $(VENV)/.ready  # the pinned packages against the advisories known today; needs the network
+	$(VENV)/bin/pip install pip-audit
+	$(VENV)/bin/pip-audit --disable-pip --no-deps -r constraints.txt
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) demo

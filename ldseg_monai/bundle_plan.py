@@ -214,6 +214,12 @@ def _classes(
     inspection: Inspection, names: Sequence[str] | None, names_by_value: Mapping[int, str], instances: bool
 ) -> tuple[list[int] | None, list[str]]:
     """Value of each class in label files, from the background on, and names of the classes from 1 on."""
+    for name in [*(names or ()), *names_by_value.values()]:
+        if not name.isprintable() or name.strip().startswith(("$", "@", "%")):
+            raise ValueError(
+                f"class name {name!r}: expected printable characters, the first of them not $, @ or %, which a config "
+                "would run or look up; pass other names as --classes, or correct dataset.json"
+            )
     found = inspection.label_values
     chosen = [name.strip() for name in names] if names is not None else None
     if chosen and chosen[0].lower() == "background":

@@ -221,6 +221,9 @@ def faulty(kind: str) -> dict:
         "classes": {"class_names": ["only one"]},
         "twice": {"class_names": ["a", "a"]},
         "instances": {"class_names": ["a", "b"], "instances": True},
+        "line": {"class_names": ["a", "b\nrun: $print()"]},
+        "expression": {"class_names": ["a", "$__import__('os').system('true')"]},
+        "json": {},
         "missing": {"dataset_dir": "nowhere"},
         "unpaired": {},
         "many": {"dataset_dir": "many"},
@@ -229,6 +232,9 @@ def faulty(kind: str) -> dict:
         new_bundle(KNEE, "old", "data")
     if kind == "unpaired":
         Path("data/labels/box_0.nii.gz").unlink()
+    if kind == "json":
+        content = {"labels": {"0": "background", "1": "$print()"}, "training": []}
+        Path("data/dataset.json").write_text(json.dumps(content))
     if kind == "many":
         image = np.arange(4**3, dtype=np.float32).reshape(4, 4, 4) % 100
         for name in "ab":
@@ -249,6 +255,9 @@ def faulty(kind: str) -> dict:
         ("classes", ValueError, "classes has 1 names, but the labels have the values 0, 1, 3: expected 2"),
         ("twice", ValueError, "expected different names"),
         ("instances", ValueError, "classes has 2 names: expected one"),
+        ("line", ValueError, r"class name 'b\\nrun: \$print\(\)': expected printable characters"),
+        ("expression", ValueError, "which a config would run"),
+        ("json", ValueError, r"class name '\$print\(\)'.* correct dataset.json"),
         ("missing", OSError, "nowhere does not exist"),
         ("unpaired", ValueError, "1 images without label"),
         ("many", ValueError, "65 values, 0 to 64: expected at most 64 classes; pass --instances"),
