@@ -11,18 +11,19 @@ from monai.utils import ensure_tuple
 
 from ldseg_monai.error_display import show_errors_in_one_line
 from ldseg_monai.knobs import check_names, check_output_dir, check_values
+from ldseg_monai.weights import require_weights
 
 
 def check_command() -> None:
     """Check the knobs of the workflow whose `initialize` calls this; nothing is written.
 
     Values are checked whoever runs the workflow. Where it is a MONAI command (`monai.bundle.run`), the names of its
-    overrides and of its overlays' keys are checked too, and whether its `output_dir` can be written to; in a process
-    that is nothing but this command, errors show as one line from now on.
+    overrides and of its overlays' keys are checked too, whether its `output_dir` can be written to, and whether there
+    are weights at its `model_path`; in a process that is nothing but this command, errors show as one line from now on.
 
     Raises:
         ValueError: for a knob that does not exist, or a value that no run could use.
-        OSError: for an `output_dir` that cannot be written to.
+        OSError: for an `output_dir` that cannot be written to, or a missing `model_path`.
     """
     # MONAI gives `initialize` neither the workflow nor the names on the command line: they are where it is called from.
     if getattr(sys.modules["__main__"].__spec__, "name", None) == "monai.bundle.__main__":
@@ -41,5 +42,7 @@ def check_command() -> None:
         check_names(files, command, command.get("tracking"))
     if workflow is not None:
         check_values(workflow.parser)
-        if command is not None and "output_dir" in workflow.parser:
-            check_output_dir(workflow.parser.get_parsed_content("output_dir"))
+        check_files = {"output_dir": check_output_dir, "model_path": require_weights} if command is not None else {}
+        for name, check in check_files.items():
+            if name in workflow.parser:
+                check(workflow.parser.get_parsed_content(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import logging
 import os
 import sys
 import traceback
@@ -23,6 +24,8 @@ def show_errors_in_one_line() -> None:
     """
     if not os.environ.get(TRACEBACK):
         sys.excepthook = _show
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_without_own_traceback)
 
 
 def cause(error: BaseException) -> BaseException:
@@ -54,6 +57,14 @@ def one_line(error: BaseException) -> str:
     """The error's text on one line, with its kind where the text says little."""
     text = " ".join(str(error).split())
     return text if is_own(error) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _without_own_traceback(record: logging.LogRecord) -> bool:
+    """Take the traceback out of a log entry of an error of this package, such as MONAI's `StatsHandler` writes."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and is_own(cause(error)):
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _show(kind: type[BaseException], error: BaseException, place: TracebackType | None) -> None:

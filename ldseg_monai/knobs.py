@@ -172,15 +172,27 @@ def _is_argument(base: ConfigParser, name: str, known: set[str]) -> bool:
 
 def _takes(component: Any, argument: str) -> bool:
     parameters = _parameters(component)
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    return takes_any or argument in parameters or argument in ConfigComponent.non_arg_keys
+    return "**" in parameters or argument in parameters or argument in ConfigComponent.non_arg_keys
 
 
-def _parameters(component: Any) -> Mapping[str, inspect.Parameter]:
-    """The parameters of what a component's config makes; none if it makes nothing."""
+def _parameters(component: Any) -> dict[str, Any]:
+    """Names and defaults of the arguments of what a component's config makes, ``**`` among them if it takes any name.
+
+    Those that a class hands on to the one that it is derived from are included; there are none for other content.
+    """
     target = component.get("_target_") if isinstance(component, dict) else None
     found = locate(target) or _monai_component(target) if isinstance(target, str) else None
-    return inspect.signature(found).parameters if callable(found) else {}
+    if not callable(found):
+        return {}
+    kinds = inspect.getmro(found)[:-1] if inspect.isclass(found) else []
+    makers = [vars(kind)["__init__"] for kind in kinds if "__init__" in vars(kind)] or [found]
+    names: dict[str, Any] = {}
+    for maker in makers:
+        parameters = inspect.signature(maker).parameters.values()
+        names = {parameter.name: parameter.default for parameter in parameters} | names
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            return names
+    return names | {"**": None}
 
 
 def _monai_component(name: str) -> Any:
@@ -191,10 +203,10 @@ def _monai_component(name: str) -> Any:
 
 def _check_steps(network: Any, steps: int) -> None:
     """Check the number K of reverse steps against the T of the network's config, where the network has such."""
-    default = _parameters(network).get("num_train_timesteps")
-    if default is None:
+    parameters = _parameters(network)
+    if "num_train_timesteps" not in parameters:
         return
-    timesteps = network.get("num_train_timesteps", default.default)
+    timesteps = network.get("num_train_timesteps", parameters["num_train_timesteps"])
     least = timesteps if locate(network["_target_"]) is CDAL else 1
     if isinstance(timesteps, int) and not least <= steps <= timesteps:
         wanted = f"{timesteps}, as in training" if least == timesteps else f"1 to {timesteps}"

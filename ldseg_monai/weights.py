@@ -14,6 +14,19 @@ from monai.handlers import CheckpointLoader
 Device = str | torch.device | None
 
 
+def require_weights(path: str) -> None:
+    """Check that there is a file of weights.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"there is no file {path}: expected weights; train first, or give the path of what a training wrote "
+            "(its output_dir/model.pt)"
+        )
+
+
 def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
     """Read what `torch.save` wrote of tensors, numbers and text; nothing in the file is run.
 
@@ -25,11 +38,7 @@ def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or holds anything else.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"there is no file {path}: expected weights; train first, or give the path of what a training wrote "
-            "(its output_dir/model.pt)"
-        )
+    require_weights(path)
     try:
         state = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
