@@ -3,11 +3,13 @@
 from .checks import CheckImaged, CheckLabeld, RequireClasses
 from .datalist import case_name, paired_datalist, read_groups, resolve_datalist, split_datalist
 from .readers import NiftiReader, PictureReader
+from .writers import NiftiWriter
 
 __all__ = [
     "CheckImaged",
     "CheckLabeld",
     "NiftiReader",
+    "NiftiWriter",
     "PictureReader",
     "RequireClasses",
     "case_name",
