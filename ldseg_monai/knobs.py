@@ -35,7 +35,7 @@ def _whole(least: int) -> Rule:
 POSITIVE = Rule(lambda value: type(value) in (int, float) and 0 < value < float("inf"), "a number above 0")
 SHARE = Rule(lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number from 0 to 1")
 PART = Rule(lambda value: type(value) in (int, float) and 0 < value < 1, "a number between 0 and 1, such as 0.25")
-SWITCH = Rule(lambda value: isinstance(value, bool), "true or false")
+SWITCH = Rule(lambda value: isinstance(value, bool), "true or false (on the command line True or False)")
 SIZE = Rule(
     lambda value: isinstance(value, (list, tuple)) and all(type(side) is int and side > 0 for side in value),
     "a list of whole numbers, 1 or more, one for each axis",

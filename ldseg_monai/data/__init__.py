@@ -3,7 +3,7 @@
 from .checks import CheckImaged, CheckLabeld, RequireClasses
 from .datalist import case_name, paired_datalist, read_groups, resolve_datalist, split_datalist
 from .readers import NiftiReader, PictureReader
-from .writers import NiftiWriter
+from .writers import NiftiWriter, PictureWriter
 
 __all__ = [
     "CheckImaged",
@@ -11,6 +11,7 @@ __all__ = [
     "NiftiReader",
     "NiftiWriter",
     "PictureReader",
+    "PictureWriter",
     "RequireClasses",
     "case_name",
     "paired_datalist",

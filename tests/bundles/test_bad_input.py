@@ -14,6 +14,7 @@ import torch
 from bad_cases import IMAGES, LABELS, Bad, write_good
 from config_files import BUNDLES, load_config
 from monai.bundle import ConfigWorkflow
+from PIL import Image
 from small_data import write_volume
 from workplace import Workplace, listing, tiny_overrides
 
@@ -117,8 +118,6 @@ def test_labels_without_any_class_are_refused_in_training(place: Workplace, data
     for path in (data / "images").glob("*.nii.gz"):
         write_volume(data, path.name.split(".")[0], *empty_volume())
     for path in (data / "images").glob("*.png"):
-        from PIL import Image
-
         Image.new("L", Image.open(path).size).save(data / "labels" / path.name)
     error = error_of(run, place, *TRAIN, dataset_dir=str(data))
     assert "every label of the 2 training cases is 0" in str(error) and str(data) in str(error)
