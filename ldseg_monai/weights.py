@@ -90,8 +90,11 @@ def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str)
         )
 
 
-class WeightsLoader(CheckpointLoader):
+class WeightsCheckpointLoader(CheckpointLoader):
     """MONAI's handler that loads a network before the first case, with errors that a person can read.
+
+    MONAI's client in federated learning leaves out every handler with ``CheckpointLoader`` in its name, since the
+    weights are the server's.
 
     Args:
         args, kwargs: as of `monai.handlers.CheckpointLoader`.

@@ -6,14 +6,14 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from ldseg_monai.weights import WeightsLoader, check_weights, read_state
+from ldseg_monai.weights import WeightsCheckpointLoader, check_weights, read_state
 
 
 def test_loader_loads_what_fits_and_keeps_the_rest(tmp_path: Path) -> None:
     saved, network = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     torch.save(saved.state_dict(), tmp_path / "model.pt")
     engine = Engine(lambda engine, batch: None)
-    WeightsLoader(str(tmp_path / "model.pt"), {"model": network}, map_location="cpu").attach(engine)
+    WeightsCheckpointLoader(str(tmp_path / "model.pt"), {"model": network}, map_location="cpu").attach(engine)
     engine.run([0])
     torch.testing.assert_close(network.weight, saved.weight)
 
