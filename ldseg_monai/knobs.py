@@ -32,7 +32,7 @@ def _whole(least: int) -> Rule:
     return Rule(lambda value: type(value) is int and value >= least, f"a whole number, {least} or more")
 
 
-POSITIVE = Rule(lambda value: type(value) in (int, float) and 0 < value < float("inf"), "a number above 0")
+RATE = Rule(lambda value: type(value) in (int, float) and 0 <= value < float("inf"), "a number, 0 or more")
 SHARE = Rule(lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number from 0 to 1")
 PART = Rule(lambda value: type(value) in (int, float) and 0 < value < 1, "a number between 0 and 1, such as 0.25")
 SWITCH = Rule(lambda value: isinstance(value, bool), "true or false (on the command line True or False)")
@@ -45,7 +45,7 @@ RULES = {
     **dict.fromkeys(("max_epochs", "cases_per_epoch", "val_interval", "num_phantoms"), _whole(1)),
     **dict.fromkeys(("num_workers", "seed"), _whole(0)),
     "num_classes": _whole(2),
-    **dict.fromkeys(("learning_rate", "discriminator_learning_rate", "final_learning_rate"), POSITIVE),
+    **dict.fromkeys(("learning_rate", "discriminator_learning_rate", "final_learning_rate"), RATE),
     "val_fraction": PART,
     **dict.fromkeys(("flip_probability", "rollout_share"), SHARE),
     "overlap": Rule(lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 to below 1"),

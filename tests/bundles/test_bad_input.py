@@ -160,7 +160,7 @@ TRAINING_KNOBS = {
     "cases_per_epoch": (0,),
     "num_workers": (-1,),
     "val_interval": (0,),
-    "learning_rate": (0.0, "1e-3", float("nan")),
+    "learning_rate": (-0.1, "1e-3", float("nan")),
     "val_fraction": (0.0, 1.0, -0.5),
 }
 
