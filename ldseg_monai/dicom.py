@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from monai.config import KeysCollection
-from monai.data import NibabelReader
 from monai.transforms import SaveImaged
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from ldseg_monai import __version__
 from ldseg_monai.data.dicom_series import read_series, slice_affine
+from ldseg_monai.data.readers import NiftiReader
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
@@ -37,8 +37,8 @@ class _Place(NamedTuple):
     series_uid: str = ""
 
 
-class NiftiOrDicomReader(NibabelReader):
-    """MONAI's reader of NIfTI files that also reads a DICOM series where it is given a folder.
+class NiftiOrDicomReader(NiftiReader):
+    """The reader of NIfTI files that also reads a DICOM series where it is given a folder.
 
     A series becomes ``(columns, rows, slices)`` in RAS, with the modality's rescaling applied, its slices sorted along
     their normal; an item may be ``[folder, series_uid]`` where the folder has several. What is no volume is an error
@@ -50,9 +50,9 @@ class NiftiOrDicomReader(NibabelReader):
         return os.path.isdir(ensure_tuple(filename)[0]) or super().verify_suffix(filename)
 
     def read(self, data: Any, **kwargs: Any) -> Any:
-        """Open NIfTI files; folders are left to `get_data`, since MONAI answers an error here with other readers."""
-        names = [os.fspath(name) for name in ensure_tuple(data)]
-        return _Place(*names) if os.path.isdir(names[0]) else super().read(data, **kwargs)
+        """Return the paths, or the place of a series."""
+        names = super().read(data)
+        return _Place(*names) if os.path.isdir(names[0]) else names
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         """Return voxels and metadata.

@@ -16,6 +16,7 @@ from torch.export import Dim
 from ldseg_monai.bundle_folder import find_bundle
 from ldseg_monai.networks import CDAL, LDSeg
 from ldseg_monai.sampling import seeded_noise
+from ldseg_monai.weights import check_weights, read_state
 
 logger = logging.getLogger(__name__)
 
@@ -124,10 +125,9 @@ def export(
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}: expected 1 or more")
     network = parser.get_parsed_content("network_def").eval()
-    try:
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except RuntimeError as error:
-        raise ValueError(f"{weights} has weights of another network: expected those of {config}") from error
+    state = read_state(str(weights), "cpu")
+    check_weights(state, network, str(weights))
+    network.load_state_dict(state)
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     with torch.no_grad():
         writers[path.suffix](network, num_samples, path, metadata)

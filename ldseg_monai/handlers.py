@@ -26,6 +26,7 @@ from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
 from ldseg_monai.dicom import SERIES_UID
 from ldseg_monai.visualize import load_image, overlay, upright
+from ldseg_monai.weights import read_state
 
 
 class Progress(ProgressBar):
@@ -265,10 +266,10 @@ class Checkpoint:
         """
         if engine.state.iteration or not os.path.isfile(self.path):
             return
-        state = torch.load(self.path, map_location=self.map_location, weights_only=True)
+        state = read_state(self.path, self.map_location)
         advice = "choose another output_dir to start anew, or delete the checkpoint"
-        if state["cases"] != self.cases:
-            raise ValueError(f"{self.path} is of a run on {state['cases']}: expected one on {self.cases}; {advice}")
+        if state.get("cases") != self.cases:
+            raise ValueError(f"{self.path} is of a run on {state.get('cases')}: expected one on {self.cases}; {advice}")
         max_epochs = engine.state.max_epochs
         parts = {**self.objects, "trainer": engine}
         if set(state) != {*parts, "cases"}:

@@ -191,12 +191,12 @@ def _resize_pictures(config: ConfigText) -> None:
     config.substitute(r"^window_size: ", "spatial_size: ")
     config.substitute("@(window|crop)_size", "@spatial_size")
     config.replace_components("RandSpatialCropd", [])
-    for target, key, mode in (("LoadImaged", "image", "bilinear"), ("SpatialPadd", "label", "nearest-exact")):
+    for key, mode in (("image", "bilinear"), ("label", "nearest-exact")):
         resized = ["- _target_: Resized", f"  keys: {key}", "  spatial_size: '@spatial_size'", f"  mode: {mode}"]
-        if key == "image":
-            config.add_after_components(target, resized, where="keys: image\n")
-        else:  # a label is resized for training alone
-            config.replace_components(target, resized)
+        if key == "label":  # resized for training alone
+            config.replace_components("SpatialPadd", resized)
+        elif not config.add_after_components("ldseg_monai.data.CheckLabeld", resized):  # which compares both sizes
+            config.add_after_components("ldseg_monai.data.CheckImaged", resized)
 
 
 def _set_classes(config: ConfigText, plan: Plan) -> None:

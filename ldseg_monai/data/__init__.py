@@ -1,9 +1,19 @@
-"""Data sets as lists of files, what training draws from them, and phantoms where there is none."""
+"""Data sets as lists of files, what is wrong with a file, what training draws, and phantoms where there is none."""
 
+from .checks import CheckImaged, CheckLabeld, RequireClasses
 from .datalist import case_name, paired_datalist, read_groups, resolve_datalist, split_datalist
 from .draws import SeededCacheDataset, SeededSampler
+from .readers import NiftiReader, PictureReader
+from .writers import NiftiWriter, PictureWriter
 
 __all__ = [
+    "CheckImaged",
+    "CheckLabeld",
+    "NiftiReader",
+    "NiftiWriter",
+    "PictureReader",
+    "PictureWriter",
+    "RequireClasses",
     "SeededCacheDataset",
     "SeededSampler",
     "case_name",

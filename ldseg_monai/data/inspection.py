@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from ldseg_monai.data.checks import MAX_SHIFT, check_voxels, largest_shift
 from ldseg_monai.data.datalist import PathLike, case_name
+from ldseg_monai.data.readers import check_nifti_header, unreadable
 
 VOLUME_EXTENSIONS = (".nii", ".nii.gz")
 MAX_LABEL_VALUE = 65535
@@ -136,7 +137,7 @@ def inspect_datalist(datalist: Sequence[dict[str, str]]) -> Inspection:
     for item in tqdm(datalist, desc="inspected cases", leave=False):
         try:
             case, notes = read(item["image"], item["label"])
-        except _Fault as fault:
+        except (ValueError, OSError) as fault:
             faults.append(str(fault))
             continue
         cases.append(case)
@@ -175,25 +176,22 @@ def _inspect_volume(image_path: str, label_path: str) -> tuple[InspectedCase, li
             f"{image_path} has axes {codes[0]} and its label {codes[1]}: expected the same; write the label with the "
             "affine of its image"
         )
-    notes = []
-    if not np.allclose(image.affine, label.affine, atol=1e-2):
-        notes.append(
-            f"{case_name(image_path)}: image and label have different affines; their voxels are taken as equal"
-        )
+    shift = largest_shift(image.affine, label.affine, image.shape)
+    if shift > MAX_SHIFT:
+        raise _Fault(f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected its affine")
     image, label = (nib.as_closest_canonical(volume) for volume in (image, label))
     spacing = tuple(float(step) for step in image.header.get_zooms()[:3])
-    if not all(math.isfinite(step) and step > 0 for step in spacing):
-        raise _Fault(f"{image_path} has a voxel spacing of {spacing}: expected positive mm; correct its header")
-    arrays = (np.asarray(image.dataobj, dtype=np.float32), np.asanyarray(label.dataobj))
+    try:
+        arrays = (np.asarray(image.dataobj, dtype=np.float32), np.asanyarray(label.dataobj))
+    except Exception as error:  # nibabel and the decompressors raise many kinds
+        raise unreadable([image_path, label_path], error) from error
     case = _inspect_arrays(image_path, label_path, *arrays, spacing, colored=False)
-    return case, notes + _notes(case)
+    return case, _notes(case)
 
 
 def _load_volume(path: str) -> nib.Nifti1Image:
-    try:
-        volume = cast(nib.Nifti1Image, nib.load(path))
-    except (ImageFileError, OSError) as error:
-        raise _Fault(f"{path} cannot be read: {error}") from error
+    check_nifti_header(path)
+    volume = cast(nib.Nifti1Image, nib.load(path))
     if len(volume.shape) != 3 or min(volume.shape) < 2:
         raise _Fault(
             f"{path} has shape {volume.shape}: expected a volume of three axes and one channel; choose a channel, or "
@@ -223,8 +221,8 @@ def _load_picture(path: str) -> Image.Image:
     try:
         picture = Image.open(path)
         picture.load()
-    except (UnidentifiedImageError, OSError) as error:
-        raise _Fault(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # Pillow raises many kinds
+        raise unreadable([path], error) from error
     return picture
 
 
@@ -239,8 +237,7 @@ def _inspect_arrays(
     shape = image.shape[: label.ndim]
     if shape != label.shape:
         raise _Fault(f"{image_path} has size {list(shape)} and its label {list(label.shape)}: expected the same")
-    if not np.isfinite(image).all():
-        raise _Fault(f"{image_path} has voxels that are not finite (NaN or infinity): expected numbers; replace them")
+    check_voxels(image_path, torch.from_numpy(np.ascontiguousarray(image)))
     counts = _label_counts(label_path, label)
     every = max(1, image.size // SAMPLED_VOXELS)
     low, middle, high = (float(value) for value in np.percentile(image.ravel()[::every], (0.5, 50, 99.5)))
@@ -273,12 +270,7 @@ def _label_counts(path: str, label: NDArray) -> dict[int, int]:
 
 
 def _notes(case: InspectedCase) -> list[str]:
-    notes = []
-    if case.low == case.high:
-        notes.append(f"{case.name}: every voxel of the image is {case.low:g}")
-    if not any(case.counts.keys() - {0}):
-        notes.append(f"{case.name}: the label is all background")
-    return notes
+    return [] if any(case.counts.keys() - {0}) else [f"{case.name}: the label is all background"]
 
 
 def _warnings_of_all(inspection: Inspection) -> list[str]:

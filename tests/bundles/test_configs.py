@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 import pytest
@@ -25,8 +22,9 @@ from config_files import (
     load_config,
     name_of,
 )
-from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle import ConfigParser
 
+from ldseg_monai.knobs import references, unknown_ids
 from ldseg_monai.visualize import COLORS
 
 KNOBS = (
@@ -74,24 +72,6 @@ def plain_id(key: str) -> str:
     return key.removeprefix("+").replace("::", "#")
 
 
-def strings(content: Any) -> Iterator[str]:
-    """Every string value of a config."""
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, (dict, list)):
-        for value in content.values() if isinstance(content, dict) else content:
-            yield from strings(value)
-
-
-def references(content: Any) -> set[str]:
-    """Every id that a config refers to."""
-    found = set()
-    for text in strings(content):
-        if text.startswith(("@", "$")):
-            found |= {name.replace("::", "#") for name in ReferenceResolver.match_refs_pattern(text)}
-    return found
-
-
 def restricted_to_image(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Transforms of image and label as they act on the image alone."""
     restricted = []
@@ -135,15 +115,7 @@ def test_overlay_overrides_what_its_base_has_or_adds_a_knob_that_it_uses(path: P
     # MONAI takes a misspelt key in silence.
     base = load(*bases(path))
     overlay = ConfigParser.load_config_file(path)
-    new = {key for key in map(plain_id, overlay) if key not in base and not is_argument(base, key)}
-    assert new <= references(overlay)
-
-
-def is_argument(base: ConfigParser, key: str) -> bool:
-    """Whether a component of ours knows the last part of the key as an argument, which its config leaves out."""
-    parent, _, name = key.rpartition("#")
-    target = base.get(parent)["_target_"] if parent and parent in base else ""
-    return target.startswith("ldseg_monai") and name in inspect.signature(locate(target)).parameters
+    assert unknown_ids(base, overlay, references(overlay)) == []
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
@@ -208,7 +180,7 @@ def with_training_reader(transforms: list[dict[str, Any]]) -> list[dict[str, Any
     """An inference's transforms with the reader that training has: that of DICOM reads NIfTI as it does."""
     if transforms[0]["reader"] != "ldseg_monai.dicom.NiftiOrDicomReader":
         return transforms
-    return [{**transforms[0], "reader": "NibabelReader"}, *transforms[1:]]
+    return [{**transforms[0], "reader": "ldseg_monai.data.NiftiReader"}, *transforms[1:]]
 
 
 def test_validation_and_inference_preprocess_the_image_alike(bundle: str) -> None:

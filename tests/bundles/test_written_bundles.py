@@ -17,10 +17,11 @@ import torch
 from config_files import REPOSITORY, load, load_config
 from monai.bundle import ConfigParser, ConfigWorkflow
 from small_data import write_boxes
-from test_configs import is_argument, plain_id, references, restricted_to_image, with_training_reader
+from test_configs import restricted_to_image, with_training_reader
 from workplace import tiny_overrides
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.knobs import references, unknown_ids
 from ldseg_monai.new_bundle import new_bundle
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
@@ -99,8 +100,7 @@ def test_references_and_overlays_name_something(written: Written) -> None:
         assert {name for name in references(merged.get()) if name not in merged} == set(), path.name
         if bases:
             base, overlay = load(*bases), ConfigParser.load_config_file(path)
-            new = {key for key in map(plain_id, overlay) if key not in base and not is_argument(base, key)}
-            assert new <= references(overlay), path.name
+            assert unknown_ids(base, overlay, references(overlay)) == [], path.name
 
 
 def test_training_and_inference_agree(written: Written) -> None:

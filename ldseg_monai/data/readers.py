@@ -1,0 +1,119 @@
+"""MONAI's readers of NIfTI and of pictures, whose errors name the file and say what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.data import NibabelReader, PILReader
+from monai.utils import ensure_tuple
+from nibabel.openers import ImageOpener
+from PIL import Image
+
+from ldseg_monai.data.checks import check_affine, check_memory
+
+# MONAI answers an error of a reader's `read` by trying all of its other readers, and at last with all of their
+# tracebacks; so `read` does nothing here, and `get_data` reads.
+
+
+class NiftiReader(NibabelReader):
+    """MONAI's reader of NIfTI files, with a check of the header before the voxels are read."""
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        """Return the paths."""
+        return [os.fspath(name) for name in ensure_tuple(data)]
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        """Return voxels and metadata.
+
+        Raises:
+            FileNotFoundError: if a file is missing.
+            ValueError: if it is not NIfTI or not whole, its spacing is not positive, or it is too large for memory.
+        """
+        for path in img:
+            check_nifti_header(path)
+        try:
+            return super().get_data(super().read(img))
+        except Exception as error:  # nibabel and the decompressors raise many kinds
+            raise unreadable(img, error) from error
+
+
+class PictureReader(PILReader):
+    """MONAI's reader of pictures, which lets no picture of 16 bits be cut to 8."""
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        """Return the paths."""
+        return [os.fspath(name) for name in ensure_tuple(data)]
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        """Return pixels, columns before rows, and metadata.
+
+        Raises:
+            FileNotFoundError: if a file is missing.
+            ValueError: if it is no picture or not whole, has too many pixels, or more bits than the converter keeps.
+        """
+        for path in img:
+            _require_file(path)
+        try:
+            pictures = super().read(img)
+            result = super().get_data(pictures)
+        except Exception as error:  # Pillow raises many kinds
+            raise unreadable(img, error) from error
+        for path, picture in zip(img, ensure_tuple(pictures), strict=True):
+            with Image.open(path) as original:
+                if _is_deep(original.mode) and not _is_deep(picture.mode):
+                    raise ValueError(
+                        f"{path} is of mode {original.mode}, with more than 8 bits a pixel: expected 8 bits; convert it"
+                    )
+        return result
+
+
+def check_nifti_header(path: str) -> None:
+    """Check what nibabel would correct in silence, such as a spacing of 0, and what it finds only when it reads.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is not NIfTI, its spacing is not positive, or it is too large for memory.
+    """
+    _require_file(path)
+    try:
+        volume: Any = nib.load(path)
+        with ImageOpener(path) as file:
+            header = volume.header_class.from_fileobj(file, check=False)
+    except Exception as error:  # nibabel and the decompressors raise many kinds
+        raise unreadable([path], error) from error
+    if not isinstance(volume, nib.Nifti1Image):  # of which a NIfTI-2 image is one
+        raise ValueError(f"{path} is of the kind {type(volume).__name__}: expected NIfTI")
+    if header.get_data_dtype().kind not in "biuf":
+        raise ValueError(f"{path} has voxels of type {header.get_data_dtype()}: expected one number each")
+    if int(header["sform_code"]) <= 0:  # else the spacing follows from the affine
+        spacing = np.asarray(header["pixdim"][1:4], dtype=float)
+        if not (np.isfinite(spacing) & (spacing != 0)).all():
+            raise ValueError(
+                f"{path} has a voxel spacing of {' x '.join(f'{step:g}' for step in spacing)}: expected positive mm; "
+                "correct its header"
+            )
+    check_affine(path, np.asarray(volume.affine, dtype=float))
+    check_memory(path, volume.shape)
+
+
+def _require_file(path: str) -> None:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {path}: expected an image")
+
+
+def unreadable(paths: Sequence[str], error: Exception) -> ValueError:
+    """The error for files that a library could not read, with its reason."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(
+        f"{', '.join(paths)} cannot be read ({reason}): expected a whole file of the kind that its ending says; copy "
+        "or write it again, or remove it"
+    )
+
+
+def _is_deep(mode: str) -> bool:
+    """Whether Pillow's mode has more than 8 bits a channel."""
+    return mode.startswith(("I", "F"))

@@ -1,0 +1,54 @@
+"""MONAI's writers of NIfTI and of pictures, whose errors name the file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from monai.data import NibabelWriter, PILWriter
+
+
+class NiftiWriter(NibabelWriter):
+    """MONAI's writer of NIfTI files that keeps the axes of a volume of one slice, which MONAI's drops."""
+
+    def set_data_array(
+        self, data_array: Any, channel_dim: int | None = 0, squeeze_end_dims: bool = True, **kwargs: Any
+    ) -> None:
+        """Take an array ``(C, *spatial)`` to write; with ``squeeze_end_dims``, one channel gets no axis."""
+        super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
+        if squeeze_end_dims and self.data_obj.shape[-1] == 1:
+            self.data_obj = self.data_obj[..., 0]
+
+    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
+        """Write.
+
+        Raises:
+            OSError: if the file cannot be written, for example because the disk is full.
+        """
+        try:
+            super().write(filename, verbose, **kwargs)
+        except OSError as error:
+            raise unwritable(filename, error) from error
+
+
+class PictureWriter(PILWriter):
+    """MONAI's writer of pictures."""
+
+    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
+        """Write.
+
+        Raises:
+            OSError: if the file cannot be written, for example because the disk is full.
+        """
+        try:
+            super().write(filename, verbose, **kwargs)
+        except OSError as error:
+            raise unwritable(filename, error) from error
+
+
+def unwritable(path: Any, error: OSError) -> OSError:
+    """The error for a file that could not be written, which Python's own names only if it cannot be opened."""
+    return OSError(
+        error.errno,
+        f"{os.fspath(path)} cannot be written ({error.strerror or error}): make room, or choose another output_dir",
+    )

@@ -1,0 +1,112 @@
+"""Weights from a file: whether they can be read, and whether they are those of the network."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.handlers import CheckpointLoader
+
+Device = str | torch.device | None
+
+
+def require_weights(path: str) -> None:
+    """Check that there is a file of weights.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"there is no file {path}: expected weights; train first, or give the path of what a training wrote "
+            "(its output_dir/model.pt)"
+        )
+
+
+def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
+    """Read what `torch.save` wrote of tensors, numbers and text; nothing in the file is run.
+
+    Args:
+        path: the file.
+        map_location: device that the tensors go to.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or holds anything else.
+    """
+    require_weights(path)
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is no file of weights, or holds other objects than tensors, which are not loaded since they could "
+            "run code: expected a state dict, as torch.save(network.state_dict(), path) writes it"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a file that is cut short, and RuntimeError for a device
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path} cannot be read ({reason}): expected a whole file of torch.save; is it cut short? Copy or write it "
+            "again"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds a {type(state).__name__}: expected a state dict")
+    return dict(state)
+
+
+def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str) -> None:
+    """Check that a state dict is that of a network.
+
+    Args:
+        state: tensors by name.
+        network: the network.
+        path: where the state is from, for the message.
+
+    Raises:
+        ValueError: if names or shapes differ.
+    """
+    wanted = network.state_dict()
+    if {"network", "trainer", "cases"} <= state.keys():
+        raise ValueError(f"{path} is the checkpoint of a training: expected weights; give the model.pt beside it")
+    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    advice = "give the weights of this network, or the network_def and num_classes that they were trained with"
+    if missing or unknown:
+        kinds = ((missing, "missing"), (unknown, "of no use"))
+        parts = [f"{len(names)} {what}, {names[0]} first" for names, what in kinds if names]
+        raise ValueError(
+            f"{path} has weights of another network than {type(network).__name__} of this config: of its {len(wanted)} "
+            f"tensors {'; '.join(parts)}; {advice}"
+        )
+    differing = [name for name, value in wanted.items() if getattr(state[name], "shape", None) != value.shape]
+    if differing:
+        name = differing[0]
+        got, shape = (list(getattr(tensors[name], "shape", [])) for tensors in (state, wanted))
+        raise ValueError(
+            f"{path} has weights of another size than this config's {type(network).__name__}: {len(differing)} of "
+            f"{len(wanted)} tensors, such as {name} of {got}: expected {shape}; {advice}"
+        )
+
+
+class WeightsCheckpointLoader(CheckpointLoader):
+    """MONAI's handler that loads a network before the first case, with errors that a person can read.
+
+    MONAI's client in federated learning leaves out every handler with ``CheckpointLoader`` in its name, since the
+    weights are the server's.
+
+    Args:
+        args, kwargs: as of `monai.handlers.CheckpointLoader`.
+
+    Raises:
+        FileNotFoundError: at the start of the engine, if there is no file at ``load_path``.
+        ValueError: then, if the file cannot be read, or is of another network or number of classes.
+    """
+
+    def __call__(self, engine: Engine) -> None:
+        """Check the file, and load it."""
+        state = read_state(self.load_path, "cpu")
+        for name, network in self.load_dict.items():
+            check_weights(state.get(name, state), getattr(network, "module", network), self.load_path)
+        super().__call__(engine)
