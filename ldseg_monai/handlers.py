@@ -24,6 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
+from ldseg_monai.data.writers import unwritable
 from ldseg_monai.dicom import SERIES_UID
 from ldseg_monai.visualize import load_image, overlay, upright
 from ldseg_monai.weights import read_state
@@ -302,13 +303,20 @@ class Checkpoint:
 
 
 def save_whole(state: dict, path: str) -> None:
-    """Write a state dict so that a file of this name is always whole."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(f"{path}.partial", "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())  # else a machine that stops may have renamed a file whose content it never wrote
-    os.replace(f"{path}.partial", path)
+    """Write a state dict so that a file of this name is always whole.
+
+    Raises:
+        OSError: if it cannot be written, for example because the disk is full.
+    """
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(f"{path}.partial", "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that stops may have renamed a file whose content it never wrote
+        os.replace(f"{path}.partial", path)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 class SaveOverlay:
@@ -353,7 +361,12 @@ class SaveOverlay:
             label = None if label is None else upright(label)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
             file = create_file_basename("overlay", path, self.output_dir, separate_folder=False) + ".png"
-            Image.fromarray(picture).save(file, compress_level=1)  # a quarter of the default's time, a little larger
+            try:
+                Image.fromarray(picture).save(
+                    file, compress_level=1
+                )  # a quarter of the default's time, a little larger
+            except OSError as error:
+                raise unwritable(file, error) from error
             if self.tensorboard_dir is not None:
                 with SummaryWriter(self.tensorboard_dir) as writer:
                     writer.add_image(f"overlay/{case_name(path)}", picture, engine.state.epoch, dataformats="HWC")
