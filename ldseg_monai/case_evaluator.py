@@ -84,6 +84,7 @@ class CaseEvaluator(SupervisedEvaluator):
             OSError: as soon as the output folder cannot be written to.
         """
         self.failures.clear()
+        idist.barrier()  # where ignite gets to know the processes, which they have to do together
         try:
             if self.state.epoch_length:
                 super().run(global_epoch)

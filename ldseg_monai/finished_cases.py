@@ -60,7 +60,13 @@ class FinishedCases:
         self._origins: dict[str, str] = {}
 
     def remaining(self, rank: int = 0, world_size: int = 1) -> list[int]:
-        """Numbers of the cases to do, as a sampler: every ``world_size``-th, beginning at ``rank``, unless finished."""
+        """Numbers of the cases to do, as a sampler: every ``world_size``-th, beginning at ``rank``, unless finished.
+
+        Raises:
+            ValueError: if there is no process of this rank.
+        """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of world_size {world_size}: expected 0 to {world_size - 1}")
         share = range(rank, len(self.cases), world_size)
         self._origins = {_name(self.cases[number]): self._origin(self.cases[number]) for number in share}
         notes = self._read() if self.resume else {}
