@@ -158,7 +158,8 @@ def _chain(error: BaseException, contexts: bool = True) -> Iterator[BaseExceptio
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        cause = cause.__cause__ or (cause.__context__ if contexts else None)
+        context = cause.__context__ if contexts and not cause.__suppress_context__ else None
+        cause = cause.__cause__ or context
 
 
 def _files(batch: Any) -> str:

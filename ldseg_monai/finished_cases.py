@@ -40,6 +40,9 @@ class FinishedCases:
         components: what else the files depend on: transforms, which save with ``savepath_in_metadict``, network,
             inferer, values.
         resume: whether finished cases are left as they are.
+
+    Raises:
+        ValueError: if ``resume`` is neither True nor False, such as the text "false" of a command line.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class FinishedCases:
         components: Sequence[Any] = (),
         resume: bool = True,
     ) -> None:
+        if not isinstance(resume, bool):
+            raise ValueError(f"resume is {resume!r}: expected True or False")
         self.output_dir = output_dir
         self.path = os.path.join(output_dir, "finished.jsonl")
         self.cases = cases
@@ -73,7 +78,7 @@ class FinishedCases:
         left = [number for number in share if not self._is_finished(_name(self.cases[number]), notes)]
         if len(left) < len(share):
             logger.info(
-                "%d of %d cases are finished already (%s); --resume false does all again",
+                "%d of %d cases are finished already (%s); --resume False does all again",
                 len(share) - len(left),
                 len(share),
                 self.path,
@@ -127,7 +132,7 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
     """What a component is made of, down to plain values, as something that JSON can hold.
 
     Two components are described alike if they were built alike, in this process or another. Trained parameters are
-    described by their shape, random states not at all, functions by their code.
+    described by their shape, devices by their kind, random states not at all, functions by their code.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -140,6 +145,8 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
         return [str(value.dtype), value.tolist()]
     if isinstance(value, (np.random.RandomState, torch.Generator)):
         return "random"
+    if isinstance(value, torch.device):
+        return value.type
     if isinstance(value, Mapping):
         return [[describe(key, above), describe(item, above)] for key, item in value.items()]
     if isinstance(value, (list, tuple)):

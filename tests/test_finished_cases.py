@@ -156,6 +156,11 @@ def test_rank_out_of_range_is_refused(tmp_path: Path) -> None:
         FinishedCases(str(tmp_path), [], "").remaining(2, 2)
 
 
+def test_resume_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="resume is 'false': expected True or False"):
+        FinishedCases(str(tmp_path), [], "", resume="false")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("item", [lambda folder: folder, lambda folder: [folder, "1.2.3"]], ids=["folder", "series"])
 def test_dicom_series_is_known_by_its_files(tmp_path: Path, item: Callable[[str], Any]) -> None:
     (tmp_path / "knee 1").mkdir()
@@ -209,6 +214,10 @@ def test_function_is_described_by_its_code() -> None:
     assert same(lambda image: image + 1, lambda image: image + 1)
     assert not same(lambda image: image + 1, lambda image: image + 2)
     assert not same(lambda image: image.min(), lambda image: image.max())
+
+
+def test_device_is_described_by_its_kind() -> None:
+    assert same(torch.device("cuda", 0), torch.device("cuda", 1))
 
 
 def test_object_that_contains_itself_is_described() -> None:
