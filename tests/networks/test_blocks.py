@@ -61,6 +61,16 @@ def test_attention_keeps_the_shape(size: tuple[int, ...], num_head_channels: int
     assert attention(torch.randn(2, 16, *size)).shape == (2, 16, *size)
 
 
+def test_attention_rounds_alike_in_every_batch() -> None:
+    torch.manual_seed(0)
+    attention, x = SelfAttention(64, 32).eval(), torch.randn(4, 64, 10, 14)
+    nn.init.normal_(attention.attention.in_proj_bias)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = attention(x)
+        parts = [torch.cat([attention(part) for part in x.split(size)]) for size in (1, 2, 3)]
+    assert [torch.equal(whole, part) for part in parts] == [True] * 3
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_attention_lets_every_position_see_every_other_of_its_sample_only(size: tuple[int, ...]) -> None:
     attention = SelfAttention(8, 4).eval()
