@@ -16,6 +16,10 @@ USER_ERRORS = (ValueError, TypeError, OSError, RuntimeError, ImportError)
 RAISE = dis.opmap["RAISE_VARARGS"]
 
 
+class ListedErrors(RuntimeError):
+    """Several errors: the message has a line for each, and is shown so."""
+
+
 def show_errors_in_one_line() -> None:
     """Let an error that ends this process, if this package raised it, show as one line; the exit code stays 1.
 
@@ -76,4 +80,5 @@ def _show(kind: type[BaseException], error: BaseException, place: TracebackType 
         traceback.print_exception(kind, error, place)
     hint = f" ({TRACEBACK}=1 shows where it was raised)" if is_own(told) else ""
     sys.stdout.flush()
-    sys.stderr.write(f"ldseg_monai: error: {one_line(told)}{hint}\n")
+    text = str(told) if isinstance(told, ListedErrors) else one_line(told)
+    sys.stderr.write(f"ldseg_monai: error: {text}{hint}\n")

@@ -341,13 +341,12 @@ class SaveOverlay:
     def attach(self, engine: Engine) -> None:
         """Draw the cases of each iteration."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.draw)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.draw)
 
     def start(self) -> None:
         """Begin to count anew."""
         self.drawn = 0
 
-    @idist.one_rank_only()
     def draw(self, engine: Engine) -> None:
         """Draw the cases of one iteration."""
         for case in cast(list[dict[str, Any]], engine.state.output):
@@ -361,10 +360,10 @@ class SaveOverlay:
             label = None if label is None else upright(label)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
             file = create_file_basename("overlay", path, self.output_dir, separate_folder=False) + ".png"
+            partial = f"{file}.{idist.get_rank()}.partial"  # processes that validate the same cases draw the same
             try:
-                Image.fromarray(picture).save(
-                    file, compress_level=1
-                )  # a quarter of the default's time, a little larger
+                Image.fromarray(picture).save(partial, "PNG", compress_level=1)  # a quarter of the default's time
+                os.replace(partial, file)
             except OSError as error:
                 raise unwritable(file, error) from error
             if self.tensorboard_dir is not None:

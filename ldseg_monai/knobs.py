@@ -41,15 +41,15 @@ SIZE = Rule(
     "a list of whole numbers, 1 or more, one for each axis",
 )
 RULES = {
-    **dict.fromkeys(("num_samples", "num_inference_steps", "batch_size", "window_batch_size"), _whole(1)),
+    **dict.fromkeys(("num_samples", "num_inference_steps", "batch_size", "window_batch_size", "world_size"), _whole(1)),
     **dict.fromkeys(("max_epochs", "cases_per_epoch", "val_interval", "num_phantoms"), _whole(1)),
-    **dict.fromkeys(("num_workers", "seed"), _whole(0)),
+    **dict.fromkeys(("num_workers", "seed", "rank"), _whole(0)),
     "num_classes": _whole(2),
     **dict.fromkeys(("learning_rate", "discriminator_learning_rate", "final_learning_rate"), RATE),
     "val_fraction": PART,
     **dict.fromkeys(("flip_probability", "rollout_share"), SHARE),
     "overlap": Rule(lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 to below 1"),
-    **dict.fromkeys(("amp", "save_overlay", "normalize_attention"), SWITCH),
+    **dict.fromkeys(("amp", "save_overlay", "resume", "normalize_attention"), SWITCH),
     **dict.fromkeys(("spatial_size", "crop_size", "window_size"), SIZE),
 }
 

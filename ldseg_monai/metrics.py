@@ -9,8 +9,10 @@ import os
 from collections.abc import Sequence
 from typing import Any, cast
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from monai.metrics import compute_hausdorff_distance
 from monai.networks.utils import one_hot
 
@@ -61,7 +63,8 @@ class CaseScores:
     """Evaluator handler that writes ``metrics.csv``, one row a case and class, and ``summary.json``.
 
     Reads the evaluator's decollated output: ``pred`` and ``label``, class indices ``(1, *spatial)`` in the image's own
-    geometry, ``label`` with its affine, beside ``image`` with its file's name. The background has no row.
+    geometry, ``label`` with its affine, beside ``image`` with its file's name. The background has no row. The rows are
+    in the order of the cases' names; where several processes share the cases, the first writes the rows of all.
 
     Args:
         output_dir: folder of the two files.
@@ -76,7 +79,7 @@ class CaseScores:
     def attach(self, engine: Engine) -> None:
         """Score each iteration's cases and write the files when the run is complete."""
         engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.rows.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.score)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.score)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
     def score(self, engine: Engine) -> None:
@@ -86,18 +89,22 @@ class CaseScores:
             spacing = label.pixdim.tolist()[: label.ndim - 1]
             name = case_name(case["image"].meta["filename_or_obj"])
             masks = [one_hot(case[key].as_tensor().long(), self.num_classes, dim=0).bool() for key in ("pred", "label")]
-            for index in range(1, self.num_classes):
-                scores = class_scores(masks[0][index], masks[1][index], spacing)
-                self.rows.append({"case": name, "class": index, **scores})
+            scores = [class_scores(masks[0][i], masks[1][i], spacing) for i in range(1, self.num_classes)]
+            self.rows += [{"case": name, "class": index, **row} for index, row in enumerate(scores, start=1)]
 
     def write(self, engine: Engine) -> None:
-        """Write both files and log the means."""
+        """Write both files and log the means; the mean Dice becomes the engine's metric ``val_mean_dice``."""
+        rows = [row for part in cast(list, idist.all_gather(self.rows)) for row in part]
+        self.rows = sorted(rows, key=lambda row: (row["case"], row["class"]))
+        summary = summarize(self.rows)
+        engine.state.metrics["val_mean_dice"] = summary["all"]["dice"]["mean"]
+        if idist.get_rank() > 0:
+            return
         os.makedirs(self.output_dir, exist_ok=True)
         with open(os.path.join(self.output_dir, "metrics.csv"), "w", newline="") as file:
             writer = csv.DictWriter(file, ["case", "class", *SCORES])
             writer.writeheader()
             writer.writerows(self.rows)
-        summary = summarize(self.rows)
         with open(os.path.join(self.output_dir, "summary.json"), "w") as file:
             json.dump(summary, file, indent=2)
         engine.logger.info("wrote %s: %s", os.path.join(self.output_dir, "metrics.csv"), json.dumps(summary["all"]))

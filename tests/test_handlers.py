@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from case_engine import case_engine
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
@@ -556,7 +557,7 @@ def test_overlays_are_written_for_the_first_cases_of_each_validation(tmp_path: P
         prediction = torch.zeros(1, 6, 8, 10, dtype=torch.uint8)
         prediction[:, 2:5, 2:6, 3:7] = 1
         cases.append({"image": MetaTensor(torch.zeros(1, 4, 4, 4), meta={"filename_or_obj": path}), "pred": prediction})
-    engine = Engine(lambda engine, batch: batch)
+    engine = case_engine()
     SaveOverlay(str(tmp_path / "pictures"), max_cases=2, tensorboard_dir=str(tmp_path / "log")).attach(engine)
     for _ in range(2):
         engine.run([cases[:1], cases[1:]])
@@ -596,7 +597,7 @@ def test_overlay_of_a_picture_has_its_rows_and_columns(tmp_path: Path, mode: str
         del case["label"]
     if not channel:
         case["pred"] = case["pred"][0]
-    engine = Engine(lambda engine, batch: batch)
+    engine = case_engine()
     SaveOverlay(str(tmp_path)).attach(engine)
     engine.run([[case]])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine
+from case_engine import case_engine
 from monai.data import MetaTensor
 from monai.metrics import compute_hausdorff_distance
 
@@ -108,7 +108,7 @@ def evaluated(name: str, prediction: torch.Tensor, label: torch.Tensor) -> dict[
 
 
 def run(handler: CaseScores, batches: list[list[dict[str, Any]]], times: int = 1) -> None:
-    engine = Engine(lambda engine, batch: batch)
+    engine = case_engine()
     handler.attach(engine)
     for _ in range(times):
         engine.run(batches)

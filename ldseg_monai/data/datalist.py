@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import ignite.distributed as idist
 import numpy as np
 from monai.data import load_decathlon_datalist
 
@@ -103,8 +104,9 @@ def resolve_datalist(
     if series_uid:
         raise ValueError(f"series_uid {series_uid} without dataset_dir: give the folder that has the series")
     logger.warning("no dataset_dir given: using %d generated %s phantoms in %s", num_phantoms, phantom, phantom_dir)
-    if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed, label_values):
-        write_phantoms(cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed, label_values)
+    with idist.one_rank_first():
+        if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed, label_values):
+            write_phantoms(cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed, label_values)
     files = phantom_files(phantom, phantom_dir, num_phantoms)
     return files if require_labels else [{"image": item["image"]} for item in files]
 

@@ -19,6 +19,7 @@ import monai
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from PIL import Image
 
 from ldseg_monai import __version__
@@ -59,7 +60,7 @@ class Report:
         """Keep the SD map of each case, and write the page when the run is complete."""
         engine.add_event_handler(Events.STARTED, self.check)
         engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.sd_maps.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep_sd_maps)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.keep_sd_maps)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
     def check(self) -> None:
@@ -74,7 +75,6 @@ class Report:
                 "the weights; leave it out to go without training curves"
             )
 
-    @idist.one_rank_only()
     def keep_sd_maps(self, engine: Engine) -> None:
         """Keep the SD maps of one iteration, small: which cases are shown is known at the end only."""
         for case in cast(list[dict[str, Any]], engine.state.output):
@@ -82,9 +82,12 @@ class Report:
                 share = sd_map(upright(case["pred_sd"]), upright(case["label"])) / MAX_SD
                 self.sd_maps[_name(case)] = png((255 * share).round().astype(np.uint8))
 
-    @idist.one_rank_only()
     def write(self, engine: Engine) -> None:
-        """Write the page."""
+        """Write the page, in the first process, of the cases of all."""
+        for part in cast(list, idist.all_gather(self.sd_maps)):
+            self.sd_maps |= part
+        if idist.get_rank() > 0:
+            return
         rows, bundle = self.scores.rows, read_bundle(self.bundle_root, self.scores.num_classes)
         shown = shown_cases(rows)
         middle = next((name for name, role in shown.items() if role == "Median"), next(iter(shown), None))

@@ -151,7 +151,8 @@ def test_one_sample_has_no_mean_and_sd(segmented: Run) -> None:
 
 def test_inference_writes_no_metrics_and_nothing_but_its_cases(segmented: Run, phantoms: Path) -> None:
     cases = cases_in(phantoms / "images")
-    assert [path.name for path in segmented.output_dir.iterdir() if not path.name.startswith(tuple(cases))] == []
+    others = [path.name for path in segmented.output_dir.iterdir() if not path.name.startswith(tuple(cases))]
+    assert others == ["finished.jsonl"]
 
 
 def test_mean_of_samples_is_a_probability_in_the_geometry_of_the_image(
@@ -192,9 +193,9 @@ def test_second_inference_gives_the_same_bytes(workplace: Workplace, segmented: 
 
 
 def test_every_overlay_on_inference_labels_every_image(workplace: Workplace, trained: Run, phantoms: Path) -> None:
-    stacks = overlays_on(workplace.bundle, "inference.yaml")
+    stacks = [stack for stack in overlays_on(workplace.bundle, "inference.yaml") if "multi_gpu" not in stack[-1]]
     if not stacks:
-        pytest.skip("nothing goes on top of inference.yaml")
+        pytest.skip("nothing else goes on top of inference.yaml")
     for stack in stacks:
         output_dir = workplace.root / "overlays" / stack[-1]
         workplace.run(*stack, dataset_dir=str(phantoms), output_dir=str(output_dir))

@@ -208,7 +208,7 @@ def test_run_killed_at_random_moments_ends_at_the_same_weights(workplace: Workpl
 
 @pytest.mark.slow
 def test_every_overlay_on_training_trains(workplace: Workplace, phantoms: Path) -> None:
-    elsewhere = {"evaluate.yaml", "multi_gpu_train.yaml"}
+    elsewhere = {"evaluate.yaml", "multi_gpu_evaluate.yaml", "multi_gpu_train.yaml"}
     stacks = [stack for stack in overlays_on(workplace.bundle, "train.yaml") if stack[-1] not in elsewhere]
     if not stacks:
         pytest.skip("nothing else goes on top of train.yaml")

@@ -61,6 +61,17 @@ def test_attention_keeps_the_shape(size: tuple[int, ...], num_head_channels: int
     assert attention(torch.randn(2, 16, *size)).shape == (2, 16, *size)
 
 
+def test_attention_rounds_alike_in_every_batch() -> None:
+    torch.manual_seed(0)
+    attention = SelfAttention(64, 32).eval()
+    x = torch.randn(4, 64, 10, 14, dtype=torch.bfloat16).to(memory_format=torch.channels_last)  # as a convolution's
+    nn.init.normal_(attention.attention.in_proj_bias)  # added before or after rounding
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = attention(x)
+        parts = [torch.cat([attention(part) for part in x.split(size)]) for size in (1, 2, 3)]
+    assert [torch.equal(whole, part) for part in parts] == [True] * 3
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_attention_lets_every_position_see_every_other_of_its_sample_only(size: tuple[int, ...]) -> None:
     attention = SelfAttention(8, 4).eval()

@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from case_engine import case_engine
 from html_page import Page
-from ignite.engine import Engine
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer, SimpleInferer
@@ -70,7 +70,7 @@ class Evaluation:
         self.cases.append({**case, "image": MetaTensor(torch.zeros(1, 4, 4), meta={"filename_or_obj": path})})
 
     def run(self) -> Page:
-        engine = Engine(lambda engine, batch: batch)
+        engine = case_engine()
         for handler in (self.scores, SaveOverlay(str(self.folder)), self.report):
             handler.attach(engine)
         engine.run([self.cases[:1], self.cases[1:]] if len(self.cases) > 1 else [self.cases])
@@ -234,10 +234,10 @@ def test_bundle_without_metadata_is_called_as_its_folder(tmp_path: Path) -> None
 def test_one_of_several_processes_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = Evaluation(tmp_path)
     evaluation.add("a", square(3), square(3), np.full((16, 16), 0.1))
-    monkeypatch.setattr("ignite.distributed.utils.get_rank", lambda: 1)
+    monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
     with pytest.raises(FileNotFoundError, match=r"report\.html"):
         evaluation.run()
-    assert not evaluation.report.sd_maps
+    assert not (tmp_path / "metrics.csv").exists() and evaluation.report.sd_maps
 
 
 def evaluate(folder: Path, network: nn.Module, inferer: Inferer) -> Page:

@@ -20,10 +20,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         num_heads = channels // num_head_channels
         self.norm = nn.GroupNorm(num_heads, channels)
-        self.attention = nn.MultiheadAttention(channels, num_heads, batch_first=True)
+        self.attention = nn.MultiheadAttention(channels, num_heads)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(B, channels, *spatial)`` to the same shape."""
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        tokens = self.norm(x).flatten(2).permute(2, 0, 1).contiguous()  # so that each B rounds alike
         attended = self.attention(tokens, tokens, tokens, need_weights=False)[0]
-        return x + attended.transpose(1, 2).reshape(x.shape)
+        return x + attended.permute(1, 2, 0).reshape(x.shape)
