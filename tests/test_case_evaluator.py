@@ -20,7 +20,7 @@ from monai.transforms import Lambdad
 from small_inference import TOO_BRIGHT, Done, Threshold, postprocessing, small_evaluator, write_images
 from torch import nn
 
-from ldseg_monai.case_evaluator import CaseDataset, CaseEvaluator, FailedCases, root_cause
+from ldseg_monai.case_evaluator import CaseDataset, CaseEvaluator, FailedCases
 from ldseg_monai.handlers import SaveOverlay
 from ldseg_monai.metrics import CaseScores
 from ldseg_monai.report import Report
@@ -200,14 +200,7 @@ def test_evaluation_whose_cases_all_fail_lists_them(tmp_path: Path) -> None:
         assert list(csv.DictReader(file)) == []
 
 
-# root_cause, CaseDataset
-
-
-def test_root_cause_is_the_error_that_the_others_came_from() -> None:
-    error = RuntimeError("outermost")
-    error.__cause__ = RuntimeError("between")
-    error.__cause__.__cause__ = ValueError("NaN in\ntwo lines")
-    assert root_cause(error) == "ValueError: NaN in\ntwo lines"
+# CaseDataset
 
 
 def test_good_cases_are_those_of_monais_data_set(tmp_path: Path) -> None:
