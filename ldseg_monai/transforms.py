@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Invertd, InvertibleTransform, MapTransform, RandomizableTransform, Spacing, Transform
 from monai.transforms.utils import convert_applied_interp_mode
 
-from ldseg_monai.sampling import case_uncertainty
+from ldseg_monai.sampling import case_uncertainty, most_probable_class
 
 
 class ClassIndicesd(MapTransform):
@@ -57,7 +57,8 @@ class SplitPredictiond(MapTransform):
     probabilities, ``(classes, *spatial)``) and ``pred_sd`` (``(1, *spatial)``) appear beside it.
 
     Args:
-        keys: keys of predictions, each ``(classes, *spatial)`` logits or ``(classes + 1, *spatial)`` of an ensemble.
+        keys: keys of predictions, each ``(classes, *spatial)`` logits, ``(classes + 1, *spatial)`` of an ensemble, or
+            ``(1, *spatial)``, uint8, where an inferer has already chosen the class.
         num_classes: classes, background included.
         allow_missing_keys: whether a missing key is passed over.
 
@@ -73,17 +74,18 @@ class SplitPredictiond(MapTransform):
         """Return a copy of ``data`` with the keys split."""
         result = dict(data)
         for key in self.key_iterator(result):
-            prediction = result[key]
+            prediction = MetaTensor(result[key])  # so that the maps can take the image's geometry when inverted
             channels = prediction.shape[0]
+            if channels == 1 and prediction.dtype == torch.uint8:
+                result[key] = prediction
+                continue
             if channels not in (self.num_classes, self.num_classes + 1):
                 raise ValueError(
                     f"{key} has {channels} channels: expected {self.num_classes} classes, one more for an ensemble; "
                     "make num_classes agree with the network's out_channels"
                 )
-            prediction = MetaTensor(prediction)  # so that the maps can take the image's geometry when they are inverted
             classes = prediction[: self.num_classes]
-            # max, not argmax, which is far slower over channels on a CPU
-            result[key] = classes.max(dim=0, keepdim=True).indices.to(torch.uint8)
+            result[key] = most_probable_class(classes, dim=0)
             if channels > self.num_classes:
                 result[f"{key}_mean"] = classes
                 result[f"{key}_sd"] = prediction[self.num_classes :]
