@@ -22,7 +22,8 @@ import nibabel as nib
 import numpy as np
 import report
 import workload
-from measure import _kilobytes
+from measure import kilobytes
+from monai.bundle import ConfigParser
 from workload import Bundle
 
 from ldseg_monai.data.gland_phantom import gland_phantom
@@ -34,7 +35,7 @@ AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 TILE = 256
 ABOUT = """The whole of `{command}`, imports and weights included, on one image of each size, in a process of its own.
 Peak memory is the largest resident set that the kernel saw (VmHWM). The image is a {phantom} phantom, repeated; {grid}.
-The noise field is the part of the memory that follows the image's area or volume, whatever is kept of the rest."""
+The noise field of the whole image is part of it, and grows with its area or volume."""
 
 
 def write_volume(path: Path, size: Sequence[int], spacing: Sequence[float], seed: int) -> None:
@@ -82,15 +83,19 @@ def configs(bundle: Bundle) -> list[str]:
     return ["inference.yaml", *(name for name in OVERLAYS if (bundle.folder / "configs" / name).is_file())]
 
 
+def files_of(bundle: Bundle) -> list[str]:
+    """Their paths."""
+    return [str(bundle.folder / "configs" / name) for name in configs(bundle)]
+
+
 def command(bundle: Bundle, dataset_dir: Path, output_dir: Path) -> list[str]:
     """The bundle's inference."""
-    files = [str(bundle.folder / "configs" / name) for name in configs(bundle)]
     values = {"bundle_root": str(bundle.folder), "device": f"$torch.device('{bundle.device}')", "seed": bundle.seed}
     if bundle.size is not None:
         values |= {knob: list(bundle.size) for knob in workload.SIZES if knob in bundle.config("inference.yaml")}
     values |= {**bundle.overrides, "dataset_dir": str(dataset_dir), "output_dir": str(output_dir)}
     arguments = [item for name, value in values.items() for item in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), *arguments]
+    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files_of(bundle)), *arguments]
 
 
 def peak_of(arguments: Sequence[str]) -> tuple[int, float]:
@@ -104,7 +109,7 @@ def peak_of(arguments: Sequence[str]) -> tuple[int, float]:
         process = subprocess.Popen(arguments, stdout=printed, stderr=subprocess.STDOUT)
         while process.poll() is None:
             try:
-                peak = _kilobytes(f"/proc/{process.pid}/status", "VmHWM")
+                peak = kilobytes(f"/proc/{process.pid}/status", "VmHWM")
             except (OSError, ValueError):  # it has just ended
                 pass
             time.sleep(0.05)
@@ -118,10 +123,8 @@ def peak_of(arguments: Sequence[str]) -> tuple[int, float]:
 
 def measure_size(bundle: Bundle, size: Sequence[int], rounds: int) -> dict[str, str]:
     """The row of one size."""
-    config = bundle.config("inference.yaml")
-    for name in configs(bundle)[1:]:
-        config.read_config([str(bundle.folder / "configs" / file) for file in ("inference.yaml", name)])
-        config.update(dict(bundle.overrides))
+    config = ConfigParser(ConfigParser.load_config_files(files_of(bundle)))
+    config.update(dict(bundle.overrides))
     peaks, times = [], []
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "data" / "images"
