@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import SpatialResample
+from monai.utils import MetaKeys
 
 VOXELS = 8_000_000  # of a slab
 
@@ -43,8 +44,8 @@ def resample(image: MetaTensor, affine: torch.Tensor, size: Sequence[int], mode:
             place = torch.as_tensor(wanted @ _shift(start, len(source)))
             slab = SpatialResample(mode, "border", dtype="float64")(part, place, [stop - start, *size[1:]])
             result[:, start:stop] = MetaTensor(slab).as_tensor()
-    meta, operations = dict(image.meta), list(image.applied_operations)
-    return MetaTensor(result, affine=torch.as_tensor(wanted), meta=meta, applied_operations=operations)
+    meta = {**image.meta, MetaKeys.AFFINE: torch.as_tensor(wanted)}
+    return MetaTensor(result, meta=meta, applied_operations=list(image.applied_operations))
 
 
 def _range(matrix: np.ndarray, positions: Sequence[range]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Invertd, InvertibleTransform, MapTransform, RandomizableTransform, Spacing, Transform
 from monai.transforms.utils import convert_applied_interp_mode
-from monai.utils import TraceKeys
+from monai.utils import TraceKeys, convert_to_tensor
 
 from ldseg_monai.resampling import resample
 from ldseg_monai.sampling import case_uncertainty, most_probable_class
@@ -175,7 +175,7 @@ class VoxelSpacingd(MapTransform, InvertibleTransform):
         """Return a copy of ``data`` with the images resampled."""
         result = dict(data)
         for key in self.key_iterator(result):
-            image = MetaTensor(result[key])
+            image = cast(MetaTensor, convert_to_tensor(result[key], track_meta=True))
             planned = cast(MetaTensor, self.spacing(image))
             size = [int(side) for side in planned.peek_pending_shape()]
             result[key] = resample(image, planned.peek_pending_affine(), size, self.mode)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Spacing, SpatialResample
+from monai.transforms import Compose, Orientationd, Spacing, Spacingd, SpatialResample
 
 from ldseg_monai import resampling
 from ldseg_monai.transforms import VoxelSpacingd
@@ -41,6 +41,16 @@ def test_any_other_place_is_that_of_monai_too(mode: str, monkeypatch: pytest.Mon
     result = resampling.resample(volume, wanted, [12, 17, 9], mode)
     expected = SpatialResample(mode, "border")(volume, wanted, [12, 17, 9])
     torch.testing.assert_close(result.as_tensor(), expected.as_tensor(), rtol=1e-5, atol=1e-6)
+
+
+def test_inverse_leaves_what_came_before_to_be_inverted() -> None:
+    volume = volume_of(OBLIQUE)
+    steps = Compose([Orientationd("image", "SPL", labels=None), VoxelSpacingd("image", (0.6, 2.0, 1.0))])
+    theirs = Compose([Orientationd("image", "SPL", labels=None), Spacingd("image", (0.6, 2.0, 1.0))])
+    back, expected = (both.inverse(both({"image": volume}))["image"] for both in (steps, theirs))
+    torch.testing.assert_close(back.as_tensor(), expected.as_tensor(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(back.affine, volume.affine)
+    assert back.shape == volume.shape
 
 
 def test_volume_that_has_the_voxels_already_stays() -> None:
