@@ -8,6 +8,7 @@ Each is the bundle's own command, in a process of its own. A picture's size is c
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -121,8 +122,10 @@ def peak_of(arguments: Sequence[str]) -> tuple[int, float]:
     return 1024 * peak, seconds
 
 
-def measure_size(bundle: Bundle, size: Sequence[int], rounds: int) -> dict[str, str]:
-    """The row of one size."""
+def measure_size(
+    bundle: Bundle, size: Sequence[int], rounds: int, spacing: Sequence[float] | None = None
+) -> dict[str, str]:
+    """The row of one size, of a volume with this spacing in mm, or on the grid that the bundle resamples to."""
     config = ConfigParser(ConfigParser.load_config_files(files_of(bundle)))
     config.update(dict(bundle.overrides))
     peaks, times = [], []
@@ -132,7 +135,7 @@ def measure_size(bundle: Bundle, size: Sequence[int], rounds: int) -> dict[str, 
         if len(size) == 2:
             write_picture(images / "picture.tif", size, bundle.seed)
         else:
-            write_volume(images / "volume.nii.gz", size, voxel_size(config), bundle.seed)
+            write_volume(images / "volume.nii.gz", size, spacing or voxel_size(config), bundle.seed)
         for number in range(rounds):
             peak, seconds = peak_of(command(bundle, images.parent, Path(folder) / f"output_{number}"))
             peaks.append(peak)
@@ -143,6 +146,9 @@ def measure_size(bundle: Bundle, size: Sequence[int], rounds: int) -> dict[str, 
     channels = getattr(network, "latent_channels", network.out_channels)
     return {
         "size": "x".join(map(str, size)),
+        **(
+            {} if len(size) == 2 else {"spacing, mm": " x ".join(f"{step:g}" for step in spacing or voxel_size(config))}
+        ),
         "million voxels": report.number(math.prod(size) / 1e6),
         "peak memory, MB": " to ".join(dict.fromkeys(f"{peak / 1e6:.0f}" for peak in (min(peaks), max(peaks)))),
         "noise field, MB": report.number(4 * samples * channels * network.num_draws() * positions / 1e6),
@@ -154,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write memory.md for the bundle named on the command line, and print it."""
     parser = workload.argument_parser(__doc__)
     parser.add_argument("--sizes", nargs="+", metavar="AxB[xC]", help="sizes of the images")
+    parser.add_argument("--spacing", type=float, nargs=3, help="mm of volumes that are measured too, and resampled")
     parser.set_defaults(rounds=1)
     arguments = parser.parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(workload.torch.get_num_threads()))
@@ -166,12 +173,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = ABOUT.format(
         command=f"python -m monai.bundle run --config_file {' + '.join(configs(bundle))}",
         phantom="gland" if dims == 2 else "knee",
-        grid="a tiled TIFF" if dims == 2 else "its voxels are those that the bundle resamples to, so its grid is kept",
+        grid="a tiled TIFF" if dims == 2 else "without --spacing, it is on the grid that the bundle resamples to",
     )
     head = report.header(f"Memory against image size: {bundle.name}", about, "memory.py", argv, arguments.seed)
     rows = []
-    for size in sizes:
-        rows.append(measure_size(bundle, size, arguments.rounds))
+    spacings = [None] if arguments.spacing is None else [None, arguments.spacing]
+    for size, spacing in itertools.product(sizes, spacings):
+        rows.append(measure_size(bundle, size, arguments.rounds, spacing))
         report.write(arguments.out / "memory.md", head, report.table(rows))  # the next may take an hour
     print(report.write(arguments.out / "memory.md", head, report.table(rows)))
 
