@@ -265,20 +265,20 @@ def _probe(build: Build, device: str) -> Memory:
         call()
         peak = torch.cuda.max_memory_allocated()
         return Memory(peak, peak - before)
-    available = _kilobytes("/proc/meminfo", "MemAvailable")
-    limit = 1024 * (_kilobytes("/proc/self/status", "VmSize") + available)
+    available = kilobytes("/proc/meminfo", "MemAvailable")
+    limit = 1024 * (kilobytes("/proc/self/status", "VmSize") + available)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # so that an allocation fails before the machine does
     call = build()
-    built = _kilobytes("/proc/self/status", "VmHWM")
+    built = kilobytes("/proc/self/status", "VmHWM")
     with suppress(OSError):  # where the kernel has no reset, a peak of building counts as the call's
         Path("/proc/self/clear_refs").write_text("5")
-    before = _kilobytes("/proc/self/status", "VmRSS")
+    before = kilobytes("/proc/self/status", "VmRSS")
     call()
-    peak = _kilobytes("/proc/self/status", "VmHWM")
+    peak = kilobytes("/proc/self/status", "VmHWM")
     return Memory(1024 * max(built, peak), 1024 * (peak - before))
 
 
-def _kilobytes(path: str, name: str) -> int:
+def kilobytes(path: str, name: str) -> int:
     """An entry of a file such as ``/proc/self/status``."""
     for line in Path(path).read_text().splitlines():
         if line.startswith(f"{name}:"):

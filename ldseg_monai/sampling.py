@@ -8,6 +8,8 @@ import torch
 
 from ldseg_monai.processes import rank_and_world_size
 
+PART = 64  # positions of an axis that are looked at at once
+
 
 def draw_per_sample(number: int, draw: Callable[[torch.Generator], torch.Tensor]) -> torch.Tensor:
     """Draw the random numbers of a training batch, those of each sample by a generator of its own.
@@ -71,6 +73,21 @@ def summarize(samples: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tens
     shift = total / number
     deviation = (squares / number - shift.square()).clamp(min=0).sqrt()
     return first + shift, deviation.amax(dim=1, keepdim=True)
+
+
+def most_probable_class(scores: torch.Tensor, dim: int) -> torch.Tensor:
+    """Index of the largest of the classes' logits or probabilities, position by position.
+
+    Args:
+        scores: with the classes along a dimension that positions follow.
+        dim: the dimension of the classes.
+
+    Returns:
+        uint8, with one class instead of all; of the same type of tensor.
+    """
+    # Part by part, since the indices of all would take 8 bytes each; max, not argmax, which is far slower on a CPU.
+    parts = [part.max(dim, keepdim=True).indices.to(torch.uint8) for part in scores.split(PART, dim + 1)]
+    return torch.cat(parts, dim + 1) if len(parts) > 1 else parts[0]
 
 
 def case_uncertainty(label: torch.Tensor, deviation: torch.Tensor, threshold: float = 0.05) -> float:

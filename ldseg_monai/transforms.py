@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Invertd, InvertibleTransform, MapTransform, RandomizableTransform, Spacing, Transform
 from monai.transforms.utils import convert_applied_interp_mode
+from monai.utils import TraceKeys, convert_to_tensor
 
-from ldseg_monai.sampling import case_uncertainty
+from ldseg_monai.resampling import resample
+from ldseg_monai.sampling import case_uncertainty, most_probable_class
 
 
 class ClassIndicesd(MapTransform):
@@ -57,7 +59,8 @@ class SplitPredictiond(MapTransform):
     probabilities, ``(classes, *spatial)``) and ``pred_sd`` (``(1, *spatial)``) appear beside it.
 
     Args:
-        keys: keys of predictions, each ``(classes, *spatial)`` logits or ``(classes + 1, *spatial)`` of an ensemble.
+        keys: keys of predictions, each ``(classes, *spatial)`` logits, ``(classes + 1, *spatial)`` of an ensemble, or
+            ``(1, *spatial)``, uint8, where an inferer has already chosen the class.
         num_classes: classes, background included.
         allow_missing_keys: whether a missing key is passed over.
 
@@ -73,17 +76,18 @@ class SplitPredictiond(MapTransform):
         """Return a copy of ``data`` with the keys split."""
         result = dict(data)
         for key in self.key_iterator(result):
-            prediction = result[key]
+            prediction = MetaTensor(result[key])  # so that the maps can take the image's geometry when inverted
             channels = prediction.shape[0]
+            if channels == 1 and prediction.dtype == torch.uint8:
+                result[key] = prediction
+                continue
             if channels not in (self.num_classes, self.num_classes + 1):
                 raise ValueError(
                     f"{key} has {channels} channels: expected {self.num_classes} classes, one more for an ensemble; "
                     "make num_classes agree with the network's out_channels"
                 )
-            prediction = MetaTensor(prediction)  # so that the maps can take the image's geometry when they are inverted
             classes = prediction[: self.num_classes]
-            # max, not argmax, which is far slower over channels on a CPU
-            result[key] = classes.max(dim=0, keepdim=True).indices.to(torch.uint8)
+            result[key] = most_probable_class(classes, dim=0)
             if channels > self.num_classes:
                 result[f"{key}_mean"] = classes
                 result[f"{key}_sd"] = prediction[self.num_classes :]
@@ -150,7 +154,8 @@ class SummarizeUncertaintyd(MapTransform):
 class VoxelSpacingd(MapTransform, InvertibleTransform):
     """Resample images to a voxel size.
 
-    MONAI's `Spacingd` fails beside entries that merely begin with a key's name, such as MONAI Label's ``image_path``.
+    MONAI's `Spacingd` fails beside entries that merely begin with a key's name, such as MONAI Label's ``image_path``,
+    and takes ten times the memory.
 
     Args:
         keys: keys of images.
@@ -163,15 +168,29 @@ class VoxelSpacingd(MapTransform, InvertibleTransform):
         self, keys: KeysCollection, pixdim: Sequence[float], mode: str = "bilinear", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.spacing = Spacing(pixdim, mode=mode)
+        self.mode = mode
+        self.spacing = Spacing(pixdim, mode=mode, lazy=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with the images resampled."""
-        return {**data, **{key: self.spacing(data[key]) for key in self.key_iterator(dict(data))}}
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = cast(MetaTensor, convert_to_tensor(result[key], track_meta=True))
+            planned = cast(MetaTensor, self.spacing(image))
+            size = [int(side) for side in planned.peek_pending_shape()]
+            result[key] = resample(image, planned.peek_pending_affine(), size, self.mode)
+            before = {"mode": self.mode, "affine": image.affine}
+            self.push_transform(result[key], orig_size=image.shape[1:], extra_info=before)
+        return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with the images brought back."""
-        return {**data, **{key: self.spacing.inverse(data[key]) for key in self.key_iterator(dict(data))}}
+        result = dict(data)
+        for key in self.key_iterator(result):
+            info = self.pop_transform(result[key])
+            before = info[TraceKeys.EXTRA_INFO]
+            result[key] = resample(result[key], before["affine"], info[TraceKeys.ORIG_SIZE], before["mode"])
+        return result
 
 
 class RandStaind(RandomizableTransform, MapTransform):

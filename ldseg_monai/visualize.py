@@ -137,9 +137,12 @@ def _cuts(
 
 def _center(classes: torch.Tensor) -> list[int]:
     """Middle of a label ``(1, *spatial)``, or of the volume if it is empty."""
-    marked = classes[0] > 0
-    positions = marked.nonzero() if marked.any() else torch.tensor(marked.shape)[None] // 2
-    return positions.float().mean(dim=0).round().int().tolist()
+    marked = (classes[0] > 0).numpy()
+    if not marked.any():
+        return [side // 2 for side in marked.shape]
+    axes = range(marked.ndim)
+    counts = [np.count_nonzero(marked, axis=tuple(other for other in axes if other != axis)) for axis in axes]
+    return [round(np.average(np.arange(len(count)), weights=count)) for count in counts]
 
 
 def _size(extent: Sequence[float], height: int) -> list[int]:

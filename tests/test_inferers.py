@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -500,6 +501,22 @@ def test_windows_take_metadata_and_wrapped_networks() -> None:
     network, inferer = tiny(), SlidingWindowSamplingInferer(SamplingInferer(2), roi_size=16)
     image, _ = pair((20, 24))
     assert torch.equal(inferer(MetaTensor(image), Wrapper(network)), inferer(image, network))
+
+
+@pytest.mark.parametrize("buffer_dim", [0, 1, -1])
+def test_label_of_one_sample_is_its_most_probable_class(buffer_dim: int) -> None:
+    network, (image, _) = tiny(), pair((30, 24))
+    windows = partial(SlidingWindowSamplingInferer, roi_size=16, overlap=0.5, buffer_dim=buffer_dim)
+    label = windows(SamplingInferer(), as_label=True)(image, network)
+    assert label.dtype == torch.uint8
+    assert torch.equal(label[:, 0].long(), windows(SamplingInferer())(image, network).argmax(1))
+    ensemble = windows(SamplingInferer(2), as_label=True)(image, network)
+    assert torch.equal(ensemble, windows(SamplingInferer(2))(image, network))
+
+
+def test_buffering_of_monai_is_refused() -> None:
+    with pytest.raises(ValueError, match="buffer_steps is 2: expected none"):
+        SlidingWindowSamplingInferer(SamplingInferer(), 16, buffer_steps=2)
 
 
 def test_window_that_does_not_fit_the_stride_is_refused() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ldseg_monai.sampling import case_uncertainty, seeded_noise
+from ldseg_monai.sampling import PART, case_uncertainty, most_probable_class, seeded_noise
 
 
 @pytest.mark.parametrize("shape", [[1, 5, 7], [4, 2, 3, 5]])
@@ -62,3 +62,12 @@ def test_uncertainty_is_the_mean_deviation_of_foreground_and_doubtful_background
 
 def test_image_without_foreground_and_doubt_has_no_uncertainty() -> None:
     assert case_uncertainty(torch.zeros(1, 4, 4), torch.full([1, 4, 4], 0.05)) == 0
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_most_probable_class_is_that_of_argmax_on_axes_of_any_length(dim: int) -> None:
+    for length in (1, PART, 2 * PART + 3):
+        scores = torch.randn([2] * dim + [4, length, 5], generator=torch.Generator().manual_seed(0))
+        label = most_probable_class(scores, dim)
+        assert label.dtype == torch.uint8
+        assert torch.equal(label.long(), scores.argmax(dim, keepdim=True))

@@ -83,6 +83,15 @@ def test_other_numbers_of_channels_are_refused(channels: int) -> None:
         SplitPredictiond("pred", 3)({"pred": prediction(channels)})
 
 
+def test_label_that_the_inferer_has_chosen_stays() -> None:
+    label = torch.randint(3, (1, 4, 5), dtype=torch.uint8)
+    result = SplitPredictiond("pred", 3)({"pred": label})
+    assert list(result) == ["pred"] and isinstance(result["pred"], MetaTensor)
+    assert torch.equal(result["pred"].as_tensor(), label)
+    with pytest.raises(ValueError, match="1 channels: expected 3"):
+        SplitPredictiond("pred", 3)({"pred": label.float()})
+
+
 def test_missing_key_is_passed_over_only_if_allowed() -> None:
     assert SplitPredictiond("pred", 3, allow_missing_keys=True)({"other": 1}) == {"other": 1}
     with pytest.raises(KeyError, match="pred"):
