@@ -18,7 +18,7 @@ BYTES = 4  # of a voxel in memory, float32
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
 
 
-def check_voxels(path: str, image: torch.Tensor) -> None:
+def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -> None:
     """Check that an image shows something, in one pass over its voxels.
 
     Raises:
@@ -29,7 +29,7 @@ def check_voxels(path: str, image: torch.Tensor) -> None:
     low, high = (float(value) for value in torch.aminmax(image))
     if not np.isfinite([low, high]).all():  # what is not finite is among the two
         raise ValueError(f"{path} has voxels that are not finite (NaN or infinity): expected numbers; replace them")
-    if low == high:
+    if low == high and not allow_constant:
         raise ValueError(f"every voxel of {path} is {low:g}: expected an image that shows something; remove it")
 
 
@@ -104,13 +104,20 @@ class CheckImaged(MapTransform):
         keys: keys of images, ``(C, *spatial)``.
         spatial_dims: axes of an image, 2 or 3.
         channels: channels that the network takes.
+        allow_constant: whether all voxels may be the same, as in a part of a picture.
         allow_missing_keys: whether a missing key is passed over.
     """
 
     def __init__(
-        self, keys: KeysCollection, spatial_dims: int, channels: int, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        spatial_dims: int,
+        channels: int,
+        allow_constant: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.allow_constant = allow_constant
         self.spatial_dims = spatial_dims
         self.channels = channels
 
@@ -134,7 +141,7 @@ class CheckImaged(MapTransform):
                     "images"
                 )
             check_affine(path, np.asarray(image.affine, dtype=float))
-            check_voxels(path, image.as_tensor())
+            check_voxels(path, image.as_tensor(), self.allow_constant)
         return dict(data)
 
 

@@ -23,6 +23,7 @@ THICKNESS = ("SpacingBetweenSlices", "SliceThickness")
 DESCRIPTION = ("SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription", "Modality", "NumberOfFrames")
 TAGS = sorted({*SLICE, *SHARED, *THICKNESS, *DESCRIPTION, "SamplesPerPixel"})
 DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR, which belongs to no series
+UNREADABLE = ""  # stands for the UID of a series with a file that cannot be read
 PathLike = str | os.PathLike[str]
 
 
@@ -34,7 +35,9 @@ def dicom_files(folder: PathLike) -> list[str]:
 
 
 def series_datalist(folders: Sequence[PathLike], series_uid: str = "") -> list[dict[str, Any]]:
-    """List the image series of folders with DICOM files, one item for each, after a check that each is one volume.
+    """List the image series of folders with DICOM files, one item for each.
+
+    The only one is checked to be a volume at once. One of several is when it is read, so that it does not stop others.
 
     Args:
         folders: each with files of one image series; of any number of series where ``series_uid`` is given. Objects
@@ -129,7 +132,14 @@ class _Series(NamedTuple):
 
 def _choose(folders: Sequence[PathLike], series_uid: str) -> list[_Series]:
     """The one series of each folder, or the one of all folders that has the UID."""
-    found = {os.path.abspath(folder): _image_series(folder) for folder in folders}
+    found: dict[str, dict[str, list[Dataset]]] = {}
+    for folder in map(os.path.abspath, folders):
+        try:
+            found[folder] = _image_series(folder)
+        except ValueError:
+            if len(folders) == 1 or series_uid:
+                raise
+            found[folder] = {UNREADABLE: []}
     everything = [
         _Series(folder, uid, slices, len(all_) == 1) for folder, all_ in found.items() for uid, slices in all_.items()
     ]
@@ -148,8 +158,9 @@ def _choose(folders: Sequence[PathLike], series_uid: str) -> list[_Series]:
                 f"{len(several)} DICOM series in one folder; {_describe(several)}: expected one; choose it with "
                 "--series_uid UID, or give each a folder of its own"
             )
-    _require_unique([item.uid for item in chosen], "the DICOM series", "is in several folders", chosen)
-    return [item._replace(slices=sorted_slices(item.slices)) for item in chosen]
+    known = [item for item in chosen if item.uid != UNREADABLE]
+    _require_unique([item.uid for item in known], "the DICOM series", "is in several folders", known)
+    return [item._replace(slices=sorted_slices(item.slices)) for item in chosen] if len(chosen) == 1 else chosen
 
 
 def _is_dicom(path: str) -> bool:

@@ -177,6 +177,12 @@ def test_a_slice_that_is_missing_at_an_end_is_not_known_to_be(tmp_path: Path) ->
     assert len(read_series(AXIAL.write(tmp_path / "series", drop=[0]))) == 6
 
 
+def rewrite_uid(path: Path, uid: str) -> None:
+    item = pydicom.dcmread(path)
+    item.SeriesInstanceUID = uid
+    item.save_as(path)
+
+
 @pytest.mark.parametrize("length", [140, 200, 480])
 def test_a_broken_file_is_named(tmp_path: Path, length: int) -> None:
     folder = AXIAL.write(tmp_path / "series")
@@ -184,6 +190,20 @@ def test_a_broken_file_is_named(tmp_path: Path, length: int) -> None:
     (folder / "broken").write_bytes(whole[:length])
     with pytest.raises(ValueError, match="broken cannot be read as DICOM .*remove or repair it"):
         resolve(folder)
+
+
+def test_a_faulty_series_among_others_is_an_error_only_when_it_is_read(tmp_path: Path) -> None:
+    good, gap, broken = (tmp_path / name for name in ("a_good", "b_gap", "c_broken"))
+    for folder, drop, uid in ((good, [], "1.2.1"), (gap, [2], "1.2.2"), (broken, [], "1.2.3")):
+        for path in AXIAL.write(folder, drop=drop).iterdir():
+            rewrite_uid(path, uid)
+    (broken / "cut").write_bytes(next(broken.iterdir()).read_bytes()[:200])
+    assert [item["image"] for item in resolve(tmp_path)] == [str(good), str(gap), str(broken)]
+    read_series(good)
+    with pytest.raises(ValueError, match="expected even spacing"):
+        read_series(gap)
+    with pytest.raises(ValueError, match="cut cannot be read as DICOM"):
+        read_series(broken)
 
 
 def test_a_folder_without_slices_says_what_is_read(tmp_path: Path) -> None:
