@@ -76,7 +76,7 @@ def claim(study: dict[str, Any], variant: dict[str, Any], folder: Path) -> None:
     """
     config = parsed(study, variant).get()
     settings = {key: value for key, value in config.items() if key not in ("_meta_", "bundle_root")}
-    settings |= {"noise": study["noise"], "weights": variant.get("weights")}
+    settings |= {name: study.get(name) for name in ("noise", "to_input")} | {"weights": variant.get("weights")}
     text, path = json.dumps(settings, indent=1), folder / "settings.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,8 +114,9 @@ def score(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, fold
     weights = folder.parent / folder_name(variant["weights"]) if "weights" in variant else folder
     network.load_state_dict(torch.load(weights / "model.pt", weights_only=True))
     with torch.autocast("cpu", torch.bfloat16, enabled=parser.get_parsed_content("amp")):
-        further = parser.get_parsed_content("to_input") if "to_input" in parser else []
-        on_grid = Compose(parser.get_parsed_content("train#deterministic_transforms") + further)
+        parser["to_input"] = study.get("to_input", [])
+        steps = [parser.get_parsed_content(name) for name in ("train#deterministic_transforms", "to_input")]
+        on_grid = Compose([transform for step in steps for transform in step])
         pairs = []
         for item in parser.get_parsed_content("validate#dataset#data"):
             pair = on_grid(item)

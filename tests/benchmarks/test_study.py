@@ -429,7 +429,7 @@ def test_sizes_of_a_listed_variant_fit_its_network(path: Path, name: str) -> Non
         return
     sizes = [parser.get(key) for key in ("spatial_size", "crop_size") if key in parser]
     sizes += [LISTED[path]["image_size"][1:]]
-    sizes += [step["roi_size"] for step in parser.get("to_input", []) if "roi_size" in step]
+    sizes += [step["roi_size"] for step in LISTED[path].get("to_input", []) if "roi_size" in step]
     assert [size for size in sizes if any(side % network.stride for side in size)] == []
     network.encode_label(torch.zeros(1, 1, *sizes[0]))  # in the latent's shape
 
