@@ -209,7 +209,8 @@ def _check_steps(network: Any, steps: int) -> None:
     timesteps = network.get("num_train_timesteps", parameters["num_train_timesteps"])
     least = timesteps if locate(network["_target_"]) is CDAL else 1
     if isinstance(timesteps, int) and not least <= steps <= timesteps:
-        wanted = f"{timesteps}, as in training" if least == timesteps else f"1 to {timesteps}"
+        trained = f"{timesteps}, the steps in training; set num_train_timesteps and train again"
+        wanted = trained if least == timesteps else f"1 to {timesteps}"
         raise ValueError(f"num_inference_steps is {steps}: expected {wanted}")
 
 

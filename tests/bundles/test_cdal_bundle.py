@@ -105,7 +105,7 @@ def test_segmenting_builds_no_discriminator(
 
 
 def test_every_overlay_on_training_is_in_the_table(bundle: str) -> None:
-    others = {"evaluate.yaml", "multi_gpu_train.yaml"}
+    others = {"evaluate.yaml", "multi_gpu_evaluate.yaml", "multi_gpu_train.yaml"}
     assert {stack[-1] for stack in overlays_on(bundle, "train.yaml")} - others == set(CHANGES)
 
 
@@ -133,9 +133,8 @@ def test_other_steps_than_those_of_the_training_are_refused(
     workflow = workplace.workflow(
         "infer", ["inference.yaml"], model_path=str(trained.output_dir / "model.pt"), **options
     )
-    workflow.initialize()
     with pytest.raises(RuntimeError) as error:
-        workflow.run()
+        workflow.initialize()
     assert "num_inference_steps is 4: expected 2, the steps in training" in str(error.value.__cause__ or error.value)
 
 
