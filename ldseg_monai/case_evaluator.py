@@ -115,7 +115,7 @@ class CaseEvaluator(SupervisedEvaluator):
             self.logger.debug("a case failed", exc_info=True)
             files, reason = _files(batchdata), one_line(cause(error))
         self.failures.append((files, reason))
-        self.logger.error("failed: %s: %s", files, reason)
+        self.logger.error("failed: %s", _line(files, reason))
         engine.state.batch = []
         return []
 
@@ -134,7 +134,7 @@ class CaseEvaluator(SupervisedEvaluator):
             return
         count = sum(number for _, number in gathered)
         head = f"{len(failures)} of {count} cases failed" + (", the others are done" if len(failures) < count else "")
-        lines = "".join(f"\n  {files}: {reason}" for files, reason in failures)
+        lines = "".join(f"\n  {_line(files, reason)}" for files, reason in failures)
         message = f"{head}:{lines}\nCorrect or remove these files and run the same command again."
         if idist.get_world_size() > 1:
             if idist.get_rank() == 0:
@@ -142,6 +142,10 @@ class CaseEvaluator(SupervisedEvaluator):
             idist.barrier()  # torchrun ends all processes as soon as one fails: only when the list is out
             message = f"{head}; the first process lists them"
         raise FailedCases(message)
+
+
+def _line(files: str, reason: str) -> str:
+    return reason if reason.startswith(f"{files} ") else f"{files}: {reason}"
 
 
 def _files(batch: Any) -> str:
