@@ -29,9 +29,9 @@ ABOUT = """The inference command of the bundle, in a process of its own, on {few
 maps without pictures{settings}; medians over {rounds} rounds. One more image takes {seconds} s, starting a process and
 reading the weights {start} s. Input takes {read} MB an image, the label map {written} MB.
 
-For {studies:,} images of one study each, on machines like the one below ({cores} of its cores used, one process each), at
-{price} for an hour of one core, an assumption that --price sets: no time for copying, for queues or for machines that
-fail, and no price of disk."""
+For {studies:,} images of one study each, on machines like the one below ({cores} of its cores used, one process each),
+at {price} for an hour of one core, an assumption that --price sets: no time for copying, for queues or for machines
+that fail, and no price of disk."""
 
 
 @dataclass(frozen=True)

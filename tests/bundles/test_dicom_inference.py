@@ -69,6 +69,32 @@ def test_a_series_is_segmented_and_written_as_nifti_and_dicom(
     assert Image.open(output_dir / "knee 1_overlay.png").size[1] == 384
 
 
+def test_tags_that_look_like_paths_commands_or_expressions_are_text(
+    workplace: Workplace, untrained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not reads_dicom(workplace):
+        pytest.skip("the bundle reads pictures")
+    monkeypatch.chdir(tmp_path)
+    folder, output_dir = SERIES.write(tmp_path / "data" / "$(touch evil) @seed"), tmp_path / "output"
+    hostile = {
+        "PatientName": "../../evil",
+        "PatientID": "$(touch evil)",
+        "StudyDescription": "$__import__('pathlib').Path('evil').touch()",
+        "SeriesDescription": "@seed",
+        "Manufacturer": "%evil.yaml",
+    }
+    for path in folder.iterdir():
+        item = pydicom.dcmread(path)
+        for keyword, value in hostile.items():
+            setattr(item, keyword, value)
+        item.save_as(path)
+    before = {path for path in tmp_path.rglob("*")}
+    infer(workplace, dataset_dir=str(tmp_path / "data"), output_dir=str(output_dir), model_path=untrained)
+    made = {path for path in tmp_path.rglob("*")} - before
+    assert made and all(output_dir in (path, *path.parents) for path in made)
+    assert (output_dir / "$(touch evil) @seed_seg.dcm").is_file()
+
+
 def test_what_cannot_be_read_is_an_error_before_any_work(workplace: Workplace, tmp_path: Path) -> None:
     folder, output_dir = SERIES.write(tmp_path / "knee", drop=[5]), tmp_path / "output"
     message = (
