@@ -13,7 +13,7 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.utils import ensure_tuple
 
-from ldseg_monai.error_display import ListedErrors, cause, chain, one_line
+from ldseg_monai.error_display import ListedErrors, cause, chain, is_own, one_line
 
 logger = logging.getLogger("ldseg_monai.case_evaluator")
 
@@ -94,7 +94,7 @@ class CaseEvaluator(SupervisedEvaluator):
                     self.fire_event(event)
         except Exception as error:
             problem = self._folder_error(error)
-            if problem is None:
+            if problem is None or is_own(problem):
                 raise
             raise OSError(
                 problem.errno,
