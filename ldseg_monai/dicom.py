@@ -16,6 +16,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from ldseg_monai import __version__
 from ldseg_monai.data.dicom_series import read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
+from ldseg_monai.data.writers import note_saved
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
@@ -126,6 +127,7 @@ class SaveImageDicomSegd(SaveImaged):
             labels = data[key][0].cpu().numpy().astype(np.uint8).transpose(2, 1, 0)
             path = self.saver.folder_layout.filename(**self.saver.fname_formatter(meta, self.saver))
             _segmentation(labels, [item.filename for item in slices], metadata, str(key)).save_as(path)
+            note_saved(data[key], path)
             logger.info("writing: %s", path)
         return dict(data)
 

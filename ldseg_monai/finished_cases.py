@@ -10,17 +10,18 @@ import os
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import monai
 import numpy as np
 import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
-from monai.utils import MetaKeys, ensure_tuple
+from monai.utils import ensure_tuple
 
 from ldseg_monai import __version__
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.writers import saved_files
 
 logger = logging.getLogger("ldseg_monai.finished_cases")
 
@@ -28,15 +29,15 @@ logger = logging.getLogger("ldseg_monai.finished_cases")
 class FinishedCases:
     """Evaluator handler that notes each case whose files are all written, in ``output_dir/finished.jsonl``.
 
-    A case counts as finished while its label and maps are there as they were noted, and whatever they depend on is the
-    same: the image's path, size and time, the weights, the components, and the versions of the program, MONAI and
+    A case counts as finished while its files are there as they were noted, and whatever they depend on is the
+    same: the image's path, size and time, the sources, the components, and the versions of the program, MONAI and
     PyTorch. Attach it after every handler that writes files of a case.
 
     Args:
         output_dir: folder of the cases' files.
         cases: all cases of the run, with the path of an ``image``: a file, or the folder of a DICOM series, alone or
             with the series' UID.
-        weights: file of the network's weights.
+        sources: files that the results depend on, such as the network's weights and the bundle's metadata.
         components: what else the files depend on: transforms, which save with ``savepath_in_metadict``, network,
             inferer, values.
         resume: whether finished cases are left as they are.
@@ -49,7 +50,7 @@ class FinishedCases:
         self,
         output_dir: str,
         cases: Sequence[Mapping[str, Any]],
-        weights: str,
+        sources: Sequence[str],
         components: Sequence[Any] = (),
         resume: bool = True,
     ) -> None:
@@ -59,7 +60,7 @@ class FinishedCases:
         self.path = os.path.join(output_dir, "finished.jsonl")
         self.cases = cases
         self.resume = resume
-        content = hashlib.sha256(Path(weights).read_bytes()).hexdigest() if os.path.isfile(weights) else None
+        content = [_file_digest(path) for path in sources]
         versions = [__version__, monai.__version__, torch.__version__]
         self._common = _digest([versions, content, describe(components)])
         self._origins: dict[str, str] = {}
@@ -93,11 +94,13 @@ class FinishedCases:
         """Note the cases of one iteration."""
         for case in engine.state.output:  # type: ignore[union-attr]
             name = _name({"image": case["image"].meta["filename_or_obj"]})
-            paths = [value.meta.get(MetaKeys.SAVED_TO) for value in case.values() if hasattr(value, "meta")]
-            files = {os.path.relpath(path, self.output_dir): _stat(path) for path in paths if path}
+            paths = [path for value in case.values() for path in saved_files(value)]
+            files = {os.path.relpath(path, self.output_dir): _stat(path) for path in paths}
             note = {"case": name, "origin": self._origins.get(name), "files": files}
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(note) + "\n")
+            with open(self.path, "ab+") as file:
+                if file.tell() and _last_byte(file) != b"\n":  # a killed run left a line incomplete
+                    file.write(b"\n")
+                file.write(json.dumps(note).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -155,6 +158,8 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
         return describe([value.func, value.args, value.keywords], above)
     if isinstance(value, types.MethodType):
         return describe([value.__func__, value.__self__], above)
+    if isinstance(value, types.BuiltinFunctionType):
+        return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         return describe([value.__code__, value.__defaults__, value.__kwdefaults__, cells], above)
@@ -165,6 +170,15 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
     if isinstance(value, (type, types.ModuleType)) or not hasattr(value, "__dict__"):
         return repr(value)
     return [f"{type(value).__module__}.{type(value).__qualname__}", describe(vars(value), above)]
+
+
+def _file_digest(path: str) -> str | None:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.path.isfile(path) else None
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
 
 
 def _digest(value: Any) -> str:

@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
-from ldseg_monai.data.writers import unwritable
+from ldseg_monai.data.writers import note_saved, unwritable
 from ldseg_monai.dicom import SERIES_UID
 from ldseg_monai.visualize import load_image, overlay, upright
 from ldseg_monai.weights import read_state
@@ -69,14 +69,17 @@ class GradientClipping:
         state, batch = engine.state, cast(dict[str, Any], engine.state.batch)
         loss = cast(dict[str, Any], state.output)["loss"].item()
         files = {name: _file_names(value) for name, value in batch.items() if isinstance(value, MetaTensor)}
-        what = {"epoch": state.epoch, "iteration": state.iteration, "loss": str(loss), "files": files}
-        if self.report is not None:
+        batches = cast(list, idist.all_gather({"loss": str(loss), "files": files}))  # gradients are those of all
+        batches = [batch for batch in batches if not math.isfinite(float(batch["loss"]))] or batches
+        if self.report is not None and idist.get_rank() == 0:
             os.makedirs(os.path.dirname(self.report) or ".", exist_ok=True)
             with open(self.report, "w") as file:
-                json.dump(what, file, indent=2)
+                json.dump({"epoch": state.epoch, "iteration": state.iteration, "batches": batches}, file, indent=2)
+        idist.barrier()  # a launcher ends all processes as soon as one fails
+        told = "; ".join(f"the loss is {batch['loss']} on {batch['files']}" for batch in batches)
         raise RuntimeError(
-            f"the loss is {loss} and its gradients are not finite in epoch {state.epoch}, iteration {state.iteration}, "
-            f"on {files}: expected finite ones; look at these files, or lower learning_rate and start again"
+            f"gradients are not finite in epoch {state.epoch}, iteration {state.iteration}: {told}; look at these "
+            "files, or lower learning_rate and start again"
         )
 
 
@@ -276,9 +279,8 @@ class Checkpoint:
         if set(state) != {*parts, "cases"}:
             got = sorted(set(state) - {"cases"})
             raise ValueError(f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; {advice}")
-        place = state[
-            "trainer"
-        ]  # in steps, of which an epoch has another number where another number of processes runs
+        place = state["trainer"]
+        # In steps: an epoch has another number of them where another number of processes runs.
         place["iteration"] = place["iteration"] // place["epoch_length"] * engine.state.epoch_length
         place["epoch_length"] = engine.state.epoch_length
         try:
@@ -366,6 +368,7 @@ class SaveOverlay:
                 os.replace(partial, file)
             except OSError as error:
                 raise unwritable(file, error) from error
+            note_saved(case["pred"], file)
             if self.tensorboard_dir is not None:
                 with SummaryWriter(self.tensorboard_dir) as writer:
                     writer.add_image(f"overlay/{case_name(path)}", picture, engine.state.epoch, dataformats="HWC")

@@ -48,7 +48,14 @@ RULES = {
     **dict.fromkeys(("learning_rate", "discriminator_learning_rate", "final_learning_rate"), RATE),
     "val_fraction": PART,
     **dict.fromkeys(("flip_probability", "rollout_share"), SHARE),
-    "overlap": Rule(lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 to below 1"),
+    "overlap": Rule(
+        lambda value: all(type(part) in (int, float) and 0 <= part < 1 for part in ensure_tuple(value)),
+        "a number from 0 to below 1, or one for each axis",
+    ),
+    "voxel_size": Rule(
+        lambda value: all(type(step) in (int, float) and 0 < step < float("inf") for step in ensure_tuple(value)),
+        "positive numbers, in mm",
+    ),
     **dict.fromkeys(("amp", "save_overlay", "resume", "normalize_attention"), SWITCH),
     **dict.fromkeys(("spatial_size", "crop_size", "window_size"), SIZE),
 }
@@ -87,10 +94,12 @@ def check_values(parser: ConfigParser) -> None:
     Raises:
         ValueError: for a value that no run could use, or a device that is not there.
     """
+    fixed_split = any(parser.get(name) is not None for name in ("val_cases", "fold"))
+    axes = parser.get("network_def", {}).get("spatial_dims")
     for name, rule in RULES.items():
-        if name in parser:
+        if name in parser and not (rule is PART and fixed_split):
             value = parser.get_parsed_content(name)
-            if not rule.fits(value):
+            if not rule.fits(value) or (rule is SIZE and axes in (2, 3) and len(value) != axes):
                 raise ValueError(f"{name} is {value!r}: expected {rule.expected}")
     if "network_def" in parser and "num_inference_steps" in parser:
         _check_steps(parser["network_def"], parser.get_parsed_content("num_inference_steps"))
@@ -149,7 +158,9 @@ def references(content: Any) -> set[str]:
     for text in _strings(content):
         if text.startswith(("@", "$")):
             found |= {name.replace("::", "#") for name in ReferenceResolver.match_refs_pattern(text)}
-    return found
+        elif text.startswith("%"):
+            found.add(text[1:].replace("::", "#"))
+    return {"#".join(parts[:end]) for parts in (name.split("#") for name in found) for end in range(1, len(parts) + 1)}
 
 
 def _ids(base: ConfigParser, changes: Mapping[str, Any], parent: str = "") -> Iterator[str]:
@@ -167,7 +178,12 @@ def _is_argument(base: ConfigParser, name: str, known: set[str]) -> bool:
     parent, _, argument = name.rpartition("#")
     if not parent:
         return name in known
-    return name in known or (parent in base and _takes(base[parent], argument))
+    return name in known or (parent in base and (_is_plain(parent, base[parent]) or _takes(base[parent], argument)))
+
+
+def _is_plain(name: str, content: Any) -> bool:
+    """Whether content goes whole to a component, entries of any name included: a dictionary in a part of a section."""
+    return "#" in name and isinstance(content, dict) and "_target_" not in content
 
 
 def _takes(component: Any, argument: str) -> bool:

@@ -18,6 +18,8 @@ VOXELS = 8_000_000  # of a slab
 def resample(image: MetaTensor, affine: torch.Tensor, size: Sequence[int], mode: str) -> MetaTensor:
     """Resample as `monai.transforms.SpatialResample` does with a border that goes on, in less memory.
 
+    Rounding may differ, and with ``nearest`` a voxel that lies halfway between two may go to the other.
+
     Args:
         image: ``(C, *spatial)`` with the affine of its axes.
         affine: that is wanted.

@@ -99,7 +99,7 @@ class StripInferer(Inferer):
             kwargs: nothing.
 
         Returns:
-            The sizes, with the paths of the labels as metadata.
+            The sizes, with the paths of what was written as metadata.
 
         Raises:
             TypeError: for further arguments.
@@ -108,18 +108,19 @@ class StripInferer(Inferer):
         if args or kwargs:
             raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else")
         batch = MetaTensor(inputs)
-        paths = [self._segment(path, network, batch.device) for path in batch.meta["filename_or_obj"]]
-        result = MetaTensor(batch.as_tensor(), meta={**batch.meta, MetaKeys.SAVED_TO: paths})
+        written = [self._segment(path, network, batch.device) for path in batch.meta["filename_or_obj"]]
+        as_collated = [list(kind) for kind in zip(*written, strict=True)]  # a list of each kind of file
+        result = MetaTensor(batch.as_tensor(), meta={**batch.meta, MetaKeys.SAVED_TO: as_collated})
         result.is_batch = True
         return result
 
-    def _segment(self, path: str, network: Callable[..., Any], device: torch.device) -> str:
-        """Segment one picture, and return the path of its label."""
+    def _segment(self, path: str, network: Callable[..., Any], device: torch.device) -> list[str]:
+        """Segment one picture, and return the paths of its files, the label first."""
         with ExitStack() as stack:
             picture = stack.enter_context(open_picture(path))
             files = [create_file_basename(name, path, self.output_dir, separate_folder=False) for name in self._maps()]
             writers = [stack.enter_context(TiledFile(f"{file}.tif", picture.size)) for file in files]
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self.output_dir))
             strip_path = os.path.join(folder, f"{os.path.splitext(os.path.basename(path))[0]}_strip.tif")
             progress = stack.enter_context(tqdm(total=picture.size[1], unit=" rows", desc=os.path.basename(path)))
 
@@ -139,7 +140,7 @@ class StripInferer(Inferer):
                 progress.update(slab.shape[-1])
             for writer in reversed(writers):
                 writer.save()
-            return writers[0].path
+            return [writer.path for writer in writers]
 
     def _maps(self) -> list[str]:
         """What is written of a picture, the label first."""

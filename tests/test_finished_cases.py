@@ -35,7 +35,7 @@ def infer(folder: Path, cases: list[dict[str, str]], **options: Any) -> list[str
     network, transforms = Threshold(options.pop("level", 0.0)), postprocessing(out)
     share = options.pop("share", (0, 1))
     fail = options.pop("fail", None)
-    finished = FinishedCases(str(out), cases, str(folder / "model.pt"), [network.level, transforms], **options)
+    finished = FinishedCases(str(out), cases, [str(folder / "model.pt")], [network.level, transforms], **options)
     done = Done(IterationEvents.MODEL_COMPLETED, fail)
     small_evaluator(
         out, cases, network, transforms, sampler=finished.remaining(*share), val_handlers=[done, finished]
@@ -153,12 +153,12 @@ def test_processes_share_the_cases_whatever_is_finished(
 
 def test_rank_out_of_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rank 2 of world_size 2: expected 0 to 1"):
-        FinishedCases(str(tmp_path), [], "").remaining(2, 2)
+        FinishedCases(str(tmp_path), [], []).remaining(2, 2)
 
 
 def test_resume_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="resume is 'false': expected True or False"):
-        FinishedCases(str(tmp_path), [], "", resume="false")  # type: ignore[arg-type]
+        FinishedCases(str(tmp_path), [], [], resume="false")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("item", [lambda folder: folder, lambda folder: [folder, "1.2.3"]], ids=["folder", "series"])
@@ -169,7 +169,7 @@ def test_dicom_series_is_known_by_its_files(tmp_path: Path, item: Callable[[str]
     cases = [{"image": item(str(tmp_path / "knee 1"))}]
 
     def origin() -> str:
-        return FinishedCases(str(tmp_path), cases, "")._origin(cases[0])
+        return FinishedCases(str(tmp_path), cases, [])._origin(cases[0])
 
     before = origin()
     assert origin() == before

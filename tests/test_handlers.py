@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import ignite.distributed as idist
 import nibabel as nib
 import numpy as np
 import pytest
@@ -99,10 +100,31 @@ def test_batch_whose_loss_is_not_finite_has_its_files_written_down(tmp_path: Pat
         decollate=False,
     )
     files = {name: [f"{name}s/bad.nii.gz", f"{name}s/worse.nii.gz"] for name in KEYS}
-    with pytest.raises(RuntimeError, match=f"the loss is nan .* in epoch 1, iteration 2, on {re.escape(str(files))}"):
+    with pytest.raises(RuntimeError, match=f"in epoch 1, iteration 2: the loss is nan on {re.escape(str(files))}"):
         trainer.run()
-    assert json.loads(report.read_text()) == {"epoch": 1, "iteration": 2, "loss": "nan", "files": files}
+    batches = [{"loss": "nan", "files": files}]
+    assert json.loads(report.read_text()) == {"epoch": 1, "iteration": 2, "batches": batches}
     assert all(weight.isfinite().all() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_the_one_whose_loss_is_not_finite_is_written_down(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = {"loss": "nan", "files": {"image": ["images/bad.nii.gz"]}}
+    monkeypatch.setattr(idist, "all_gather", lambda own: [own, faulty] if rank == 0 else [own, faulty][::-1])
+    monkeypatch.setattr(idist, "get_rank", lambda: rank)
+    network, report = nn.Linear(1, 1), tmp_path / "report.json"
+    clipping = GradientClipping(network, 0.5, str(report))
+    network.weight.grad = torch.full_like(network.weight, math.nan)  # the mean of both processes' gradients
+    engine = Engine(lambda *args: None)
+    engine.state.batch = {"image": MetaTensor(torch.ones(1), meta={"filename_or_obj": ["images/good.nii.gz"]})}
+    engine.state.output = {"loss": torch.tensor(0.5)}  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match=r"the loss is nan on .*bad.nii.gz.*\]\}; look at these files"):
+        clipping(engine)
+    assert report.is_file() == (rank == 0)
+    if rank == 0:
+        assert json.loads(report.read_text())["batches"] == [faulty]
 
 
 # Reseed

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch
 from monai.transforms import CastToTyped, Compose, LoadImaged, ScaleIntensityRanged
-from monai.utils import MetaKeys
 from PIL import Image
 
 from ldseg_monai import strips
+from ldseg_monai.data.writers import saved_files
 from ldseg_monai.inferers import SamplingInferer, SlidingWindowSamplingInferer
 from ldseg_monai.networks import LDSeg
 from ldseg_monai.strips import MeasurePictured, StripInferer, TiledFile, open_picture
@@ -51,8 +51,9 @@ def in_strips(path: Path, folder: Path, inferer: SlidingWindowSamplingInferer) -
     size = MeasurePictured("image")({"image": path})["image"]
     batch = MetaTensor(size.as_tensor()[None], meta={"filename_or_obj": [str(path)]})
     output = StripInferer(inferer, preprocessing(), str(folder))(batch, network())
-    assert output.meta[MetaKeys.SAVED_TO] == [str(folder / f"{path.stem}_label.tif")]
     files = sorted(folder.iterdir())
+    (written,) = decollate_batch(output)
+    assert sorted(saved_files(written)) == [str(file) for file in files]
     assert [file.suffix for file in files] == [".tif"] * len(files)  # nothing else is left
     return {file.stem.removeprefix(f"{path.stem}_"): np.asarray(Image.open(file)) for file in files}
 

@@ -64,9 +64,10 @@ class PictureReader(PILReader):
             raise unreadable(img, error) from error
         for path, picture in zip(img, ensure_tuple(pictures), strict=True):
             with Image.open(path) as original:
-                if _is_deep(original.mode) and not _is_deep(picture.mode):
+                of_16_bits = any(";16" in str(tile[3]) for tile in original.tile)  # in colors, which Pillow cuts
+                if (_is_deep(original.mode) or of_16_bits) and not _is_deep(picture.mode):
                     raise ValueError(
-                        f"{path} is of mode {original.mode}, with more than 8 bits a pixel: expected 8 bits; convert it"
+                        f"{path} is of mode {original.mode}, with more than 8 bits a channel: expected 8; convert it"
                     )
         return result
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from monai.data import NibabelWriter, PILWriter
+from monai.utils import MetaKeys, ensure_tuple
 
 
 class NiftiWriter(NibabelWriter):
@@ -44,6 +45,17 @@ class PictureWriter(PILWriter):
             super().write(filename, verbose, **kwargs)
         except OSError as error:
             raise unwritable(filename, error) from error
+
+
+def note_saved(image: Any, path: str | os.PathLike[str]) -> None:
+    """Add a file to those that the metadata of an image names as written of it, where MONAI's `SaveImage` notes its."""
+    if hasattr(image, "meta"):
+        image.meta[MetaKeys.SAVED_TO] = [*saved_files(image), os.fspath(path)]
+
+
+def saved_files(image: Any) -> list[str]:
+    """The files that the metadata of an image names as written of it."""
+    return [os.fspath(path) for path in ensure_tuple(getattr(image, "meta", {}).get(MetaKeys.SAVED_TO) or ())]
 
 
 def unwritable(path: Any, error: OSError) -> OSError:

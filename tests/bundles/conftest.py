@@ -12,6 +12,15 @@ from monai.utils import set_determinism
 from workplace import Run, Workplace, listing, written
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, as the processes that `Workplace` starts: another number of them rounds otherwise."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(number)
+
+
 @pytest.fixture(scope="session", params=BUNDLES)
 def bundle(request: pytest.FixtureRequest) -> str:
     """Name of each bundle."""
