@@ -148,7 +148,7 @@ def unknown_ids(base: ConfigParser, changes: Mapping[str, Any], used: Iterable[s
         changes: values by id; an id may begin with `+`, which merges.
         used: ids that something refers to.
     """
-    known = SECTIONS | set(used)
+    known = SECTIONS.union(*({"#".join(parts[:end]) for end in range(1, len(parts) + 1)} for parts in _split(used)))
     return [name for name in _ids(base, changes) if name not in base and not _is_argument(base, name, known)]
 
 
@@ -160,7 +160,11 @@ def references(content: Any) -> set[str]:
             found |= {name.replace("::", "#") for name in ReferenceResolver.match_refs_pattern(text)}
         elif text.startswith("%"):
             found.add(text[1:].replace("::", "#"))
-    return {"#".join(parts[:end]) for parts in (name.split("#") for name in found) for end in range(1, len(parts) + 1)}
+    return found
+
+
+def _split(names: Iterable[str]) -> list[list[str]]:
+    return [name.split("#") for name in names]
 
 
 def _ids(base: ConfigParser, changes: Mapping[str, Any], parent: str = "") -> Iterator[str]:

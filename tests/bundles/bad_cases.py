@@ -145,7 +145,7 @@ PICTURES = {
     "cut short": Bad(_file(2, lambda content: content[: len(content) // 2]), "cannot be read"),
     "text": Bad(_file(2, lambda content: b"no image"), "cannot be read"),
     "no bytes": Bad(_file(2, lambda content: b""), "cannot be read"),
-    "16 bits": Bad(_depth_of_16_bits, "with more than 8 bits a pixel"),
+    "16 bits": Bad(_depth_of_16_bits, "with more than 8 bits a channel"),
 }
 VOLUME_LABELS = {
     "label of another size": Bad(
