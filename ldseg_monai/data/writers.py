@@ -5,11 +5,26 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from monai.data import NibabelWriter, PILWriter
+from monai.data import ImageWriter, NibabelWriter, PILWriter
 from monai.utils import MetaKeys, ensure_tuple
 
 
-class NiftiWriter(NibabelWriter):
+class _NamingWriter(ImageWriter):
+    """A writer whose errors name the file."""
+
+    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
+        """Write.
+
+        Raises:
+            OSError: if the file cannot be written, for example because the disk is full.
+        """
+        try:
+            super().write(filename, verbose, **kwargs)
+        except OSError as error:
+            raise unwritable(filename, error) from error
+
+
+class NiftiWriter(_NamingWriter, NibabelWriter):
     """MONAI's writer of NIfTI files that keeps the axes of a volume of one slice, which MONAI's drops."""
 
     def set_data_array(
@@ -20,31 +35,9 @@ class NiftiWriter(NibabelWriter):
         if squeeze_end_dims and self.data_obj.shape[-1] == 1:
             self.data_obj = self.data_obj[..., 0]
 
-    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
-        """Write.
 
-        Raises:
-            OSError: if the file cannot be written, for example because the disk is full.
-        """
-        try:
-            super().write(filename, verbose, **kwargs)
-        except OSError as error:
-            raise unwritable(filename, error) from error
-
-
-class PictureWriter(PILWriter):
+class PictureWriter(_NamingWriter, PILWriter):
     """MONAI's writer of pictures."""
-
-    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
-        """Write.
-
-        Raises:
-            OSError: if the file cannot be written, for example because the disk is full.
-        """
-        try:
-            super().write(filename, verbose, **kwargs)
-        except OSError as error:
-            raise unwritable(filename, error) from error
 
 
 def note_saved(image: Any, path: str | os.PathLike[str]) -> None:
