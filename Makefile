@@ -31,7 +31,7 @@ check: $(VENV)/.ready  # style, types
 	$(VENV)/bin/mypy
 
 test: $(VENV)/.ready  # the tests that every change must pass; `pytest --slow` has the others
-	$(VENV)/bin/python -m pytest -q -m "not slow and not clients"
+	$(VENV)/bin/python -m pytest -q -n 2 -m "not slow and not clients"
 
 test-clients: $(CLIENTS)/.ready  # the tests that run real consumers of the bundles, such as MONAI Label
 	$(CLIENTS)/bin/python -m pytest -q -m clients tests/clients
