@@ -34,11 +34,12 @@ METRICS = Path("scores", "metrics.csv")
 OWN = ("dataset_dir", "output_dir", "fold", "val_cases")  # which the folds are made with
 HEADINGS = dict(zip(SCORES, ("Dice", "IoU", "precision", "recall", "HD95, mm"), strict=True))
 ABOUT = """Cross-validation in {num_folds} folds: each case is segmented by the network that was trained without its
-fold, and scored in its file's own geometry; of a training's epochs, the one with the best Dice on that fold was kept.
-Mean ± SD over the cases of the folds named; class `mean` is each case's mean over its classes. A class missing from a
-case is left out; a score of fewer cases than the row's (such as HD95, which a class that was not found has none of)
-says of how many. The comparison is of the Dice of class `mean`, of the same cases: mean difference and p of the
-two-sided Wilcoxon signed-rank test."""
+fold, and scored in its file's own geometry. Of the epochs at which a training validates, each `val_interval` and the
+last, the one with the best Dice on that fold was kept; where `val_interval` is `max_epochs`, nothing was chosen. Mean ±
+SD over the cases of the folds named; class `mean` is each case's mean over its classes. A class missing from a case is
+left out; a score of fewer cases than the row's (such as HD95, which a class that was not found has none of) says of how
+many. The comparison is of the Dice of class `mean`, of the same cases: mean difference and p of the two-sided Wilcoxon
+signed-rank test."""
 
 Cases = dict[tuple[str, str], dict[str, float]]  # scores by fold and name
 

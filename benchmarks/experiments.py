@@ -280,6 +280,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     title = f"{arguments.experiment.capitalize()}: {arguments.bundle.resolve().name}"
     head = report.header(title, about, "experiments.py", argv, 0)
     picture = out / f"{arguments.experiment}.png"
+    own = type(ours.network).__name__
     if arguments.experiment == "uncertainty":
         figures, columns = run_uncertainty(ours, out / "uncertainty_maps.png")
         draw_spread(picture, columns)
@@ -287,10 +288,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif arguments.experiment == "steps":
         columns = run_steps(ours, arguments.steps)
         curve = {number: list(columns[f"K = {number}"].values()) for number in arguments.steps}
-        draw_curves(picture, {"LDSeg": curve}, "reverse steps K", log=True)
+        draw_curves(picture, {own: curve}, "reverse steps K", log=True)
         rows = [{"steps": name, **mean_and_deviation(values.values())} for name, values in columns.items()]
     else:
-        networks = {"LDSeg": ours}
+        networks = {own: ours}
         for overlay, weights in arguments.peer:
             overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
             layers = [*files, *(str(configs / name) for name in overlays), evaluate]
