@@ -115,7 +115,7 @@ def check_device(device: str | torch.device) -> None:
     """
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch raises each, by device
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:  # torch raises each, by device
         count = torch.cuda.device_count()
         there = ["cpu", *(f"cuda:{index}" for index in range(count))]
         raise ValueError(
