@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
+import threading
 import traceback
+from multiprocessing.dummy import DummyProcess
 from typing import Any
 
 from monai.bundle import ConfigWorkflow, create_workflow, update_kwargs
@@ -12,6 +15,8 @@ from monai.utils import ensure_tuple
 from ldseg_monai.error_display import show_errors_in_one_line
 from ldseg_monai.knobs import check_names, check_output_dir, check_values
 from ldseg_monai.weights import require_weights
+
+CASE_SECONDS = 60.0  # the most that is waited for one case to be read
 
 
 def check_command() -> None:
@@ -28,6 +33,7 @@ def check_command() -> None:
     # MONAI gives `initialize` neither the workflow nor the names on the command line: they are where it is called from.
     if getattr(sys.modules["__main__"].__spec__, "name", None) == "monai.bundle.__main__":
         show_errors_in_one_line()
+        atexit.register(finish_thread_pools)
     workflow: ConfigWorkflow | None = None
     command: dict[str, Any] | None = None
     for frame, _ in traceback.walk_stack(None):
@@ -46,3 +52,14 @@ def check_command() -> None:
         for name, check in check_files.items():
             if name in workflow.parser:
                 check(workflow.parser.get_parsed_content(name))
+
+
+def finish_thread_pools() -> None:
+    """Wait, at exit, for the case that a thread of a pool is at: such pools fill MONAI's `CacheDataset`.
+
+    An error in one case ends the process while the pool is at the next one. Python cuts a thread off where it is then,
+    and if that is inside of torch, the process is aborted (exit code 134) after the error was told.
+    """
+    for thread in threading.enumerate():
+        if isinstance(thread, DummyProcess):
+            thread.join(CASE_SECONDS)
