@@ -4,7 +4,7 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser
 
-from ldseg_monai.knobs import check_names, check_values, references, unknown_ids
+from ldseg_monai.knobs import check_device, check_names, check_values, references, unknown_ids
 
 BASE = """
 seed: 0
@@ -75,3 +75,10 @@ def test_values_that_no_run_could_use_are_refused(config: dict, message: str | N
         return
     with pytest.raises(ValueError, match=message):
         check_values(ConfigParser(config))
+
+
+@pytest.mark.parametrize("device", ["hpu", "cuda:99", "privateuseone", "graphics card"])  # each another error
+def test_device_that_is_not_there_is_an_error_that_names_it(device: str) -> None:
+    with pytest.raises(ValueError, match=rf"^device is '{device}', which is not there .* expected one of cpu"):
+        check_device(device)
+    check_device("cpu")
