@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.networks.utils import one_hot
 from monai.transforms import LoadImage
 from monai.utils import convert_to_tensor
 from PIL import Image
@@ -150,12 +149,12 @@ def _size(extent: Sequence[float], height: int) -> list[int]:
 
 
 def _panel(image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | None, size: list[int]) -> np.ndarray:
-    image = image if image.shape[0] == 3 else image[:1].expand(3, -1, -1)
+    image = image if image.shape[0] == 3 else image[:1]
     image = functional.interpolate(image[None].float(), size=size, mode="bilinear")[0]
     every = max(1, image.numel() // 20_000)  # sorting all of them takes longer than all the rest
     low, high = torch.quantile(image.flatten()[::every], torch.tensor([0.005, 0.995]))
     image = ((image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    panel = (image.movedim(0, -1) * 255).byte().numpy()
+    panel = (image * 255).byte().expand(3, -1, -1).movedim(0, -1).contiguous().numpy()
     if label is not None:
         for outline in _outlines(label, size):
             panel[outline] = TRUTH
@@ -166,12 +165,18 @@ def _panel(image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | 
 
 def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
     """The inner edge of each class but the background, as masks of the given size; two pixels in 384 rows."""
-    scaled = functional.interpolate(classes[None].float(), size=size, mode="nearest-exact")[0]
-    masks = one_hot(scaled.long(), int(classes.max()) + 1, dim=0)[1:].float()
-    if not len(masks):
-        return []
-    width = 2 * max(1, size[0] // 192) + 1
-    outside = 1 - masks
-    for window in ((width, 1), (1, width)):  # one axis at a time: half of the comparisons
-        outside = functional.max_pool2d(outside, window, stride=1, padding=(window[0] // 2, window[1] // 2))
-    return list(((masks > 0) & (outside > 0)).numpy())
+    scaled = functional.interpolate(classes[None].float(), size=size, mode="nearest-exact")[0, 0].numpy()
+    masks = [scaled == index for index in range(1, int(classes.max()) + 1)]
+    return [mask & ~_eroded(mask, radius=max(1, size[0] // 192)) for mask in masks]
+
+
+def _eroded(mask: np.ndarray, radius: int) -> np.ndarray:
+    """The pixels of a mask whose square of ``2 radius + 1`` pixels lies in it, as all beyond the picture does."""
+    for _ in range(2):  # one axis, then the other
+        mask = mask.T
+        inside = mask.copy()
+        for shift in range(1, radius + 1):
+            inside[shift:] &= mask[:-shift]
+            inside[:-shift] &= mask[shift:]
+        mask = inside
+    return mask
