@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from monai.utils import convert_to_tensor
 from PIL import Image
+from scipy.ndimage import minimum_filter
 from torch.nn import functional
 
 from ldseg_monai.dicom import NiftiOrDicomReader
@@ -167,16 +168,6 @@ def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
     """The inner edge of each class but the background, as masks of the given size; two pixels in 384 rows."""
     scaled = functional.interpolate(classes[None].float(), size=size, mode="nearest-exact")[0, 0].numpy()
     masks = [scaled == index for index in range(1, int(classes.max()) + 1)]
-    return [mask & ~_eroded(mask, radius=max(1, size[0] // 192)) for mask in masks]
-
-
-def _eroded(mask: np.ndarray, radius: int) -> np.ndarray:
-    """The pixels of a mask whose square of ``2 radius + 1`` pixels lies in it, as all beyond the picture does."""
-    for _ in range(2):  # one axis, then the other
-        mask = mask.T
-        inside = mask.copy()
-        for shift in range(1, radius + 1):
-            inside[shift:] &= mask[:-shift]
-            inside[:-shift] &= mask[shift:]
-        mask = inside
-    return mask
+    width = 2 * max(1, size[0] // 192) + 1
+    # binary_erosion of the same takes ten times as long
+    return [mask & ~minimum_filter(mask, width, mode="constant", cval=True) for mask in masks]
