@@ -4,8 +4,8 @@
     python benchmarks/experiments.py noise bundles/ldseg_glas --dataset_dir DIR --peer baselines/unet.yaml unet/model.pt
     python benchmarks/experiments.py uncertainty bundles/ldseg_glas --dataset_dir DIR
 
-Each scores the validation part (``--part``, ``--fold``) as the bundle's evaluate.yaml does, in the files' own geometry,
-and writes a Markdown table, a CSV file with a row a case, and a PNG picture:
+Each scores the validation part (``--part``; ``--fold`` or ``--val_cases``) as the bundle's evaluate.yaml does, in the
+files' own geometry, and writes a Markdown table, a CSV file with a row a case, and a PNG picture:
 
 - steps (Figures 5 and 6a): Dice against the number of reverse steps;
 - noise (Figure 8): Dice against Gaussian noise on the image (Eq. 19), beside deterministic peers. The paper's sigma is
@@ -233,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder for the report (default: benchmarks/results/BUNDLE)")
     parser.add_argument("--part", default="val", choices=("val", "train", "all"), help="of the bundle's split")
     parser.add_argument("--fold", type=int, help="fold that validates (default: the bundle's draw)")
+    parser.add_argument("--val_cases", nargs="+", help="cases that validate (default: the bundle's draw)")
     parser.add_argument("--model_path", help="weights (default: the shipped ones)")
     parser.add_argument(
         "--num_samples",
@@ -264,6 +265,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     if arguments.fold is not None:
         overrides["fold"] = arguments.fold
+    if arguments.val_cases is not None:
+        overrides["val_cases"] = arguments.val_cases
     model_path = arguments.model_path or str(arguments.bundle / "models" / "model.pt")
     files = [str(configs / "train.yaml")]
     evaluate = str(configs / "evaluate.yaml")

@@ -23,6 +23,7 @@ from ldseg_monai.model_card import CHANGE, new_card, new_data_license, new_metad
 from ldseg_monai.visualize import COLORS
 
 STANDALONE = ("train.yaml", "inference.yaml")
+BACKBONE_OVERLAYS = ("ablations/residual_encoder.yaml", "baselines/efficientnet_unet.yaml")
 
 
 def new_bundle(
@@ -107,6 +108,9 @@ def _write(template: Template, plan: Plan, inspection: Inspection, target: Path,
         shutil.copy(template.root / "LICENSE", draft / "LICENSE")
         for folder in ("docs", "models"):
             (draft / folder).mkdir()
+        if not _fits_imagenet(template, plan):
+            for overlay in BACKBONE_OVERLAYS:
+                (draft / "configs" / overlay).unlink(missing_ok=True)
         for path in sorted((draft / "configs").rglob("*.yaml")):
             path.write_text(_new_config(path.name, path.read_text(), template, plan, inspection, target))
         path = draft / "configs" / "metadata.json"
@@ -133,6 +137,11 @@ def _new_config(file: str, text: str, template: Template, plan: Plan, inspection
     config.substitute(r"^(\s+in_channels: )\d+$", rf"\g<1>{plan.in_channels}")
     if plan.resizes:
         config.substitute("@window_size", "@spatial_size")  # of overlays
+    if not _fits_imagenet(template, plan):
+        config.drop_lines("  image_backbone: ")
+        config.drop_lines("network_def#image_backbone: ")
+        config.drop_lines("imagenet_weights: ")
+        config.replace_components("ldseg_monai.weights.load_imagenet_weights", [])
     if file in STANDALONE:
         _set_network(config, template, plan)
         _set_sizes(config, template, plan)
@@ -150,6 +159,11 @@ def _new_config(file: str, text: str, template: Template, plan: Plan, inspection
             "voxel_size", str(size), "mm that a voxel is resampled to: that of the median volume after its resize"
         )
     return config.text
+
+
+def _fits_imagenet(template: Template, plan: Plan) -> bool:
+    """Whether the image encoder can be one that starts from ImageNet's weights, of color pictures at one stride."""
+    return plan.in_channels == 3 and plan.stem == template.stem
 
 
 def _rename(config: ConfigText, name: str) -> None:

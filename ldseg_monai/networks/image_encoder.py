@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .blocks import Downsampling, ResidualEncoder
+from .efficientnet_encoder import EfficientNetEncoder
 
 
 class ImageEncoder(nn.Module):
@@ -21,6 +22,8 @@ class ImageEncoder(nn.Module):
         embedding_channels: channels of the embedding (1 in the paper).
         channels, stem_stride, num_res_blocks, attention_levels, num_head_channels, norm: see `ResidualEncoder`.
         learned: False for an image that is only down-sampled: see `Downsampling`.
+        backbone: ``efficientnet_lite0`` for an `EfficientNetEncoder`, which can start from ImageNet's weights; None for
+            the paper's.
     """
 
     def __init__(
@@ -35,9 +38,15 @@ class ImageEncoder(nn.Module):
         num_head_channels: int,
         norm: tuple | str,
         learned: bool = True,
+        backbone: str | None = None,
     ) -> None:
         super().__init__()
-        self.encoder: nn.Module = (
+        if backbone is not None:
+            self.encoder: nn.Module = EfficientNetEncoder(
+                embedding_channels, channels[-1], num_res_blocks, attention_levels[-1], num_head_channels, norm
+            )
+            return
+        self.encoder = (
             ResidualEncoder(
                 spatial_dims,
                 in_channels,

@@ -11,6 +11,7 @@ from ldseg_monai.sampling import draw_per_sample, seeded_noise
 from ldseg_monai.schedulers import EvenlySpacedScheduler
 
 from .blocks import SampleStandardization, one_hot
+from .efficientnet_encoder import STRIDE as EFFICIENTNET_STRIDE
 from .image_encoder import ImageEncoder
 from .label_decoder import LabelDecoder
 from .label_encoder import LabelEncoder
@@ -61,6 +62,8 @@ class LDSeg(nn.Module):
         decode_clean: whether a training pass also decodes the clean latent, for the loss's autoencoding term.
         learned_label_encoder, learned_image_encoder: False to down-sample the label, or the image, instead of encoding
             it: see `Downsampling`.
+        image_backbone: ``efficientnet_lite0`` for an image encoder of color pictures that can start from ImageNet's
+            weights, `EfficientNetEncoder` (of ``channels`` it takes only the last); None for the paper's.
         restandardize: whether the latent gets mean 0 and standard deviation 1 again, per sample, after each step.
         seed: seed of the noise when none is passed.
 
@@ -107,6 +110,7 @@ class LDSeg(nn.Module):
         decode_clean: bool = False,
         learned_label_encoder: bool = True,
         learned_image_encoder: bool = True,
+        image_backbone: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -142,6 +146,13 @@ class LDSeg(nn.Module):
         sees_image = any(decoder_image_levels or [])
         if sees_image and not learned_image_encoder:
             raise ValueError("decoder_image_levels need the image encoder's features: leave them out, or let it learn")
+        if image_backbone is not None:
+            _check_backbone(image_backbone, spatial_dims, in_channels, stem_stride * 2 ** (len(channels) - 1))
+            if sees_image or not learned_image_encoder:
+                raise ValueError(
+                    "image_backbone gives the decoder no features, and is learned: expected neither "
+                    "decoder_image_levels nor learned_image_encoder=False"
+                )
         if not 0 <= image_dropout <= 1:
             raise ValueError(f"image_dropout is {image_dropout}: expected 0 to 1")
         if image_dropout and not sees_image:
@@ -176,6 +187,7 @@ class LDSeg(nn.Module):
             num_head_channels,
             norm,
             learned_image_encoder,
+            image_backbone,
         )
         self.denoiser = LatentDenoiser(
             spatial_dims,
@@ -349,6 +361,16 @@ class LDSeg(nn.Module):
         if padded != list(spatial):
             got, fitting = "x".join([str(side) for side in spatial]), "x".join([str(side) for side in padded])
             raise ValueError(f"image size {got}: expected multiples of {self.stride}; pad to {fitting}")
+
+
+def _check_backbone(name: str, spatial_dims: int, in_channels: int, stride: int) -> None:
+    if name != "efficientnet_lite0":
+        raise ValueError(f"image_backbone is {name!r}: expected 'efficientnet_lite0' or None")
+    if (spatial_dims, in_channels, stride) != (2, 3, EFFICIENTNET_STRIDE):
+        raise ValueError(
+            f"image_backbone with spatial_dims {spatial_dims}, in_channels {in_channels} and a stride of {stride}: "
+            f"expected 2, 3 and {EFFICIENTNET_STRIDE} (stem_stride * 2 ** (len(channels) - 1))"
+        )
 
 
 def _check_arguments(

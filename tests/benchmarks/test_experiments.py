@@ -103,6 +103,11 @@ def test_steps_gives_the_dice_of_the_bundles_evaluation(bundle: Path, data: Path
         assert float(row["SD"]) == pytest.approx(np.std(list(expected.values()), ddof=1), abs=1e-3)
 
 
+def test_named_cases_are_scored(bundle: Path, data: Path, tmp_path: Path) -> None:
+    _, cases, text = run("steps", bundle, data, tmp_path, "--steps", "1", "--val_cases", "case1")
+    assert [row["case"] for row in cases] == ["case1"] and "1 cases" in text
+
+
 def test_noise_compares_with_peers_and_is_none_at_sigma_0(bundle: Path, data: Path, tmp_path: Path) -> None:
     peer = ("--peer", "baselines/unet.yaml", str(bundle / "unet.pt"))
     rows, cases, _ = run("noise", bundle, data, tmp_path, *peer, "--sigmas", "0", "0.3")

