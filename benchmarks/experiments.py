@@ -232,8 +232,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--out", type=Path, help="folder for the report (default: benchmarks/results/BUNDLE)")
     parser.add_argument("--part", default="val", choices=("val", "train", "all"), help="of the bundle's split")
-    parser.add_argument("--fold", type=int, help="fold that validates (default: the bundle's draw)")
-    parser.add_argument("--val_cases", nargs="+", help="cases that validate (default: the bundle's draw)")
+    split = parser.add_mutually_exclusive_group()
+    split.add_argument("--fold", type=int, help="fold that validates (default: the bundle's draw)")
+    split.add_argument("--val_cases", nargs="+", help="cases that validate (default: the bundle's draw)")
     parser.add_argument("--model_path", help="weights (default: the shipped ones)")
     parser.add_argument(
         "--num_samples",

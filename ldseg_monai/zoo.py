@@ -140,7 +140,7 @@ def stand_alone(text: str, suffix: str, name: str, metadata: dict[str, Any]) -> 
     text = re.sub(rf"\b{PACKAGE.name}(?=\.\w|/| import )", package, text)
     if suffix == ".py":
         return text
-    text = text.replace(f"bundles/{name}/configs/", "configs/").replace("the repository root", "the bundle's folder")
+    text = text.replace(f"bundles/{name}/", "").replace("the repository root", "the bundle's folder")
     if suffix == ".yaml":
         return find_itself(text, package)
     text = re.sub(r"\[([^]]+)]\(\.\./\.\./[^)]*\)", r"\1", text)

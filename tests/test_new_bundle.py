@@ -131,9 +131,9 @@ def test_gray_pictures_of_16_bits_keep_their_range() -> None:
     text = Path("bundles/new/configs/train.yaml").read_text()
     assert re.findall(r"a_max: (\d+)", text) == re.findall(r"a_max: (40\d\d)", text) != []
     assert "convert('I')" in text and "convert('L')" in text  # image, label
-    assert not [
-        path for path in Path("bundles/new").rglob("*.yaml") if re.search("imagenet|backbone", path.read_text())
-    ]
+    files = [path for path in Path("bundles/new").rglob("*") if path.suffix in (".yaml", ".json")]
+    assert files and not [path for path in files if re.search("imagenet|backbone|efficientnet", path.read_text())]
+    assert (config("new")["network_def#num_res_blocks"], config("new")["network_def#label_res_blocks"]) == (2, 1)
 
 
 def test_colored_pictures_keep_crops_and_stain() -> None:

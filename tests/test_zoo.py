@@ -134,6 +134,7 @@ def test_docs_are_true_in_the_folder(name: str, source: Path, folder: Path) -> N
     for path, content in texts(folder):
         commands = re.findall(r"monai\.bundle run .*", content) if path.suffix in (".md", ".yaml") else []
         named = {file for command in commands for file in re.findall(r"[\w./-]+\.yaml", command)}
+        named |= set(re.findall(r"bundles/\S+\.pt\b", content)) if path.suffix == ".md" else set()
         assert {file for file in named if not (folder / file).is_file()} == set(), path
         assert commands or path.suffix != ".yaml", path
 

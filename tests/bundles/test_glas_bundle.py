@@ -1,0 +1,37 @@
+"""What only ldseg_glas has: an image encoder that starts from ImageNet's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from workplace import Workplace
+
+from ldseg_monai.networks.efficientnet_encoder import imagenet_state
+from ldseg_monai.weights import find_imagenet_weights
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    return Workplace.make(tmp_path, "ldseg_glas")
+
+
+@pytest.mark.usefixtures("process_left_as_it_was")
+def test_training_starts_from_imagenet(place: Workplace) -> None:
+    workflow = place.workflow("train", ["train.yaml"], device="cpu", output_dir=str(place.root / "output"))
+    workflow.initialize()
+    backbone = workflow.parser.get_parsed_content("train#trainer").network.image_encoder.encoder.backbone
+    published = imagenet_state(torch.load(find_imagenet_weights(), weights_only=True))
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, published[name]), name
+
+
+@pytest.mark.usefixtures("process_left_as_it_was")
+def test_evaluation_does_without_them(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ldseg_monai.weights.find_imagenet_weights", lambda: pytest.fail("looked for"))
+    options = {"device": "cpu", "output_dir": str(place.root / "output")}
+    place.workflow("eval", ["train.yaml", "evaluate.yaml"], **options).initialize()
+    assert "ImageNet" not in caplog.text
