@@ -18,7 +18,7 @@ from measure import Call, Result
 from torch import nn
 from workload import Bundle
 
-from ldseg_monai.networks.blocks import normalization
+from ldseg_monai.networks.blocks import ResidualEncoder, normalization
 
 NUM_GROUPS = 8
 OURS, LAST, FIRST = "ours, channels last", "PyTorch's, channels last", "PyTorch's, channels first"
@@ -28,9 +28,10 @@ Ratios are to ours, in the same round."""
 
 
 def feature_shape(bundle: Bundle) -> list[int]:
-    """Of what the first level of the image encoder makes of a batch in training."""
+    """Of what a batch's first level makes in training, in the image's residual encoder, or else the label's."""
     network = bundle.config().get_parsed_content("network_def")
-    stem = network.image_encoder.encoder.levels[0][0]
+    encoders = (network.image_encoder.encoder, network.label_encoder.encoder)
+    stem = next(encoder for encoder in encoders if isinstance(encoder, ResidualEncoder)).levels[0][0]
     size = [side // step for side, step in zip(bundle.training_size, stem.stride, strict=True)]
     return [bundle.batch_size, stem.out_channels, *size]
 

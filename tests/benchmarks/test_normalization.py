@@ -13,7 +13,7 @@ from workload import Bundle
     ("bundle", "shape"),
     [
         ("ldseg_hippocampus", [4, 16, 40, 56, 44]),
-        ("ldseg_glas", [4, 64, 96, 96]),
+        ("ldseg_glas", [4, 16, 96, 96]),
         ("ldseg_knee3d", [1, 32, 32, 32, 64]),
     ],
 )
