@@ -1,11 +1,13 @@
 """The experiments of the LDSeg paper on a bundle's weights: reverse steps, noise, and what the spread is worth.
 
-    python benchmarks/experiments.py steps bundles/ldseg_glas --dataset_dir DIR
-    python benchmarks/experiments.py noise bundles/ldseg_glas --dataset_dir DIR --peer baselines/unet.yaml unet/model.pt
-    python benchmarks/experiments.py uncertainty bundles/ldseg_glas --dataset_dir DIR
+    H="bundles/ldseg_hippocampus --dataset_dir DIR --fold 0"
+    python benchmarks/experiments.py steps $H
+    python benchmarks/experiments.py noise $H --peer baselines/unet.yaml unet/model.pt
+    python benchmarks/experiments.py uncertainty $H
 
-Each scores the validation part (``--part``; ``--fold`` or ``--val_cases``) as the bundle's evaluate.yaml does, in the
-files' own geometry, and writes a Markdown table, a CSV file with a row a case, and a PNG picture:
+Each scores the validation part (``--part``; ``--fold`` or ``--val_cases``, which the card of the weights names) as the
+bundle's evaluate.yaml does, in the files' own geometry, and writes a Markdown table, a CSV file with a row a case, and
+a PNG picture:
 
 - steps (Figures 5 and 6a): Dice against the number of reverse steps;
 - noise (Figure 8): Dice against Gaussian noise on the image (Eq. 19), beside deterministic peers. The paper's sigma is

@@ -111,6 +111,7 @@ class Plan:
             class.
         sizes: value of each knob that is a size in voxels.
         stem: the network's `stem_stride`.
+        fits_imagenet: whether an image encoder from ImageNet's weights can stay: color pictures, at the same stem.
         resizes: whether every case is resized to one grid.
         common_frame: whether the latent is standardized across cases (`latent_norm: cases`).
         oversample: whether crops are centered on each class equally often.
@@ -126,6 +127,7 @@ class Plan:
     label_values: list[int] | None
     sizes: dict[str, list[int]]
     stem: int
+    fits_imagenet: bool
     resizes: bool
     common_frame: bool
     oversample: bool
@@ -175,8 +177,9 @@ def make_plan(
     if template.network.get("latent_norm") == "cases" and not whole:
         why = "windows of a larger volume have no common frame"
         choices.append(Choice("latent", "standardized over batches, not across cases", why))
+    fits_imagenet = inspection.colored and sizes.stem == template.stem
     if template.network.get("image_backbone"):
-        choices.append(_encoder_choice(inspection.colored and sizes.stem == template.stem))
+        choices.append(_encoder_choice(fits_imagenet))
     oversampling = _oversample(inspection, sizes, values)
     intensity_range, intensity_choice = _intensities(inspection)
     choices += [*filter(None, [oversampling]), intensity_choice, _augmentation_choice(inspection)]
@@ -199,6 +202,7 @@ def make_plan(
         label_values=values,
         sizes=sizes.knobs,
         stem=sizes.stem,
+        fits_imagenet=fits_imagenet,
         resizes=sizes.resizes,
         common_frame=common_frame,
         oversample=oversampling is not None,

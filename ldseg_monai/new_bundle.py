@@ -108,14 +108,14 @@ def _write(template: Template, plan: Plan, inspection: Inspection, target: Path,
         shutil.copy(template.root / "LICENSE", draft / "LICENSE")
         for folder in ("docs", "models"):
             (draft / folder).mkdir()
-        if not _fits_imagenet(template, plan):
+        if not plan.fits_imagenet:
             for overlay in BACKBONE_OVERLAYS:
                 (draft / "configs" / overlay).unlink(missing_ok=True)
         for path in sorted((draft / "configs").rglob("*.yaml")):
             path.write_text(_new_config(path.name, path.read_text(), template, plan, inspection, target))
         path = draft / "configs" / "metadata.json"
         metadata = new_metadata(json.loads(path.read_text()), template, plan, inspection, target.name, data_name)
-        if not _fits_imagenet(template, plan):
+        if not plan.fits_imagenet:
             metadata.pop("optional_packages_version", None)
         path.write_text(json.dumps(metadata, indent=4) + "\n")
         commands = _commands(target, "DIR")
@@ -139,7 +139,7 @@ def _new_config(file: str, text: str, template: Template, plan: Plan, inspection
     config.substitute(r"^(\s+in_channels: )\d+$", rf"\g<1>{plan.in_channels}")
     if plan.resizes:
         config.substitute("@window_size", "@spatial_size")  # of overlays
-    if not _fits_imagenet(template, plan):
+    if not plan.fits_imagenet:
         config.substitute(r"^  image_backbone: .*$", "  num_res_blocks: 2\n  label_res_blocks: 1")
         config.drop_lines("network_def#image_backbone: ")
         config.drop_lines("imagenet_weights: ")
@@ -161,11 +161,6 @@ def _new_config(file: str, text: str, template: Template, plan: Plan, inspection
             "voxel_size", str(size), "mm that a voxel is resampled to: that of the median volume after its resize"
         )
     return config.text
-
-
-def _fits_imagenet(template: Template, plan: Plan) -> bool:
-    """Whether the image encoder can be one that starts from ImageNet's weights, of color pictures at one stride."""
-    return plan.in_channels == 3 and plan.stem == template.stem
 
 
 def _rename(config: ConfigText, name: str) -> None:
