@@ -32,14 +32,15 @@ from ldseg_monai.metrics import SCORES
 
 METRICS = Path("scores", "metrics.csv")
 OWN = ("dataset_dir", "output_dir", "fold", "val_cases")  # which the folds are made with
-HEADINGS = dict(zip(SCORES, ("Dice", "IoU", "precision", "recall", "HD95, mm"), strict=True))
+HEADINGS = dict(zip(SCORES, ("Dice", "IoU", "precision", "recall", "HD95"), strict=True))
 ABOUT = """Cross-validation in {num_folds} folds: each case is segmented by the network that was trained without its
 fold, and scored in its file's own geometry. Of the epochs at which a training validates, each `val_interval` and the
 last, the one with the best Dice on that fold was kept; where `val_interval` is `max_epochs`, nothing was chosen. Mean ±
-SD over the cases of the folds named; class `mean` is each case's mean over its classes. A class missing from a case is
-left out; a score of fewer cases than the row's (such as HD95, which a class that was not found has none of) says of how
-many. The comparison is of the Dice of class `mean`, of the same cases: mean difference and p of the two-sided Wilcoxon
-signed-rank test."""
+SD over the cases of the folds named; class `mean` is each case's mean over its classes; HD95 is in mm, of pictures in
+pixels. A class missing from a case is left out; a score of fewer cases than the row's (such as HD95, which a class that
+was not found has none of) says of how many. The comparison is of the Dice of class `mean`, of the same cases: mean
+difference, and p of the two-sided Wilcoxon signed-rank test. Where cases belong together, such as the pictures of one
+patient, the test is over the groups: the mean difference of each is one number to it."""
 
 Cases = dict[tuple[str, str], dict[str, float]]  # scores by fold and name
 
@@ -165,20 +166,35 @@ def summary(name: str, classes: dict[str, Cases]) -> list[dict[str, str]]:
     return rows
 
 
-def comparison(ours: Cases, theirs: Cases) -> tuple[int, float, float]:
+def comparison(ours: Cases, theirs: Cases, groups: Mapping[str, str]) -> dict[str, str]:
     """Compare the Dice of the bundle as it is with that of a baseline on the cases that both have.
 
+    Args:
+        ours: scores of the cases of the bundle.
+        theirs: of the baseline.
+        groups: of cases by name, such as patients; a case without one is a group of its own.
+
     Returns:
-        Number of cases, mean of its Dice minus the baseline's, p of the two-sided Wilcoxon signed-rank test.
+        Cells of the table: number of cases, mean of its Dice minus the baseline's, p of the two-sided Wilcoxon
+        signed-rank test and, where there are groups, their number, which that test is over.
     """
-    differences = known(ours[case]["dice"] - theirs[case]["dice"] for case in ours.keys() & theirs.keys())
+    differences: dict[tuple[str, ...], list[float]] = {}
+    for case in sorted(ours.keys() & theirs.keys()):
+        difference = ours[case]["dice"] - theirs[case]["dice"]
+        if not math.isnan(difference):
+            differences.setdefault((groups[case[1]],) if case[1] in groups else case, []).append(difference)
     if not differences:
-        return 0, math.nan, math.nan
-    p = float(wilcoxon(differences).pvalue) if any(differences) else 1.0  # SciPy divides by 0 where all are equal
-    return len(differences), mean(differences), p
+        return {"cases": "0"}
+    of_groups = [mean(own) for own in differences.values()]
+    p = float(wilcoxon(of_groups).pvalue) if any(of_groups) else 1.0  # SciPy divides by 0 where all are equal
+    of_cases = [difference for own in differences.values() for difference in own]
+    number = {"groups": str(len(of_groups))} if groups else {}
+    return {"cases": str(len(of_cases)), "mean difference": f"{mean(of_cases):+.4f}", **number, "p": f"{p:.2g}"}
 
 
-def write_results(out: Path, head: str, rows: Mapping[str, list[dict[str, str]]]) -> str:
+def write_results(
+    out: Path, head: str, rows: Mapping[str, list[dict[str, str]]], groups: Mapping[str, str] | None = None
+) -> str:
     """Write cases.csv and table.md from the rows of the candidates, the bundle first; returns the latter's text."""
     with open(out / "cases.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["candidate", "fold", "case", "class", *SCORES])
@@ -190,9 +206,8 @@ def write_results(out: Path, head: str, rows: Mapping[str, list[dict[str, str]]]
     if baselines:
         lines = []
         for name, theirs in baselines:
-            count, difference, p = comparison(ours["mean"], theirs["mean"])
-            values = {"mean difference": f"{difference:+.4f}", "p": f"{p:.2g}"} if count else {}
-            lines.append({"Dice": f"{own_name} minus {name}", "cases": str(count), **values})
+            cells = comparison(ours["mean"], theirs["mean"], groups or {})
+            lines.append({"Dice": f"{own_name} minus {name}", **cells})
         sections.append(report.table(lines))
     return report.write(out / "table.md", head, *sections)
 
@@ -230,7 +245,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--folds {arguments.folds}: expected some of 0 to {len(plans) - 1}")
     if not Path(arguments.dataset_dir).is_dir():
         parser.error(f"--dataset_dir {arguments.dataset_dir} does not exist: expected a folder")
-    seed = parsed(plans[0], {}).get_parsed_content("seed")
+    config = parsed(plans[0], {}, dataset_dir=arguments.dataset_dir)
+    seed = config.get_parsed_content("seed")
+    groups = config.get_parsed_content("groups") if "groups" in config else {}
     about = ABOUT.format(num_folds=len(plans))
     title = f"Cross-validation: {arguments.bundle.resolve().name}"
     head = report.header(title, about, "cross_validation.py", argv, seed)
@@ -247,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, variant in variants.items():
             train(plans[fold], variant, arguments.dataset_dir, folders[name][fold])
             evaluate(plans[fold], variant, arguments.dataset_dir, folders[name][fold])
-        text = write_results(arguments.out, head, {name: read_rows(own) for name, own in folders.items()})
+        text = write_results(arguments.out, head, {name: read_rows(own) for name, own in folders.items()}, groups)
     print(text)
 
 

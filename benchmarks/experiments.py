@@ -1,13 +1,13 @@
 """The experiments of the LDSeg paper on a bundle's weights: reverse steps, noise, and what the spread is worth.
 
-    H="bundles/ldseg_hippocampus --dataset_dir DIR --fold 0"
+    H="bundles/ldseg_hippocampus --dataset_dir DIR"
     python benchmarks/experiments.py steps $H
     python benchmarks/experiments.py noise $H --peer baselines/unet.yaml unet/model.pt
     python benchmarks/experiments.py uncertainty $H
 
-Each scores the validation part (``--part``; ``--fold`` or ``--val_cases``, which the card of the weights names) as the
-bundle's evaluate.yaml does, in the files' own geometry, and writes a Markdown table, a CSV file with a row a case, and
-a PNG picture:
+Each scores the validation part (``--part``; that of the shipped weights is named in the bundle's docs/val_cases.txt) as
+the bundle's evaluate.yaml does, in the files' own geometry, and writes a Markdown table, a CSV file with a row a case,
+and a PNG picture:
 
 - steps (Figures 5 and 6a): Dice against the number of reverse steps;
 - noise (Figure 8): Dice against Gaussian noise on the image (Eq. 19), beside deterministic peers. The paper's sigma is
@@ -43,6 +43,7 @@ STEPS = (1, 2, 3, 5, 10, 20, 50)
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 NUM_SAMPLES = 100
 PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top of
+VAL_CASES = Path("docs", "val_cases.txt")
 WHERE = "the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}"
 ABOUT = {
     "steps": """Dice against the number K of reverse steps (the paper's Figures 5 and 6a), on {where}. Mean of the
@@ -235,8 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder for the report (default: benchmarks/results/BUNDLE)")
     parser.add_argument("--part", default="val", choices=("val", "train", "all"), help="of the bundle's split")
     split = parser.add_mutually_exclusive_group()
-    split.add_argument("--fold", type=int, help="fold that validates (default: the bundle's draw)")
-    split.add_argument("--val_cases", nargs="+", help="cases that validate (default: the bundle's draw)")
+    split.add_argument("--fold", type=int, help="fold that validates")
+    split.add_argument(
+        "--val_cases", nargs="+", help="cases that validate (default: of the shipped weights docs/val_cases.txt)"
+    )
     parser.add_argument("--model_path", help="weights (default: the shipped ones)")
     parser.add_argument(
         "--num_samples",
@@ -268,8 +271,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     if arguments.fold is not None:
         overrides["fold"] = arguments.fold
-    if arguments.val_cases is not None:
+    elif arguments.val_cases is not None:
         overrides["val_cases"] = arguments.val_cases
+    elif not arguments.model_path and (arguments.bundle / VAL_CASES).is_file():
+        overrides["val_cases"] = str(arguments.bundle / VAL_CASES)
     model_path = arguments.model_path or str(arguments.bundle / "models" / "model.pt")
     files = [str(configs / "train.yaml")]
     evaluate = str(configs / "evaluate.yaml")

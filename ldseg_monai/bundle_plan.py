@@ -15,9 +15,8 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from PIL import Image
 
-from ldseg_monai.data import case_name, read_groups, split_datalist
+from ldseg_monai.data import LabelPictureReader, case_name, read_groups, split_datalist
 from ldseg_monai.data.inspection import MAX_CLASSES, Inspection
 from ldseg_monai.sizing import fit_grid, fit_window, surviving_dice
 
@@ -403,8 +402,7 @@ def load_classes(path: str, values: list[int] | None) -> torch.Tensor:
     if path.lower().endswith((".nii", ".nii.gz")):
         label = np.rint(np.asanyarray(nib.as_closest_canonical(nib.load(path)).dataobj))
     else:
-        picture = Image.open(path)
-        label = np.asarray(picture if len(picture.getbands()) == 1 else picture.convert("L")).swapaxes(0, 1)
+        label = LabelPictureReader().get_data([path])[0]
     if values is None:
         return torch.as_tensor((label > 0).astype(np.int16))
     return torch.as_tensor(np.searchsorted(values, label).astype(np.int16))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from monai.engines import SupervisedTrainer
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ldseg_monai.losses import gradient_penalty, non_saturating_loss
 from ldseg_monai.networks import CDAL, CDALDiscriminator
+from ldseg_monai.processes import unwrapped
 from ldseg_monai.sampling import draw_per_sample
 
 
@@ -25,8 +26,8 @@ class CDALTrainer(SupervisedTrainer):
     discriminator has no other say in it. Where the paper leaves a choice, or this departs from it:
 
     - Section 2.2 and Algorithm 1 differ in the pairs. These are Section 2.2's: ``x_{t-1}`` and its counterfeit are
-      drawn from the posterior given ``x_t`` and the true or predicted label. Algorithm 1 reuses the noise of ``x_t``,
-      from which both labels could be told exactly.
+      drawn from the posterior given ``x_t`` and the true or predicted label. Algorithm 1 reuses the noise of ``x_t``:
+      the true label then follows exactly from its pair.
     - The discriminator takes one step on the sum of both losses, where the paper takes one for each.
     - The attention map is made of the true pair, by the discriminator as this step left it.
     - The gradient penalty is that of the denoising diffusion GAN that the paper builds on (Xiao et al., 2022).
@@ -91,28 +92,26 @@ class CDALTrainer(SupervisedTrainer):
         image, label = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         image, label = (value.as_tensor() if hasattr(value, "as_tensor") else value for value in (image, label))
         self.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
-        network = cast(CDAL, getattr(self.network, "module", self.network))
+        network: CDAL = unwrapped(self.network)
         clean = network.encode_label(label)
         timesteps = self._draw(clean, lambda each: torch.randint(network.num_train_timesteps, [], generator=each))
         latent = self._draw_normal(clean, network.latent_size)
-        noise, *fresh = [self._draw_normal(clean, *clean.shape[1:]) for _ in range(3)]  # of x_t, of the two x_{t-1}
+        noise, noise_of_true, noise_of_predicted = [self._draw_normal(clean, *clean.shape[1:]) for _ in range(3)]
         condition = {"timesteps": timesteps, "latent": latent}
 
         self.network.train()
-        shown = clean
+        attended = clean
         if self.discriminator is not None:
             noisy = network.scheduler.add_noise(clean, noise, timesteps)
             with torch.no_grad():
                 predicted = self.inferer(image, network, noisy_label=noisy, **condition)
-            real, fake = (
-                network.scheduler.sample_previous(estimate, noisy, timesteps, draw)
-                for estimate, draw in zip((clean, predicted), fresh, strict=True)
-            )
+            real = network.scheduler.sample_previous(clean, noisy, timesteps, noise_of_true)
+            fake = network.scheduler.sample_previous(predicted, noisy, timesteps, noise_of_predicted)
             self._train_discriminator(real, fake, noisy, timesteps)
-            shown = clean * self._attend(real, noisy, timesteps)
-        noisy = network.scheduler.add_noise(shown, noise, timesteps)
+            attended = clean * self._attend(real, noisy, timesteps)
+        noisy = network.scheduler.add_noise(attended, noise, timesteps)
         if self.rollout_share:
-            self._roll_out(noisy, image, clean, timesteps)
+            noisy = self._roll_out(noisy, image, clean, timesteps)
         self._train_generator(image, clean, noisy_label=noisy, **condition)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
@@ -126,18 +125,25 @@ class CDALTrainer(SupervisedTrainer):
         return self._draw(clean, lambda each: torch.randn(shape, generator=each))
 
     @torch.no_grad()
-    def _roll_out(self, noisy: torch.Tensor, image: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor) -> None:
-        """Put x_t as sampling makes it, from x_{t+1} and the generator's estimate, in the place of a share of x_t."""
-        network = cast(CDAL, getattr(self.network, "module", self.network))
+    def _roll_out(
+        self, noisy: torch.Tensor, image: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """Return x_t, a share of it as sampling makes it: from x_{t+1} and the generator's estimate."""
+        network: CDAL = unwrapped(self.network)
         chance = self._draw(clean, lambda each: torch.rand([], generator=each))
         chosen = (timesteps < network.num_train_timesteps - 1) & (chance < self.rollout_share)
         latent = self._draw_normal(clean, network.latent_size)[chosen]
         noise, fresh = (self._draw_normal(clean, *clean.shape[1:])[chosen] for _ in range(2))
-        if chosen.any():
-            earlier = timesteps[chosen] + 1
-            before = network.scheduler.add_noise(clean[chosen], noise, earlier)
-            estimate = self.inferer(image[chosen], network, noisy_label=before, timesteps=earlier, latent=latent)
-            noisy[chosen] = network.scheduler.sample_previous(estimate, before, earlier, fresh)
+        if not chosen.any():
+            return noisy
+        earlier = timesteps[chosen] + 1
+        before = network.scheduler.add_noise(clean[chosen], noise, earlier)
+        estimate = self.inferer(image[chosen], network, noisy_label=before, timesteps=earlier, latent=latent)
+        rolled_out = noisy.clone()
+        rolled_out[chosen] = network.scheduler.sample_previous(
+            estimate, before, earlier, fresh if network.stochastic else None
+        )
+        return rolled_out
 
     def _train_discriminator(
         self, real: torch.Tensor, fake: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
@@ -166,7 +172,7 @@ class CDALTrainer(SupervisedTrainer):
     @torch.no_grad()
     def _attend(self, real: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """A_D of Section 2.2, ``(B, 1, *spatial)``."""
-        discriminator = cast(CDALDiscriminator, getattr(self.discriminator, "module", self.discriminator))
+        discriminator: CDALDiscriminator = unwrapped(self.discriminator)
         attention = discriminator.attention_map(real, noisy, timesteps)
         if not self.normalize_attention:
             return attention

@@ -26,6 +26,7 @@ from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
 from ldseg_monai.data.writers import note_saved, unwritable
 from ldseg_monai.dicom import SERIES_UID
+from ldseg_monai.processes import unwrapped
 from ldseg_monai.visualize import load_image, overlay, upright
 from ldseg_monai.weights import read_state
 
@@ -138,7 +139,7 @@ def average_weights(network: torch.nn.Module, num_iterations: int, share: float 
         else:  # counters, such as batch normalization's
             torch._foreach_copy_(averaged, current)
 
-    return AveragedModel(getattr(network, "module", network), multi_avg_fn=average, use_buffers=True)
+    return AveragedModel(unwrapped(network), multi_avg_fn=average, use_buffers=True)
 
 
 class UpdateAverage:
@@ -159,7 +160,7 @@ class UpdateAverage:
 
     def __call__(self, engine: Engine) -> None:
         """Update now."""
-        self.average.update_parameters(getattr(self.network, "module", self.network))
+        self.average.update_parameters(unwrapped(self.network))
 
 
 class SaveBest:

@@ -14,6 +14,7 @@ from monai.utils import PytorchPadMode, fall_back_tuple
 
 from ldseg_monai.networks import CDAL, LDSeg
 from ldseg_monai.precision import autocast
+from ldseg_monai.processes import unwrapped
 from ldseg_monai.sampling import draw_per_sample, label_logits, most_probable_class, seeded_noise, summarize
 from ldseg_monai.sliding_window import slide
 
@@ -41,7 +42,7 @@ class TrainingInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return the training output of `LDSeg` for images ``(B, C, *spatial)`` and the keyword ``label``."""
         plain = {name: _plain(value) for name, value in kwargs.items()}
-        num_timesteps = _unwrapped(network).scheduler.num_train_timesteps
+        num_timesteps = unwrapped(network).scheduler.num_train_timesteps
         timesteps = draw_per_sample(len(inputs), lambda generator: self._draw_timestep(num_timesteps, generator))
         with autocast(inputs.device, self.amp):
             return network(_plain(inputs), *map(_plain, args), timesteps=timesteps, **plain)
@@ -121,7 +122,7 @@ class SamplingInferer(Inferer):
         """
         if args or set(kwargs) - {"noise"}:
             raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise")
-        model = _unwrapped(network)
+        model: LDSeg | CDAL = unwrapped(network)
         image = _plain(inputs)
         noise = kwargs.get("noise")
         if noise is None:
@@ -167,17 +168,17 @@ class CDALSamplingInferer(SamplingInferer):
 
     Args:
         args: as of `SamplingInferer`; the steps are None or the network's own.
-        samples_in_pass: samples that are denoised in one pass of the network. One is the fastest on a CPU and takes the
-            least memory; a GPU wants more.
+        samples_in_pass: samples that are denoised in one pass of the network; None for one on a CPU, where that is the
+            fastest and takes the least memory, and for all of them elsewhere.
         kwargs: as of `SamplingInferer`.
 
     Raises:
         ValueError: if a number is below 1.
     """
 
-    def __init__(self, *args: Any, samples_in_pass: int = 1, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, samples_in_pass: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if samples_in_pass < 1:
+        if samples_in_pass is not None and samples_in_pass < 1:
             raise ValueError(f"samples_in_pass is {samples_in_pass}: expected 1 or more")
         self.samples_in_pass = samples_in_pass
 
@@ -185,12 +186,11 @@ class CDALSamplingInferer(SamplingInferer):
         self, network: CDAL, image: torch.Tensor, noise: torch.Tensor
     ) -> Iterator[torch.Tensor]:
         features = network.encode_image(image)
+        in_pass = self.samples_in_pass or (1 if image.device.type == "cpu" else self.num_samples)
         latents = network.seeded_latents(self.seed, self.num_samples)[:, None]
         noise = noise.expand(-1, len(image), *[-1] * (noise.ndim - 2))
         latents = latents.expand(-1, len(image), -1, -1)
-        for own, own_latents in zip(
-            noise.split(self.samples_in_pass, dim=2), latents.split(self.samples_in_pass, dim=2), strict=True
-        ):
+        for own, own_latents in zip(noise.split(in_pass, dim=2), latents.split(in_pass, dim=2), strict=True):
             number = own.shape[2]
             repeated = features.repeat_interleave(number, dim=0)
             labels = network.sample_label(repeated, own.flatten(1, 2), own_latents.flatten(1, 2))
@@ -290,12 +290,14 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
         Yields:
             What the sampler returns for the whole image, ``(1, K, *spatial)``, slab after slab along ``buffer_dim``.
         """
-        ldseg = _unwrapped(network)
+        model: LDSeg | CDAL = unwrapped(network)
         window = fall_back_tuple(self.roi_size, size)
         padded = [max(side, length) for side, length in zip(size, window, strict=True)]
-        stride = ldseg.stride
-        channels, *latent = ldseg.noise_shape(torch.empty(1, 0, *window))
-        field = self.sampler.draw_noise(ldseg, [channels] + [-(-side // stride) + 1 for side in padded])
+        stride = model.stride
+        channels, *latent = model.noise_shape(torch.empty(1, 0, *window))
+        last = [round((side - length) / stride) for side, length in zip(padded, window, strict=True)]
+        sides = [first + length for first, length in zip(last, latent, strict=True)]
+        field = self.sampler.draw_noise(model, [channels] + sides)
 
         def segment(windows: torch.Tensor, starts: list[tuple[int, ...]]) -> torch.Tensor:
             crops = []
@@ -303,7 +305,7 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
                 corner = [round(position / stride) for position in start]
                 area = [slice(first, first + length) for first, length in zip(corner, latent, strict=True)]
                 crops.append(field[tuple([slice(None)] * 3 + area)])
-            return self.sampler(windows.to(self.sw_device or windows.device), ldseg, noise=torch.cat(crops, dim=1))
+            return self.sampler(windows.to(self.sw_device or windows.device), model, noise=torch.cat(crops, dim=1))
 
         return slide(
             read,
@@ -329,11 +331,6 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
 def _range(image: torch.Tensor, dimension: int, start: int, stop: int) -> torch.Tensor:
     """A range of an image along a dimension."""
     return image.narrow(dimension, start, stop - start)
-
-
-def _unwrapped(network: Callable[..., Any]) -> LDSeg:
-    """The network itself, if it is wrapped in ``DistributedDataParallel``."""
-    return cast(LDSeg, getattr(network, "module", network))
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,8 @@
-"""Which of several processes that train or segment together this one is."""
+"""Which of several processes that train or segment together this one is, and the network that they wrap."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import distributed
 
@@ -10,3 +12,8 @@ def rank_and_world_size() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def unwrapped(network: Any) -> Any:
+    """The network itself, if it is wrapped in ``DistributedDataParallel``."""
+    return getattr(network, "module", network)

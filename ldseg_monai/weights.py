@@ -15,6 +15,7 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from ldseg_monai.networks.efficientnet_encoder import EfficientNetLite0, imagenet_state
+from ldseg_monai.processes import unwrapped
 
 logger = logging.getLogger(__name__)
 Device = str | torch.device | None
@@ -107,7 +108,7 @@ def load_weights(network: torch.nn.Module, path: str) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or is of another network or number of classes.
     """
-    network = getattr(network, "module", network)
+    network = unwrapped(network)
     state = read_state(path, "cpu")
     check_weights(state, network, path)
     network.load_state_dict(state)
@@ -178,5 +179,5 @@ class WeightsCheckpointLoader(CheckpointLoader):
         """Check the file, and load it."""
         state = read_state(self.load_path, "cpu")
         for name, network in self.load_dict.items():
-            check_weights(state.get(name, state), getattr(network, "module", network), self.load_path)
+            check_weights(state.get(name, state), unwrapped(network), self.load_path)
         super().__call__(engine)

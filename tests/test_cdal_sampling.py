@@ -17,7 +17,12 @@ from small_networks import (
     tiny_discriminator,
 )
 
-from ldseg_monai.inferers import CDALSamplingInferer, CDALTrainingInferer, SlidingWindowSamplingInferer
+from ldseg_monai.inferers import (
+    CDALSamplingInferer,
+    CDALTrainingInferer,
+    SliceSamplingInferer,
+    SlidingWindowSamplingInferer,
+)
 from ldseg_monai.networks import CDAL
 from ldseg_monai.sampling import label_logits, seeded_noise, summarize
 from ldseg_monai.schedulers import PosteriorScheduler
@@ -298,7 +303,7 @@ def test_windows_see_the_noise_of_their_place_and_the_latents_of_their_sample(
     image = torch.stack([rows, columns])[None]
     result = SlidingWindowSamplingInferer(sampler, roi_size=12, overlap=0.5, sw_batch_size=3)(image, network)
     assert result.shape == (1, 3 if num_samples == 1 else 4, 20, 27)
-    field = sampler.draw_noise(network, [3, 21, 28])
+    field = sampler.draw_noise(network, [3, 20, 27])
     for window, noise in sampler.windows:
         row, column = (int(start) for start in window[:, 0, 0])
         assert torch.equal(noise, field[..., row : row + 12, column : column + 12])
@@ -315,6 +320,16 @@ def test_number_of_windows_in_a_batch_does_not_matter(num_samples: int, size: tu
         for number in (1, 3)
     )
     torch.testing.assert_close(more, one, rtol=1e-4, atol=1e-5)
+
+
+@each_number
+def test_volume_is_segmented_slice_by_slice_in_batches(num_samples: int) -> None:
+    network, sampler, volume = tiny(), CDALSamplingInferer(num_samples, amp=False), image_of((16, 13, 5))
+    encoded = count_calls(network.generator.image_encoder)
+    result = SliceSamplingInferer(sampler, roi_size=(16, 13), spatial_dim=2, sw_batch_size=4)(volume, network)
+    assert encoded == [4, 4, 2]  # of 2 volumes of 5 slices
+    expected = torch.stack([sampler(cut, network) for cut in volume.unbind(-1)], dim=-1)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
 # Passes of training

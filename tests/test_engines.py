@@ -233,6 +233,15 @@ def test_gradient_penalty_comes_every_nth_iteration_with_its_weight(interval: in
     assert steps == expected
 
 
+def test_penalized_pass_of_the_discriminator_is_in_float32() -> None:
+    judge = tiny_discriminator()
+    engine = trainer(generator(), judge, batches((16, 12), 4), penalty_interval=2, inferer=CDALTrainingInferer())
+    passes: list[torch.dtype] = []
+    judge.to_logit.register_forward_hook(lambda module, inputs, output: passes.append(output.dtype))
+    engine.run()
+    assert passes == [torch.bfloat16, torch.float32] * 2
+
+
 def test_no_weight_is_no_gradient_penalty() -> None:
     engine = trainer(generator(), tiny_discriminator(), batches((16, 12)), penalty_weight=0.0, penalty_interval=1)
     engine.run()
@@ -333,8 +342,12 @@ def test_without_a_discriminator_the_plain_label_is_noised() -> None:
 
 
 @each_size
-def test_rolled_out_label_is_drawn_around_the_networks_own_estimate(size: tuple[int, ...]) -> None:
-    network, inferer = generator(len(size), num_train_timesteps=3, beta_max=2.0), Recorder()
+@pytest.mark.parametrize("stochastic", [True, False])
+def test_rolled_out_label_is_made_of_the_networks_own_estimate_as_sampling_does(
+    size: tuple[int, ...], stochastic: bool
+) -> None:
+    network = generator(len(size), num_train_timesteps=3, beta_max=2.0, stochastic=stochastic)
+    inferer = Recorder()
     (batch,) = batches(size, 1, batch=12)
     trainer(network, None, [batch], inferer=inferer, rollout_share=1.0).run()
     before, last = inferer.calls
@@ -349,7 +362,9 @@ def test_rolled_out_label_is_drawn_around_the_networks_own_estimate(size: tuple[
     of_others = (last["noisy_label"] - abar[2].sqrt() * clean)[~own] / (1 - abar[2]).sqrt()
     level = abar[before["timesteps"]].reshape(-1, *[1] * (1 + len(size)))
     of_before = (before["noisy_label"] - level.sqrt() * clean[own]) / (1 - level).sqrt()
-    for noise in (of_own, of_others, of_before):
+    if not stochastic:
+        torch.testing.assert_close(of_own, torch.zeros_like(of_own), rtol=0, atol=1e-4)
+    for noise in (of_others, of_before, *([of_own] if stochastic else [])):
         assert noise.std().item() == pytest.approx(1, abs=0.1) and abs(noise.mean().item()) < 0.1
 
 

@@ -9,7 +9,7 @@ from ignite.engine import Engine
 from ldseg_monai.weights import WeightsCheckpointLoader, check_weights, read_state
 
 
-def test_loader_loads_what_fits_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_loader_loads_a_plain_state_dict(tmp_path: Path) -> None:
     saved, network = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     torch.save(saved.state_dict(), tmp_path / "model.pt")
     engine = Engine(lambda engine, batch: None)

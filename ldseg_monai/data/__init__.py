@@ -3,12 +3,13 @@
 from .checks import CheckImaged, CheckLabeld, RequireClasses
 from .datalist import case_name, paired_datalist, read_groups, resolve_datalist, split_datalist
 from .draws import SeededCacheDataset, SeededSampler
-from .readers import NiftiReader, PictureReader
+from .readers import LabelPictureReader, NiftiReader, PictureReader
 from .writers import NiftiWriter, PictureWriter
 
 __all__ = [
     "CheckImaged",
     "CheckLabeld",
+    "LabelPictureReader",
     "NiftiReader",
     "NiftiWriter",
     "PictureReader",

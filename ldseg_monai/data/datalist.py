@@ -114,7 +114,7 @@ def resolve_datalist(
 def split_datalist(
     datalist: Sequence[dict[str, str]],
     split: str,
-    val_cases: Sequence[str] | None = None,
+    val_cases: Sequence[str] | PathLike | None = None,
     val_fraction: float = 0.25,
     seed: int = 0,
     fold: int | None = None,
@@ -129,7 +129,7 @@ def split_datalist(
     Args:
         datalist: items with an "image".
         split: "train" or "val"; "all" for every case, whatever the split.
-        val_cases: names of the validation cases (see `case_name`); None to draw them.
+        val_cases: names of the validation cases (see `case_name`), or a text file with one a line; None to draw them.
         val_fraction: share of the cases drawn for validation, at least one case.
         seed: seed of the draw.
         fold: number of the fold that validates, from 0; None for a draw. Each group goes to the fold that is the
@@ -229,11 +229,17 @@ def _require_two(groups: list[list[str]]) -> None:
         )
 
 
-def _named_cases(names: list[str], val_cases: Sequence[str]) -> set[str]:
-    wanted = {val_cases} if isinstance(val_cases, str) else set(val_cases)
+def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[str]:
+    if isinstance(val_cases, (str, os.PathLike)):
+        file = Path(val_cases)
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else [str(val_cases)]
+        val_cases = [line.strip() for line in lines if line.strip()]
+    wanted = set(val_cases)
     unknown = wanted - set(names)
     if unknown:
-        raise ValueError(f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}")
+        raise ValueError(
+            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a file of them"
+        )
     if not 0 < len(wanted) < len(names):
         raise ValueError(
             f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to validate on and one "

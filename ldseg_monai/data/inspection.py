@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ldseg_monai.data.checks import MAX_SHIFT, check_voxels, largest_shift
 from ldseg_monai.data.datalist import PathLike, case_name
-from ldseg_monai.data.readers import check_nifti_header, unreadable
+from ldseg_monai.data.readers import LabelPictureReader, check_nifti_header, unreadable
 
 VOLUME_EXTENSIONS = (".nii", ".nii.gz")
 MAX_LABEL_VALUE = 65535
@@ -201,19 +201,17 @@ def _load_volume(path: str) -> nib.Nifti1Image:
 
 
 def _inspect_picture(image_path: str, label_path: str) -> tuple[InspectedCase, list[str]]:
-    picture, mask = (_load_picture(path) for path in (image_path, label_path))
+    picture = _load_picture(image_path)
     if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "I;16B"):
         raise _Fault(f"{image_path} is of mode {picture.mode}: expected gray of 8 or 16 bits, or colors of 8 bits")
-    if len(mask.getbands()) > 1:
-        mask = mask.convert("L")
     gray = picture.mode in ("1", "L", "LA") or picture.mode.startswith("I")
     pixels = np.asarray(
         picture.convert("L") if picture.mode in ("1", "LA") else picture if gray else picture.convert("RGB")
     )
     colored = pixels.ndim == 3 and bool((pixels != pixels[..., :1]).any())
     pixels = pixels.swapaxes(0, 1).astype(np.float32)
-    values = np.asarray(mask).swapaxes(0, 1)
-    case = _inspect_arrays(image_path, label_path, pixels, values, (1.0, 1.0), colored)
+    label = LabelPictureReader().get_data([label_path])[0]
+    case = _inspect_arrays(image_path, label_path, pixels, label, (1.0, 1.0), colored)
     return case, _notes(case)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import nibabel as nib
@@ -11,7 +12,7 @@ import numpy as np
 from monai.data import NibabelReader, PILReader
 from monai.utils import ensure_tuple
 from nibabel.openers import ImageOpener
-from PIL import Image
+from PIL import Image, ImageChops
 
 from ldseg_monai.data.checks import check_affine, check_memory
 
@@ -42,7 +43,10 @@ class NiftiReader(NibabelReader):
 
 
 class PictureReader(PILReader):
-    """MONAI's reader of pictures, which lets no picture of 16 bits be cut to 8."""
+    """MONAI's reader of pictures, which lets no picture of 16 bits be cut to 8.
+
+    Pixels are taken as they are stored: a camera's note of how to turn a picture (EXIF) turns neither it nor its mask.
+    """
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         """Return the paths."""
@@ -70,6 +74,40 @@ class PictureReader(PILReader):
                         f"{path} is of mode {original.mode}, with more than 8 bits a channel: expected 8; convert it"
                     )
         return result
+
+
+class LabelPictureReader(PictureReader):
+    """Reader of labels in pictures: gray values, or indices of a palette, as they are.
+
+    Of a picture in colors it takes each pixel's brightest color, so that black alone is 0; how transparent it is does
+    not count.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(converter=_one_band, **kwargs)
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        """Return labels, columns before rows, and metadata.
+
+        Raises:
+            FileNotFoundError, ValueError: as of `PictureReader`; ValueError for a JPEG too, whose values are not those
+                that were written.
+        """
+        result = super().get_data(img)
+        for path in img:
+            with Image.open(path) as picture:
+                if "jpeg" in (str(picture.format).lower(), picture.info.get("compression")):
+                    raise ValueError(
+                        f"{path} is a JPEG, which changes the values at outlines: expected a label without loss, such "
+                        "as PNG; write it again from its source"
+                    )
+        return result
+
+
+def _one_band(picture: Image.Image) -> Image.Image:
+    if len(picture.getbands()) == 1:
+        return picture
+    return reduce(ImageChops.lighter, picture.convert("RGB").split())
 
 
 def check_nifti_header(path: str) -> None:

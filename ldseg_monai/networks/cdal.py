@@ -71,7 +71,12 @@ class CDAL(nn.Module):
         super().__init__()
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims is {spatial_dims}: expected 2 or 3")
-        for name, value, least in (("latent_size", latent_size, 0), ("num_train_timesteps", num_train_timesteps, 1)):
+        least_values = (
+            ("out_channels", out_channels, 2),
+            ("latent_size", latent_size, 0),
+            ("num_train_timesteps", num_train_timesteps, 1),
+        )
+        for name, value, least in least_values:
             if value < least:
                 raise ValueError(f"{name} is {value}: expected {least} or more")
         if attention_levels is None:
@@ -86,14 +91,14 @@ class CDAL(nn.Module):
             spatial_dims,
             in_channels,
             out_channels,
-            channels,
-            num_res_blocks,
-            image_channels,
-            image_res_blocks,
-            latent_size,
-            attention_levels,
-            num_head_channels,
-            norm,
+            channels=channels,
+            num_res_blocks=num_res_blocks,
+            image_channels=image_channels,
+            image_res_blocks=image_res_blocks,
+            latent_size=latent_size,
+            attention_levels=attention_levels,
+            num_head_channels=num_head_channels,
+            norm=norm,
         )
         # Convolutions follow the layout of their weights: channels-last is the faster one on a CPU.
         self.to(memory_format=torch.channels_last if spatial_dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
@@ -118,11 +123,12 @@ class CDAL(nn.Module):
             the same shape.
 
         Raises:
-            ValueError: for a label of another size than the image.
+            ValueError: for a label of another size than the image, or one that came alone.
         """
         if noisy_label is None:
             return self.segment(image)
-        assert timesteps is not None and latent is not None, "a noisy label was passed: pass timesteps and latent too"
+        if timesteps is None or latent is None:
+            raise ValueError("a noisy label came without timesteps or latent: expected both with it")
         if noisy_label.shape[2:] != image.shape[2:]:
             raise ValueError(
                 f"label of size {list(noisy_label.shape[2:])}: expected the image's {list(image.shape[2:])}"

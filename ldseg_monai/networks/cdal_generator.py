@@ -16,7 +16,7 @@ class CDALGenerator(ResidualUNet):
 
     A light encoder without down-sampling makes features of the image, which are added to those of the noisy label. The
     timestep, as sinusoids, and the random latent, through a mapping network, scale and shift what the second
-    normalization of every residual block returns.
+    normalization of each of the U-Net's residual blocks returns; the image's features know neither.
 
     Args:
         spatial_dims: 2 or 3.

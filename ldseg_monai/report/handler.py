@@ -25,6 +25,7 @@ from PIL import Image
 from ldseg_monai import __version__
 from ldseg_monai.data import case_name
 from ldseg_monai.metrics import CaseScores, case_means
+from ldseg_monai.processes import unwrapped
 from ldseg_monai.visualize import MAX_SD, sd_map, upright
 
 from .curves import training_curves
@@ -185,8 +186,7 @@ def _why_no_sd_map(engine: Engine) -> str:
 
 
 def _network(engine: Engine) -> torch.nn.Module | None:
-    network = getattr(engine, "network", None)
-    return getattr(network, "module", network)
+    return unwrapped(getattr(engine, "network", None))
 
 
 def _sampler(engine: Engine) -> Any:

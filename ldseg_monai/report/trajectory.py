@@ -14,6 +14,7 @@ from torch import nn
 from ldseg_monai.inferers import SamplingInferer
 from ldseg_monai.networks import CDAL, LDSeg
 from ldseg_monai.precision import autocast
+from ldseg_monai.processes import unwrapped
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def record_trajectory(
     Returns:
         The states, on the CPU; None for a network or an inferer without a reverse process.
     """
-    model = getattr(network, "module", network)
+    model = unwrapped(network)
     inferer = copy.deepcopy(inferer)
     sampler = sampler_of(inferer)
     if sampler is None or not isinstance(model, (LDSeg, CDAL)):

@@ -15,6 +15,7 @@ from cross_validation import main
 from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
 from quality import foreground_dice
+from scipy.stats import wilcoxon
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.phantoms import write_phantoms
@@ -279,13 +280,13 @@ def test_table_has_mean_and_deviation_over_the_cases_and_over_the_folds(tmp_path
     first = {
         "cases": "3",
         "Dice": "0.800 ± 0.200",
-        "HD95, mm": "9.000 ± 1.414 (of 2)",
+        "HD95": "9.000 ± 1.414 (of 2)",
         "SD of the folds' Dice": "0.212",
     }
     # 0.4 and 0.6, in the folds 0.4 and 0.6
-    second = {"cases": "2", "Dice": "0.500 ± 0.141", "HD95, mm": "4.000 ± – (of 1)", "SD of the folds' Dice": "0.141"}
+    second = {"cases": "2", "Dice": "0.500 ± 0.141", "HD95": "4.000 ± – (of 1)", "SD of the folds' Dice": "0.141"}
     # 0.8, 0.5, 0.8, in the folds 0.65 and 0.8; distances 8, 4, 10
-    both = {"cases": "3", "Dice": "0.700 ± 0.173", "HD95, mm": "7.333 ± 3.055", "SD of the folds' Dice": "0.106"}
+    both = {"cases": "3", "Dice": "0.700 ± 0.173", "HD95": "7.333 ± 3.055", "SD of the folds' Dice": "0.106"}
     assert rows == [
         {**of, "class": "1", **first, **dict.fromkeys(half, "0.400 ± 0.100")},
         {**of, "class": "2", **second, **dict.fromkeys(half, "0.250 ± 0.071")},
@@ -327,12 +328,22 @@ def cases(*dice: float) -> cross_validation.Cases:
 def test_comparison_is_the_exact_signed_rank_test_of_the_pairs() -> None:
     ours, theirs = cases(0.5, 0.5, 0.5, 0.5, 0.5, NAN, 0.9), cases(0.51, 0.48, 0.46, 0.42, 0.34, 0.1)
     # the smallest difference alone is negative: 2 of the 32 signs of 5 ranks have as small a sum, on either side
-    count, difference, p = cross_validation.comparison(ours, theirs)
-    assert (count, difference, p) == (5, pytest.approx(0.058), pytest.approx(4 / 32))
-    assert cross_validation.comparison(theirs, ours) == (5, pytest.approx(-0.058), pytest.approx(4 / 32))
+    expected = {"cases": "5", "mean difference": "+0.0580", "p": "0.12"}  # 4 / 32
+    assert cross_validation.comparison(ours, theirs, {}) == expected
+    assert cross_validation.comparison(theirs, ours, {}) == {**expected, "mean difference": "-0.0580"}
+
+
+def test_cases_of_one_patient_are_one_number_to_the_test() -> None:
+    ours, theirs = cases(0.9, 0.9, 0.9, 0.5, 0.7), cases(0.8, 0.8, 0.8, 0.4, 0.8)
+    groups = {"0": "p1", "1": "p1", "2": "p1", "3": "p2"}
+    # of 3 patients two are ahead by 0.1, and the case without one, a group of its own, is behind by as much
+    assert cross_validation.comparison(ours, theirs, groups) == {
+        "cases": "5", "mean difference": "+0.0600", "groups": "3", "p": f"{wilcoxon([0.1, 0.1, -0.1]).pvalue:.2g}"
+    }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("error")
 def test_comparison_of_equals_and_of_nothing() -> None:
-    assert cross_validation.comparison(cases(0.5, 0.7), cases(0.5, 0.7)) == (2, 0, 1)
-    assert cross_validation.comparison(cases(0.5), cases(NAN)) == pytest.approx((0, NAN, NAN), nan_ok=True)
+    equals = {"cases": "2", "mean difference": "+0.0000", "p": "1"}
+    assert cross_validation.comparison(cases(0.5, 0.7), cases(0.5, 0.7), {}) == equals
+    assert cross_validation.comparison(cases(0.5), cases(NAN), {}) == {"cases": "0"}

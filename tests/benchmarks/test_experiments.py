@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,20 @@ def test_steps_gives_the_dice_of_the_bundles_evaluation(bundle: Path, data: Path
 def test_named_cases_are_scored(bundle: Path, data: Path, tmp_path: Path) -> None:
     _, cases, text = run("steps", bundle, data, tmp_path, "--steps", "1", "--val_cases", "case1")
     assert [row["case"] for row in cases] == ["case1"] and "1 cases" in text
+
+
+def test_shipped_weights_are_scored_on_the_cases_that_their_training_left_out(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "small"))
+    (folder / "docs").mkdir()
+    (folder / "docs" / "val_cases.txt").write_text("case1\n")
+    options = ("--steps", "1")
+    scored = {}
+    for name, more in {"shipped": (), "others": ("--model_path", str(folder / "models" / "model.pt"))}.items():
+        _, cases, _ = run("steps", folder, data, tmp_path / name, *options, *more)
+        scored[name] = [row["case"] for row in cases]
+    assert scored["shipped"] == ["case1"] and len(scored["others"]) == 2
 
 
 def test_noise_compares_with_peers_and_is_none_at_sigma_0(bundle: Path, data: Path, tmp_path: Path) -> None:

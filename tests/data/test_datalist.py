@@ -415,6 +415,15 @@ def test_named_validation_cases() -> None:
     val = split_datalist(CASES, "val", val_cases=["case_007", "case_002"])
     assert val == [CASES[2], CASES[7]]
     assert split_datalist(CASES, "train", val_cases=["case_007", "case_002"]) == [c for c in CASES if c not in val]
+    assert split_datalist(CASES, "val", val_cases="case_007") == [CASES[7]]
+
+
+def test_validation_cases_may_be_named_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("case_007\r\n\n  case_002\n")
+    for name in (tmp_path / "val.txt", str(tmp_path / "val.txt")):
+        assert split_datalist(CASES, "val", val_cases=name) == [CASES[2], CASES[7]]
+    with pytest.raises(ValueError, match="unknown .*missing.txt; expected names such as .*, or a file of them"):
+        split_datalist(CASES, "val", val_cases=str(tmp_path / "missing.txt"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ldseg_monai.data import PictureReader
+from ldseg_monai.data import LabelPictureReader, PictureReader
 
 
 def read(path: Path) -> np.ndarray:
@@ -47,3 +47,32 @@ def test_picture_of_8_bits_is_read_columns_first(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert np.array_equal(read(tmp_path / "a.png"), pixels.transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "LA", "I;16", "1"])
+def test_label_is_0_where_nothing_is_drawn_whatever_its_kind(tmp_path: Path, mode: str) -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[4:9, 5:20] = 1
+    pixels: np.ndarray = {"1": mask.astype(bool), "I;16": 700 * mask.astype(np.uint16)}.get(mode, 4 * mask)
+    if mode == "LA":
+        pixels = np.dstack([pixels, np.full_like(mask, 255)])
+    elif mode in ("RGB", "RGBA"):  # a dark blue, which a conversion to gray rounds to 0
+        pixels = np.dstack([0 * mask, 0 * mask, pixels, np.full_like(mask, 255)])[..., : len(mode)]
+    picture = Image.fromarray(pixels)
+    if mode == "P":
+        picture.putpalette([255, 255, 255] + [0, 0, 0] * 255)
+    assert picture.mode == mode
+    picture.save(tmp_path / "a.png")
+    label = LabelPictureReader().get_data([str(tmp_path / "a.png")])[0]
+    assert label.shape == (30, 20)
+    assert np.array_equal(label > 0, mask.T > 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.jpg", {}), ("a.png", {"format": "jpeg"}), ("a.tif", {"compression": "jpeg"})]
+)
+def test_label_with_loss_is_refused(tmp_path: Path, name: str, options: dict) -> None:
+    Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(tmp_path / name, **options)
+    assert read(tmp_path / name).shape == (16, 16, 3)  # as an image it may be
+    with pytest.raises(ValueError, match=f"{name} is a JPEG, .* expected a label without loss"):
+        LabelPictureReader().get_data([str(tmp_path / name)])

@@ -300,7 +300,7 @@ def test_label_of_another_size_than_the_image_is_refused() -> None:
 
 
 def test_noisy_label_alone_is_refused() -> None:
-    with pytest.raises(AssertionError, match="pass timesteps and latent too"):
+    with pytest.raises(ValueError, match="without timesteps or latent: expected both"):
         tiny_cdal()(image_of((16, 12)), torch.zeros(2, 3, 16, 12))
 
 
@@ -308,6 +308,7 @@ def test_noisy_label_alone_is_refused() -> None:
     ("arguments", "message"),
     [
         ({"spatial_dims": 1}, "spatial_dims is 1: expected 2 or 3"),
+        ({"out_channels": 1}, "out_channels is 1: expected 2 or more"),
         ({"latent_size": -1}, "latent_size is -1: expected 0 or more"),
         ({"num_train_timesteps": 0}, "num_train_timesteps is 0: expected 1 or more"),
         ({"attention_levels": [True]}, "attention_levels has 1 entries: expected one for each of the 2 levels"),

@@ -1,0 +1,68 @@
+"""Augmentation of every bundle: an image and its label must be turned, flipped and cut alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from config_files import REPOSITORY
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from workplace import TINY
+
+# What changes gray values or colors alone; a transform that is not named here has to leave an image like its label.
+INTENSITY = {
+    "RandStaind",
+    "RandScaleIntensityd",
+    "RandShiftIntensityd",
+    "ScaleIntensityRanged",
+    "RandBiasFieldd",
+    "RandGaussianSmoothd",
+    "RandGaussianNoised",
+}
+
+
+def steps_of(bundle: str) -> tuple[ConfigParser, list[Any]]:
+    """A bundle's training config, and the transforms of its augmentation that move voxels."""
+    parser = ConfigParser()
+    parser.read_config(str(REPOSITORY / "bundles" / bundle / "configs" / "train.yaml"))
+    if bundle == "ldseg_knee3d":
+        parser["spatial_size"] = [64, 80, 56]  # as the others', which takes a fraction of the time
+    steps = parser["train#random_transforms"]
+    moving = [
+        parser.get_parsed_content(f"train#random_transforms#{index}")
+        for index, step in enumerate(steps)
+        if step["_target_"].split(".")[-1] not in INTENSITY
+    ]
+    return parser, moving
+
+
+def painted(size: list[int], channels: int, classes: int) -> dict[str, MetaTensor]:
+    """A label of boxes beside the middle, each of another class, and an image that shows the classes as gray values."""
+    label = torch.zeros(1, *size)
+    for index in range(1, classes):
+        label[
+            (0, *[slice(side * (index + 1 + axis) // 9, side * (index + 4) // 9) for axis, side in enumerate(size)])
+        ] = index
+    return {"image": MetaTensor(label.repeat(channels, *[1] * len(size))), "label": MetaTensor(label.to(torch.uint8))}
+
+
+@pytest.mark.parametrize("bundle", sorted(TINY))
+def test_image_and_label_stay_together(bundle: str) -> None:
+    parser, moving = steps_of(bundle)
+    classes, channels = parser["num_classes"], parser["network_def#in_channels"]
+    size = parser["spatial_size"] if "spatial_size" in parser else [522, 775]
+    pair = painted(size, channels, classes)
+    augment = Compose(moving).set_random_state(0)
+    same, moved = [], 0
+    for _ in range(12):
+        draw = augment({key: value.clone() for key, value in pair.items()})
+        image, label = draw["image"], draw["label"]
+        assert image.shape[1:] == label.shape[1:] and label.shape[0] == 1
+        shown = (image[:1].round().clamp(0, classes - 1) == label).float()
+        same.append(shown.mean().item())
+        moved += not (label.shape == pair["label"].shape and torch.equal(label, pair["label"]))
+    assert moved > 2
+    assert min(same) > 0.95 and sum(same) / len(same) > 0.97
