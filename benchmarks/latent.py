@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
@@ -49,8 +50,8 @@ def denoised_from_middle(
     return network.scheduler.denoise(network.denoiser(noisy, embedding, middle).float(), middle, noisy)
 
 
-class LatentReport:
-    """Everything needed to decode latents of a bundle's cases and score them in the images' geometry.
+class GridScores:
+    """A bundle's network, its cases on the network's grid, and scores of what is on that grid in the files' geometry.
 
     Args:
         bundle: folder of the bundle.
@@ -63,18 +64,24 @@ class LatentReport:
         parser.read_config(str(bundle / "configs" / "train.yaml"))
         parser.update({"bundle_root": str(bundle), **overrides})
         self.num_classes: int = parser["num_classes"]
-        self.network: LDSeg = parser.get_parsed_content("network_def").eval()
+        self.network: Any = parser.get_parsed_content("network_def").eval()
         self.network.load_state_dict(torch.load(model_path, weights_only=True))
         self.on_grid = Compose(parser.get_parsed_content("train#deterministic_transforms"))
         self.original = parser.get_parsed_content("validate#preprocessing")
         self.to_label = parser.get_parsed_content("validate#postprocessing")
-        self.bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=parser.get_parsed_content("amp"))
+        self.spatial_size: list[int] | None = parser.get_parsed_content("spatial_size", default=None)
+        self.amp: bool = parser.get_parsed_content("amp")
+        self.bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=self.amp)
 
     def dice(self, logits: torch.Tensor, case: dict) -> float:
         """Mean foreground Dice of logits ``(1, classes, *grid)`` in the geometry of the case's file."""
         prediction = self.to_label({**case, "pred": logits[0].float()})["pred"]
         masks = [one_hot(x.as_tensor()[None].long(), self.num_classes) for x in (prediction, case["label"])]
         return compute_dice(*masks, include_background=False).nanmean().item()
+
+
+class LatentReport(GridScores):
+    """The scores of latents of LDSeg: true, swapped and sampled ones."""
 
     @torch.no_grad()
     def rows(self, datalist: list[dict], cases: list[str]) -> tuple[dict[str, dict[str, float]], float]:
