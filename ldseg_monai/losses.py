@@ -7,7 +7,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 from torch.nn import functional
 
-SHARPNESS = 4.0  # logits of CDALLoss at a clean label: 4 for its class, -4 for others, so a probability of 0.999
+from ldseg_monai.sampling import label_logits
 
 
 class LDSegLoss(nn.Module):
@@ -65,9 +65,8 @@ class LDSegLoss(nn.Module):
 class CDALLoss(nn.Module):
     r"""Loss of cDAL's generator: :math:`\lVert x_0 - \hat x_0 \rVert^2` (Hejrati et al., 2024, Eq. 4).
 
-    The squares are averaged over channels and voxels. Beside the paper's term, Dice and cross-entropy may be added, of
-    logits 4 times the prediction. (Those of `label_logits`, which sampling takes, are logarithms of probabilities:
-    where a prediction is almost -1, their gradients are up to 1000 times as large, and below there are none.)
+    The squares are averaged over channels and voxels. Beside the paper's term, Dice and cross-entropy of the class
+    probabilities that the prediction stands for may be added, as `label_logits` has them.
 
     Args:
         segmentation_weight: weight of Dice plus cross-entropy (0 in the paper).
@@ -95,7 +94,7 @@ class CDALLoss(nn.Module):
         """
         loss = functional.mse_loss(prediction.float(), clean)
         if self.segmentation_weight:
-            segmentation = self.segmentation(SHARPNESS * prediction.float(), (clean + 1) / 2)
+            segmentation = self.segmentation(label_logits(prediction.float()), (clean + 1) / 2)
             loss = loss + self.segmentation_weight * segmentation
         return loss
 
