@@ -36,7 +36,7 @@ from monai.transforms import Compose, Invertd
 from quality import Calibration, cell, deviation, label_dice, mean, with_noise
 from torch import nn
 
-from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data import case_name, read_val_cases, resolve_datalist
 from ldseg_monai.visualize import load_image
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
@@ -227,6 +227,15 @@ def mean_and_deviation(values: Iterable[float]) -> dict[str, str]:
     return {"mean": cell(mean(values)), "SD": cell(deviation(values))}
 
 
+def shipped_split(bundle: Path, dataset_dir: str) -> list[str] | None:
+    """The cases that the training of the shipped weights left out; None for a data set that is not theirs."""
+    if not (bundle / VAL_CASES).is_file():
+        return None
+    names = read_val_cases(bundle / VAL_CASES)
+    there = {case_name(item["image"]) for item in resolve_datalist(dataset_dir, phantom="", phantom_dir="")}
+    return names if there.issuperset(names) else None
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment named on the command line; write its table, cases and picture, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -238,7 +247,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--fold", type=int, help="fold that validates")
     split.add_argument(
-        "--val_cases", nargs="+", help="cases that validate (default: of the shipped weights docs/val_cases.txt)"
+        "--val_cases",
+        nargs="+",
+        help="cases that validate, or a file of them (default: of shipped weights docs/val_cases.txt)",
     )
     parser.add_argument("--model_path", help="weights (default: the shipped ones)")
     parser.add_argument(
@@ -272,9 +283,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.fold is not None:
         overrides["fold"] = arguments.fold
     elif arguments.val_cases is not None:
-        overrides["val_cases"] = arguments.val_cases
-    elif not arguments.model_path and (arguments.bundle / VAL_CASES).is_file():
-        overrides["val_cases"] = str(arguments.bundle / VAL_CASES)
+        overrides["val_cases"] = [name for item in arguments.val_cases for name in read_val_cases(item)]
+    elif not arguments.model_path:
+        overrides["val_cases"] = shipped_split(arguments.bundle, arguments.dataset_dir)
     model_path = arguments.model_path or str(arguments.bundle / "models" / "model.pt")
     files = [str(configs / "train.yaml")]
     evaluate = str(configs / "evaluate.yaml")

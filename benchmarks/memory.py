@@ -89,12 +89,16 @@ def files_of(bundle: Bundle) -> list[str]:
     return [str(bundle.folder / "configs" / name) for name in configs(bundle)]
 
 
+def settings_of(bundle: Bundle) -> dict[str, Any]:
+    """The knobs of its configs that the command line sets."""
+    sizes = [knob for knob in workload.SIZES if bundle.size is not None and knob in bundle.config("inference.yaml")]
+    return {**{knob: list(bundle.size or ()) for knob in sizes}, **bundle.overrides}
+
+
 def command(bundle: Bundle, dataset_dir: Path, output_dir: Path) -> list[str]:
     """The bundle's inference."""
     values = {"bundle_root": str(bundle.folder), "device": f"$torch.device('{bundle.device}')", "seed": bundle.seed}
-    if bundle.size is not None:
-        values |= {knob: list(bundle.size) for knob in workload.SIZES if knob in bundle.config("inference.yaml")}
-    values |= {**bundle.overrides, "dataset_dir": str(dataset_dir), "output_dir": str(output_dir)}
+    values |= {**settings_of(bundle), "dataset_dir": str(dataset_dir), "output_dir": str(output_dir)}
     arguments = [item for name, value in values.items() for item in (f"--{name}", str(value))]
     return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files_of(bundle)), *arguments]
 
@@ -127,7 +131,7 @@ def measure_size(
 ) -> dict[str, str]:
     """The row of one size, of a volume with this spacing in mm, or on the grid that the bundle resamples to."""
     config = ConfigParser(ConfigParser.load_config_files(files_of(bundle)))
-    config.update(dict(bundle.overrides))
+    config.update(settings_of(bundle))
     peaks, times = [], []
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "data" / "images"
@@ -142,8 +146,7 @@ def measure_size(
             times.append(seconds)
     network = bundle.network()
     samples = int(config.get_parsed_content("num_samples"))
-    positions = math.prod(-(-side // network.stride) + 1 for side in size)
-    channels = getattr(network, "latent_channels", network.out_channels)
+    positions = math.prod(config.get_parsed_content("inferer").noise_field_shape(network, size))
     return {
         "size": "x".join(map(str, size)),
         **(
@@ -151,7 +154,7 @@ def measure_size(
         ),
         "million voxels": report.number(math.prod(size) / 1e6),
         "peak memory, MB": " to ".join(dict.fromkeys(f"{peak / 1e6:.0f}" for peak in (min(peaks), max(peaks)))),
-        "noise field, MB": report.number(4 * samples * channels * network.num_draws() * positions / 1e6),
+        "noise field, MB": report.number(4 * samples * network.num_draws() * positions / 1e6),
         "seconds": report.spread(times) if rounds > 1 else report.number(times[0]),
     }
 

@@ -22,7 +22,7 @@ import torch
 from latent import GridScores
 from quality import cell, deviation, mean
 
-from ldseg_monai.data import case_name, resolve_datalist, split_datalist
+from ldseg_monai.data import case_name, read_val_cases, resolve_datalist, split_datalist
 from ldseg_monai.inferers import CDALSamplingInferer
 from ldseg_monai.networks import CDAL
 
@@ -73,18 +73,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("bundle", type=Path, help="folder of a bundle with a CDAL, such as bundles/cdal_hippocampus")
     parser.add_argument("--dataset_dir", required=True)
-    parser.add_argument("--val_cases", nargs="+", help="names of the cases (default: those of docs/val_cases.txt)")
+    parser.add_argument(
+        "--val_cases", nargs="+", help="names of the cases, or a file of them (default: docs/val_cases.txt)"
+    )
     parser.add_argument("--out", type=Path, help="folder for the table (default: benchmarks/results/BUNDLE)")
     arguments = parser.parse_args(argv)
-    out = arguments.out or Path(__file__).parent / "results" / arguments.bundle.resolve().name
-    out.mkdir(parents=True, exist_ok=True)
     overrides = {"dataset_dir": arguments.dataset_dir}
     grid = GridScores(arguments.bundle, overrides, arguments.bundle / "models" / "model.pt")
     if not isinstance(grid.network, CDAL):
         parser.error(f"{arguments.bundle} has a {type(grid.network).__name__}: expected a CDAL; latent.py is LDSeg's")
     datalist = resolve_datalist(arguments.dataset_dir, phantom="", phantom_dir="")
-    val_cases = arguments.val_cases or arguments.bundle / VAL_CASES
+    val_cases = [
+        name for item in arguments.val_cases or [arguments.bundle / VAL_CASES] for name in read_val_cases(item)
+    ]
     scores, left_out = scores_of_cases(grid, split_datalist(datalist, "val", val_cases=val_cases))
+    out = arguments.out or Path(__file__).parent / "results" / arguments.bundle.resolve().name
+    out.mkdir(parents=True, exist_ok=True)
     with open(out / "noisy_label.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["case", *ESTIMATES])

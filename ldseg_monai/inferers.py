@@ -292,17 +292,13 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
         """
         model: LDSeg | CDAL = unwrapped(network)
         window = fall_back_tuple(self.roi_size, size)
-        padded = [max(side, length) for side, length in zip(size, window, strict=True)]
-        stride = model.stride
-        channels, *latent = model.noise_shape(torch.empty(1, 0, *window))
-        last = [round((side - length) / stride) for side, length in zip(padded, window, strict=True)]
-        sides = [first + length for first, length in zip(last, latent, strict=True)]
-        field = self.sampler.draw_noise(model, [channels] + sides)
+        latent = model.noise_shape(torch.empty(1, 0, *window))[1:]
+        field = self.sampler.draw_noise(model, self.noise_field_shape(model, size))
 
         def segment(windows: torch.Tensor, starts: list[tuple[int, ...]]) -> torch.Tensor:
             crops = []
             for start in starts:
-                corner = [round(position / stride) for position in start]
+                corner = [round(position / model.stride) for position in start]
                 area = [slice(first, first + length) for first, length in zip(corner, latent, strict=True)]
                 crops.append(field[tuple([slice(None)] * 3 + area)])
             return self.sampler(windows.to(self.sw_device or windows.device), model, noise=torch.cat(crops, dim=1))
@@ -320,6 +316,13 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
             "cpu" if self.device is None and math.prod(size) > (self.cpu_thresh or math.inf) else self.device,
             self.progress,
         )
+
+    def noise_field_shape(self, network: LDSeg | CDAL, size: Sequence[int]) -> list[int]:
+        """``[C_z, *sides]`` of the noise of an image of a spatial size: it ends where the last window's latent does."""
+        window = fall_back_tuple(self.roi_size, size)
+        channels, *latent = network.noise_shape(torch.empty(1, 0, *window))
+        last = [max(side - length, 0) / network.stride for side, length in zip(size, window, strict=True)]
+        return [channels] + [round(first) + length for first, length in zip(last, latent, strict=True)]
 
     def _weights(self, window: tuple[int, ...]) -> torch.Tensor:
         """How much each position of a window counts where windows overlap."""

@@ -230,11 +230,7 @@ def _require_two(groups: list[list[str]]) -> None:
 
 
 def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[str]:
-    if isinstance(val_cases, (str, os.PathLike)):
-        file = Path(val_cases)
-        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else [str(val_cases)]
-        val_cases = [line.strip() for line in lines if line.strip()]
-    wanted = set(val_cases)
+    wanted = set(read_val_cases(val_cases) if isinstance(val_cases, (str, os.PathLike)) else val_cases)
     unknown = wanted - set(names)
     if unknown:
         raise ValueError(
@@ -246,6 +242,14 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
             "to train on; leave val_cases null to draw them"
         )
     return wanted
+
+
+def read_val_cases(path: PathLike) -> list[str]:
+    """Names of validation cases in a text file, one a line; the text itself is the one name where there is no file."""
+    if not os.path.isfile(path):
+        return [str(path)]
+    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _dicom_datalist(root: Path, series_uid: str | None) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from PIL import Image, ImageChops
 
 from ldseg_monai.data.checks import check_affine, check_memory
 
+LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP")  # Pillow's formats of pictures that may not be as they were written
+
 # MONAI answers an error of a reader's `read` by trying all of its other readers, and at last with all of their
 # tracebacks; so `read` does nothing here, and `get_data` reads.
 
@@ -79,8 +81,8 @@ class PictureReader(PILReader):
 class LabelPictureReader(PictureReader):
     """Reader of labels in pictures: gray values, or indices of a palette, as they are.
 
-    Of a picture in colors it takes each pixel's brightest color, so that black alone is 0; how transparent it is does
-    not count.
+    Of a picture in colors it takes each pixel's gray value, but at least 1, so that black alone is 0; how transparent
+    it is does not count.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -90,16 +92,16 @@ class LabelPictureReader(PictureReader):
         """Return labels, columns before rows, and metadata.
 
         Raises:
-            FileNotFoundError, ValueError: as of `PictureReader`; ValueError for a JPEG too, whose values are not those
-                that were written.
+            FileNotFoundError, ValueError: as of `PictureReader`; ValueError for a JPEG and its like too, whose values
+                are not those that were written.
         """
         result = super().get_data(img)
         for path in img:
             with Image.open(path) as picture:
-                if "jpeg" in (str(picture.format).lower(), picture.info.get("compression")):
+                if picture.format in LOSSY or picture.info.get("compression") == "jpeg":
                     raise ValueError(
-                        f"{path} is a JPEG, which changes the values at outlines: expected a label without loss, such "
-                        "as PNG; write it again from its source"
+                        f"{path} is a JPEG or its like, which changes the values at outlines: expected a label without "
+                        "loss, such as PNG; write it again from its source"
                     )
         return result
 
@@ -107,7 +109,9 @@ class LabelPictureReader(PictureReader):
 def _one_band(picture: Image.Image) -> Image.Image:
     if len(picture.getbands()) == 1:
         return picture
-    return reduce(ImageChops.lighter, picture.convert("RGB").split())
+    colors = picture.convert("RGB")
+    drawn = reduce(ImageChops.lighter, colors.split()).point(lambda value: min(value, 1))
+    return ImageChops.lighter(colors.convert("L"), drawn)
 
 
 def check_nifti_header(path: str) -> None:

@@ -98,6 +98,7 @@ def test_weights_of_a_fold_are_trained_without_it_and_scored_on_it(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     data, out = tmp_path / "data", tmp_path / "out"
     write_phantoms("gland", data, 4)
+    (data / "grade.csv").write_text("name, patient ID\ncase_000, 1\ncase_001, 2\ncase_002, 1\ncase_003, 2\n")
     unet = gland_config(f"{GLAND}/configs/baselines/unet.yaml").get_parsed_content("network_def")
     (out / "unet" / "fold1").mkdir(parents=True)  # trained elsewhere, for no epoch
     torch.save(unet.state_dict(), out / "unet" / "fold1" / "model.pt")
@@ -118,7 +119,7 @@ def test_weights_of_a_fold_are_trained_without_it_and_scored_on_it(
     assert [(row["candidate"], row["folds"], row["class"], row["cases"]) for row in summary] == [
         (name, "1", index, "2") for name in ("ldseg_glas", "unet") for index in ("1", "mean")
     ]
-    assert [row["cases"] for row in comparison] == ["2"]
+    assert [(row["cases"], row["groups"]) for row in comparison] == [("2", "1")]  # two pictures of one patient
 
 
 def gland_config(*overlays: str) -> ConfigParser:

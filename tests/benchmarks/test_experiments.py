@@ -105,8 +105,10 @@ def test_steps_gives_the_dice_of_the_bundles_evaluation(bundle: Path, data: Path
 
 
 def test_named_cases_are_scored(bundle: Path, data: Path, tmp_path: Path) -> None:
-    _, cases, text = run("steps", bundle, data, tmp_path, "--steps", "1", "--val_cases", "case1")
-    assert [row["case"] for row in cases] == ["case1"] and "1 cases" in text
+    (tmp_path / "names.txt").write_text("case1\n")
+    for named in ("case1", str(tmp_path / "names.txt")):
+        _, cases, text = run("steps", bundle, data, tmp_path / "out", "--steps", "1", "--val_cases", named)
+        assert [row["case"] for row in cases] == ["case1"] and "1 cases" in text
 
 
 def test_shipped_weights_are_scored_on_the_cases_that_their_training_left_out(
@@ -120,7 +122,9 @@ def test_shipped_weights_are_scored_on_the_cases_that_their_training_left_out(
     for name, more in {"shipped": (), "others": ("--model_path", str(folder / "models" / "model.pt"))}.items():
         _, cases, _ = run("steps", folder, data, tmp_path / name, *options, *more)
         scored[name] = [row["case"] for row in cases]
-    assert scored["shipped"] == ["case1"] and len(scored["others"]) == 2
+    (folder / "docs" / "val_cases.txt").write_text("another_data_set\n")
+    scored["elsewhere"] = [row["case"] for row in run("steps", folder, data, tmp_path / "elsewhere", *options)[1]]
+    assert scored["shipped"] == ["case1"] and len(scored["others"]) == len(scored["elsewhere"]) == 2
 
 
 def test_noise_compares_with_peers_and_is_none_at_sigma_0(bundle: Path, data: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_table_of_tiny_pictures(tmp_path: Path) -> None:
     text = (tmp_path / "memory.md").read_text()
     [[row]] = tables(text)
     assert row["size"] == "150x90" and float(row["peak memory, MB"]) > 100
-    assert float(row["noise field, MB"]) == pytest.approx(4 * 2 * 4 * 11 * 7 / 1e6, rel=0.01)
+    assert float(row["noise field, MB"]) == pytest.approx(4 * 2 * 4 * 9 * 6 / 1e6, rel=0.01)
     assert "inference.yaml + strips.yaml" in text
 
 

@@ -61,8 +61,9 @@ def test_image_and_label_stay_together(bundle: str) -> None:
         draw = augment({key: value.clone() for key, value in pair.items()})
         image, label = draw["image"], draw["label"]
         assert image.shape[1:] == label.shape[1:] and label.shape[0] == 1
-        shown = (image[:1].round().clamp(0, classes - 1) == label).float()
-        same.append(shown.mean().item())
+        shown = image[:1].round().clamp(0, classes - 1)
+        either = (shown > 0) | (label > 0)
+        same.append(((shown == label) & either).sum().item() / either.sum().item())
         moved += not (label.shape == pair["label"].shape and torch.equal(label, pair["label"]))
     assert moved > 2
-    assert min(same) > 0.95 and sum(same) / len(same) > 0.97
+    assert min(same) > 0.75

@@ -65,7 +65,15 @@ def test_label_is_0_where_nothing_is_drawn_whatever_its_kind(tmp_path: Path, mod
     picture.save(tmp_path / "a.png")
     label = LabelPictureReader().get_data([str(tmp_path / "a.png")])[0]
     assert label.shape == (30, 20)
-    assert np.array_equal(label > 0, mask.T > 0)
+    drawn = {"I;16": 700, "1": 1, "RGB": 1, "RGBA": 1}.get(mode, 4)
+    assert np.array_equal(label, drawn * mask.T.astype(int))
+
+
+def test_classes_in_colors_stay_apart(tmp_path: Path) -> None:
+    colors = [(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 3)]
+    Image.fromarray(np.array([colors], np.uint8)).save(tmp_path / "a.png")
+    label = LabelPictureReader().get_data([str(tmp_path / "a.png")])[0]
+    assert label[:, 0].tolist() == [0, 76, 150, 29, 1]
 
 
 @pytest.mark.parametrize(
@@ -74,5 +82,5 @@ def test_label_is_0_where_nothing_is_drawn_whatever_its_kind(tmp_path: Path, mod
 def test_label_with_loss_is_refused(tmp_path: Path, name: str, options: dict) -> None:
     Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(tmp_path / name, **options)
     assert read(tmp_path / name).shape == (16, 16, 3)  # as an image it may be
-    with pytest.raises(ValueError, match=f"{name} is a JPEG, .* expected a label without loss"):
+    with pytest.raises(ValueError, match=f"{name} is a JPEG or its like, .* expected a label without loss"):
         LabelPictureReader().get_data([str(tmp_path / name)])
