@@ -122,7 +122,7 @@ class SamplingInferer(Inferer):
         """
         if args or set(kwargs) - {"noise"}:
             raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise")
-        model: LDSeg | CDAL = unwrapped(network)
+        model = unwrapped(network)
         image = _plain(inputs)
         noise = kwargs.get("noise")
         if noise is None:
