@@ -71,7 +71,7 @@ def test_folder_has_the_bundle_and_its_code_and_the_zip_has_the_folder(name: str
     assert not [path for path in package if not path.endswith(".py") or path.endswith(("/cli.py", "/zoo.py"))]
     yaml = {path for path in files(source) if path.endswith(".yaml")}
     others = {"LICENSE", "configs/metadata.json", "configs/logging.conf", "models/model.pt"}
-    docs = {"docs/README.md", "docs/data_license.txt"}
+    docs = {"docs/README.md", "docs/data_license.txt", "docs/val_cases.txt"}
     assert files(folder) - package == yaml | {path.replace(".yaml", ".json") for path in yaml} | others | docs
     assert [path for path in others if (folder / path).read_bytes() != (source / path).read_bytes()] == []
 

@@ -169,9 +169,11 @@ def test_two_processes_train_as_one_with_the_whole_batch(workplace: Workplace, p
     workflow.initialize()
     workflow.run()
     shares = [losses(together.output_dir / f"rank{rank}") for rank in (0, 1)]
+    iterations = max(map(len, losses(alone).values()))
     for name, values in losses(alone).items():
         means = [sum(pair) / 2 for pair in zip(*(share[name] for share in shares), strict=True)]
-        assert means[0] == pytest.approx(values[0], rel=1e-6), name
+        if len(values) == iterations:  # of the first step too, which the gradient penalty is not
+            assert means[0] == pytest.approx(values[0], rel=1e-6), name
         assert means == pytest.approx(values, rel=2e-3), name  # Adam divides small differences by small gradients
     one, other = (checkpoint(folder) for folder in (alone, together.output_dir))
     assert flatten(one).keys() == flatten(other).keys() and one["trainer"] == other["trainer"]

@@ -67,7 +67,7 @@ TINY = {
         some={
             "train.yaml": {
                 "discriminator_def#channels": [8, 8, 8],
-                "train#trainer#penalty_interval": 2,
+                "penalty_interval": 2,
                 "crop_size": [24, 24, 24],
                 "cases_per_epoch": 4,
                 "batch_size": 2,
