@@ -19,6 +19,7 @@ from pathlib import Path
 
 import report
 import torch
+from experiments import VAL_CASES
 from latent import GridScores
 from quality import cell, deviation, mean
 
@@ -26,7 +27,6 @@ from ldseg_monai.data import case_name, read_val_cases, resolve_datalist, split_
 from ldseg_monai.inferers import CDALSamplingInferer
 from ldseg_monai.networks import CDAL
 
-VAL_CASES = Path("docs", "val_cases.txt")
 ABOUT = """Mean foreground Dice over {count} validation cases, shipped weights, one sample each, in the files' own
 geometry; mean and SD over the cases. The last reverse step is told a noisy label that is drawn by the posterior around
 an estimate of the label: the network's own, as in segmenting; the true label; another case's, laid on this one's
