@@ -16,6 +16,7 @@ and a PNG picture:
 - uncertainty (Figure 10): mean and standard deviation of 100 samples: the area under the ROC curve of the SD for wrong
   pixels, the SD on wrong and right ones, the calibration error of the mean, and how a case's spread goes with its Dice.
   uncertainty_maps.png shows the case of the median Dice; being a picture of the data, it is not for a repository.
+  Of pictures, --turned lets the samples see eight orientations (the knob turned), and writes uncertainty_turned.md.
 """
 
 from __future__ import annotations
@@ -257,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=int,
         help=f"whose mean is taken (default: {NUM_SAMPLES} of uncertainty, else the bundle's)",
     )
+    parser.add_argument("--turned", action="store_true", help="let the samples see a picture in its eight orientations")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="of steps")
     parser.add_argument("--sigmas", type=float, nargs="+", default=SIGMAS, help="of noise")
     parser.add_argument(
@@ -298,13 +300,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if arguments.num_samples is not None or arguments.experiment == "uncertainty":
         ours.inferer.sampler.num_samples = arguments.num_samples or NUM_SAMPLES
-    about = ABOUT[arguments.experiment].format(where=where, samples=ours.inferer.sampler.num_samples)
-    title = f"{arguments.experiment.capitalize()}: {arguments.bundle.resolve().name}"
+    ours.inferer.sampler.turned |= arguments.turned
+    kind = " turned" if arguments.turned else ""
+    about = ABOUT[arguments.experiment].format(where=where, samples=f"{ours.inferer.sampler.num_samples}{kind}")
+    stem = f"{arguments.experiment}{kind}".replace(" ", "_")
+    title = f"{arguments.experiment.capitalize()}{kind}: {arguments.bundle.resolve().name}"
     head = report.header(title, about, "experiments.py", argv, 0)
-    picture = out / f"{arguments.experiment}.png"
+    picture = out / f"{stem}.png"
     own = type(ours.network).__name__
     if arguments.experiment == "uncertainty":
-        figures, columns = run_uncertainty(ours, out / "uncertainty_maps.png")
+        figures, columns = run_uncertainty(ours, out / f"{stem}_maps.png")
         draw_spread(picture, columns)
         rows = [{"figure": name, "value": cell(value)} for name, value in figures.items()]
     elif arguments.experiment == "steps":
@@ -328,9 +333,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, points in curves.items():
             cells = {f"{sigma:g}": " ± ".join(mean_and_deviation(dice).values()) for sigma, dice in points.items()}
             rows.append({"network": name, **cells})
-    write_cases(out / f"{arguments.experiment}.csv", columns)
+    write_cases(out / f"{stem}.csv", columns)
     picture_text = f"![{arguments.experiment}]({picture.name})\n"
-    print(report.write(out / f"{arguments.experiment}.md", head, report.table(rows), picture_text))
+    print(report.write(out / f"{stem}.md", head, report.table(rows), picture_text))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ldseg_monai.error_display import cause, is_own
+
 USER_ERROR = 2
 
 
@@ -32,16 +34,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         arguments.command(arguments)
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"ldseg: error: {' '.join(str(error).split())}\n")
-        return USER_ERROR
+        return _tell(error)
+    except RuntimeError as error:  # as MONAI wraps what a component of a config says
+        if not is_own(cause(error)):
+            raise
+        return _tell(cause(error))
     return 0
+
+
+def _tell(error: BaseException) -> int:
+    sys.stderr.write(f"ldseg: error: {' '.join(str(error).split())}\n")
+    return USER_ERROR
 
 
 def _parser() -> _Parser:
     """Build the parser; each subcommand adds itself and names its function `command`."""
     parser = _Parser(prog="ldseg", description="What `python -m monai.bundle` cannot do.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_phantom, _add_new_bundle, _add_export, _add_zoo_export):
+    for add in (_add_phantom, _add_new_bundle, _add_calibrate, _add_export, _add_zoo_export):
         add(subparsers)
     return parser
 
@@ -60,6 +70,36 @@ def _phantom(arguments: argparse.Namespace) -> None:
     from ldseg_monai.data.phantoms import write_phantoms  # here, so that other commands and --help start at once
 
     write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed)
+
+
+def _add_calibrate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "calibrate", help="scale weights so that their probabilities are true", description=_calibrate.__doc__
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of an LDSeg bundle, or the name of one in bundles/")
+    parser.add_argument("--dataset_dir", required=True, metavar="DIR", help="images and labels, as for training")
+    parser.add_argument("--out", required=True, metavar="FILE", help="file to write the scaled weights to")
+    parser.add_argument("--weights", metavar="FILE", help="state dict (default: the bundle's models/model.pt)")
+    parser.add_argument(
+        "--part", default="val", choices=("val", "all"), help="cases to take: the split's or all (default: %(default)s)"
+    )
+    parser.add_argument("--val_cases", metavar="FILE", help="names of the validation cases, as in the training")
+    parser.add_argument("--fold", type=int, metavar="N", help="fold that validated, as in the training")
+    parser.set_defaults(command=_calibrate)
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    """Fit one temperature to an LDSeg's logits on cases that it was not trained on, and write weights scaled by it."""
+    from ldseg_monai.calibration import calibrate
+
+    knobs = {"part": arguments.part, "fold": arguments.fold}
+    fit = calibrate(
+        arguments.bundle, arguments.dataset_dir, arguments.out, arguments.weights, arguments.val_cases, **knobs
+    )
+    sys.stdout.write(
+        f"wrote {arguments.out}: temperature {fit.temperature:.2f}, calibration error {fit.error_before:.3f} before, "
+        f"{fit.error_after:.3f} after, {fit.error_unseen:.3f} where each case has the temperature of the others\n"
+    )
 
 
 def _add_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:

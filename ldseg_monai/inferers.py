@@ -18,6 +18,9 @@ from ldseg_monai.processes import unwrapped
 from ldseg_monai.sampling import draw_per_sample, label_logits, most_probable_class, seeded_noise, summarize
 from ldseg_monai.sliding_window import slide
 
+ALL = slice(None)
+ORIENTATIONS = 8  # of a picture: four quarter turns, and their mirror images
+
 
 class TrainingInferer(Inferer):
     """Run one training pass under bfloat16 autocast, on the CPU too (where MONAI's engines do not autocast).
@@ -84,13 +87,21 @@ class SamplingInferer(Inferer):
         num_inference_steps: steps of the reverse process; None for the network's own number.
         seed: seed of the noise.
         amp: whether to compute in bfloat16 where autocast deems it safe.
+        turned: whether the samples see a picture (2D) in its eight orientations in turn, the first one as it is. They
+            then differ by what the network makes of the orientation too, not by the noise alone; each orientation is
+            encoded for itself. For pictures that have no top, such as histology.
 
     Raises:
         ValueError: if ``num_samples`` is below 1.
     """
 
     def __init__(
-        self, num_samples: int = 1, num_inference_steps: int | None = None, seed: int = 0, amp: bool = True
+        self,
+        num_samples: int = 1,
+        num_inference_steps: int | None = None,
+        seed: int = 0,
+        amp: bool = True,
+        turned: bool = False,
     ) -> None:
         super().__init__()
         if num_samples < 1:
@@ -99,6 +110,7 @@ class SamplingInferer(Inferer):
         self.num_inference_steps = num_inference_steps
         self.seed = seed
         self.amp = amp
+        self.turned = turned
 
     def draw_noise(self, network: LDSeg | CDAL, shape: list[int]) -> torch.Tensor:
         """Noise ``(draws, num_samples, C_z, *latent)`` of the reverse process for a latent ``shape`` of one image."""
@@ -119,6 +131,10 @@ class SamplingInferer(Inferer):
         Returns:
             For one sample, class logits ``(B, classes, *spatial)``. For more, class probabilities averaged over the
             samples followed by one channel with their standard deviation, ``(B, classes + 1, *spatial)``.
+
+        Raises:
+            TypeError: for arguments beside these.
+            ValueError: for volumes, where they are to be turned.
         """
         if args or set(kwargs) - {"noise"}:
             raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise")
@@ -130,17 +146,31 @@ class SamplingInferer(Inferer):
         own_noise = noise.shape[1] == len(image) * self.num_samples
         noise = noise.unflatten(1, (len(image) if own_noise else 1, self.num_samples))
         with autocast(image.device, self.amp):
-            samples = self._draw(model, image, noise)
+            draw = self._draw_turned if self.turned else self._draw
+            samples = draw(model, image, noise)
             return next(samples) if self.num_samples == 1 else torch.cat(summarize(samples), dim=1)
 
-    def _draw(self, network: LDSeg, image: torch.Tensor, noise: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The samples' class logits, one after the other, for noise ``(draws, 1 or B, num_samples, C_z, *latent)``."""
+    def _draw(
+        self, network: LDSeg, image: torch.Tensor, noise: torch.Tensor, chosen: slice = ALL
+    ) -> Iterator[torch.Tensor]:
+        """The class logits of chosen samples, one by one, for noise ``(draws, 1 or B, num_samples, C_z, *latent)``."""
         embedding, features = network.encode_image(image)
+        noise = noise[:, :, chosen]
+        number = noise.shape[2]
         noise = noise.expand(-1, len(image), *[-1] * (noise.ndim - 2)).flatten(1, 2)
-        repeated = embedding.repeat_interleave(self.num_samples, dim=0)
+        repeated = embedding.repeat_interleave(number, dim=0)
         latents = network.sample_latent(repeated, noise, self.num_inference_steps)
-        for latent in latents.unflatten(0, (len(image), self.num_samples)).unbind(1):
+        for latent in latents.unflatten(0, (len(image), number)).unbind(1):
             yield network.label_decoder(latent, features)
+
+    def _draw_turned(self, network: Any, image: torch.Tensor, noise: torch.Tensor) -> Iterator[torch.Tensor]:
+        """As `_draw`, orientation after orientation; the noise is turned with the image."""
+        if image.ndim != 4:
+            raise ValueError(f"turned is for pictures: got {image.ndim - 2} axes, expected 2; set turned to false")
+        for index in range(min(ORIENTATIONS, self.num_samples)):
+            turned_image, turned_noise = (turn(tensor, index) for tensor in (image, noise))
+            chosen = slice(index, None, ORIENTATIONS)
+            yield from (turn_back(logits, index) for logits in self._draw(network, turned_image, turned_noise, chosen))
 
 
 class CDALTrainingInferer(Inferer):
@@ -183,11 +213,12 @@ class CDALSamplingInferer(SamplingInferer):
         self.samples_in_pass = samples_in_pass
 
     def _draw(  # type: ignore[override]
-        self, network: CDAL, image: torch.Tensor, noise: torch.Tensor
+        self, network: CDAL, image: torch.Tensor, noise: torch.Tensor, chosen: slice = ALL
     ) -> Iterator[torch.Tensor]:
         features = network.encode_image(image)
         in_pass = self.samples_in_pass or (1 if image.device.type == "cpu" else self.num_samples)
-        latents = network.seeded_latents(self.seed, self.num_samples)[:, None]
+        latents = network.seeded_latents(self.seed, self.num_samples)[:, None, chosen]
+        noise = noise[:, :, chosen]
         noise = noise.expand(-1, len(image), *[-1] * (noise.ndim - 2))
         latents = latents.expand(-1, len(image), -1, -1)
         for own, own_latents in zip(noise.split(in_pass, dim=2), latents.split(in_pass, dim=2), strict=True):
@@ -329,6 +360,18 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
         if self.roi_weight_map is not None:
             return self.roi_weight_map
         return compute_importance_map(window, self.mode, self.sigma_scale)
+
+
+def turn(picture: torch.Tensor, orientation: int) -> torch.Tensor:
+    """Mirror (from orientation 4 on), then turn by quarters, the last two axes."""
+    mirrored = picture.flip(-1) if orientation >= 4 else picture
+    return mirrored.rot90(orientation % 4, (-2, -1))
+
+
+def turn_back(picture: torch.Tensor, orientation: int) -> torch.Tensor:
+    """Undo `turn`."""
+    back = picture.rot90(-(orientation % 4), (-2, -1))
+    return back.flip(-1) if orientation >= 4 else back
 
 
 def _range(image: torch.Tensor, dimension: int, start: int, stop: int) -> torch.Tensor:

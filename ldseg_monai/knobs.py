@@ -56,7 +56,7 @@ RULES = {
         lambda value: all(type(step) in (int, float) and 0 < step < float("inf") for step in ensure_tuple(value)),
         "positive numbers, in mm",
     ),
-    **dict.fromkeys(("amp", "save_overlay", "resume", "normalize_attention"), SWITCH),
+    **dict.fromkeys(("amp", "save_overlay", "resume", "normalize_attention", "turned"), SWITCH),
     **dict.fromkeys(("spatial_size", "crop_size", "window_size"), SIZE),
 }
 

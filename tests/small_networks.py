@@ -11,6 +11,16 @@ from ldseg_monai.inferers import SamplingInferer
 from ldseg_monai.networks import CDAL, CDALDiscriminator
 
 NORM = ("group", {"num_groups": 4})
+SMALL_HIPPOCAMPUS = {  # changes of the network of the bundle ldseg_hippocampus
+    "channels": [8, 16],
+    "label_channels": None,
+    "decoder_channels": None,
+    "stem_stride": 2,
+    "attention_levels": None,
+    "decoder_image_levels": None,
+    "denoiser_channels": [16, 32],
+    "num_head_channels": 8,
+}
 
 
 def tiny_cdal(spatial_dims: int = 2, **arguments) -> CDAL:

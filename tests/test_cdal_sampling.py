@@ -358,3 +358,19 @@ def test_training_passes_are_in_bfloat16_if_asked_and_return_float32(
     assert prediction.shape == label.shape and logits.shape == (2, 1)
     if not amp:
         assert torch.equal(prediction, network(image_of(size), **inputs))
+
+
+def test_turned_sample_has_its_own_noise_and_random_latent() -> None:
+    network, image = tiny(stochastic=True), image_of((16, 12))
+    noise = seeded_noise(network.noise_shape(image), 0, 9, network.num_draws())
+    latents = network.seeded_latents(0, 9)
+    expected = []
+    for index in range(9):
+        quarters, mirrored = index % 4, 4 <= index < 8
+        turned, own = ((part.flip(-1) if mirrored else part).rot90(quarters, (-2, -1)) for part in (image, noise))
+        with torch.no_grad():
+            logits = network.segment(turned, own[:, index : index + 1], latents[:, index : index + 1])
+        back = logits.rot90(-quarters, (-2, -1))
+        expected.append((back.flip(-1) if mirrored else back).softmax(1))
+    result = CDALSamplingInferer(9, amp=False, turned=True)(image, network)
+    torch.testing.assert_close(result[:, :3], torch.stack(expected).mean(0), rtol=1e-4, atol=1e-5)

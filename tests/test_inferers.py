@@ -17,6 +17,8 @@ from ldseg_monai.inferers import (
     SliceSamplingInferer,
     SlidingWindowSamplingInferer,
     TrainingInferer,
+    turn,
+    turn_back,
 )
 from ldseg_monai.networks import LDSeg
 from ldseg_monai.sampling import draw_per_sample, seeded_noise
@@ -365,6 +367,54 @@ def test_network_in_a_wrapper_gives_the_same(num_samples: int) -> None:
     network, inferer = tiny(), SamplingInferer(num_samples)
     image, _ = pair((16, 24))
     assert torch.equal(inferer(image, Wrapper(network)), inferer(image, network))
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_each_orientation_is_another_and_can_be_undone(orientation: int) -> None:
+    picture = torch.arange(12).view(1, 3, 4)
+    turned = turn(picture, orientation)
+    assert torch.equal(turn_back(turned, orientation), picture)
+    others = [turn(picture, other) for other in range(8) if other != orientation]
+    assert not any(torch.equal(turned, other) for other in others)
+
+
+def test_mean_over_the_orientations_turns_with_the_picture() -> None:
+    network, inferer = tiny(), SamplingInferer(8, amp=False, turned=True)
+    image = pair((16, 24))[0]
+    noise = torch.randn(1, 1, *network.noise_shape(image)).expand(-1, 8, -1, -1, -1)
+    expected = inferer(image, network, noise=noise)
+    assert expected[:, 3:].max() > 0.01  # the network itself is not the same in all orientations
+    for orientation in range(1, 8):
+        turned = inferer(turn(image, orientation), network, noise=turn(noise, orientation))
+        torch.testing.assert_close(turn_back(turned, orientation), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("own_noise", [False, True])
+def test_sample_sees_the_picture_and_its_own_noise_in_its_orientation(own_noise: bool) -> None:
+    network, image = tiny(eta=1.0), pair((16, 24))[0]
+    noise = torch.randn(2, 20 if own_noise else 10, *network.noise_shape(image))
+    result = SamplingInferer(10, amp=False, turned=True)(image, network, noise=noise)
+    probabilities = []
+    for index in range(10):
+        own = noise[:, [index, 10 + index]] if own_noise else noise[:, [index]]
+        plain = SamplingInferer(amp=False)(turn(image, index % 8), network, noise=turn(own, index % 8))
+        probabilities.append(turn_back(plain, index % 8).softmax(1))
+    torch.testing.assert_close(result[:, :3], torch.stack(probabilities).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_first_sample_is_of_the_picture_as_it_is_and_each_orientation_is_encoded_once() -> None:
+    network, image = tiny(), pair((16, 24))[0]
+    assert torch.equal(SamplingInferer(1, turned=True)(image, network), SamplingInferer(1)(image, network))
+    encoded = count_calls(network.image_encoder.encoder)
+    for number, orientations in ((3, 3), (20, 8)):
+        encoded.clear()
+        SamplingInferer(number, turned=True)(image, network)
+        assert encoded == [2] * orientations
+
+
+def test_volumes_are_not_turned() -> None:
+    with pytest.raises(ValueError, match="turned is for pictures: got 3 axes, expected 2; set turned to false"):
+        SamplingInferer(2, turned=True)(pair((8, 16, 8))[0], tiny(3))
 
 
 @pytest.mark.parametrize("num_samples", [0, -1])

@@ -15,18 +15,9 @@ import yaml
 from conftest import ROOT, tables
 from monai.bundle import ConfigParser
 from PIL import Image
+from small_networks import SMALL_HIPPOCAMPUS
 
 BUNDLE = ROOT / "bundles" / "ldseg_hippocampus"
-SMALL = {
-    "channels": [8, 16],
-    "label_channels": None,
-    "decoder_channels": None,
-    "stem_stride": 2,
-    "attention_levels": None,
-    "decoder_image_levels": None,
-    "denoiser_channels": [16, 32],
-    "num_head_channels": 8,
-}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +41,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("train.yaml", "evaluate.yaml", "baselines/unet.yaml"):
         content = yaml.safe_load((BUNDLE / "configs" / name).read_text())
         if name == "train.yaml":
-            content["network_def"].update(SMALL)
+            content["network_def"].update(SMALL_HIPPOCAMPUS)
             content.update({"spatial_size": [16, 16, 16], "val_fraction": 0.7})
         elif "network_def" in content:
             content["network_def"]["channels"] = [4, 8, 16]
@@ -185,6 +176,11 @@ def test_maps_are_of_one_plane_in_the_files_geometry(bundle: Path, data: Path, t
         np.testing.assert_allclose(planes["image"][0].numpy(), image[..., index].T, rtol=1e-4)
         assert {plane.shape for plane in planes.values()} == {planes["label"].shape}
         assert 0 <= planes["mean"].min() and planes["mean"].max() <= 1 and planes["SD"].max() <= 0.5
+
+
+def test_volumes_are_not_turned(bundle: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="turned is for pictures: got 3 axes"):
+        run("uncertainty", bundle, data, tmp_path, "--num_samples", "2", "--turned")
 
 
 def test_one_sample_has_no_spread(bundle: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
