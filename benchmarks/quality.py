@@ -21,7 +21,8 @@ from ldseg_monai.sampling import case_uncertainty, seeded_noise, summarize
 Pair = tuple[torch.Tensor, torch.Tensor]
 STEPS = (1, 2, 10)
 NUM_SAMPLES = 8
-NUM_BINS = 1000
+NUM_BINS = 10000
+LEAST_SPREAD = 1e-10  # below it, spreads are not told apart
 
 
 def foreground_dice(scores: torch.Tensor, label: torch.Tensor) -> float:
@@ -67,7 +68,8 @@ def average(rows: list[dict[str, float]]) -> dict[str, float]:
 class Calibration:
     """Gathers, voxel by voxel over all cases, how the spread and the mean probability relate to errors.
 
-    Voxels are counted in bins of the spread (0 to 0.5) and of the confidence, so that nothing grows with their number.
+    Voxels are counted in bins of the spread's logarithm (for its ranks: where samples are sure, it is far below its
+    largest, 0.5) and of the confidence, so that nothing grows with their number.
     """
 
     def __init__(self) -> None:
@@ -82,7 +84,8 @@ class Calibration:
         wrong = (prediction != label).flatten()
         spread = deviation.flatten()
         for kind, chosen in enumerate((~wrong, wrong)):
-            self.by_spread[kind] += torch.histc(spread[chosen].float(), NUM_BINS, 0, 0.5)
+            logarithm = spread[chosen].double().clamp(LEAST_SPREAD, 0.5).log()
+            self.by_spread[kind] += torch.histc(logarithm, NUM_BINS, math.log(LEAST_SPREAD), math.log(0.5))
             self.sums[kind] += spread[chosen].double().sum()
         bins = (confidence.flatten() * 15).long().clamp(max=14)
         for row, values in enumerate((torch.ones_like(spread), confidence.flatten(), (~wrong).float())):
