@@ -37,14 +37,13 @@ from monai.transforms import Compose, Invertd
 from quality import Calibration, cell, deviation, label_dice, mean, with_noise
 from torch import nn
 
-from ldseg_monai.data import case_name, read_val_cases, resolve_datalist
+from ldseg_monai.data import case_name, read_val_cases, shipped_val_cases
 from ldseg_monai.visualize import load_image
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 NUM_SAMPLES = 100
 PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top of
-VAL_CASES = Path("docs", "val_cases.txt")
 WHERE = "the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}"
 ABOUT = {
     "steps": """Dice against the number K of reverse steps (the paper's Figures 5 and 6a), on {where}. Mean of the
@@ -228,15 +227,6 @@ def mean_and_deviation(values: Iterable[float]) -> dict[str, str]:
     return {"mean": cell(mean(values)), "SD": cell(deviation(values))}
 
 
-def shipped_split(bundle: Path, dataset_dir: str) -> list[str] | None:
-    """The cases that the training of the shipped weights left out; None for a data set that is not theirs."""
-    if not (bundle / VAL_CASES).is_file():
-        return None
-    names = read_val_cases(bundle / VAL_CASES)
-    there = {case_name(item["image"]) for item in resolve_datalist(dataset_dir, phantom="", phantom_dir="")}
-    return names if there.issuperset(names) else None
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment named on the command line; write its table, cases and picture, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -287,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif arguments.val_cases is not None:
         overrides["val_cases"] = [name for item in arguments.val_cases for name in read_val_cases(item)]
     elif not arguments.model_path:
-        overrides["val_cases"] = shipped_split(arguments.bundle, arguments.dataset_dir)
+        overrides["val_cases"] = shipped_val_cases(arguments.bundle, arguments.dataset_dir)
     model_path = arguments.model_path or str(arguments.bundle / "models" / "model.pt")
     files = [str(configs / "train.yaml")]
     evaluate = str(configs / "evaluate.yaml")
@@ -301,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.num_samples is not None or arguments.experiment == "uncertainty":
         ours.inferer.sampler.num_samples = arguments.num_samples or NUM_SAMPLES
     ours.inferer.sampler.turned |= arguments.turned
-    kind = " turned" if arguments.turned else ""
+    kind = " turned" if ours.inferer.sampler.turned else ""
     about = ABOUT[arguments.experiment].format(where=where, samples=f"{ours.inferer.sampler.num_samples}{kind}")
     stem = f"{arguments.experiment}{kind}".replace(" ", "_")
     title = f"{arguments.experiment.capitalize()}{kind}: {arguments.bundle.resolve().name}"

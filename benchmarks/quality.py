@@ -15,6 +15,7 @@ from latent import denoised_from_middle, share_between_cases
 from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
 
+from ldseg_monai.calibration import BINS, calibration_error, confidence_bins
 from ldseg_monai.networks import LDSeg
 from ldseg_monai.sampling import case_uncertainty, seeded_noise, summarize
 
@@ -75,7 +76,7 @@ class Calibration:
     def __init__(self) -> None:
         self.by_spread = torch.zeros(2, NUM_BINS, dtype=torch.float64)  # right, wrong
         self.sums = torch.zeros(2, dtype=torch.float64)
-        self.by_confidence = torch.zeros(3, 15, dtype=torch.float64)  # voxels, confidence, right
+        self.by_confidence = torch.zeros(3, BINS, dtype=torch.float64)
         self.per_case: list[tuple[float, float]] = []
 
     def add(self, mean: torch.Tensor, deviation: torch.Tensor, label: torch.Tensor) -> None:
@@ -84,12 +85,10 @@ class Calibration:
         wrong = (prediction != label).flatten()
         spread = deviation.flatten()
         for kind, chosen in enumerate((~wrong, wrong)):
-            logarithm = spread[chosen].double().clamp(LEAST_SPREAD, 0.5).log()
-            self.by_spread[kind] += torch.histc(logarithm, NUM_BINS, math.log(LEAST_SPREAD), math.log(0.5))
+            limits = math.log(LEAST_SPREAD), math.log(0.5)
+            self.by_spread[kind] += torch.histc(spread[chosen].double().log().clamp(*limits), NUM_BINS, *limits)
             self.sums[kind] += spread[chosen].double().sum()
-        bins = (confidence.flatten() * 15).long().clamp(max=14)
-        for row, values in enumerate((torch.ones_like(spread), confidence.flatten(), (~wrong).float())):
-            self.by_confidence[row].scatter_add_(0, bins, values.double())
+        self.by_confidence += confidence_bins(confidence, ~wrong)
         self.per_case.append((case_uncertainty(prediction, deviation), foreground_dice(mean, label)))
 
     def scores(self) -> dict[str, float]:
@@ -97,8 +96,6 @@ class Calibration:
         right, wrong = self.by_spread
         below = right.cumsum(0) - right
         area = (wrong * (below + right / 2)).sum() / (wrong.sum() * right.sum())
-        voxels, confidence, correct = self.by_confidence
-        error = (confidence - correct).abs().sum() / voxels.sum()
         pairs = torch.tensor(self.per_case)
         correlation = torch.corrcoef(pairs[pairs.isfinite().all(dim=1)].T)[0, 1]
         means = self.sums / self.by_spread.sum(dim=1)
@@ -106,7 +103,7 @@ class Calibration:
             "SD wrong": means[1].item(),
             "SD right": means[0].item(),
             "AUROC": area.item(),
-            "ECE": error.item(),
+            "ECE": calibration_error(self.by_confidence),
             "SD-Dice r": correlation.item(),
         }
 

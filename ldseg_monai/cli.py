@@ -83,22 +83,34 @@ def _add_calibrate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--part", default="val", choices=("val", "all"), help="cases to take: the split's or all (default: %(default)s)"
     )
-    parser.add_argument("--val_cases", metavar="FILE", help="names of the validation cases, as in the training")
-    parser.add_argument("--fold", type=int, metavar="N", help="fold that validated, as in the training")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="knobs that the training had, such as seed=1, fold=0 or val_cases=FILE; without any, of the bundle's own "
+        "weights: their validation cases",
+    )
     parser.set_defaults(command=_calibrate)
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
     """Fit one temperature to an LDSeg's logits on cases that it was not trained on, and write weights scaled by it."""
+    import yaml
+
     from ldseg_monai.calibration import calibrate
 
-    knobs = {"part": arguments.part, "fold": arguments.fold}
+    for item in arguments.set:
+        if "=" not in item:
+            raise ValueError(f"--set {item}: expected KEY=VALUE")
+    knobs = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in arguments.set)}
     fit = calibrate(
-        arguments.bundle, arguments.dataset_dir, arguments.out, arguments.weights, arguments.val_cases, **knobs
+        arguments.bundle, arguments.dataset_dir, arguments.out, arguments.weights, part=arguments.part, **knobs
     )
+    unseen = f", {fit.error_unseen:.3f} where each case has the temperature of the others" if fit.cases > 1 else ""
     sys.stdout.write(
-        f"wrote {arguments.out}: temperature {fit.temperature:.2f}, calibration error {fit.error_before:.3f} before, "
-        f"{fit.error_after:.3f} after, {fit.error_unseen:.3f} where each case has the temperature of the others\n"
+        f"wrote {arguments.out}: temperature {fit.temperature:.2f} by {fit.cases} case(s), calibration error of one "
+        f"sample {fit.error_before:.3f} before, {fit.error_after:.3f} after{unseen}\n"
     )
 
 

@@ -93,7 +93,7 @@ def random_inputs(network: LDSeg | CDAL, image: torch.Tensor, seed: int, num_sam
 def export(
     bundle: str | Path, path: str | Path, weights: str | Path | None = None, num_samples: int | None = None
 ) -> None:
-    """Write a bundle's network with its reverse process and its weights as one file.
+    """Write a bundle's network with its reverse process and its weights as one file. Its samples are never ``turned``.
 
     Args:
         bundle: folder of the bundle, or the name of one in ``bundles`` below the current directory.

@@ -19,7 +19,7 @@ from ldseg_monai.bundle_folder import find_bundle
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent
-NOT_VENDORED = ("__pycache__", "cli.py", "zoo.py")  # the command line and what only it runs
+NOT_VENDORED = ("__pycache__", "cli.py", "zoo.py", "calibration.py")  # the command line and what only it runs
 WEIGHTS = "models/model.pt"
 FILES = ("LICENSE", "docs/README.md", "configs/metadata.json", "configs/train.yaml", "configs/inference.yaml", WEIGHTS)
 METADATA = ("version", "changelog", "monai_version", "pytorch_version", "numpy_version", "required_packages_version")
@@ -147,7 +147,7 @@ def stand_alone(text: str, suffix: str, name: str, metadata: dict[str, Any]) -> 
     text = text.replace("pip install -c constraints.txt -e .", f"pip install {' '.join(requirements(metadata))}")
     origin = (
         f"Exported from the repository of {PACKAGE.name} {__version__}, whose code is in `{package}`. What this text "
-        "says of `benchmarks` and `docs/architecture.md` is there."
+        "says of `benchmarks`, `docs/architecture.md` and the command `ldseg` is there."
     )
     return re.sub(r"^## \*\*Additional Usage Steps\*\*\n", rf"\g<0>{origin}\n\n", text, flags=re.MULTILINE)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -119,7 +120,7 @@ def test_probabilities_become_those_of_the_labels_in_their_files_geometry(
 ) -> None:
     """Volumes are padded for the network, by more than half, as it would say at once of background's share."""
     fit = calibrate(bundle, str(data), tmp_path / "new.pt", val_cases=["case0", "case2"])
-    assert fit.temperature == pytest.approx(2, rel=0.1) and fit.error_after < 0.03 < fit.error_before
+    assert fit.cases == 2 and fit.temperature == pytest.approx(2, rel=0.1) and fit.error_after < 0.03 < fit.error_before
     probabilities = torch.load(tmp_path / "new.pt", weights_only=True)[LAST + "bias"].softmax(0)
     torch.testing.assert_close(probabilities, torch.tensor(SHARES), rtol=0, atol=0.03)
 
@@ -131,14 +132,29 @@ def test_command_says_what_it_did(bundle: Path, data: Path, tmp_path: Path, caps
         str(data),
         "--out",
         str(tmp_path / "new.pt"),
-        "--val_cases",
-        str(tmp_path / "cases.txt"),
+        "--set",
+        f"val_cases={tmp_path}/cases.txt",
     ]
     assert main(["calibrate", str(bundle), *options]) == 0
-    assert f"wrote {tmp_path / 'new.pt'}: temperature " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'new.pt'}: temperature " in printed and " by 1 case(s)" in printed
+    assert printed.endswith("after\n")  # nothing of others, which there are none of
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.txt", "new.pt"]
     assert main(["calibrate", str(bundle), *options]) == 2
     assert "new.pt is there already: expected the name of a new file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "number"), [([], 2), (["--set", "fold=1"], 1), (["--part", "all"], 3)])
+def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_unless_told_otherwise(
+    bundle: Path, data: Path, tmp_path: Path, capsys, options: list[str], number: int
+) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "small"))
+    (folder / "docs").mkdir()
+    (folder / "docs" / "val_cases.txt").write_text("case0\ncase2\n")
+    assert (
+        main(["calibrate", str(folder), "--dataset_dir", str(data), "--out", str(tmp_path / "new.pt"), *options]) == 0
+    )
+    assert f" by {number} case(s)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -147,7 +163,9 @@ def test_command_says_what_it_did(bundle: Path, data: Path, tmp_path: Path, caps
         (["nowhere"], "nowhere is not a bundle"),
         (["BUNDLE", "--weights", "none.pt"], "there is no file none.pt"),
         (["BUNDLE", "--out", "folder/new.pt"], "folder is not there: expected a folder to write to"),
-        (["BUNDLE", "--fold", "7"], "fold 7: expected 0 to 2"),
+        (["BUNDLE", "--set", "fold=7"], "fold 7: expected 0 to 2"),
+        (["BUNDLE", "--set", "folds=1"], "unknown knob --folds"),
+        (["BUNDLE", "--set", "fold"], "--set fold: expected KEY=VALUE"),
         ([str(BUNDLES / "cdal_hippocampus")], "cdal_hippocampus is a CDAL: expected an LDSeg"),
     ],
 )
@@ -156,7 +174,32 @@ def test_user_error_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     argv = [str(bundle) if option == "BUNDLE" else option for option in options]
-    assert main(["calibrate", "--dataset_dir", str(data), "--out", "new.pt", *argv]) == 2
+    assert main(["calibrate", *argv[:1], "--dataset_dir", str(data), "--out", "new.pt", *argv[1:]]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("ldseg: error: ") and message in error
     assert not list(tmp_path.iterdir())
+
+
+def test_bad_case_is_named(bundle: Path, data: Path, tmp_path: Path, capsys) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "data"))
+    label = nib.load(folder / "labels" / "case1.nii.gz")
+    nib.save(nib.Nifti1Image(label.get_fdata() + 5, label.affine), folder / "labels" / "case1.nii.gz")
+    options = ["--dataset_dir", str(folder), "--out", str(tmp_path / "new.pt"), "--part", "all"]
+    assert main(["calibrate", str(bundle), *options]) == 2
+    assert "case1.nii.gz" in capsys.readouterr().err.splitlines()[-1] and not (tmp_path / "new.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [(1e3, "no temperature from 0.25 to 16 fits best"), (float("nan"), "expected finite logits")]
+)
+def test_weights_that_no_temperature_helps_are_refused(bundle, data, tmp_path, capsys, factor, message) -> None:
+    weights = scaled(bundle, tmp_path / "raw.pt", factor)
+    options = ["--dataset_dir", str(data), "--out", str(tmp_path / "new.pt"), "--weights", str(weights)]
+    assert main(["calibrate", str(bundle), *options]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1] and not (tmp_path / "new.pt").exists()
+
+
+def test_mistake_in_the_program_keeps_its_traceback(bundle: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("ldseg_monai.calibration.fit_temperature", lambda cases: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError):
+        main(["calibrate", str(bundle), "--dataset_dir", str(data), "--out", str(tmp_path / "new.pt")])

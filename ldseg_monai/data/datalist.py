@@ -252,6 +252,24 @@ def read_val_cases(path: PathLike) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def shipped_val_cases(bundle: PathLike, dataset_dir: PathLike) -> list[str] | None:
+    """The cases that the training of a bundle's own weights left out.
+
+    Args:
+        bundle: folder of the bundle; its ``docs/val_cases.txt`` names them.
+        dataset_dir: data set.
+
+    Returns:
+        Their names; None where the bundle names none, or the data set is not the one that has them.
+    """
+    path = Path(bundle, "docs", "val_cases.txt")
+    if not path.is_file():
+        return None
+    names = read_val_cases(path)
+    there = {case_name(item["image"]) for item in resolve_datalist(dataset_dir, phantom="", phantom_dir="")}
+    return names if there.issuperset(names) else None
+
+
 def _dicom_datalist(root: Path, series_uid: str | None) -> list[dict[str, Any]]:
     """The DICOM series in a data set's folder and all below it; none if it has other images.
 

@@ -117,7 +117,7 @@ def area_by_counting_pairs(deviation: np.ndarray, right: np.ndarray) -> float:
 
 
 def tied(case: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The case with 26 different deviations, further apart than a bin of the histogram."""
+    """The case with 26 different deviations, none 0 and further apart than the bins are wide."""
     return case[0], (case[1] * 50).floor() / 50 + 0.00025, case[2]
 
 

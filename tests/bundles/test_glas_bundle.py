@@ -1,4 +1,4 @@
-"""What only ldseg_glas has: an image encoder that starts from ImageNet's weights."""
+"""What only ldseg_glas has: an image encoder that starts from ImageNet's weights, and samples of turned pictures."""
 
 from __future__ import annotations
 
@@ -35,3 +35,13 @@ def test_evaluation_does_without_them(
     options = {"device": "cpu", "output_dir": str(place.root / "output")}
     place.workflow("eval", ["train.yaml", "evaluate.yaml"], **options).initialize()
     assert "ImageNet" not in caplog.text
+
+
+@pytest.mark.usefixtures("process_left_as_it_was")
+@pytest.mark.parametrize("turned", [False, True])
+def test_knob_lets_samples_see_turned_pictures(place: Workplace, turned: bool) -> None:
+    options = {"device": "cpu", "output_dir": str(place.root / "output"), "turned": turned}
+    for files in (["train.yaml", "evaluate.yaml"], ["inference.yaml"], ["inference.yaml", "strips.yaml"]):
+        parser = place.workflow("eval", files, **options).parser
+        inferer = parser.get_parsed_content("inferer" if "inferer" in parser else "validate#inferer")
+        assert inferer.sampler.turned is turned
