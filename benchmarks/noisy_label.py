@@ -19,7 +19,6 @@ from pathlib import Path
 
 import report
 import torch
-from experiments import VAL_CASES
 from latent import GridScores
 from quality import cell, deviation, mean
 
@@ -83,9 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not isinstance(grid.network, CDAL):
         parser.error(f"{arguments.bundle} has a {type(grid.network).__name__}: expected a CDAL; latent.py is LDSeg's")
     datalist = resolve_datalist(arguments.dataset_dir, phantom="", phantom_dir="")
-    val_cases = [
-        name for item in arguments.val_cases or [arguments.bundle / VAL_CASES] for name in read_val_cases(item)
-    ]
+    named = arguments.val_cases or [arguments.bundle / "docs" / "val_cases.txt"]
+    val_cases = [name for item in named for name in read_val_cases(item)]
     scores, left_out = scores_of_cases(grid, split_datalist(datalist, "val", val_cases=val_cases))
     out = arguments.out or Path(__file__).parent / "results" / arguments.bundle.resolve().name
     out.mkdir(parents=True, exist_ok=True)
