@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from ldseg_monai.weights import load_weights
 TEMPERATURES = tuple(2 ** (step / 8) for step in range(-16, 33))  # 1/4 to 16
 UNCHANGED = TEMPERATURES.index(1)
 BINS = 15  # of the confidence
+SPLIT = {"val_cases", "val_fraction", "seed", "fold", "num_folds", "patients"}  # knobs that choose validation cases
 
 
 class Case(NamedTuple):
@@ -46,7 +47,7 @@ def calibrate(
     out: str | Path,
     weights: str | Path | None = None,
     part: str = "val",
-    **knobs: Any,
+    knobs: Mapping[str, Any] | None = None,
 ) -> Fit:
     """Fit one temperature to a trained LDSeg's logits, and write weights whose logits are divided by it.
 
@@ -61,7 +62,7 @@ def calibrate(
         weights: state dict; None for the bundle's own.
         part: ``val`` for the validation cases of the split, ``all`` for data that the training did not have.
         knobs: items of ``train.yaml`` to override: those that the training had of ``seed``, ``val_cases``, ``fold``...
-            Without any, the cases of the bundle's own weights are those of its ``docs/val_cases.txt``.
+            Without any that chooses cases, those of the bundle's own weights are those of its ``docs/val_cases.txt``.
 
     Raises:
         FileNotFoundError: without the bundle, its data or its weights, or the folder to write to.
@@ -75,8 +76,9 @@ def calibrate(
     if not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent} is not there: expected a folder to write to; make it first")
     train = str(bundle / "configs" / "train.yaml")
+    knobs = dict(knobs or {})
     check_names([train], knobs)
-    if not knobs and weights is None and part == "val":
+    if not knobs.keys() & SPLIT and weights is None and part == "val":
         knobs["val_cases"] = shipped_val_cases(bundle, dataset_dir)
     config = ConfigParser()
     config.read_config(train)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ldseg_monai.error_display import cause, is_own
+from ldseg_monai.error_display import TRACEBACK, cause, is_own
 
 USER_ERROR = 2
 
@@ -28,23 +29,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 0, or 2 after a user error, which is told in one line on stderr.
+
+    Raises:
+        Exception: what is no user error; any with ``LDSEG_TRACEBACK=1``.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         arguments = _parser().parse_args(argv)
         arguments.command(arguments)
-    except (ValueError, OSError, ImportError) as error:
-        return _tell(error)
-    except RuntimeError as error:  # as MONAI wraps what a component of a config says
-        if not is_own(cause(error)):
+    except (ValueError, OSError, ImportError, RuntimeError) as error:  # MONAI wraps what a component of a config says
+        told = cause(error)
+        if os.environ.get(TRACEBACK) or not (is_own(told) or isinstance(told, (OSError, ImportError))):
             raise
-        return _tell(cause(error))
+        sys.stderr.write(f"ldseg: error: {' '.join(str(told).split())}\n")
+        return USER_ERROR
     return 0
-
-
-def _tell(error: BaseException) -> int:
-    sys.stderr.write(f"ldseg: error: {' '.join(str(error).split())}\n")
-    return USER_ERROR
 
 
 def _parser() -> _Parser:
@@ -88,8 +87,8 @@ def _add_calibrate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="knobs that the training had, such as seed=1, fold=0 or val_cases=FILE; without any, of the bundle's own "
-        "weights: their validation cases",
+        help="knobs that the training had, such as seed=1, fold=0 or val_cases=FILE; where none chooses cases, the "
+        "bundle's own weights get their own validation cases",
     )
     parser.set_defaults(command=_calibrate)
 
@@ -100,13 +99,16 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
     from ldseg_monai.calibration import calibrate
 
+    knobs = {}
     for item in arguments.set:
-        if "=" not in item:
+        key, separator, value = item.partition("=")
+        try:
+            knobs[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {item}: expected a value as YAML has it ({error})") from error
+        if not separator:
             raise ValueError(f"--set {item}: expected KEY=VALUE")
-    knobs = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in arguments.set)}
-    fit = calibrate(
-        arguments.bundle, arguments.dataset_dir, arguments.out, arguments.weights, part=arguments.part, **knobs
-    )
+    fit = calibrate(arguments.bundle, arguments.dataset_dir, arguments.out, arguments.weights, arguments.part, knobs)
     unseen = f", {fit.error_unseen:.3f} where each case has the temperature of the others" if fit.cases > 1 else ""
     sys.stdout.write(
         f"wrote {arguments.out}: temperature {fit.temperature:.2f} by {fit.cases} case(s), calibration error of one "

@@ -119,7 +119,7 @@ def test_probabilities_become_those_of_the_labels_in_their_files_geometry(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
     """Volumes are padded for the network, by more than half, as it would say at once of background's share."""
-    fit = calibrate(bundle, str(data), tmp_path / "new.pt", val_cases=["case0", "case2"])
+    fit = calibrate(bundle, str(data), tmp_path / "new.pt", knobs={"val_cases": ["case0", "case2"]})
     assert fit.cases == 2 and fit.temperature == pytest.approx(2, rel=0.1) and fit.error_after < 0.03 < fit.error_before
     probabilities = torch.load(tmp_path / "new.pt", weights_only=True)[LAST + "bias"].softmax(0)
     torch.testing.assert_close(probabilities, torch.tensor(SHARES), rtol=0, atol=0.03)
@@ -144,7 +144,9 @@ def test_command_says_what_it_did(bundle: Path, data: Path, tmp_path: Path, caps
     assert "new.pt is there already: expected the name of a new file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("options", "number"), [([], 2), (["--set", "fold=1"], 1), (["--part", "all"], 3)])
+@pytest.mark.parametrize(
+    ("options", "number"), [([], 2), (["--set", "amp=False"], 2), (["--set", "fold=1"], 1), (["--part", "all"], 3)]
+)
 def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_unless_told_otherwise(
     bundle: Path, data: Path, tmp_path: Path, capsys, options: list[str], number: int
 ) -> None:
@@ -165,6 +167,8 @@ def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_un
         (["BUNDLE", "--out", "folder/new.pt"], "folder is not there: expected a folder to write to"),
         (["BUNDLE", "--set", "fold=7"], "fold 7: expected 0 to 2"),
         (["BUNDLE", "--set", "folds=1"], "unknown knob --folds"),
+        (["BUNDLE", "--set", "seed=[1"], "--set seed=[1: expected a value as YAML has it"),
+        (["BUNDLE", "--set", "part=all"], "unknown knob --part"),
         (["BUNDLE", "--set", "fold"], "--set fold: expected KEY=VALUE"),
         ([str(BUNDLES / "cdal_hippocampus")], "cdal_hippocampus is a CDAL: expected an LDSeg"),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from ldseg_monai.cli import main
 from ldseg_monai.data.datalist import paired_datalist
+from ldseg_monai.error_display import TRACEBACK
 
 
 @pytest.mark.parametrize(("kind", "end"), [("knee", ".nii.gz"), ("gland", ".png")])
@@ -55,6 +56,18 @@ def test_help_names_the_subcommands(capsys) -> None:
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert "phantom" in printed and "new-bundle" in printed
+
+
+def test_variable_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(TRACEBACK, "1")
+    with pytest.raises(ValueError, match="num 0"):
+        main(["phantom", "gland", "--out", str(tmp_path), "--num", "0"])
+
+
+def test_mistake_in_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ldseg_monai.data.phantoms.write_phantoms", lambda *_: int("no number"))
+    with pytest.raises(ValueError, match="no number"):
+        main(["phantom", "gland", "--out", str(tmp_path)])
 
 
 def test_process_ends_without_traceback(tmp_path: Path) -> None:
