@@ -244,7 +244,7 @@ def _set_intensity(config: ConfigText, plan: Plan, inspection: Inspection) -> No
         top = plan.intensity_range[1] if plan.intensity_range else 255
         config.substitute(r"^(\s+a_max: )255$", rf"\g<1>{top:g}")
         if plan.in_channels == 1:
-            config.substitute(r"picture\.convert\('RGB'\)", f"picture.convert('{'L' if top <= 255 else 'I'}')")
+            config.substitute(r"picture\.convert\('RGB'\)", f"picture.convert('{'I' if inspection.deep else 'L'}')")
     elif plan.intensity_range:
         comment = "HU that become -2 to 2; beyond them all is alike"
         config.add_knob("intensity_range", str(list(plan.intensity_range)), comment, after="num_classes")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import create_file_basename
 from monai.inferers import Inferer
@@ -43,9 +42,6 @@ class MeasurePictured(MapTransform):
         keys: keys of the pictures' paths.
         allow_missing_keys: whether a missing key is passed over.
     """
-
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with columns and rows of each picture, ``(2,)``, and its path as metadata.
@@ -193,7 +189,7 @@ class TiffPicture:
 
     Raises:
         ImportError: without tifffile.
-        ValueError: if it is no gray or RGB picture of 8 bits, or in one piece that is too large.
+        ValueError: if it is no gray or RGB picture of 8 bits, a stack of them, or in one piece that is too large.
     """
 
     def __init__(self, path: str) -> None:
@@ -255,6 +251,11 @@ class TiffPicture:
         simple = photometric in ("MINISBLACK", "RGB", "YCBCR") and page.axes in ("YX", "YXS")
         if page.dtype != np.uint8 or page.bitspersample != 8 or not simple or page.samplesperpixel > 4:
             raise ValueError(f"{self.path} is {kind}: expected gray or RGB of 8 bits, axes YX or YXS; convert it")
+        if len(self.file.pages) > 1 and self.file.pages[1].aspage().shape == page.shape:  # smaller copies may follow
+            raise ValueError(
+                f"{self.path} is a stack of {len(self.file.pages)} pages: expected one picture; write each page as its "
+                "own file"
+            )
         if page.chunks[0] * page.chunks[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
             raise ValueError(
                 f"{self.path} is in pieces of {page.chunks[0]} rows and {page.chunks[1]} columns: expected smaller "

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.ndimage import minimum_filter
 from torch.nn import functional
 
+from ldseg_monai.data.readers import is_deep
 from ldseg_monai.dicom import NiftiOrDicomReader
 
 COLORS = np.array([[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]])
@@ -24,7 +25,7 @@ MAX_SD = 0.5  # of a probability
 
 
 def load_image(path: str, series_uid: str = "") -> torch.Tensor:
-    """Read an image to be shown: a volume as its file has it, or a picture as RGB, ``(3, rows, columns)``.
+    """Read an image to be shown: a volume as its file has it, or a picture, ``(3 or 1, rows, columns)``.
 
     Args:
         path: NIfTI file, folder of a DICOM series, or file of a picture.
@@ -34,7 +35,10 @@ def load_image(path: str, series_uid: str = "") -> torch.Tensor:
         item = [path, series_uid] if series_uid else path
         volume = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)(item)
         return upright(volume)
-    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).movedim(-1, 0)
+    with Image.open(path) as picture:
+        if is_deep(picture.mode):  # which RGB would cut to 255
+            return torch.from_numpy(np.array(picture, dtype=np.float32))[None]
+        return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)
 
 
 def upright(volume: torch.Tensor) -> torch.Tensor:

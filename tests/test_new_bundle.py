@@ -121,6 +121,20 @@ def test_gray_pictures_are_seen_whole_without_stain_or_mirror() -> None:
     assert "convert('L')" in Path("bundles/new/configs/inference.yaml").read_text()
 
 
+def test_gray_pictures_of_16_bits_are_read_so_however_dark() -> None:
+    rng = np.random.default_rng(0)
+    label = np.zeros((64, 64), np.uint8)
+    label[16:48, 16:48] = 1
+    for index in range(3):
+        write_picture(Path("data"), f"{index}", rng.integers(0, 200, (64, 64), np.uint16), label)
+    new_bundle(GLAS, "new", "data")
+    assert "convert('I')" in Path("bundles/new/configs/inference.yaml").read_text()
+    inference = config("new", "inference.yaml")
+    inference["dataset_dir"] = "data"
+    image = inference.get_parsed_content("preprocessing")({"image": "data/images/0.png"})["image"]
+    assert image.max() == pytest.approx(199 / 255 * 2 - 1, abs=0.01)
+
+
 def test_gray_pictures_of_16_bits_keep_their_range() -> None:
     rng = np.random.default_rng(0)
     label = np.zeros((64, 64), np.uint8)

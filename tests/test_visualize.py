@@ -1,11 +1,25 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from PIL import Image
 
-from ldseg_monai.visualize import COLORS, HEAT, TRUTH, fullest_plane, heat, label_map, overlay, sd_map, upright
+from ldseg_monai.visualize import (
+    COLORS,
+    HEAT,
+    TRUTH,
+    fullest_plane,
+    heat,
+    label_map,
+    load_image,
+    overlay,
+    sd_map,
+    upright,
+)
 
 
 def image(channels: int, *size: int) -> torch.Tensor:
@@ -161,6 +175,13 @@ def test_label_map_has_the_colors_of_the_outlines() -> None:
         [[0, 0, 0], COLORS[0].tolist()],
         [COLORS[1].tolist(), COLORS[0].tolist()],
     ]
+
+
+def test_picture_of_16_bits_is_shown_in_its_range(tmp_path: Path) -> None:
+    pixels = np.linspace(0, 40950, 400).astype(np.uint16).reshape(20, 20)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    assert np.array_equal(load_image(str(tmp_path / "deep.png"))[0].numpy(), pixels)
+    assert len(np.unique(overlay(load_image(str(tmp_path / "deep.png")), torch.zeros(1, 20, 20)))) > 100
 
 
 def test_picture_is_turned_upright_and_a_volume_is_not() -> None:

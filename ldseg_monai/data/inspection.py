@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ldseg_monai.data.checks import MAX_SHIFT, check_voxels, largest_shift
 from ldseg_monai.data.datalist import PathLike, case_name
-from ldseg_monai.data.readers import LabelPictureReader, check_nifti_header, unreadable
+from ldseg_monai.data.readers import LabelPictureReader, check_nifti_header, check_pages, is_deep, unreadable
 
 VOLUME_EXTENSIONS = (".nii", ".nii.gz")
 MAX_LABEL_VALUE = 65535
@@ -35,6 +35,7 @@ class InspectedCase:
             picture columns, rows.
         spacing: mm between voxels along these axes; 1 for a picture, whose file does not say.
         colored: whether a picture has colors.
+        deep: whether a picture has more than 8 bits a pixel.
         low, high: smallest and largest intensity.
         percentiles: 0.5th, 50th and 99.5th of the intensity.
         foreground: intensities of up to `SAMPLED_VOXELS` voxels that are not background.
@@ -45,6 +46,7 @@ class InspectedCase:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     colored: bool
+    deep: bool
     low: float
     high: float
     percentiles: tuple[float, float, float]
@@ -75,6 +77,11 @@ class Inspection:
     def colored(self) -> bool:
         """Whether a picture has colors."""
         return any(case.colored for case in self.cases)
+
+    @property
+    def deep(self) -> bool:
+        """Whether a picture has more than 8 bits a pixel."""
+        return any(case.deep for case in self.cases)
 
     @property
     def shapes(self) -> NDArray[np.int64]:
@@ -185,7 +192,7 @@ def _inspect_volume(image_path: str, label_path: str) -> tuple[InspectedCase, li
         arrays = (np.asarray(image.dataobj, dtype=np.float32), np.asanyarray(label.dataobj))
     except Exception as error:  # nibabel and the decompressors raise many kinds
         raise unreadable([image_path, label_path], error) from error
-    case = _inspect_arrays(image_path, label_path, *arrays, spacing, colored=False)
+    case = _inspect_arrays(image_path, label_path, *arrays, spacing)
     return case, _notes(case)
 
 
@@ -211,7 +218,7 @@ def _inspect_picture(image_path: str, label_path: str) -> tuple[InspectedCase, l
     colored = pixels.ndim == 3 and bool((pixels != pixels[..., :1]).any())
     pixels = pixels.swapaxes(0, 1).astype(np.float32)
     label = LabelPictureReader().get_data([label_path])[0]
-    case = _inspect_arrays(image_path, label_path, pixels, label, (1.0, 1.0), colored)
+    case = _inspect_arrays(image_path, label_path, pixels, label, (1.0, 1.0), colored, is_deep(picture.mode))
     return case, _notes(case)
 
 
@@ -221,6 +228,7 @@ def _load_picture(path: str) -> Image.Image:
         picture.load()
     except Exception as error:  # Pillow raises many kinds
         raise unreadable([path], error) from error
+    check_pages(path, picture)
     return picture
 
 
@@ -230,7 +238,8 @@ def _inspect_arrays(
     image: NDArray[np.float32],
     label: NDArray,
     spacing: tuple[float, ...],
-    colored: bool,
+    colored: bool = False,
+    deep: bool = False,
 ) -> InspectedCase:
     shape = image.shape[: label.ndim]
     if shape != label.shape:
@@ -245,10 +254,11 @@ def _inspect_arrays(
         shape=shape,
         spacing=spacing,
         colored=colored,
+        deep=deep,
         low=float(image.min()),
         high=float(image.max()),
         percentiles=(low, middle, high),
-        foreground=foreground[:: max(1, foreground.size // SAMPLED_VOXELS)],
+        foreground=foreground[:: -(-foreground.size // SAMPLED_VOXELS) or 1].copy(),  # a view would keep all
         counts=counts,
     )
 

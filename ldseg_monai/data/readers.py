@@ -59,7 +59,8 @@ class PictureReader(PILReader):
 
         Raises:
             FileNotFoundError: if a file is missing.
-            ValueError: if it is no picture or not whole, has too many pixels, or more bits than the converter keeps.
+            ValueError: if it is no picture or not whole, has too many pixels, more bits than the converter keeps, or is
+                a stack of pictures.
         """
         for path in img:
             _require_file(path)
@@ -70,8 +71,9 @@ class PictureReader(PILReader):
             raise unreadable(img, error) from error
         for path, picture in zip(img, ensure_tuple(pictures), strict=True):
             with Image.open(path) as original:
+                check_pages(path, original)
                 of_16_bits = any(";16" in str(tile[3]) for tile in original.tile)  # in colors, which Pillow cuts
-                if (_is_deep(original.mode) or of_16_bits) and not _is_deep(picture.mode):
+                if (is_deep(original.mode) or of_16_bits) and not is_deep(picture.mode):
                     raise ValueError(
                         f"{path} is of mode {original.mode}, with more than 8 bits a channel: expected 8; convert it"
                     )
@@ -143,6 +145,23 @@ def check_nifti_header(path: str) -> None:
     check_memory(path, volume.shape)
 
 
+def check_pages(path: str, picture: Image.Image) -> None:
+    """Check that a TIFF is not a stack of slices, of which Pillow would give the first; smaller copies may follow.
+
+    Raises:
+        ValueError: if its second page is as large as the first.
+    """
+    pages = getattr(picture, "n_frames", 1)
+    if picture.format == "TIFF" and pages > 1:
+        size = picture.size
+        picture.seek(1)
+        if picture.size == size:
+            raise ValueError(
+                f"{path} is a stack of {pages} pages: expected one picture; write each page as its own file"
+            )
+        picture.seek(0)
+
+
 def _require_file(path: str) -> None:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no file {path}: expected an image")
@@ -157,6 +176,6 @@ def unreadable(paths: Sequence[str], error: Exception) -> ValueError:
     )
 
 
-def _is_deep(mode: str) -> bool:
-    """Whether Pillow's mode has more than 8 bits a channel."""
+def is_deep(mode: str) -> bool:
+    """Whether Pillow's mode has more than 8 bits a channel, all of them gray."""
     return mode.startswith(("I", "F"))

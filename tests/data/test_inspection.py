@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_data import write_picture, write_volume
 
 from ldseg_monai.data import paired_datalist
@@ -52,6 +53,26 @@ def test_colors_are_colors(tmp_path: Path) -> None:
 def test_16_bits_are_kept(tmp_path: Path) -> None:
     write_picture(tmp_path, "a", np.arange(3977, 4001, dtype=np.uint16).reshape(4, 6), np.ones((4, 6), np.uint8))
     assert inspect(tmp_path).cases[0].high == 4000
+
+
+def test_little_is_kept_of_a_large_foreground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ldseg_monai.data.inspection.SAMPLED_VOXELS", 10)
+    for name, columns in (("a", 6), ("b", 3), ("c", 1)):  # 24, 12 and 4 voxels, 2 of them background
+        label = np.ones((4, columns), np.uint8)
+        label[:2, 0] = 0
+        write_picture(tmp_path, name, np.arange(4 * columns, dtype=np.uint8).reshape(4, columns), label)
+    kept = [case.foreground for case in inspect(tmp_path).cases]
+    assert [len(values) for values in kept] == [8, 10, 2]
+    assert all(values.base is None for values in kept)
+
+
+def test_stack_of_pictures_is_refused(tmp_path: Path) -> None:
+    write_picture(tmp_path, "a", np.zeros((4, 6), np.uint8), np.ones((4, 6), np.uint8))
+    (tmp_path / "images" / "a.png").unlink()
+    page = Image.fromarray(np.zeros((4, 6), np.uint8))
+    page.save(tmp_path / "images" / "a.tif", save_all=True, append_images=[page, page])
+    with pytest.raises(ValueError, match=r"a\.tif is a stack of 3 pages: expected one picture"):
+        inspect(tmp_path)
 
 
 def test_shares_are_means_over_cases_and_table_has_the_median(tmp_path: Path) -> None:

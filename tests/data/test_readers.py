@@ -43,6 +43,18 @@ def test_picture_of_16_bits_is_refused_and_not_cut_to_8(tmp_path: Path, kind: st
         read(path)
 
 
+def test_stack_is_refused_and_a_picture_with_smaller_copies_is_read(tmp_path: Path) -> None:
+    pages = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="rgb")
+    for reader in (PictureReader(), LabelPictureReader()):
+        with pytest.raises(ValueError, match=r"stack\.tif is a stack of 3 pages: expected one picture; write"):
+            reader.get_data(reader.read(str(tmp_path / "stack.tif")))
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
+        file.write(pages[0], photometric="rgb")
+        file.write(pages[1, ::2, ::2], photometric="rgb", subfiletype=1)
+    assert np.array_equal(read(tmp_path / "pyramid.tif"), pages[0].transpose(1, 0, 2))
+
+
 def test_picture_of_8_bits_is_read_columns_first(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
