@@ -13,7 +13,7 @@ from monai.bundle import ConfigWorkflow, create_workflow, update_kwargs
 from monai.utils import ensure_tuple
 
 from ldseg_monai.error_display import show_errors_in_one_line
-from ldseg_monai.knobs import check_names, check_output_dir, check_values
+from ldseg_monai.knobs import check_apart, check_names, check_output_dir, check_values
 from ldseg_monai.weights import require_weights
 
 CASE_SECONDS = 60.0  # the most that is waited for one case to be read
@@ -23,11 +23,12 @@ def check_command() -> None:
     """Check the knobs of the workflow whose `initialize` calls this; nothing is written.
 
     Values are checked whoever runs the workflow. Where it is a MONAI command (`monai.bundle.run`), the names of its
-    overrides and of its overlays' keys are checked too, whether its `output_dir` can be written to, and whether there
-    are weights at its `model_path`; in a process that is nothing but this command, errors show as one line from now on.
+    overrides and of its overlays' keys are checked too, whether its `output_dir` can be written to and is apart from
+    its images, and whether there are weights at its `model_path`; in a process that is nothing but this command, errors
+    show as one line from now on.
 
     Raises:
-        ValueError: for a knob that does not exist, or a value that no run could use.
+        ValueError: for a knob that does not exist, a value that no run could use, or an `output_dir` among the images.
         OSError: for an `output_dir` that cannot be written to, or a missing `model_path`.
     """
     # MONAI gives `initialize` neither the workflow nor the names on the command line: they are where it is called from.
@@ -52,6 +53,8 @@ def check_command() -> None:
         for name, check in check_files.items():
             if name in workflow.parser:
                 check(workflow.parser.get_parsed_content(name))
+        if command is not None and workflow.parser.get("dataset_dir"):
+            check_apart(*map(workflow.parser.get_parsed_content, ("output_dir", "dataset_dir")))
 
 
 def finish_thread_pools() -> None:

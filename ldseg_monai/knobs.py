@@ -16,6 +16,7 @@ from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
+from ldseg_monai.data.datalist import image_folder
 from ldseg_monai.networks import CDAL
 
 SECTIONS = {"imports", "initialize", "run", "finalize", "training", "_meta_"}  # that MONAI looks for by name
@@ -138,6 +139,21 @@ def check_output_dir(path: str) -> None:
         raise NotADirectoryError(f"output_dir is {path!r}, but {there} is a file: expected a folder, or none yet")
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f"output_dir is {path!r}, but {there} is read-only: expected one that can be written to")
+
+
+def check_apart(output_dir: str, dataset_dir: str) -> None:
+    """Check that what a run writes is not taken for images by the next one.
+
+    Raises:
+        ValueError: if `output_dir` is the folder whose every image is taken.
+    """
+    folder = image_folder(dataset_dir)
+    listed = folder == Path(dataset_dir) and (folder / "dataset.json").is_file()
+    if not listed and folder.resolve() == Path(output_dir).resolve():
+        raise ValueError(
+            f"output_dir is {output_dir!r}, the folder of the images: expected another one, or the next run would "
+            "segment what this one writes"
+        )
 
 
 def unknown_ids(base: ConfigParser, changes: Mapping[str, Any], used: Iterable[str] = ()) -> list[str]:

@@ -56,12 +56,18 @@ def paired_datalist(dataset_dir: PathLike, require_labels: bool = True) -> list[
     if not has_images and (root / "dataset.json").is_file():
         return _decathlon_datalist(root / "dataset.json", require_labels)
     if not require_labels:
-        images = _files_by_case(root / "images" if has_images else root)
+        images = _files_by_case(image_folder(root))
         return [{"image": images[name]} for name in sorted(images)]
     for folder in ("images", "labels"):
         if not (root / folder).is_dir():
             raise FileNotFoundError(f"{root} has no folder {folder}/: {_layouts()}")
     return _pair(_files_by_case(root / "images"), _files_by_case(root / "labels"))
+
+
+def image_folder(dataset_dir: PathLike) -> Path:
+    """The folder of a data set whose every image inference takes, unless a `dataset.json` lists them."""
+    images = Path(dataset_dir) / "images"
+    return images if images.is_dir() else Path(dataset_dir)
 
 
 def resolve_datalist(
@@ -276,7 +282,7 @@ def _dicom_datalist(root: Path, series_uid: str | None) -> list[dict[str, Any]]:
     Raises:
         ValueError: DICOM files where none are read or beside other images, a `series_uid` where there are none.
     """
-    folder = root / "images" if (root / "images").is_dir() else root
+    folder = image_folder(root)
     images = [path.name for path in folder.glob("[!.]*") if path.name.lower().endswith(EXTENSIONS)]
     only_here = images or (root / "dataset.json").is_file()
     folders = [below for below in ([folder] if only_here else _folders_in(folder)) if dicom_files(below)]

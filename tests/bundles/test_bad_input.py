@@ -208,6 +208,16 @@ def test_overlay_may_add_a_knob_that_it_uses(place: Workplace) -> None:
     assert str(error_of(command, place, ["inference.yaml", "mine.yaml"])).startswith("seed is -1")
 
 
+def test_output_dir_among_the_images_is_an_error(place: Workplace, data: Path, weights: Path) -> None:
+    images = data / "images"
+    before = listing(images)
+    for dataset_dir in (data, images):
+        overrides = {"dataset_dir": str(dataset_dir), "output_dir": str(images), "model_path": str(weights)}
+        error = error_of(command, place, ["inference.yaml"], **overrides)
+        assert "the folder of the images: expected another one" in str(error)
+    assert listing(images) == before
+
+
 @pytest.mark.parametrize("configs", [configs for _, configs in WORKFLOWS])
 def test_output_dir_that_cannot_be_written_to_is_an_error(
     place: Workplace, configs: list[str], monkeypatch: pytest.MonkeyPatch
