@@ -28,7 +28,7 @@ def test_label_map_comes_back_to_the_file(label: bool, tmp_path: Path) -> None:
     item["pred"] = torch.zeros_like(item["pred"])
     item["pred"][1] = 1  # the class that is found everywhere
     found = bring_back(dict(item))["pred"]
-    (path,) = (tmp_path / "phantoms" / "images").iterdir()
+    (path,) = (tmp_path / "phantoms_0" / "images").iterdir()
     assert found.dtype == torch.uint8 and found.shape == (1, *nib.load(path).shape)
     assert found.unique().tolist() == [1]
 

@@ -54,7 +54,7 @@ def trained(workplace: Workplace, written_by_training: dict[str, set[str]]) -> R
 @pytest.fixture(scope="session")
 def phantoms(trained: Run) -> Path:
     """A data set of images/ and labels/, which the training generated."""
-    return trained.output_dir / "phantoms"
+    return trained.output_dir / "phantoms_0"
 
 
 @pytest.fixture(scope="session")

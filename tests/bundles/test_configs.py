@@ -211,3 +211,15 @@ def test_every_label_has_a_color_of_the_overlays(bundle: str) -> None:
     labels = [name.lower() for name in names[1:]]  # as MONAI Label has them
     colors = load_config(bundle, "inference.yaml")["displayable_configs"]["label_colors"]
     assert list(colors.items()) == list(zip(labels, itertools.cycle(COLORS.tolist()), strict=False))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_phantoms_of_another_seed_are_in_another_folder(bundle: str) -> None:
+    folders = {}
+    for name, place in (("train.yaml", "train#dataset#data#datalist"), ("inference.yaml", "datalist")):
+        for seed in (0, 1):
+            config = load_config(bundle, name)
+            config.update({"seed": seed, "output_dir": "out"})
+            folders[name, seed] = config.get_parsed_content(f"{place}#phantom_dir")
+    assert folders["train.yaml", 0] == folders["inference.yaml", 0] != folders["inference.yaml", 1]
+    assert folders["train.yaml", 1] == folders["inference.yaml", 1]
