@@ -235,13 +235,12 @@ class SliceSamplingInferer(SliceInferer):
 
     Args:
         sampler: segments a batch of slices.
-        roi_size: of a slice, or of a window of a larger one.
-        args, kwargs: as of `monai.inferers.SliceInferer`: ``spatial_dim`` is the axis that is cut, ``sw_batch_size``
-            the number of slices in a batch.
+        kwargs: as of `monai.inferers.SliceInferer`: ``roi_size`` is that of a slice, or of a window of a larger one,
+            ``spatial_dim`` the axis that is cut, ``sw_batch_size`` the number of slices in a batch.
     """
 
-    def __init__(self, sampler: SamplingInferer, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, sampler: SamplingInferer, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.sampler = sampler
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -270,7 +269,8 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
             of logits. An ensemble's probabilities and standard deviation are returned all the same.
 
     Raises:
-        ValueError: for ``buffer_steps``: a slab is what one row of windows finishes.
+        ValueError: for ``buffer_steps``, since a slab is what one row of windows finishes, or ``with_coord``, since no
+            sampler takes a window's place.
     """
 
     def __init__(
@@ -279,6 +279,8 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
         super().__init__(*args, buffer_dim=buffer_dim, **kwargs)  # type: ignore[misc]
         if self.buffer_steps is not None:
             raise ValueError(f"buffer_steps is {self.buffer_steps}: expected none, slabs are finished as windows go on")
+        if self.with_coord:
+            raise ValueError("with_coord is true: expected false, since no sampler takes a window's coordinates")
         self.sampler = sampler
         self.as_label = as_label
 

@@ -30,8 +30,9 @@ def class_scores(prediction: torch.Tensor, label: torch.Tensor, spacing: Sequenc
         spacing: size of a voxel along each axis in mm.
 
     Returns:
-        ``dice``, ``iou``, ``precision``, ``recall`` and ``hd95_mm``, the 95th percentile of the symmetric surface
-        distance. A score with nothing to measure (such as any for a class absent from both) is NaN.
+        ``dice``, ``iou``, ``precision``, ``recall`` and ``hd95_mm``, the 95th percentile of the surface distance: the
+        larger one of the two directions (MONAI's definition). A score with nothing to measure (such as any for a class
+        absent from both) is NaN.
     """
     both = (prediction & label).sum().item()
     predicted, true = prediction.sum().item(), label.sum().item()

@@ -19,7 +19,10 @@ from ldseg_monai.bundle_folder import find_bundle
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent
-NOT_VENDORED = ("__pycache__", "cli.py", "zoo.py", "calibration.py")  # the command line and what only it runs
+NOT_VENDORED = (  # the command line and what only it runs
+    *("__pycache__", "cli.py", "zoo.py", "calibration.py", "new_bundle.py", "bundle_plan.py", "model_card.py"),
+    *("config_text.py", "sizing.py", "inspection.py"),
+)
 WEIGHTS = "models/model.pt"
 FILES = ("LICENSE", "docs/README.md", "configs/metadata.json", "configs/train.yaml", "configs/inference.yaml", WEIGHTS)
 METADATA = ("version", "changelog", "monai_version", "pytorch_version", "numpy_version", "required_packages_version")

@@ -559,7 +559,9 @@ def test_label_of_one_sample_is_its_most_probable_class(buffer_dim: int) -> None
     assert torch.equal(ensemble, windows(SamplingInferer(2))(image, network))
 
 
-def test_buffering_of_monai_is_refused() -> None:
+def test_options_of_monai_that_would_do_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="with_coord is true: expected false"):
+        SlidingWindowSamplingInferer(SamplingInferer(), 16, with_coord=True)
     with pytest.raises(ValueError, match="buffer_steps is 2: expected none"):
         SlidingWindowSamplingInferer(SamplingInferer(), 16, buffer_steps=2)
 

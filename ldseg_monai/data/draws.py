@@ -16,8 +16,8 @@ from ldseg_monai.processes import rank_and_world_size
 class SeededSampler(Sampler[tuple[int, int]]):
     """Draw cases in random order, each with a seed for its random transforms.
 
-    All cases come once before any comes again. What is drawn follows from the seed and the epoch alone: several
-    processes, each taking its share in turn, draw together what one would.
+    In an epoch, all cases come once before any comes again. What is drawn follows from the seed and the epoch alone:
+    several processes, each taking its share in turn, draw together what one would.
 
     Args:
         data_source: the cases.

@@ -14,8 +14,6 @@ from .efficientnet_encoder import EfficientNetEncoder
 class ImageEncoder(nn.Module):
     """Image to an embedding on the grid of the label latent (Zaman et al., 2024, Eq. 9 and Section IV-B).
 
-    The last two levels carry multi-head self-attention.
-
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the image.

@@ -59,7 +59,8 @@ def score_section(rows: Sequence[dict], classes: Mapping[int, str]) -> str:
             note(
                 "Against the original labels in their own geometry. n: cases that have the score; a class that is "
                 "neither in the label nor in the prediction has none, one that is in only one of them no surface "
-                "distance. HD95: 95th percentile of the surface distance, in pixels where the files have no spacing."
+                "distance. HD95: 95th percentile of the surface distance, the larger one of the two "
+                "directions, in pixels where the files have no spacing."
             ),
             "<h2>Distribution of the Dice</h2>",
             dot_plot(dice, colors, "Dice"),
