@@ -122,7 +122,11 @@ def _add_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("file", metavar="FILE", help="file to write: .ts for TorchScript, .onnx for ONNX")
     parser.add_argument("--weights", metavar="FILE", help="state dict (default: the bundle's models/model.pt)")
     parser.add_argument(
-        "--num-samples", type=int, metavar="N", help="samples whose mean is returned (default: the bundle's)"
+        "--num_samples",
+        "--num-samples",
+        type=int,
+        metavar="N",
+        help="samples whose mean is returned (default: the bundle's)",
     )
     parser.set_defaults(command=_export)
 
@@ -160,7 +164,11 @@ def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--from", required=True, dest="source", metavar="BUNDLE", help="bundle to start from")
     parser.add_argument("--name", required=True, help="name of the new bundle, such as my_organ")
     parser.add_argument(
-        "--dataset", required=True, metavar="DIR", help="folder of images/ and labels/, or with a dataset.json"
+        "--dataset_dir",
+        "--dataset",
+        required=True,
+        metavar="DIR",
+        help="folder of images/ and labels/, or with a dataset.json",
     )
     parser.add_argument("--out", default="bundles", metavar="DIR", help="folder to write it to (default: %(default)s)")
     parser.add_argument("--classes", metavar="NAME,...", help="names of the label values but 0 (default: class_1,...)")
@@ -175,7 +183,9 @@ def _new_bundle(arguments: argparse.Namespace) -> None:
     from ldseg_monai.new_bundle import new_bundle
 
     names = arguments.classes.split(",") if arguments.classes is not None else None
-    report = new_bundle(arguments.source, arguments.name, arguments.dataset, arguments.out, names, arguments.instances)
+    report = new_bundle(
+        arguments.source, arguments.name, arguments.dataset_dir, arguments.out, names, arguments.instances
+    )
     sys.stdout.write(report)
 
 

@@ -129,7 +129,7 @@ def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, spatial_dims
 @pytest.mark.parametrize("bundle", [path.parent.name for path in sorted(BUNDLES.glob("*/configs"))])
 def test_shipped_weights_in_torchscript_give_the_label_of_the_bundle(bundle: str, tmp_path: Path) -> None:
     file = tmp_path / "segmenter.ts"
-    assert main(["export", str(BUNDLES / bundle), str(file), "--num-samples", "2"]) == 0
+    assert main(["export", str(BUNDLES / bundle), str(file), "--num_samples", "2"]) == 0
     config = ConfigParser()
     config.read_config(str(BUNDLES / bundle / "configs" / "inference.yaml"))
     own = config.get_parsed_content("network_def").eval()
