@@ -43,9 +43,13 @@ class TrainingInferer(Inferer):
         self.pure_noise_share = pure_noise_share
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return the training output of `LDSeg` for images ``(B, C, *spatial)`` and the keyword ``label``."""
+        """Return the training output of `LDSeg` for images ``(B, C, *spatial)`` and the keyword ``label``.
+
+        Raises:
+            ValueError: for another network.
+        """
         plain = {name: _plain(value) for name, value in kwargs.items()}
-        num_timesteps = unwrapped(network).scheduler.num_train_timesteps
+        num_timesteps = _diffusion_model(network).scheduler.num_train_timesteps
         timesteps = draw_per_sample(len(inputs), lambda generator: self._draw_timestep(num_timesteps, generator))
         with autocast(inputs.device, self.amp):
             return network(_plain(inputs), *map(_plain, args), timesteps=timesteps, **plain)
@@ -134,11 +138,11 @@ class SamplingInferer(Inferer):
 
         Raises:
             TypeError: for arguments beside these.
-            ValueError: for volumes, where they are to be turned.
+            ValueError: for another network, or for volumes, where they are to be turned.
         """
         if args or set(kwargs) - {"noise"}:
             raise TypeError(f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise")
-        model = unwrapped(network)
+        model = _diffusion_model(network)
         image = _plain(inputs)
         noise = kwargs.get("noise")
         if noise is None:
@@ -323,7 +327,7 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
         Yields:
             What the sampler returns for the whole image, ``(1, K, *spatial)``, slab after slab along ``buffer_dim``.
         """
-        model: LDSeg | CDAL = unwrapped(network)
+        model = _diffusion_model(network)
         window = fall_back_tuple(self.roi_size, size)
         latent = model.noise_shape(torch.empty(1, 0, *window))[1:]
         field = self.sampler.draw_noise(model, self.noise_field_shape(model, size))
@@ -379,6 +383,17 @@ def turn_back(picture: torch.Tensor, orientation: int) -> torch.Tensor:
 def _range(image: torch.Tensor, dimension: int, start: int, stop: int) -> torch.Tensor:
     """A range of an image along a dimension."""
     return image.narrow(dimension, start, stop - start)
+
+
+def _diffusion_model(network: Callable[..., Any]) -> Any:
+    """The network without its wrapper; an error of another one, such as a peer whose own inferer was left out."""
+    model = unwrapped(network)
+    if not hasattr(model, "scheduler"):
+        raise ValueError(
+            f"network is a {type(model).__name__}: expected an LDSeg or a CDAL; a peer's overlay comes after "
+            "baselines/unet.yaml, which has the inferer of peers"
+        )
+    return model
 
 
 def _plain(value: Any) -> Any:

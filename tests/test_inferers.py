@@ -559,6 +559,14 @@ def test_label_of_one_sample_is_its_most_probable_class(buffer_dim: int) -> None
     assert torch.equal(ensemble, windows(SamplingInferer(2))(image, network))
 
 
+@pytest.mark.parametrize(
+    "inferer", [TrainingInferer(), SamplingInferer(), SlidingWindowSamplingInferer(SamplingInferer(), 16)]
+)
+def test_network_of_another_kind_is_refused(inferer: Inferer) -> None:
+    with pytest.raises(ValueError, match="network is a Identity: expected an LDSeg or a CDAL; a peer's overlay comes"):
+        inferer(torch.zeros(1, 1, 16, 16), torch.nn.Identity())
+
+
 def test_options_of_monai_that_would_do_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="with_coord is true: expected false"):
         SlidingWindowSamplingInferer(SamplingInferer(), 16, with_coord=True)
