@@ -30,6 +30,8 @@ from typing import Any
 
 import report
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 from monai.data import decollate_batch
 from monai.data.utils import list_data_collate
@@ -204,9 +206,6 @@ def draw_spread(path: Path, columns: dict[str, dict[str, float]]) -> None:
 
 def canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
     """A figure that needs no display, and its axes in one list."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False).flatten()

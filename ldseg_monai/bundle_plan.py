@@ -20,7 +20,7 @@ from ldseg_monai.data import LabelPictureReader, case_name, read_groups, split_d
 from ldseg_monai.data.inspection import MAX_CLASSES, Inspection
 from ldseg_monai.sizing import fit_grid, fit_window, surviving_dice
 
-STEPS = 1500  # of the optimizer; the bundles' weights are of 1000 to 2000
+STEPS = 1500  # of the optimizer; the bundles' shipped weights are of 750 to 5600
 ENOUGH_DICE = 0.75  # of `surviving_dice`; the hippocampus, which works, has 0.77
 WHOLE_PICTURE_DICE = 0.9  # of `surviving_dice` where a gray picture may be resized, to be seen at once
 MANY_WINDOWS = 20  # in a volume, more than which are worth a word
@@ -183,9 +183,7 @@ def make_plan(
     intensity_range, intensity_choice = _intensities(inspection)
     choices += [*filter(None, [oversampling]), intensity_choice, _augmentation_choice(inspection)]
     epochs = max(1, round(STEPS * template.train["batch_size"] / template.train["cases_per_epoch"]))
-    choices.append(
-        Choice("epochs", str(epochs), f"about {STEPS} steps, the bundles' own number; --max_epochs sets another")
-    )
+    choices.append(Choice("epochs", str(epochs), f"about {STEPS} steps, for a start; --max_epochs sets another"))
     val_fraction = 0.25 if len(inspection.cases) < 20 else 0.2
     patients = _patients(inspection, dataset_dir)
     split_choice, warnings = _split(inspection, val_fraction, dataset_dir, patients, values, names)

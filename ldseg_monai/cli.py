@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, or 2 after a user error, which is told in one line on stderr.
 
     Raises:
-        Exception: what is no user error; any with ``LDSEG_TRACEBACK=1``.
+        Exception: what is no user error; with ``LDSEG_TRACEBACK=1`` a user error too.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
