@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,16 @@ from ldseg_monai.weights import load_weights
 TEMPERATURES = tuple(2 ** (step / 8) for step in range(-16, 33))  # 1/4 to 16
 UNCHANGED = TEMPERATURES.index(1)
 BINS = 15  # of the confidence
-SPLIT = {"val_cases", "val_fraction", "seed", "fold", "num_folds", "patients"}  # knobs that choose validation cases
+SPLIT = {
+    "val_cases",
+    "val_fraction",
+    "seed",
+    "fold",
+    "num_folds",
+    "patients",
+    "groups",
+}  # what chooses cases
+FIXED = {"bundle_root", "dataset_dir", "num_samples"}  # knobs that are not the caller's
 
 
 class Case(NamedTuple):
@@ -78,7 +88,10 @@ def calibrate(
     train = str(bundle / "configs" / "train.yaml")
     knobs = dict(knobs or {})
     check_names([train], knobs)
-    if not knobs.keys() & SPLIT and weights is None and part == "val":
+    if knobs.keys() & FIXED:
+        raise ValueError(f"knobs have {', '.join(knobs.keys() & FIXED)}: expected none of {', '.join(sorted(FIXED))}")
+    chosen = any("dataset" in name or re.split("#|::", name)[-1] in SPLIT for name in knobs)
+    if not chosen and weights is None and part == "val":
         knobs["val_cases"] = shipped_val_cases(bundle, dataset_dir)
     config = ConfigParser()
     config.read_config(train)

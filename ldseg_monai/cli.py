@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ldseg_monai.error_display import TRACEBACK, cause, is_own
 
@@ -16,6 +17,9 @@ USER_ERROR = 2
 
 class _Parser(argparse.ArgumentParser):
     """A parser that raises its errors, so that every user error ends the same way."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see `{self.prog} --help`)")
@@ -38,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         arguments.command(arguments)
     except (ValueError, OSError, ImportError, RuntimeError) as error:  # MONAI wraps what a component of a config says
-        told = cause(error)
+        told = error if isinstance(error, (OSError, ImportError)) and not is_own(cause(error)) else cause(error)
         if os.environ.get(TRACEBACK) or not (is_own(told) or isinstance(told, (OSError, ImportError))):
             raise
         sys.stderr.write(f"ldseg: error: {' '.join(str(told).split())}\n")
@@ -104,7 +108,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         key, separator, value = item.partition("=")
         try:
             knobs[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError of a date that is none
             raise ValueError(f"--set {item}: expected a value as YAML has it ({error})") from error
         if not separator:
             raise ValueError(f"--set {item}: expected KEY=VALUE")
@@ -190,4 +194,4 @@ def _new_bundle(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(importlib.import_module("ldseg_monai.cli").main())  # under its own name, by which errors are known

@@ -53,7 +53,7 @@ def check_command() -> None:
         for name, check in check_files.items():
             if name in workflow.parser:
                 check(workflow.parser.get_parsed_content(name))
-        if command is not None and workflow.parser.get("dataset_dir"):
+        if command is not None and workflow.parser.get("dataset_dir") and "output_dir" in workflow.parser:
             check_apart(*map(workflow.parser.get_parsed_content, ("output_dir", "dataset_dir")))
 
 

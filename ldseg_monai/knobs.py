@@ -145,11 +145,12 @@ def check_apart(output_dir: str, dataset_dir: str) -> None:
     """Check that what a run writes is not taken for images by the next one.
 
     Raises:
-        ValueError: if `output_dir` is the folder whose every image is taken.
+        ValueError: if `output_dir` is the folder whose every image is taken, or would be once it is there.
     """
-    folder = image_folder(dataset_dir)
-    listed = folder == Path(dataset_dir) and (folder / "dataset.json").is_file()
-    if not listed and folder.resolve() == Path(output_dir).resolve():
+    taken = [Path(dataset_dir, "images")]
+    if not Path(dataset_dir, "dataset.json").is_file():
+        taken.append(image_folder(dataset_dir))
+    if Path(output_dir).resolve() in [folder.resolve() for folder in taken]:
         raise ValueError(
             f"output_dir is {output_dir!r}, the folder of the images: expected another one, or the next run would "
             "segment what this one writes"

@@ -244,6 +244,15 @@ class TiffPicture:
         """Close the file."""
         self.file.close()
 
+    def _is_stack(self) -> bool:
+        """Whether a page is as wide or as high as the first one: `check_pages`, which cannot open a slide."""
+        first = self.page
+        try:
+            others = [page.aspage() for page in self.file.pages[1:]]
+        except Exception:  # tifffile raises several kinds
+            return False
+        return any(page.imagewidth >= first.imagewidth or page.imagelength >= first.imagelength for page in others)
+
     def _check(self) -> None:
         page = self.page
         photometric = getattr(page.photometric, "name", str(page.photometric))
@@ -251,11 +260,8 @@ class TiffPicture:
         simple = photometric in ("MINISBLACK", "RGB", "YCBCR") and page.axes in ("YX", "YXS")
         if page.dtype != np.uint8 or page.bitspersample != 8 or not simple or page.samplesperpixel > 4:
             raise ValueError(f"{self.path} is {kind}: expected gray or RGB of 8 bits, axes YX or YXS; convert it")
-        if len(self.file.pages) > 1 and self.file.pages[1].aspage().shape == page.shape:  # smaller copies may follow
-            raise ValueError(
-                f"{self.path} is a stack of {len(self.file.pages)} pages: expected one picture; write each page as its "
-                "own file"
-            )
+        if self._is_stack():
+            raise ValueError(f"{self.path} is a stack of pages: expected one picture; write each page as its own file")
         if page.chunks[0] * page.chunks[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
             raise ValueError(
                 f"{self.path} is in pieces of {page.chunks[0]} rows and {page.chunks[1]} columns: expected smaller "

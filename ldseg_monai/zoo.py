@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parent
 NOT_VENDORED = (  # the command line and what only it runs
     *("__pycache__", "cli.py", "zoo.py", "calibration.py", "new_bundle.py", "bundle_plan.py", "model_card.py"),
-    *("config_text.py", "sizing.py", "inspection.py"),
+    *("config_text.py", "sizing.py", "inspection.py", "export.py", "bundle_folder.py"),
 )
 WEIGHTS = "models/model.pt"
 FILES = ("LICENSE", "docs/README.md", "configs/metadata.json", "configs/train.yaml", "configs/inference.yaml", WEIGHTS)
@@ -61,7 +61,10 @@ def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None =
         FileExistsError: if the folder or the zip is there already.
     """
     source = find_bundle(bundle)
-    metadata = json.loads((source / "configs" / "metadata.json").read_text())
+    try:
+        metadata = json.loads((source / "configs" / "metadata.json").read_text())
+    except ValueError as error:
+        raise ValueError(f"metadata.json of {source.name} is no JSON ({error}): correct it") from error
     check_bundle(source, metadata, large_files)
     folder = Path(out) / source.name
     archive = Path(out) / f"{source.name}_v{metadata['version']}.zip"

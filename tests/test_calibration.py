@@ -145,7 +145,14 @@ def test_command_says_what_it_did(bundle: Path, data: Path, tmp_path: Path, caps
 
 
 @pytest.mark.parametrize(
-    ("options", "number"), [([], 2), (["--set", "amp=False"], 2), (["--set", "fold=1"], 1), (["--part", "all"], 3)]
+    ("options", "number"),
+    [
+        ([], 2),
+        (["--set", "amp=False"], 2),
+        (["--set", "fold=1"], 1),
+        (["--set", "validate#dataset#data#fold=1"], 1),
+        (["--part", "all"], 3),
+    ],
 )
 def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_unless_told_otherwise(
     bundle: Path, data: Path, tmp_path: Path, capsys, options: list[str], number: int
@@ -168,6 +175,8 @@ def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_un
         (["BUNDLE", "--set", "fold=7"], "fold 7: expected 0 to 2"),
         (["BUNDLE", "--set", "folds=1"], "unknown knob --folds"),
         (["BUNDLE", "--set", "seed=[1"], "--set seed=[1: expected a value as YAML has it"),
+        (["BUNDLE", "--set", "val_cases=2021-13-01"], "expected a value as YAML has it"),
+        (["BUNDLE", "--set", "num_samples=5"], "knobs have num_samples: expected none of bundle_root"),
         (["BUNDLE", "--set", "part=all"], "unknown knob --part"),
         (["BUNDLE", "--set", "fold"], "--set fold: expected KEY=VALUE"),
         ([str(BUNDLES / "cdal_hippocampus")], "cdal_hippocampus is a CDAL: expected an LDSeg"),

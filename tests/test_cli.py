@@ -70,9 +70,24 @@ def test_mistake_in_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
         main(["phantom", "gland", "--out", str(tmp_path)])
 
 
-def test_process_ends_without_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ldseg_monai.cli", "phantom", "gland", "--out", str(tmp_path), "--num", "0"]
+def test_error_of_the_system_is_told_and_not_what_came_before_it(monkeypatch, tmp_path: Path, capsys) -> None:
+    refused = PermissionError("not permitted")
+    refused.__context__ = FileNotFoundError("no parent")  # as Path.mkdir has it
+
+    def refuse(*_: object, **__: object) -> None:
+        raise refused
+
+    monkeypatch.setattr("ldseg_monai.data.phantoms._refuse_other_data", lambda *_: None)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    assert main(["phantom", "gland", "--out", str(tmp_path), "--num", "1"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "ldseg: error: not permitted"
+
+
+@pytest.mark.parametrize("options", [["--out", "OUT", "--num", "0"], [], ["--nu", "1"]])
+def test_process_ends_without_traceback(tmp_path: Path, options: list[str]) -> None:
+    options = [str(tmp_path) if option == "OUT" else option for option in options]
+    command = [sys.executable, "-m", "ldseg_monai.cli", "phantom", "gland", *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("ldseg: error: num 0")
+    assert done.stderr.splitlines()[-1].startswith("ldseg: error: ")
     assert "Traceback" not in done.stderr

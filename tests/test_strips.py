@@ -167,7 +167,12 @@ def test_tiff_that_cannot_be_read_in_strips_is_refused(tmp_path: Path, monkeypat
         with pytest.raises(ValueError, match=f"picture.tif is .*{what}.*: expected gray or RGB of 8 bits"):
             MeasurePictured("image")({"image": path})
     tifffile.imwrite(path, np.stack([pixels, pixels]), photometric="rgb")
-    with pytest.raises(ValueError, match="picture.tif is a stack of 2 pages: expected one picture"):
+    with pytest.raises(ValueError, match="picture.tif is a stack of pages: expected one picture"):
+        MeasurePictured("image")({"image": path})
+    with tifffile.TiffWriter(path) as file:  # a mask behind its picture
+        file.write(pixels, photometric="rgb")
+        file.write(pixels[..., 0])
+    with pytest.raises(ValueError, match="picture.tif is a stack of pages: expected one picture"):
         MeasurePictured("image")({"image": path})
     with tifffile.TiffWriter(path) as file:  # a slide scanner's, with a smaller copy
         file.write(pixels, photometric="rgb")

@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigParser, download_large_files
 
 from ldseg_monai.cli import main
-from ldseg_monai.zoo import export_bundle
+from ldseg_monai.zoo import PACKAGE, export_bundle
 
 REPOSITORY = Path(__file__).parents[1]
 BUNDLES = sorted(path.parent.parent.name for path in REPOSITORY.glob("bundles/*/configs/metadata.json"))
@@ -68,8 +68,17 @@ def change_metadata(bundle: Path, **changes: Any) -> None:
 def test_folder_has_the_bundle_and_its_code_and_the_zip_has_the_folder(name: str, source: Path, folder: Path) -> None:
     package = {path for path in files(folder) if path.startswith(f"ldseg_monai_{name}/")}
     assert {f"ldseg_monai_{name}/{module}" for module in ("__init__.py", "networks/ldseg.py")} <= package
-    unused = ("/cli.py", "/zoo.py", "/calibration.py", "/new_bundle.py", "/model_card.py", "/sizing.py")
-    assert not [path for path in package if not path.endswith(".py") or path.endswith(unused)]
+    modules = {f"ldseg_monai/{path.removeprefix(f'ldseg_monai_{name}/')}" for path in package}
+    everything = {str(path.relative_to(PACKAGE.parent)) for path in PACKAGE.rglob("*.py")}
+    assert modules < everything
+    left_out = {Path(path).stem for path in everything - modules}
+    assert {"cli", "zoo", "export", "inspection"} < left_out
+    imported = {
+        module.rpartition(".")[2]
+        for path in package
+        for module in re.findall(rf"ldseg_monai_{name}\.([\w.]+)", (folder / path).read_text())
+    }
+    assert not imported & left_out, "nothing that is there needs what is not"
     yaml = {path for path in files(source) if path.endswith(".yaml")}
     others = {"LICENSE", "configs/metadata.json", "configs/logging.conf", "models/model.pt"}
     docs = {"docs/README.md", "docs/data_license.txt", "docs/val_cases.txt"}

@@ -228,7 +228,7 @@ def _load_picture(path: str) -> Image.Image:
         picture.load()
     except Exception as error:  # Pillow raises many kinds
         raise unreadable([path], error) from error
-    check_pages(path, picture)
+    check_pages(path)
     return picture
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from functools import reduce
@@ -70,8 +71,8 @@ class PictureReader(PILReader):
         except Exception as error:  # Pillow raises many kinds
             raise unreadable(img, error) from error
         for path, picture in zip(img, ensure_tuple(pictures), strict=True):
+            check_pages(path)
             with Image.open(path) as original:
-                check_pages(path, original)
                 of_16_bits = any(";16" in str(tile[3]) for tile in original.tile)  # in colors, which Pillow cuts
                 if (is_deep(original.mode) or of_16_bits) and not is_deep(picture.mode):
                     raise ValueError(
@@ -145,21 +146,25 @@ def check_nifti_header(path: str) -> None:
     check_memory(path, volume.shape)
 
 
-def check_pages(path: str, picture: Image.Image) -> None:
-    """Check that a TIFF is not a stack of slices, of which Pillow would give the first; smaller copies may follow.
+def check_pages(path: str) -> None:
+    """Check that a TIFF is not a stack of slices, of which Pillow would give the first.
+
+    Smaller copies of the first page may follow. The first page that Pillow does not know ends the check.
 
     Raises:
-        ValueError: if its second page is as large as the first.
+        ValueError: if a page is as wide or as high as the first one.
     """
-    pages = getattr(picture, "n_frames", 1)
-    if picture.format == "TIFF" and pages > 1:
-        size = picture.size
-        picture.seek(1)
-        if picture.size == size:
-            raise ValueError(
-                f"{path} is a stack of {pages} pages: expected one picture; write each page as its own file"
-            )
-        picture.seek(0)
+    with Image.open(path) as picture:
+        if picture.format != "TIFF":
+            return
+        width, height = picture.size
+        for page in itertools.count(1):
+            try:
+                picture.seek(page)
+            except Exception:  # there are no more, or one of the many kinds that Pillow raises
+                return
+            if picture.width >= width or picture.height >= height:
+                raise ValueError(f"{path} is a stack of pages: expected one picture; write each page as its own file")
 
 
 def _require_file(path: str) -> None:

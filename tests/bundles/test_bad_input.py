@@ -211,8 +211,8 @@ def test_overlay_may_add_a_knob_that_it_uses(place: Workplace) -> None:
 def test_output_dir_among_the_images_is_an_error(place: Workplace, data: Path, weights: Path) -> None:
     images = data / "images"
     before = listing(images)
-    for dataset_dir in (data, images):
-        overrides = {"dataset_dir": str(dataset_dir), "output_dir": str(images), "model_path": str(weights)}
+    for dataset_dir, output_dir in ((data, images), (images, images), (images, images / "images")):
+        overrides = {"dataset_dir": str(dataset_dir), "output_dir": str(output_dir), "model_path": str(weights)}
         error = error_of(command, place, ["inference.yaml"], **overrides)
         assert "the folder of the images: expected another one" in str(error)
     assert listing(images) == before

@@ -71,7 +71,7 @@ def test_stack_of_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images" / "a.png").unlink()
     page = Image.fromarray(np.zeros((4, 6), np.uint8))
     page.save(tmp_path / "images" / "a.tif", save_all=True, append_images=[page, page])
-    with pytest.raises(ValueError, match=r"a\.tif is a stack of 3 pages: expected one picture"):
+    with pytest.raises(ValueError, match=r"a\.tif is a stack of pages: expected one picture"):
         inspect(tmp_path)
 
 

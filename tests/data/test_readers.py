@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,16 +44,35 @@ def test_picture_of_16_bits_is_refused_and_not_cut_to_8(tmp_path: Path, kind: st
         read(path)
 
 
-def test_stack_is_refused_and_a_picture_with_smaller_copies_is_read(tmp_path: Path) -> None:
-    pages = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
-    tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="rgb")
-    for reader in (PictureReader(), LabelPictureReader()):
-        with pytest.raises(ValueError, match=r"stack\.tif is a stack of 3 pages: expected one picture; write"):
-            reader.get_data(reader.read(str(tmp_path / "stack.tif")))
-    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
+def write_pages(path: Path, *pages: np.ndarray, **options: Any) -> None:
+    with tifffile.TiffWriter(path) as file:
         file.write(pages[0], photometric="rgb")
-        file.write(pages[1, ::2, ::2], photometric="rgb", subfiletype=1)
-    assert np.array_equal(read(tmp_path / "pyramid.tif"), pages[0].transpose(1, 0, 2))
+        for page in pages[1:]:
+            file.write(page, **options)
+
+
+def test_stack_is_refused_and_a_picture_with_smaller_copies_is_read(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    for other in (
+        pixels,
+        pixels[..., 0],
+        pixels[1:],
+        np.tile(pixels, (2, 2, 1)),
+    ):  # the last: a thumbnail first
+        write_pages(path, pixels, pixels[::2, ::2], other)
+        for reader in (PictureReader(), LabelPictureReader()):
+            with pytest.raises(ValueError, match=r"a\.tif is a stack of pages: expected one picture; write each"):
+                reader.get_data(reader.read(str(path)))
+    write_pages(path, pixels, pixels[::2, ::2], pixels[::4, ::4], subfiletype=1)
+    assert np.array_equal(read(path), pixels.transpose(1, 0, 2))
+
+
+def test_page_that_pillow_does_not_know_does_not_matter(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    write_pages(path, pixels, np.zeros((4, 4, 3)), photometric="rgb")  # of 64 bits
+    assert np.array_equal(read(path), pixels.transpose(1, 0, 2))
 
 
 def test_picture_of_8_bits_is_read_columns_first(tmp_path: Path) -> None:
