@@ -22,15 +22,7 @@ from ldseg_monai.weights import load_weights
 TEMPERATURES = tuple(2 ** (step / 8) for step in range(-16, 33))  # 1/4 to 16
 UNCHANGED = TEMPERATURES.index(1)
 BINS = 15  # of the confidence
-SPLIT = {
-    "val_cases",
-    "val_fraction",
-    "seed",
-    "fold",
-    "num_folds",
-    "patients",
-    "groups",
-}  # what chooses cases
+SPLIT = {"val_cases", "val_fraction", "seed", "fold", "num_folds", "patients", "groups"}  # choose cases
 FIXED = {"bundle_root", "dataset_dir", "num_samples"}  # knobs that are not the caller's
 
 
@@ -89,7 +81,9 @@ def calibrate(
     knobs = dict(knobs or {})
     check_names([train], knobs)
     if knobs.keys() & FIXED:
-        raise ValueError(f"knobs have {', '.join(knobs.keys() & FIXED)}: expected none of {', '.join(sorted(FIXED))}")
+        raise ValueError(
+            f"knobs have {', '.join(sorted(knobs.keys() & FIXED))}: expected none of {', '.join(sorted(FIXED))}"
+        )
     chosen = any("dataset" in name or re.split("#|::", name)[-1] in SPLIT for name in knobs)
     if not chosen and weights is None and part == "val":
         knobs["val_cases"] = shipped_val_cases(bundle, dataset_dir)

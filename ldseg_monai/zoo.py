@@ -20,8 +20,18 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent
 NOT_VENDORED = (  # the command line and what only it runs
-    *("__pycache__", "cli.py", "zoo.py", "calibration.py", "new_bundle.py", "bundle_plan.py", "model_card.py"),
-    *("config_text.py", "sizing.py", "inspection.py", "export.py", "bundle_folder.py"),
+    "__pycache__",
+    "bundle_folder.py",
+    "bundle_plan.py",
+    "calibration.py",
+    "cli.py",
+    "config_text.py",
+    "export.py",
+    "inspection.py",
+    "model_card.py",
+    "new_bundle.py",
+    "sizing.py",
+    "zoo.py",
 )
 WEIGHTS = "models/model.pt"
 FILES = ("LICENSE", "docs/README.md", "configs/metadata.json", "configs/train.yaml", "configs/inference.yaml", WEIGHTS)

@@ -83,11 +83,18 @@ def test_error_of_the_system_is_told_and_not_what_came_before_it(monkeypatch, tm
     assert capsys.readouterr().err.splitlines()[-1] == "ldseg: error: not permitted"
 
 
-@pytest.mark.parametrize("options", [["--out", "OUT", "--num", "0"], [], ["--nu", "1"]])
-def test_process_ends_without_traceback(tmp_path: Path, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "OUT", "--num", "0"], "num 0"),
+        ([], "the following arguments are required: --out"),
+        (["--out", "OUT", "--nu", "1"], "unrecognized arguments: --nu 1"),
+    ],
+)
+def test_process_ends_without_traceback(tmp_path: Path, options: list[str], message: str) -> None:
     options = [str(tmp_path) if option == "OUT" else option for option in options]
     command = [sys.executable, "-m", "ldseg_monai.cli", "phantom", "gland", *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("ldseg: error: ")
+    assert done.stderr.splitlines()[-1].startswith(f"ldseg: error: {message}")
     assert "Traceback" not in done.stderr

@@ -121,12 +121,16 @@ def test_gray_pictures_are_seen_whole_without_stain_or_mirror() -> None:
     assert "convert('L')" in Path("bundles/new/configs/inference.yaml").read_text()
 
 
-def test_gray_pictures_of_16_bits_are_read_so_however_dark() -> None:
+def write_gray_of_16_bits(top: int) -> None:
     rng = np.random.default_rng(0)
     label = np.zeros((64, 64), np.uint8)
     label[16:48, 16:48] = 1
     for index in range(3):
-        write_picture(Path("data"), f"{index}", rng.integers(0, 200, (64, 64), np.uint16), label)
+        write_picture(Path("data"), f"{index}", rng.integers(0, top, (64, 64), np.uint16), label)
+
+
+def test_gray_pictures_of_16_bits_are_read_so_however_dark() -> None:
+    write_gray_of_16_bits(200)
     new_bundle(GLAS, "new", "data")
     assert "convert('I')" in Path("bundles/new/configs/inference.yaml").read_text()
     inference = config("new", "inference.yaml")
@@ -136,11 +140,7 @@ def test_gray_pictures_of_16_bits_are_read_so_however_dark() -> None:
 
 
 def test_gray_pictures_of_16_bits_keep_their_range() -> None:
-    rng = np.random.default_rng(0)
-    label = np.zeros((64, 64), np.uint8)
-    label[16:48, 16:48] = 1
-    for index in range(3):
-        write_picture(Path("data"), f"{index}", rng.integers(0, 4096, (64, 64), np.uint16), label)
+    write_gray_of_16_bits(4096)
     new_bundle(GLAS, "new", "data")
     text = Path("bundles/new/configs/train.yaml").read_text()
     assert re.findall(r"a_max: (\d+)", text) == re.findall(r"a_max: (40\d\d)", text) != []

@@ -54,12 +54,8 @@ def write_pages(path: Path, *pages: np.ndarray, **options: Any) -> None:
 def test_stack_is_refused_and_a_picture_with_smaller_copies_is_read(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     path = tmp_path / "a.tif"
-    for other in (
-        pixels,
-        pixels[..., 0],
-        pixels[1:],
-        np.tile(pixels, (2, 2, 1)),
-    ):  # the last: a thumbnail first
+    larger = np.tile(pixels, (2, 2, 1))  # as behind a thumbnail
+    for other in (pixels, pixels[..., 0], pixels[1:], larger):
         write_pages(path, pixels, pixels[::2, ::2], other)
         for reader in (PictureReader(), LabelPictureReader()):
             with pytest.raises(ValueError, match=r"a\.tif is a stack of pages: expected one picture; write each"):
