@@ -13,7 +13,8 @@ from pathlib import Path
 
 import monai
 import torch
-from measure import Result
+
+from benchmarks.speed.measure import Result
 
 NONE = "–"
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -29,7 +30,9 @@ def machine() -> str:
         elif name.strip() == "flags":
             flags = value
     sets = [name for name in INSTRUCTION_SETS if name in flags.split()]
-    kilobytes = [int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")]
+    kilobytes = [
+        int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")
+    ]
     parts = [
         f"{model} ({', '.join(sets) or 'no vector extensions known'})",
         f"{torch.get_num_threads()} of {os.cpu_count()} cores used",
@@ -47,13 +50,14 @@ def header(title: str, about: str, program: str, argv: Sequence[str] | None, see
     Args:
         title: one line.
         about: what was measured and how to read it.
-        program: name of the program below benchmarks/.
-        argv: its arguments; None for the process's own. Absolute paths among them are left out, since they are true on
-            one machine only.
+        program: name of the module below benchmarks, such as ``speed.inference``.
+        argv: its arguments; None for the process's own. Absolute paths among them are left out,
+            since they are true on one machine only.
         seed: of weights, image and noise.
     """
     shown = [
-        "DIR" if Path(argument).is_absolute() else argument for argument in (sys.argv[1:] if argv is None else argv)
+        "DIR" if Path(argument).is_absolute() else argument
+        for argument in (sys.argv[1:] if argv is None else argv)
     ]
     return "\n".join(
         [
@@ -61,7 +65,7 @@ def header(title: str, about: str, program: str, argv: Sequence[str] | None, see
             "",
             about,
             "",
-            f"- command: `{shlex.join(['python', f'benchmarks/{program}', *shown])}`",
+            f"- command: `{shlex.join(['python', '-m', f'benchmarks.{program}', *shown])}`",
             f"- machine: {machine()}",
             f"- versions: Python {platform.python_version()}, torch {torch.__version__}, MONAI {monai.__version__}",
             f"- date: {datetime.date.today()}",
@@ -74,18 +78,30 @@ def header(title: str, about: str, program: str, argv: Sequence[str] | None, see
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """A Markdown table of rows; the columns are those of the first row, and those that further ones add."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [columns, ["---"] * len(columns), *([row.get(column, NONE) for column in columns] for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([row.get(column, NONE) for column in columns] for row in rows),
+    ]
+    return (
+        "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
+        + "\n"
+    )
 
 
-def measured(result: Result, reference: Result, reference_name: str, repeats: int = 1) -> dict[str, str]:
+def measured(
+    result: Result, reference: Result, reference_name: str, repeats: int = 1
+) -> dict[str, str]:
     """The columns of one candidate: time, its ratio to a reference's, and memory.
 
     Args:
         result: of the candidate.
         reference: to which the ratio is.
         reference_name: how the columns call it.
-        repeats: how often the call would have to be repeated, if what was measured is one of so many equal steps.
+        repeats: how often the call would have to be repeated, if what was measured is one of so
+            many equal steps.
     """
     seconds = [repeats * value for value in result.seconds.values()]
     ratios = [repeats * value for value in result.ratios(reference)]

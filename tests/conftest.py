@@ -11,14 +11,21 @@ from xdist.scheduler import LoadScopeScheduling
 BUNDLES = sorted(path.name for path in (Path(__file__).parents[1] / "bundles").iterdir())
 
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as processes; those started by tests inherit it
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # as many threads as processes; those started by tests inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
-    parser.addoption("--realdata", type=Path, metavar="DIR", help="folder of real data; runs the tests marked realdata")
+    parser.addoption(
+        "--realdata",
+        type=Path,
+        metavar="DIR",
+        help="folder of real data; runs the tests marked realdata",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,7 +47,9 @@ class TogetherByBundle(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, name = nodeid.partition("::")
-        return next((bundle for bundle in BUNDLES if f"[{bundle}" in name or f"-{bundle}" in name), file)
+        return next(
+            (bundle for bundle in BUNDLES if f"[{bundle}" in name or f"-{bundle}" in name), file
+        )
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

@@ -42,7 +42,9 @@ class Series:
     @property
     def axes(self) -> np.ndarray:
         """Unit vectors of the slice, row and column index, as columns."""
-        along_row, along_column, normal = Rotation.from_euler("xyz", self.turn, degrees=True).as_matrix().T
+        along_row, along_column, normal = (
+            Rotation.from_euler("xyz", self.turn, degrees=True).as_matrix().T
+        )
         return np.stack([normal, along_column, along_row], axis=1)
 
     def positions(self) -> np.ndarray:
@@ -58,7 +60,11 @@ class Series:
     def write(self, folder: Path, drop: Sequence[int] = (), **changes: Any) -> Path:
         """Write the slices but those in `drop`; `changes` are of the last one, None to delete."""
         folder.mkdir(parents=True, exist_ok=True)
-        order = np.random.default_rng(3).permutation(self.shape[0]) if self.shuffled else np.arange(self.shape[0])
+        order = (
+            np.random.default_rng(3).permutation(self.shape[0])
+            if self.shuffled
+            else np.arange(self.shape[0])
+        )
         slices = self.datasets()
         for keyword, value in changes.items():
             if value is None:
@@ -76,16 +82,30 @@ class Series:
         slope, intercept = (0.5 + 0.25 * number, -100.0 - number) if self.rescale else (1, 0)
         item = pydicom.Dataset()
         item.file_meta = FileMetaDataset()
-        item.file_meta.TransferSyntaxUID = ExplicitVRBigEndian if self.big_endian else ExplicitVRLittleEndian
+        item.file_meta.TransferSyntaxUID = (
+            ExplicitVRBigEndian if self.big_endian else ExplicitVRLittleEndian
+        )
         item.SOPClassUID = MRImageStorage
         item.SOPInstanceUID = generate_uid(entropy_srcs=[self.uid, str(number)])
         item.StudyInstanceUID, item.SeriesInstanceUID = STUDY, self.uid
         item.FrameOfReferenceUID = FRAME_OF_REFERENCE
         item.Modality, item.SeriesDescription, item.SeriesNumber = "MR", "a phantom", 5
-        item.PatientName, item.PatientID, item.PatientBirthDate, item.PatientSex = "Phantom^A", "7", "", "O"
-        item.StudyDate, item.StudyTime, item.StudyID, item.AccessionNumber = "20260102", "030405", "1", ""
+        item.PatientName, item.PatientID, item.PatientBirthDate, item.PatientSex = (
+            "Phantom^A",
+            "7",
+            "",
+            "O",
+        )
+        item.StudyDate, item.StudyTime, item.StudyID, item.AccessionNumber = (
+            "20260102",
+            "030405",
+            "1",
+            "",
+        )
         item.ImagePositionPatient = [float(f"{value:.9g}") for value in places[0, 0]]
-        item.ImageOrientationPatient = [float(f"{value:.9g}") for value in self.axes.T[[2, 1]].ravel()]
+        item.ImageOrientationPatient = [
+            float(f"{value:.9g}") for value in self.axes.T[[2, 1]].ravel()
+        ]
         item.PixelSpacing, item.SliceThickness = list(self.spacing[1:]), 3.0
         item.Rows, item.Columns = self.shape[1:]
         item.SamplesPerPixel, item.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -140,15 +160,19 @@ def segmentation_voxels(path: Path) -> Voxels:
     """Labeled voxels of a DICOM segmentation, frame by frame as the standard places them (PS3.3 C.7.6.2.1.1)."""
     item = pydicom.dcmread(path)
     shared = item.SharedFunctionalGroupsSequence[0]
-    along_row, along_column = np.reshape(shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)).astype(
-        float
-    )
+    along_row, along_column = np.reshape(
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)
+    ).astype(float)
     rows_apart, columns_apart = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
     frames = item.pixel_array.reshape(-1, item.Rows, item.Columns)
     places, classes = [], []
     for frame, group in zip(frames, item.PerFrameFunctionalGroupsSequence, strict=True):
         position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
         row, column = np.nonzero(frame)
-        places.append(position + np.outer(column * columns_apart, along_row) + np.outer(row * rows_apart, along_column))
+        places.append(
+            position
+            + np.outer(column * columns_apart, along_row)
+            + np.outer(row * rows_apart, along_column)
+        )
         classes += [group.SegmentIdentificationSequence[0].ReferencedSegmentNumber] * len(row)
     return Voxels(np.concatenate(places), np.array(classes))

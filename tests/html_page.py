@@ -70,14 +70,27 @@ class Page(HTMLParser):
             assert kind == "data:image/png;"
             alt = attributes["alt"]
             assert alt and alt not in pictures
-            pictures[alt] = np.asarray(Image.open(io.BytesIO(base64.b64decode(data, validate=True))))
+            pictures[alt] = np.asarray(
+                Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+            )
         return pictures
 
     def loaded(self) -> list[str]:
         """What a browser would fetch for it, or run."""
-        values = [value or "" for _, attributes in self.tags for name, value in attributes.items() if name in LOADING]
+        values = [
+            value or ""
+            for _, attributes in self.tags
+            for name, value in attributes.items()
+            if name in LOADING
+        ]
         wanted = [value for value in values if not value.startswith("data:")]
         styles = [self.style, *(attributes.get("style") or "" for _, attributes in self.tags)]
         wanted += [style for style in styles if "url(" in style or "@import" in style]
-        wanted += [tag for tag, _ in self.tags if tag in ("script", "link", "iframe", "object", "embed", "base")]
-        return wanted + [name for _, attributes in self.tags for name in attributes if name.startswith("on")]
+        wanted += [
+            tag
+            for tag, _ in self.tags
+            if tag in ("script", "link", "iframe", "object", "embed", "base")
+        ]
+        return wanted + [
+            name for _, attributes in self.tags for name in attributes if name.startswith("on")
+        ]

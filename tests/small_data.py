@@ -30,7 +30,9 @@ def write_picture(folder: Path, name: str, image: np.ndarray, label: np.ndarray)
         Image.fromarray(array).save(folder / kind / f"{name}.png")
 
 
-def write_boxes(folder: Path, dims: int, values: tuple[int, ...] = (1, 3), num: int = 4, low: float = 0.0) -> None:
+def write_boxes(
+    folder: Path, dims: int, values: tuple[int, ...] = (1, 3), num: int = 4, low: float = 0.0
+) -> None:
     """Write noisy images of two boxes side by side, whose label values are given; sizes differ by case.
 
     Beside them, a table of patients: two cases each.
@@ -43,7 +45,9 @@ def write_boxes(folder: Path, dims: int, values: tuple[int, ...] = (1, 3), num: 
         box = tuple(slice(side // 4, 3 * side // 4) for side in shape[1:])
         for part, value in enumerate(values):
             width = shape[0] // 2 // len(values)
-            label[(slice(shape[0] // 4 + part * width, shape[0] // 4 + (part + 1) * width), *box)] = value
+            label[
+                (slice(shape[0] // 4 + part * width, shape[0] // 4 + (part + 1) * width), *box)
+            ] = value
         level = np.searchsorted((0, *values), label) * 60
         image = level + rng.normal(60, 5, shape)
         if dims == 3:

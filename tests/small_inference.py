@@ -10,10 +10,17 @@ import numpy as np
 import torch
 from ignite.engine import Engine
 from monai.data import DataLoader
-from monai.transforms import AsDiscreted, Compose, EnsureChannelFirstd, LoadImaged, SaveImaged, Transform
+from monai.transforms import (
+    AsDiscreted,
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    SaveImaged,
+    Transform,
+)
 from torch import nn
 
-from ldseg_monai.case_evaluator import CaseDataset, CaseEvaluator
+from ldseg_monai.inference.case_evaluator import CaseDataset, CaseEvaluator
 
 TOO_BRIGHT = 1000  # a voxel that the network fails on
 
@@ -37,7 +44,11 @@ def write_images(folder: Path, *names: str, brightest: float = 1.0) -> list[dict
     """Write a volume of noise for each name, and return the cases."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        volume = np.random.default_rng(len(name) + ord(name[0])).normal(size=(6, 7, 8)).astype(np.float32)
+        volume = (
+            np.random.default_rng(len(name) + ord(name[0]))
+            .normal(size=(6, 7, 8))
+            .astype(np.float32)
+        )
         volume[0, 0, 0] = brightest
         nib.save(nib.Nifti1Image(volume, np.eye(4)), folder / f"{name}.nii.gz")
     return [{"image": str(folder / f"{name}.nii.gz")} for name in names]

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ldseg_monai.inferers import SamplingInferer
-from ldseg_monai.networks import CDAL, CDALDiscriminator
+from ldseg_monai.inference.samplers import SamplingInferer
+from ldseg_monai.networks.cdal.discriminator import CDALDiscriminator
+from ldseg_monai.networks.cdal.network import CDAL
 
 NORM = ("group", {"num_groups": 4})
 SMALL_HIPPOCAMPUS = {  # changes of the network of the bundle ldseg_hippocampus
@@ -42,7 +43,9 @@ def tiny_discriminator(
     spatial_dims: int = 2, channels: tuple[int, ...] = (8, 16), attention_level: int = 1
 ) -> CDALDiscriminator:
     torch.manual_seed(0)
-    return CDALDiscriminator(spatial_dims, 3, channels, attention_level=attention_level, norm=NORM).eval()
+    return CDALDiscriminator(
+        spatial_dims, 3, channels, attention_level=attention_level, norm=NORM
+    ).eval()
 
 
 def image_of(size: tuple[int, ...], batch: int = 2) -> torch.Tensor:
@@ -83,7 +86,11 @@ class RecordingSampler(SamplingInferer):
         super().__init__(*args, **kwargs)
         self.windows: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        for window, noise in zip(inputs, kwargs["noise"].split(self.num_samples, dim=1), strict=True):
+    def __call__(
+        self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        for window, noise in zip(
+            inputs, kwargs["noise"].split(self.num_samples, dim=1), strict=True
+        ):
             self.windows.append((window, noise))
         return super().__call__(inputs, network, *args, **kwargs)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Compose, MapTransform
+from monai.transforms import MapTransform
 
 BYTES = 4  # of a voxel in memory, float32
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
@@ -25,12 +24,18 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
         ValueError: if it has no voxels, they are not finite, or all the same.
     """
     if not image.numel():
-        raise ValueError(f"{path} has no voxels (size {list(image.shape)}): expected 1 or more along each axis")
+        raise ValueError(
+            f"{path} has no voxels (size {list(image.shape)}): expected 1 or more along each axis"
+        )
     low, high = (float(value) for value in torch.aminmax(image))
     if not np.isfinite([low, high]).all():  # what is not finite is among the two
-        raise ValueError(f"{path} has voxels that are not finite (NaN or infinity): expected numbers; replace them")
+        raise ValueError(
+            f"{path} has voxels that are not finite (NaN or infinity): expected numbers; replace them"
+        )
     if low == high and not allow_constant:
-        raise ValueError(f"every voxel of {path} is {low:g}: expected an image that shows something; remove it")
+        raise ValueError(
+            f"every voxel of {path} is {low:g}: expected an image that shows something; remove it"
+        )
 
 
 def check_affine(path: str, affine: np.ndarray) -> None:
@@ -40,13 +45,19 @@ def check_affine(path: str, affine: np.ndarray) -> None:
         ValueError: if it is not finite, a spacing is 0, or its axes lie in one plane.
     """
     if not np.isfinite(affine).all():
-        raise ValueError(f"{path} has an affine that is not finite: expected mm; correct its header")
+        raise ValueError(
+            f"{path} has an affine that is not finite: expected mm; correct its header"
+        )
     axes = affine[:-1, :-1]
     spacing = np.linalg.norm(axes, axis=0)
     if not (spacing > 0).all():
-        raise ValueError(f"{path} has a voxel spacing of {_numbers(spacing)}: expected positive mm; correct its header")
+        raise ValueError(
+            f"{path} has a voxel spacing of {_numbers(spacing)}: expected positive mm; correct its header"
+        )
     if abs(np.linalg.det(axes / spacing)) < 1e-3:
-        raise ValueError(f"{path} has axes that lie in one plane: expected three directions; correct its header")
+        raise ValueError(
+            f"{path} has axes that lie in one plane: expected three directions; correct its header"
+        )
 
 
 def check_memory(path: str, shape: Sequence[int]) -> None:
@@ -55,7 +66,10 @@ def check_memory(path: str, shape: Sequence[int]) -> None:
     Raises:
         ValueError: if it does not.
     """
-    if not hasattr(os, "sysconf") or not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys():
+    if (
+        not hasattr(os, "sysconf")
+        or not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys()
+    ):
         return
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     size = BYTES * int(np.prod([int(side) for side in shape], dtype=object))
@@ -74,7 +88,9 @@ def check_place(image_path: str, image: MetaTensor, label_path: str, label: Meta
     """
     size, other = (list(volume.shape[1:]) for volume in (image, label))
     if size != other:
-        raise ValueError(f"{label_path} has size {other} and its image {image_path} {size}: expected the same")
+        raise ValueError(
+            f"{label_path} has size {other} and its image {image_path} {size}: expected the same"
+        )
     affine, label_affine = (np.asarray(volume.affine, dtype=float) for volume in (image, label))
     check_affine(label_path, label_affine)
     shift = largest_shift(affine, label_affine, size)
@@ -88,7 +104,10 @@ def check_place(image_path: str, image: MetaTensor, label_path: str, label: Meta
 def largest_shift(affine: np.ndarray, other: np.ndarray, size: Sequence[int]) -> float:
     """Largest distance between a voxel's places by two affines, in voxels of the first: that of a corner."""
     dims = len(size)
-    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, side - 1) for side in size))], dtype=float)
+    corners = np.array(
+        [[*corner, 1] for corner in itertools.product(*((0, side - 1) for side in size))],
+        dtype=float,
+    )
     corners = np.insert(corners, dims, np.zeros((affine.shape[0] - 1 - dims, 1)), axis=1)
     distances = np.linalg.norm((corners @ (affine - other).T)[:, :-1], axis=1)
     return float(distances.max() / np.linalg.norm(affine[:-1, :dims], axis=0).min())
@@ -97,8 +116,8 @@ def largest_shift(affine: np.ndarray, other: np.ndarray, size: Sequence[int]) ->
 class CheckImaged(MapTransform):
     """Check that images are what a network was made for, right after they are read.
 
-    Any size will do: what is smaller than the network's window is padded or resized, what is larger goes through it in
-    windows or is resized.
+    Any size will do: what is smaller than the network's window is padded or resized, what is larger
+    goes through it in windows or is resized.
 
     Args:
         keys: keys of images, ``(C, *spatial)``.
@@ -125,8 +144,8 @@ class CheckImaged(MapTransform):
         """Return ``data`` as it is.
 
         Raises:
-            ValueError: for another number of axes or channels, an affine that no image has, or voxels that are not
-                finite or all the same.
+            ValueError: for another number of axes or channels, an affine that no image has, or
+                voxels that are not finite or all the same.
         """
         for key in self.key_iterator(dict(data)):
             image = MetaTensor(data[key])
@@ -158,7 +177,11 @@ class CheckLabeld(MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, num_classes: int, image_key: str = "image", allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        num_classes: int,
+        image_key: str = "image",
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.num_classes = num_classes
@@ -168,20 +191,25 @@ class CheckLabeld(MapTransform):
         """Return ``data`` as it is.
 
         Raises:
-            ValueError: for several channels, another size or place than the image's, or values that are no class.
+            ValueError: for several channels, another size or place than the image's, or values that
+                are no class.
         """
         for key in self.key_iterator(dict(data)):
             label, image = MetaTensor(data[key]), MetaTensor(data[self.image_key])
             path = _path(label, key)
             if label.shape[0] != 1:
-                raise ValueError(f"{path} has {label.shape[0]} channels: expected 1, with a class index in each voxel")
+                raise ValueError(
+                    f"{path} has {label.shape[0]} channels: expected 1, with a class index in each voxel"
+                )
             check_place(_path(image, self.image_key), image, path, label)
             self._check_values(path, label.as_tensor())
         return dict(data)
 
     def _check_values(self, path: str, label: torch.Tensor) -> None:
         low, high = (float(value) for value in torch.aminmax(label))
-        whole = not label.is_floating_point() or torch.equal(label, label.round())  # NaN is not equal to itself
+        whole = not label.is_floating_point() or torch.equal(
+            label, label.round()
+        )  # NaN is not equal to itself
         if whole and low >= 0 and high < self.num_classes:
             return
         values = label.unique()
@@ -192,37 +220,6 @@ class CheckLabeld(MapTransform):
             f"{', ...' if len(unknown) > 5 else ''}: expected only classes, 0 to {self.num_classes - 1}; correct the "
             "file, or num_classes"
         )
-
-
-class RequireClasses:
-    """Trainer handler that refuses to train on labels that are all background.
-
-    It reads cases until one has a class, which in most data sets is the first.
-
-    Args:
-        cases: the training cases.
-        transforms: what reads a case, up to class indices in ``label``.
-    """
-
-    def __init__(self, cases: Sequence[Mapping[str, Any]], transforms: Sequence[Any]) -> None:
-        self.cases = cases
-        self.read = Compose(transforms)
-
-    def attach(self, engine: Engine) -> None:
-        """Look before the first epoch."""
-        engine.add_event_handler(Events.STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Look now.
-
-        Raises:
-            ValueError: if there are cases, and none has a class.
-        """
-        if self.cases and not any(bool(cast(dict, self.read(dict(case)))["label"].any()) for case in self.cases):
-            raise ValueError(
-                f"every label of the {len(self.cases)} training cases is 0, such as {self.cases[0]['label']}: expected "
-                "classes from 1 on"
-            )
 
 
 def _path(volume: MetaTensor, key: Hashable) -> str:

@@ -1,24 +1,26 @@
-"""Which image belongs to which label, and which cases train and which validate."""
+"""Which image belongs to which label."""
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import ignite.distributed as idist
-import numpy as np
 from monai.data import load_decathlon_datalist
 
-from ldseg_monai.data.dicom_series import dicom_files, series_datalist
-from ldseg_monai.data.phantoms import PhantomKind, phantom_files, phantoms_complete, write_phantoms
+from ldseg_monai.data.dicom.series import dicom_files, series_datalist
+from ldseg_monai.data.phantoms.files import (
+    PhantomKind,
+    phantom_files,
+    phantoms_complete,
+    write_phantoms,
+)
 
 logger = logging.getLogger("ldseg_monai.data")
-
 EXTENSIONS = (".nii.gz", ".nii", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 LABEL_ENDINGS = ("_anno", "_label", "_gt")
 PathLike = str | os.PathLike[str]
@@ -34,24 +36,30 @@ def case_name(path: PathLike) -> str:
 def paired_datalist(dataset_dir: PathLike, require_labels: bool = True) -> list[dict[str, str]]:
     """Pair the images of a folder with their labels, before anything is read.
 
-    The folder holds `images/` and `labels/` paired by stem, where a label's stem may end in `_anno`, `_label` or `_gt`,
-    or a Medical Segmentation Decathlon `dataset.json`. Hidden files are ignored.
+    The folder holds `images/` and `labels/` paired by stem, where a label's stem may end in
+    `_anno`, `_label` or `_gt`, or a Medical Segmentation Decathlon `dataset.json`. Hidden files are
+    ignored.
 
     Args:
         dataset_dir: the folder.
-        require_labels: whether every image needs a label. Without, the images alone are listed: those of `images/`, or
-            of `dataset.json` (training and test), or else those in `dataset_dir` itself.
+        require_labels: whether every image needs a label. Without, the images alone are listed:
+            those of `images/`, or of `dataset.json` (training and test), or else those in
+            `dataset_dir` itself.
 
     Returns:
-        `[{"image": path, "label": path}, ...]` sorted by case name; no "label" if labels are not required.
+        `[{"image": path, "label": path}, ...]` sorted by case name; no "label" if labels are not
+        required.
 
     Raises:
         FileNotFoundError: a folder or a listed file is missing, or there are no images.
-        ValueError: an image or a label without its partner, two files for one case, or an unreadable `dataset.json`.
+        ValueError: an image or a label without its partner, two files for one case, or an
+            unreadable `dataset.json`.
     """
     root = Path(dataset_dir)
     if not root.is_dir():
-        raise FileNotFoundError(f"dataset_dir {root} does not exist: expected a folder; {_layouts()}")
+        raise FileNotFoundError(
+            f"dataset_dir {root} does not exist: expected a folder; {_layouts()}"
+        )
     has_images = (root / "images").is_dir()
     if not has_images and (root / "dataset.json").is_file():
         return _decathlon_datalist(root / "dataset.json", require_labels)
@@ -88,15 +96,17 @@ def resolve_datalist(
         phantom_dir: folder that the phantoms are written to unless they are there already.
         num_phantoms: number of phantoms.
         seed: seed of the phantoms.
-        require_labels: as in `paired_datalist`. Without, `dataset_dir` may also be the folder of a DICOM series, or
-            one with such folders at any depth, and no images of other kinds.
-        series_uid: Series Instance UID of the DICOM series that is wanted, "" for the one in each folder; None where
-            DICOM is not read.
+        require_labels: as in `paired_datalist`. Without, `dataset_dir` may also be the folder of a
+            DICOM series, or one with such folders at any depth, and no images of other kinds.
+        series_uid: Series Instance UID of the DICOM series that is wanted, "" for the one in each
+            folder; None where DICOM is not read.
         label_values: of the phantoms, as in `write_phantoms`.
 
     Raises:
-        FileNotFoundError: `dataset_dir` was given and does not exist; phantoms are no answer to a misspelt path.
-        ValueError: DICOM that cannot be read (see `series_datalist`), or a `series_uid` for other data.
+        FileNotFoundError: `dataset_dir` was given and does not exist; phantoms are no answer to a
+            misspelt path.
+        ValueError: DICOM that cannot be read (see `series_datalist`), or a `series_uid` for other
+            data.
     """
     if dataset_dir:
         if not os.path.isdir(dataset_dir):
@@ -108,193 +118,50 @@ def resolve_datalist(
         series = [] if require_labels else _dicom_datalist(Path(dataset_dir), series_uid)
         return series or paired_datalist(dataset_dir, require_labels)
     if series_uid:
-        raise ValueError(f"series_uid {series_uid} without dataset_dir: give the folder that has the series")
-    logger.warning("no dataset_dir given: using %d generated %s phantoms in %s", num_phantoms, phantom, phantom_dir)
+        raise ValueError(
+            f"series_uid {series_uid} without dataset_dir: give the folder that has the series"
+        )
+    logger.warning(
+        "no dataset_dir given: using %d generated %s phantoms in %s",
+        num_phantoms,
+        phantom,
+        phantom_dir,
+    )
     with idist.one_rank_first():
         if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed, label_values):
-            write_phantoms(cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed, label_values)
+            write_phantoms(
+                cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed, label_values
+            )
     files = phantom_files(phantom, phantom_dir, num_phantoms)
     return files if require_labels else [{"image": item["image"]} for item in files]
-
-
-def split_datalist(
-    datalist: Sequence[dict[str, str]],
-    split: str,
-    val_cases: Sequence[str] | PathLike | None = None,
-    val_fraction: float = 0.25,
-    seed: int = 0,
-    fold: int | None = None,
-    num_folds: int = 5,
-    groups: Mapping[str, str] | None = None,
-) -> list[dict[str, str]]:
-    """Take the training or the validation part of a datalist, or all of it, whatever the datalist's order.
-
-    The validation part is named, or one of several folds, or drawn, in this order of precedence. Cases of one group,
-    such as the pictures of one patient, fall into the same part (unless they are named).
-
-    Args:
-        datalist: items with an "image".
-        split: "train" or "val"; "all" for every case, whatever the split.
-        val_cases: names of the validation cases (see `case_name`), or a text file with one a line; None to draw them.
-        val_fraction: share of the cases drawn for validation, at least one case.
-        seed: seed of the draw.
-        fold: number of the fold that validates, from 0; None for a draw. Each group goes to the fold that is the
-            smallest so far, large groups first: cases without groups are dealt out in the order of their names.
-        num_folds: number of folds.
-        groups: group of each case by its name, as of `read_groups`; a case that is not in it is a group of its own.
-
-    Returns:
-        The part's items, sorted by case name.
-
-    Raises:
-        ValueError: unknown split or case, fewer than 2 cases, a part left empty, or groups of other cases.
-    """
-    if split not in ("train", "val", "all"):
-        raise ValueError(f"split {split!r}: expected 'train', 'val' or 'all'")
-    items = {case_name(item["image"]): item for item in datalist}
-    if len(items) != len(datalist):
-        raise ValueError(f"{len(datalist)} items but {len(items)} case names: expected one name for each; rename files")
-    if split == "all":
-        return [items[name] for name in sorted(items)]
-    if len(items) < 2:
-        raise ValueError(f"{len(items)} case: expected at least 2, one to train on and one to validate on; add cases")
-    names = sorted(items)
-    if groups and not groups.keys() & items.keys():
-        raise ValueError(f"groups are of {_some(groups)}: expected case names such as {_some(names)}")
-    if val_cases is not None:
-        chosen = _named_cases(names, val_cases)
-    elif fold is not None:
-        chosen = _fold_of_cases(_grouped(names, groups or {}), fold, num_folds)
-    else:
-        chosen = _draw_cases(_grouped(names, groups or {}), val_fraction, seed)
-    return [items[name] for name in names if (name in chosen) == (split == "val")]
-
-
-def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str, str]:
-    """Read which cases belong together, such as the pictures of one patient, from a CSV file with a head line.
-
-    Args:
-        path: the file; where there is none, every case is a group of its own, as is one whose group is blank.
-        case_column: name of the column with the case names.
-        group_column: name of the column with what they share.
-
-    Raises:
-        ValueError: if the file lacks a column.
-    """
-    if not os.path.isfile(path):
-        if path:
-            logger.warning("there is no %s: every case is split on its own, whatever it shares with others", path)
-        return {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        missing = {case_column, group_column} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"{path} has columns {reader.fieldnames}: expected {_some(missing)} among them")
-        return {row[case_column]: row[group_column] for row in reader if row[group_column]}
-
-
-def _grouped(names: list[str], groups: Mapping[str, str]) -> list[list[str]]:
-    """The case names of each group, groups in the order of their first name."""
-    members: dict[tuple[bool, str], list[str]] = {}
-    for name in names:
-        members.setdefault((name in groups, groups.get(name, name)), []).append(name)
-    return list(members.values())
-
-
-def _draw_cases(groups: list[list[str]], fraction: float, seed: int) -> set[str]:
-    """Whole groups in random order, each that still fits into the fraction; the smallest if none does."""
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(f"val_fraction {fraction}: expected a number between 0 and 1, such as 0.25")
-    _require_two(groups)
-    count = sum(map(len, groups))
-    wanted = min(max(1, round(fraction * count)), count - 1)
-    chosen: set[str] = set()
-    for index in np.random.default_rng(seed).permutation(len(groups)):
-        if len(chosen) + len(groups[index]) <= wanted:
-            chosen.update(groups[index])
-    smallest: list[str] = min(groups, key=len)
-    return chosen or set(smallest)
-
-
-def _fold_of_cases(groups: list[list[str]], fold: int, num_folds: int) -> set[str]:
-    _require_two(groups)
-    if not 2 <= num_folds <= len(groups):
-        raise ValueError(f"num_folds {num_folds}: expected 2 to {len(groups)}, the number of cases (or patients)")
-    if not 0 <= fold < num_folds:
-        raise ValueError(f"fold {fold}: expected 0 to {num_folds - 1}, or null to draw the validation cases")
-    folds: list[set[str]] = [set() for _ in range(num_folds)]
-    for group in sorted(groups, key=len, reverse=True):
-        min(folds, key=len).update(group)
-    return folds[fold]
-
-
-def _require_two(groups: list[list[str]]) -> None:
-    if len(groups) < 2:
-        raise ValueError(
-            f"all {len(groups[0])} cases are of one group: expected at least 2, one to train on and one to validate on"
-        )
-
-
-def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[str]:
-    wanted = set(read_val_cases(val_cases) if isinstance(val_cases, (str, os.PathLike)) else val_cases)
-    unknown = wanted - set(names)
-    if unknown:
-        raise ValueError(
-            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a file of them"
-        )
-    if not 0 < len(wanted) < len(names):
-        raise ValueError(
-            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to validate on and one "
-            "to train on; leave val_cases null to draw them"
-        )
-    return wanted
-
-
-def read_val_cases(path: PathLike) -> list[str]:
-    """Names of validation cases in a text file, one a line; the text itself is the one name where there is no file."""
-    if not os.path.isfile(path):
-        return [str(path)]
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    return [line.strip() for line in lines if line.strip()]
-
-
-def shipped_val_cases(bundle: PathLike, dataset_dir: PathLike) -> list[str] | None:
-    """The cases that the training of a bundle's own weights left out.
-
-    Args:
-        bundle: folder of the bundle; its ``docs/val_cases.txt`` names them.
-        dataset_dir: data set.
-
-    Returns:
-        Their names; None where the bundle names none, or the data set is not the one that has them.
-    """
-    path = Path(bundle, "docs", "val_cases.txt")
-    if not path.is_file():
-        return None
-    names = read_val_cases(path)
-    there = {case_name(item["image"]) for item in resolve_datalist(dataset_dir, phantom="", phantom_dir="")}
-    return names if there.issuperset(names) else None
 
 
 def _dicom_datalist(root: Path, series_uid: str | None) -> list[dict[str, Any]]:
     """The DICOM series in a data set's folder and all below it; none if it has other images.
 
     Raises:
-        ValueError: DICOM files where none are read or beside other images, a `series_uid` where there are none.
+        ValueError: DICOM files where none are read or beside other images, a `series_uid` where
+            there are none.
     """
     folder = image_folder(root)
     images = [path.name for path in folder.glob("[!.]*") if path.name.lower().endswith(EXTENSIONS)]
     only_here = images or (root / "dataset.json").is_file()
-    folders = [below for below in ([folder] if only_here else _folders_in(folder)) if dicom_files(below)]
+    folders = [
+        below for below in ([folder] if only_here else _folders_in(folder)) if dicom_files(below)
+    ]
     if series_uid and not folders:
-        raise ValueError(f"series_uid {series_uid} but no DICOM files in {root}: leave it out, or correct dataset_dir")
+        raise ValueError(
+            f"series_uid {series_uid} but no DICOM files in {root}: leave it out, or correct dataset_dir"
+        )
     if folders and series_uid is None:
         raise ValueError(
             f"{folders[0]} holds DICOM files, which this bundle does not read: expected files ending in "
             f"{', '.join(EXTENSIONS)}; convert them"
         )
     if folders and images:
-        raise ValueError(f"{folder} holds DICOM files and {_some(images)}: expected one kind; move the others away")
+        raise ValueError(
+            f"{folder} holds DICOM files and {_some(images)}: expected one kind; move the others away"
+        )
     return series_datalist(folders, series_uid or "") if folders else []
 
 
@@ -309,7 +176,9 @@ def _files_by_case(folder: Path) -> dict[str, str]:
     paths = [str(folder / name) for name in names if name.lower().endswith(EXTENSIONS)]
     if not paths:
         endings = ", ".join(EXTENSIONS)
-        raise FileNotFoundError(f"no images in {folder}: expected files ending in {endings}; {_layouts()}")
+        raise FileNotFoundError(
+            f"no images in {folder}: expected files ending in {endings}; {_layouts()}"
+        )
     return _unique_by_case(paths)
 
 
@@ -318,7 +187,9 @@ def _unique_by_case(paths: Iterable[str]) -> dict[str, str]:
     for path in paths:
         other = by_case.setdefault(case_name(path), path)
         if other != path:
-            raise ValueError(f"two files for case {case_name(path)!r}, {other} and {path}: expected one; remove one")
+            raise ValueError(
+                f"two files for case {case_name(path)!r}, {other} and {path}: expected one; remove one"
+            )
     return by_case
 
 
@@ -330,7 +201,9 @@ def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]
         name = stem if stem in images else next(stripped, stem)
         other = label_of.setdefault(name, path)
         if other != path:
-            raise ValueError(f"two labels for image {name!r}, {other} and {path}: expected one; remove one")
+            raise ValueError(
+                f"two labels for image {name!r}, {other} and {path}: expected one; remove one"
+            )
     for what, partner, lonely in (
         ("images", "label", [images[name] for name in images.keys() - label_of.keys()]),
         ("labels", "image", [label_of[name] for name in label_of.keys() - images.keys()]),
@@ -347,8 +220,14 @@ def _decathlon_datalist(dataset_json: Path, require_labels: bool) -> list[dict[s
     """Read a Medical Segmentation Decathlon `dataset.json`: its training pairs, or all of its images."""
     try:
         content = json.loads(dataset_json.read_text())
-        keys = ["training"] if require_labels else [key for key in ("training", "test") if content.get(key)]
-        listed = [item for key in keys for item in load_decathlon_datalist(str(dataset_json), True, key)]
+        keys = (
+            ["training"]
+            if require_labels
+            else [key for key in ("training", "test") if content.get(key)]
+        )
+        listed = [
+            item for key in keys for item in load_decathlon_datalist(str(dataset_json), True, key)
+        ]
         parts = ("image", "label") if require_labels else ("image",)
         items = [{part: str(item[part]) for part in parts} for item in listed]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -360,7 +239,9 @@ def _decathlon_datalist(dataset_json: Path, require_labels: bool) -> list[dict[s
         raise FileNotFoundError(f"{dataset_json} lists no images: expected some under 'training'")
     missing = [path for item in items for path in item.values() if not os.path.isfile(path)]
     if missing:
-        raise FileNotFoundError(f"{len(missing)} files listed in {dataset_json} do not exist: {_some(missing)}")
+        raise FileNotFoundError(
+            f"{len(missing)} files listed in {dataset_json} do not exist: {_some(missing)}"
+        )
     _unique_by_case(item["image"] for item in items)
     return sorted(items, key=lambda item: case_name(item["image"]))
 

@@ -10,18 +10,19 @@ from monai.data import CacheDataset
 from monai.transforms import Compose
 from torch.utils.data import RandomSampler, Sampler
 
-from ldseg_monai.processes import rank_and_world_size
+from ldseg_monai.runtime.processes import rank_and_world_size
 
 
 class SeededSampler(Sampler[tuple[int, int]]):
     """Draw cases in random order, each with a seed for its random transforms.
 
-    In an epoch, all cases come once before any comes again. What is drawn follows from the seed and the epoch alone:
-    several processes, each taking its share in turn, draw together what one would.
+    In an epoch, all cases come once before any comes again. What is drawn follows from the seed and
+    the epoch alone: several processes, each taking its share in turn, draw together what one would.
 
     Args:
         data_source: the cases.
-        num_samples: cases drawn in one epoch by all processes together; a few more, if they cannot share them evenly.
+        num_samples: cases drawn in one epoch by all processes together; a few more, if they cannot
+            share them evenly.
         seed: seed of the run.
     """
 
@@ -29,7 +30,9 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self.rank, self.world_size = rank_and_world_size()
         self.num_own = -(-num_samples // self.world_size)
         self.generator = torch.Generator()
-        self.order = RandomSampler(data_source, num_samples=self.num_own * self.world_size, generator=self.generator)
+        self.order = RandomSampler(
+            data_source, num_samples=self.num_own * self.world_size, generator=self.generator
+        )
         self.seed = seed
         self.epoch = 0
 
@@ -52,7 +55,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
 class SeededCacheDataset(CacheDataset):
     """MONAI's data set in memory, whose random transforms may be seeded for one item.
 
-    So an item's augmentation does not depend on which items the same process, or worker of a loader, made before.
+    So an item's augmentation does not depend on which items the same process, or worker of a
+    loader, made before.
 
     Args:
         kwargs: as of `monai.data.CacheDataset`; the transform is a `Compose`.

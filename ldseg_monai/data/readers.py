@@ -17,10 +17,15 @@ from PIL import Image, ImageChops
 
 from ldseg_monai.data.checks import check_affine, check_memory
 
-LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP")  # Pillow's formats of pictures that may not be as they were written
+LOSSY = (
+    "JPEG",
+    "MPO",
+    "JPEG2000",
+    "WEBP",
+)  # Pillow's formats of pictures that may not be as they were written
 
-# MONAI answers an error of a reader's `read` by trying all of its other readers, and at last with all of their
-# tracebacks; so `read` does nothing here, and `get_data` reads.
+# MONAI answers an error of a reader's `read` by trying all of its other readers, and at last with
+# all of their tracebacks; so `read` does nothing here, and `get_data` reads.
 
 
 class NiftiReader(NibabelReader):
@@ -35,7 +40,8 @@ class NiftiReader(NibabelReader):
 
         Raises:
             FileNotFoundError: if a file is missing.
-            ValueError: if it is not NIfTI or not whole, its spacing is not positive, or it is too large for memory.
+            ValueError: if it is not NIfTI or not whole, its spacing is not positive, or it is too
+                large for memory.
         """
         for path in img:
             check_nifti_header(path)
@@ -48,7 +54,8 @@ class NiftiReader(NibabelReader):
 class PictureReader(PILReader):
     """MONAI's reader of pictures, which lets no picture of 16 bits be cut to 8.
 
-    Pixels are taken as they are stored: a camera's note of how to turn a picture (EXIF) turns neither it nor its mask.
+    Pixels are taken as they are stored: a camera's note of how to turn a picture (EXIF) turns
+    neither it nor its mask.
     """
 
     def read(self, data: Any, **kwargs: Any) -> Any:
@@ -60,8 +67,8 @@ class PictureReader(PILReader):
 
         Raises:
             FileNotFoundError: if a file is missing.
-            ValueError: if it is no picture or not whole, has too many pixels, more bits than the converter keeps, or is
-                a stack of pictures.
+            ValueError: if it is no picture or not whole, has too many pixels, more bits than the
+                converter keeps, or is a stack of pictures.
         """
         for path in img:
             _require_file(path)
@@ -73,7 +80,9 @@ class PictureReader(PILReader):
         for path, picture in zip(img, ensure_tuple(pictures), strict=True):
             check_pages(path)
             with Image.open(path) as original:
-                of_16_bits = any(";16" in str(tile[3]) for tile in original.tile)  # in colors, which Pillow cuts
+                of_16_bits = any(
+                    ";16" in str(tile[3]) for tile in original.tile
+                )  # in colors, which Pillow cuts
                 if (is_deep(original.mode) or of_16_bits) and not is_deep(picture.mode):
                     raise ValueError(
                         f"{path} is of mode {original.mode}, with more than 8 bits a channel: expected 8; convert it"
@@ -84,8 +93,8 @@ class PictureReader(PILReader):
 class LabelPictureReader(PictureReader):
     """Reader of labels in pictures: gray values, or indices of a palette, as they are.
 
-    Of a picture in colors it takes each pixel's gray value, but at least 1, so that black alone is 0; how transparent
-    it is does not count.
+    Of a picture in colors it takes each pixel's gray value, but at least 1, so that black alone is
+    0; how transparent it is does not count.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -95,8 +104,8 @@ class LabelPictureReader(PictureReader):
         """Return labels, columns before rows, and metadata.
 
         Raises:
-            FileNotFoundError, ValueError: as of `PictureReader`; ValueError for a JPEG and its like too, whose values
-                are not those that were written.
+            FileNotFoundError, ValueError: as of `PictureReader`; ValueError for a JPEG and its like
+                too, whose values are not those that were written.
         """
         result = super().get_data(img)
         for path in img:
@@ -134,7 +143,9 @@ def check_nifti_header(path: str) -> None:
     if not isinstance(volume, nib.Nifti1Image):  # of which a NIfTI-2 image is one
         raise ValueError(f"{path} is of the kind {type(volume).__name__}: expected NIfTI")
     if header.get_data_dtype().kind not in "biuf":
-        raise ValueError(f"{path} has voxels of type {header.get_data_dtype()}: expected one number each")
+        raise ValueError(
+            f"{path} has voxels of type {header.get_data_dtype()}: expected one number each"
+        )
     if int(header["sform_code"]) <= 0:  # else the spacing follows from the affine
         spacing = np.asarray(header["pixdim"][1:4], dtype=float)
         if not (np.isfinite(spacing) & (spacing != 0)).all():
@@ -149,7 +160,8 @@ def check_nifti_header(path: str) -> None:
 def check_pages(path: str) -> None:
     """Check that a TIFF is not a stack of slices, of which Pillow would give the first.
 
-    Smaller copies of the first page may follow. The first page that Pillow does not know ends the check.
+    Smaller copies of the first page may follow. The first page that Pillow does not know ends the
+    check.
 
     Raises:
         ValueError: if a page is as wide or as high as the first one.
@@ -164,7 +176,9 @@ def check_pages(path: str) -> None:
             except Exception:  # there are no more, or one of the many kinds that Pillow raises
                 return
             if picture.width >= width or picture.height >= height:
-                raise ValueError(f"{path} is a stack of pages: expected one picture; write each page as its own file")
+                raise ValueError(
+                    f"{path} is a stack of pages: expected one picture; write each page as its own file"
+                )
 
 
 def _require_file(path: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from monai.data import ImageWriter, NibabelWriter, PILWriter
-from monai.utils import MetaKeys, ensure_tuple
+
+from ldseg_monai.runtime.files import unwritable
 
 
 class _NamingWriter(ImageWriter):
@@ -28,7 +28,11 @@ class NiftiWriter(_NamingWriter, NibabelWriter):
     """MONAI's writer of NIfTI files that keeps the axes of a volume of one slice, which MONAI's drops."""
 
     def set_data_array(
-        self, data_array: Any, channel_dim: int | None = 0, squeeze_end_dims: bool = True, **kwargs: Any
+        self,
+        data_array: Any,
+        channel_dim: int | None = 0,
+        squeeze_end_dims: bool = True,
+        **kwargs: Any,
     ) -> None:
         """Take an array ``(C, *spatial)`` to write; with ``squeeze_end_dims``, one channel gets no axis."""
         super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
@@ -38,22 +42,3 @@ class NiftiWriter(_NamingWriter, NibabelWriter):
 
 class PictureWriter(_NamingWriter, PILWriter):
     """MONAI's writer of pictures."""
-
-
-def note_saved(image: Any, path: str | os.PathLike[str]) -> None:
-    """Add a file to those that the metadata of an image names as written of it, where MONAI's `SaveImage` notes its."""
-    if hasattr(image, "meta"):
-        image.meta[MetaKeys.SAVED_TO] = [*saved_files(image), os.fspath(path)]
-
-
-def saved_files(image: Any) -> list[str]:
-    """The files that the metadata of an image names as written of it."""
-    return [os.fspath(path) for path in ensure_tuple(getattr(image, "meta", {}).get(MetaKeys.SAVED_TO) or ())]
-
-
-def unwritable(path: Any, error: OSError) -> OSError:
-    """The error for a file that could not be written, which Python's own names only if it cannot be opened."""
-    return OSError(
-        error.errno,
-        f"{os.fspath(path)} cannot be written ({error.strerror or error}): make room, or choose another output_dir",
-    )

@@ -1,14 +1,19 @@
-"""The networks: LDSeg and its four parts, cDAL's generator and discriminator, and a peer on LDSeg's backbone."""
+"""The diffusion segmenters, their parts, and peers that segment in one pass."""
 
-from .cdal import CDAL
-from .cdal_discriminator import CDALDiscriminator
-from .cdal_generator import CDALGenerator
-from .efficientnet_unet import EfficientNetUNet
-from .image_encoder import ImageEncoder
-from .label_decoder import LabelDecoder
-from .label_encoder import LabelEncoder
-from .latent_denoiser import LatentDenoiser
-from .ldseg import LDSeg
+from ldseg_monai.networks.cdal import CDAL, CDALDiscriminator, CDALGenerator
+from ldseg_monai.networks.ldseg import (
+    ImageEncoder,
+    LabelDecoder,
+    LabelEncoder,
+    LatentDenoiser,
+    LDSeg,
+)
+from ldseg_monai.networks.peers import EfficientNetUNet
+from ldseg_monai.networks.weights import (
+    WeightsCheckpointLoader,
+    load_imagenet_weights,
+    load_weights,
+)
 
 __all__ = [
     "CDAL",
@@ -20,4 +25,7 @@ __all__ = [
     "LabelDecoder",
     "LabelEncoder",
     "LatentDenoiser",
+    "WeightsCheckpointLoader",
+    "load_imagenet_weights",
+    "load_weights",
 ]

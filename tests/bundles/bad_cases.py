@@ -30,7 +30,9 @@ class Bad:
 def volume() -> tuple[np.ndarray, np.ndarray]:
     label = np.zeros((20, 24, 18), np.uint8)
     label[5:10, 6:18, 4:14], label[10:15, 6:18, 4:14] = 1, 2
-    return (label * 60 + np.random.default_rng(0).normal(60, 5, label.shape)).astype(np.float32), label
+    return (label * 60 + np.random.default_rng(0).normal(60, 5, label.shape)).astype(
+        np.float32
+    ), label
 
 
 def picture() -> tuple[np.ndarray, np.ndarray]:
@@ -40,9 +42,13 @@ def picture() -> tuple[np.ndarray, np.ndarray]:
     return (label[..., None] * 60 + noise).astype(np.uint8), label
 
 
-def write_good(folder: Path, dims: int, names: tuple[str, ...] = ("good_0", "good_1", "good_2")) -> None:
+def write_good(
+    folder: Path, dims: int, names: tuple[str, ...] = ("good_0", "good_1", "good_2")
+) -> None:
     for name in names:
-        write_volume(folder, name, *volume()) if dims == 3 else write_picture(folder, name, *picture())
+        write_volume(folder, name, *volume()) if dims == 3 else write_picture(
+            folder, name, *picture()
+        )
 
 
 def _volume(edit: Callable[[np.ndarray, np.ndarray], dict]) -> Callable[[Path], None]:
@@ -54,11 +60,15 @@ def _volume(edit: Callable[[np.ndarray, np.ndarray], dict]) -> Callable[[Path], 
 
 def _picture(edit: Callable[[np.ndarray, np.ndarray], dict]) -> Callable[[Path], None]:
     return lambda folder: write_picture(
-        folder, "bad", **{**dict(zip(("image", "label"), picture(), strict=True)), **edit(*picture())}
+        folder,
+        "bad",
+        **{**dict(zip(("image", "label"), picture(), strict=True)), **edit(*picture())},
     )
 
 
-def _file(dims: int, change: Callable[[bytes], bytes], kind: str = "images") -> Callable[[Path], None]:
+def _file(
+    dims: int, change: Callable[[bytes], bytes], kind: str = "images"
+) -> Callable[[Path], None]:
     """Writes a good pair and changes the bytes of one of its files."""
 
     def write(folder: Path) -> None:
@@ -120,13 +130,23 @@ def with_nan(image: np.ndarray, value: float = np.nan) -> np.ndarray:
 
 
 VOLUMES = {
-    "nan": Bad(_volume(lambda image, label: {"image": with_nan(image)}), "has voxels that are not finite"),
-    "infinity": Bad(
-        _volume(lambda image, label: {"image": with_nan(image, -np.inf)}), "has voxels that are not finite"
+    "nan": Bad(
+        _volume(lambda image, label: {"image": with_nan(image)}), "has voxels that are not finite"
     ),
-    "constant": Bad(_volume(lambda image, label: {"image": image * 0 + 7}), "is 7: expected an image that shows"),
-    "two axes": Bad(_volume(lambda image, label: {"image": image[0], "label": label[0]}), "has 2 axes"),
-    "channels": Bad(_volume(lambda image, label: {"image": np.stack([image] * 2, -1)}), "has 2 channels: expected 1"),
+    "infinity": Bad(
+        _volume(lambda image, label: {"image": with_nan(image, -np.inf)}),
+        "has voxels that are not finite",
+    ),
+    "constant": Bad(
+        _volume(lambda image, label: {"image": image * 0 + 7}), "is 7: expected an image that shows"
+    ),
+    "two axes": Bad(
+        _volume(lambda image, label: {"image": image[0], "label": label[0]}), "has 2 axes"
+    ),
+    "channels": Bad(
+        _volume(lambda image, label: {"image": np.stack([image] * 2, -1)}),
+        "has 2 channels: expected 1",
+    ),
     "zero spacing": Bad(_spacing(0), "has a voxel spacing of 0 x 1 x 1"),
     "infinite spacing": Bad(_spacing(np.inf), "has a voxel spacing of inf x 1 x 1"),
     "affine of nan": Bad(_image_affine(_affine(0, 3, np.nan)), "has an affine that is not finite"),
@@ -138,10 +158,16 @@ VOLUMES = {
     "cut short": Bad(_file(3, lambda content: content[: len(content) // 2]), "cannot be read"),
     "text": Bad(_file(3, lambda content: b"no image"), "cannot be read"),
     "no bytes": Bad(_file(3, lambda content: b""), "cannot be read"),
-    "colors": Bad(_volume(lambda image, label: {"image": image.astype(np.complex64)}), "has voxels of type complex64"),
+    "colors": Bad(
+        _volume(lambda image, label: {"image": image.astype(np.complex64)}),
+        "has voxels of type complex64",
+    ),
 }
 PICTURES = {
-    "constant": Bad(_picture(lambda image, label: {"image": image * 0 + 7}), "is 7: expected an image that shows"),
+    "constant": Bad(
+        _picture(lambda image, label: {"image": image * 0 + 7}),
+        "is 7: expected an image that shows",
+    ),
     "cut short": Bad(_file(2, lambda content: content[: len(content) // 2]), "cannot be read"),
     "text": Bad(_file(2, lambda content: b"no image"), "cannot be read"),
     "no bytes": Bad(_file(2, lambda content: b""), "cannot be read"),
@@ -149,10 +175,14 @@ PICTURES = {
 }
 VOLUME_LABELS = {
     "label of another size": Bad(
-        _volume(lambda image, label: {"label": label[1:]}), "has size [19, 24, 18] and its image", "labels/bad"
+        _volume(lambda image, label: {"label": label[1:]}),
+        "has size [19, 24, 18] and its image",
+        "labels/bad",
     ),
     "label beside its image": Bad(
-        _volume(lambda image, label: {"label_affine": _affine(1, 3, 2.0)}), "lies up to 2 voxels beside", "labels/bad"
+        _volume(lambda image, label: {"label_affine": _affine(1, 3, 2.0)}),
+        "lies up to 2 voxels beside",
+        "labels/bad",
     ),
     "label mirrored": Bad(
         _volume(lambda image, label: {"label_affine": np.diag([-1.0, 1, 1, 1])}),
@@ -165,10 +195,14 @@ VOLUME_LABELS = {
         "labels/bad",
     ),
     "label of 256": Bad(
-        _volume(lambda image, label: {"label": label.astype(np.int16) * 256}), "has the values 256, 512", "labels/bad"
+        _volume(lambda image, label: {"label": label.astype(np.int16) * 256}),
+        "has the values 256, 512",
+        "labels/bad",
     ),
     "label of fractions": Bad(
-        _volume(lambda image, label: {"label": label / np.float32(2)}), "has the values 0.5: expected", "labels/bad"
+        _volume(lambda image, label: {"label": label / np.float32(2)}),
+        "has the values 0.5: expected",
+        "labels/bad",
     ),
     "label of nan": Bad(
         _volume(lambda image, label: {"label": with_nan(label.astype(np.float32))}),
@@ -176,18 +210,26 @@ VOLUME_LABELS = {
         "labels/bad",
     ),
     "label of channels": Bad(
-        _volume(lambda image, label: {"label": np.stack([label] * 3, -1)}), "has 3 channels: expected 1", "labels/bad"
+        _volume(lambda image, label: {"label": np.stack([label] * 3, -1)}),
+        "has 3 channels: expected 1",
+        "labels/bad",
     ),
     "label cut short": Bad(
-        _file(3, lambda content: content[: len(content) // 2], "labels"), "cannot be read", "labels/bad"
+        _file(3, lambda content: content[: len(content) // 2], "labels"),
+        "cannot be read",
+        "labels/bad",
     ),
 }
 PICTURE_LABELS = {
     "label of another size": Bad(
-        _picture(lambda image, label: {"label": label[1:]}), "has size [96, 79] and its image", "labels/bad"
+        _picture(lambda image, label: {"label": label[1:]}),
+        "has size [96, 79] and its image",
+        "labels/bad",
     ),
     "label cut short": Bad(
-        _file(2, lambda content: content[: len(content) // 2], "labels"), "cannot be read", "labels/bad"
+        _file(2, lambda content: content[: len(content) // 2], "labels"),
+        "cannot be read",
+        "labels/bad",
     ),
 }
 IMAGES = {3: VOLUMES, 2: PICTURES}

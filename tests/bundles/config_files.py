@@ -30,13 +30,17 @@ def load_config(bundle: str, name: str) -> ConfigParser:
 def head(path: Path) -> list[str]:
     """The comment lines that a file begins with."""
     lines = path.read_text().splitlines()
-    return lines[: next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))]
+    return lines[
+        : next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    ]
 
 
 def command(path: Path) -> str:
     """The command in a file's head."""
     commands = [line.lstrip("# ") for line in head(path) if "monai.bundle run" in line]
-    assert len(commands) == 1, f"{name_of(path)} should begin with comments, one of them its command, not {commands}"
+    assert len(commands) == 1, (
+        f"{name_of(path)} should begin with comments, one of them its command, not {commands}"
+    )
     return commands[0]
 
 
@@ -44,7 +48,9 @@ def bases(overlay: Path) -> list[Path]:
     """The files that an overlay goes on top of, as its command names them."""
     paths = [REPOSITORY / name for name in re.findall(r"[\w./-]+\.yaml", command(overlay))]
     assert paths[-1:] == [overlay], f"the command should end with this file, it names {paths}"
-    assert paths[0].name in STANDALONE, f"the command should begin with {' or '.join(STANDALONE)}, it names {paths}"
+    assert paths[0].name in STANDALONE, (
+        f"the command should begin with {' or '.join(STANDALONE)}, it names {paths}"
+    )
     return paths[:-1]
 
 
@@ -52,4 +58,8 @@ def overlays_on(bundle: str, base: str) -> list[list[str]]:
     """For each overlay of a bundle on this base, the files of its command, as paths below configs/."""
     folder = REPOSITORY / "bundles" / bundle / "configs"
     stacks = [[*bases(path), path] for path in OVERLAYS if path.is_relative_to(folder)]
-    return [[str(path.relative_to(folder)) for path in stack] for stack in stacks if stack[0].name == base]
+    return [
+        [str(path.relative_to(folder)) for path in stack]
+        for stack in stacks
+        if stack[0].name == base
+    ]

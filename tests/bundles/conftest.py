@@ -60,7 +60,9 @@ def phantoms(trained: Run) -> Path:
 @pytest.fixture(scope="session")
 def evaluated(workplace: Workplace, phantoms: Path) -> Run:
     output_dir = workplace.root / "evaluated"
-    printed = workplace.run("train.yaml", "evaluate.yaml", dataset_dir=str(phantoms), output_dir=str(output_dir))
+    printed = workplace.run(
+        "train.yaml", "evaluate.yaml", dataset_dir=str(phantoms), output_dir=str(output_dir)
+    )
     return Run(printed, output_dir)
 
 

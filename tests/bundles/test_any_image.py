@@ -22,8 +22,12 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 from workplace import Workplace
 
-DIMS = {bundle: load_config(bundle, "inference.yaml")["network_def#spatial_dims"] for bundle in BUNDLES}
-quick = settings(deadline=None, derandomize=True, max_examples=8, database=None, phases=[Phase.generate])
+DIMS = {
+    bundle: load_config(bundle, "inference.yaml")["network_def#spatial_dims"] for bundle in BUNDLES
+}
+quick = settings(
+    deadline=None, derandomize=True, max_examples=8, database=None, phases=[Phase.generate]
+)
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
 
@@ -40,7 +44,9 @@ def workflow(bundle: str, output_dir: str) -> ConfigWorkflow:
     return made
 
 
-def segment(bundle: str, path: Path, network: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Path:
+def segment(
+    bundle: str, path: Path, network: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> Path:
     """Segment one file as the bundle does, or with other logits, and return the file of the result."""
     output_dir = path.parent.parent / "output"
     parser = workflow(bundle, str(output_dir)).parser
@@ -50,7 +56,9 @@ def segment(bundle: str, path: Path, network: Callable[[torch.Tensor], torch.Ten
         pred = network(batch["image"])
     else:
         with torch.no_grad():
-            pred = parser.get_parsed_content("inferer")(batch["image"], parser.get_parsed_content("network_def"))
+            pred = parser.get_parsed_content("inferer")(
+                batch["image"], parser.get_parsed_content("network_def")
+            )
     parser.get_parsed_content("postprocessing")(decollate_batch({**batch, "pred": pred})[0])
     (result,) = output_dir.glob(f"{path.name.split('.')[0]}_label.*")
     return result
@@ -84,7 +92,12 @@ def _affine(angles: tuple, spacing: tuple, order: list, flips: tuple, origin: tu
     compressed=st.booleans(),
 )
 def test_label_of_any_volume_has_its_grid(
-    bundle: str, shape: tuple, affine: np.ndarray, dtype: str, compressed: bool, tmp_path_factory: Any
+    bundle: str,
+    shape: tuple,
+    affine: np.ndarray,
+    dtype: str,
+    compressed: bool,
+    tmp_path_factory: Any,
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / f"any_{bundle}"
     path = folder / "images" / f"volume.nii{'.gz' if compressed else ''}"

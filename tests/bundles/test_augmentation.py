@@ -12,7 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from workplace import TINY
 
-# What changes gray values or colors alone; a transform that is not named here has to leave an image like its label.
+# What changes gray values or colors alone; a transform that is not named here has to leave an image
+# like its label.
 INTENSITY = {
     "RandStaind",
     "RandScaleIntensityd",
@@ -44,9 +45,18 @@ def painted(size: list[int], channels: int, classes: int) -> dict[str, MetaTenso
     label = torch.zeros(1, *size)
     for index in range(1, classes):
         label[
-            (0, *[slice(side * (index + 1 + axis) // 9, side * (index + 4) // 9) for axis, side in enumerate(size)])
+            (
+                0,
+                *[
+                    slice(side * (index + 1 + axis) // 9, side * (index + 4) // 9)
+                    for axis, side in enumerate(size)
+                ],
+            )
         ] = index
-    return {"image": MetaTensor(label.repeat(channels, *[1] * len(size))), "label": MetaTensor(label.to(torch.uint8))}
+    return {
+        "image": MetaTensor(label.repeat(channels, *[1] * len(size))),
+        "label": MetaTensor(label.to(torch.uint8)),
+    }
 
 
 @pytest.mark.parametrize("bundle", sorted(TINY))

@@ -18,13 +18,15 @@ from PIL import Image
 from small_data import write_volume
 from workplace import Workplace, listing, tiny_overrides
 
-from ldseg_monai.error_display import cause, is_own
+from ldseg_monai.runtime.errors import cause, is_own
 
 TRAIN = ("train", ["train.yaml"])
 EVALUATE = ("eval", ["train.yaml", "evaluate.yaml"])
 INFER = ("infer", ["inference.yaml"])
 WORKFLOWS = [TRAIN, EVALUATE, INFER]
-DIMS = {bundle: load_config(bundle, "inference.yaml")["network_def#spatial_dims"] for bundle in BUNDLES}
+DIMS = {
+    bundle: load_config(bundle, "inference.yaml")["network_def#spatial_dims"] for bundle in BUNDLES
+}
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
 
@@ -62,9 +64,15 @@ def run(place: Workplace, kind: str, configs: list[str], **overrides: Any) -> Co
 def command(place: Workplace, configs: list[str], **overrides: Any) -> None:
     """Run what `python -m monai.bundle run` does, in this process."""
     shipped = [name for name in configs if name != "mine.yaml"]
-    values = {**tiny_overrides(place.bundle, *shipped), "output_dir": str(place.root / "output"), **overrides}
+    values = {
+        **tiny_overrides(place.bundle, *shipped),
+        "output_dir": str(place.root / "output"),
+        **overrides,
+    }
     files = [str(place.bundle_root / "configs" / name) for name in configs]
-    monai.bundle.run(config_file=files, logging_file=False, bundle_root=str(place.bundle_root), **values)
+    monai.bundle.run(
+        config_file=files, logging_file=False, bundle_root=str(place.bundle_root), **values
+    )
 
 
 def error_of(function: Any, *args: Any, **kwargs: Any) -> BaseException:
@@ -91,7 +99,9 @@ def require_named(error: BaseException, folder: Path, bad: Bad) -> None:
 
 
 @pytest.mark.parametrize(("bundle", "bad"), bad_cases(IMAGES), indirect=["bundle"])
-def test_bad_image_is_named_before_training_and_by_inference(place: Workplace, data: Path, bad: Bad) -> None:
+def test_bad_image_is_named_before_training_and_by_inference(
+    place: Workplace, data: Path, bad: Bad
+) -> None:
     bad.write(data)
     before = listing(place.root)
     require_named(error_of(run, place, *TRAIN, dataset_dir=str(data)), data, bad)
@@ -102,7 +112,9 @@ def test_bad_image_is_named_before_training_and_by_inference(place: Workplace, d
 
 
 @pytest.mark.parametrize(("bundle", "bad"), bad_cases(LABELS), indirect=["bundle"])
-def test_bad_label_is_named_before_training_and_by_evaluation(place: Workplace, data: Path, bad: Bad) -> None:
+def test_bad_label_is_named_before_training_and_by_evaluation(
+    place: Workplace, data: Path, bad: Bad
+) -> None:
     bad.write(data)
     before = listing(place.root)
     require_named(error_of(run, place, *TRAIN, dataset_dir=str(data)), data, bad)
@@ -130,7 +142,9 @@ def empty_volume() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("kind", "configs"), WORKFLOWS)
-def test_folder_without_images_is_an_error(place: Workplace, tmp_path: Path, kind: str, configs: list[str]) -> None:
+def test_folder_without_images_is_an_error(
+    place: Workplace, tmp_path: Path, kind: str, configs: list[str]
+) -> None:
     for folder in ("images", "labels"):
         (tmp_path / "empty" / folder).mkdir(parents=True)
     error = error_of(run, place, kind, configs, dataset_dir=str(tmp_path / "empty"))
@@ -138,7 +152,9 @@ def test_folder_without_images_is_an_error(place: Workplace, tmp_path: Path, kin
 
 
 @pytest.mark.parametrize(("kind", "configs"), [TRAIN, EVALUATE])
-def test_unpaired_file_is_an_error(place: Workplace, data: Path, kind: str, configs: list[str]) -> None:
+def test_unpaired_file_is_an_error(
+    place: Workplace, data: Path, kind: str, configs: list[str]
+) -> None:
     lonely = next((data / "labels").glob("good_1.*"))
     lonely.unlink()
     error = error_of(run, place, kind, configs, dataset_dir=str(data))
@@ -166,7 +182,9 @@ TRAINING_KNOBS = {
 
 
 @pytest.mark.parametrize(("kind", "configs"), WORKFLOWS)
-def test_bad_value_of_a_knob_is_an_error_that_names_it(place: Workplace, kind: str, configs: list[str]) -> None:
+def test_bad_value_of_a_knob_is_an_error_that_names_it(
+    place: Workplace, kind: str, configs: list[str]
+) -> None:
     before = listing(place.root)
     workflow = place.workflow(kind, configs)
     for name, values in (KNOBS if kind == "infer" else KNOBS | TRAINING_KNOBS).items():
@@ -175,7 +193,9 @@ def test_bad_value_of_a_knob_is_an_error_that_names_it(place: Workplace, kind: s
             workflow.parser[name] = value
             error = error_of(workflow.initialize)
             assert isinstance(error, ValueError)
-            assert str(error).startswith(f"{name} is {value!r}") and "expected" in str(error), str(error)
+            assert str(error).startswith(f"{name} is {value!r}") and "expected" in str(error), str(
+                error
+            )
         workflow.parser[name] = good
     assert listing(place.root) == before
 
@@ -183,23 +203,34 @@ def test_bad_value_of_a_knob_is_an_error_that_names_it(place: Workplace, kind: s
 @pytest.mark.parametrize(("kind", "configs"), WORKFLOWS)
 @pytest.mark.parametrize(
     ("misspelt", "nearest"),
-    [("num_sample", "num_samples"), ("network_def#in_chanels", "network_def#in_channels"), ("out_dir", "output_dir")],
+    [
+        ("num_sample", "num_samples"),
+        ("network_def#in_chanels", "network_def#in_channels"),
+        ("out_dir", "output_dir"),
+    ],
 )
 def test_misspelt_knob_is_an_error_with_the_nearest_name(
     place: Workplace, kind: str, configs: list[str], misspelt: str, nearest: str
 ) -> None:
     before = listing(place.root)
     error = error_of(command, place, configs, **{misspelt: 3})
-    assert str(error).startswith(f"unknown knob --{misspelt}: ") and str(error).endswith(f"did you mean {nearest}?")
+    assert str(error).startswith(f"unknown knob --{misspelt}: ") and str(error).endswith(
+        f"did you mean {nearest}?"
+    )
     assert listing(place.root) == before
 
 
 def test_misspelt_key_of_an_overlay_is_an_error_that_names_the_file(place: Workplace) -> None:
     overlay = place.bundle_root / "configs" / "mine.yaml"
-    for content, nearest in (("max_epoch: 3\n", "max_epochs"), ("+train#trainer: {max_epoch: 3}\n", "max_epochs")):
+    for content, nearest in (
+        ("max_epoch: 3\n", "max_epochs"),
+        ("+train#trainer: {max_epoch: 3}\n", "max_epochs"),
+    ):
         overlay.write_text(content)
         error = error_of(command, place, ["train.yaml", "mine.yaml"])
-        assert str(error).startswith(f"{overlay} has the key ") and f"{nearest}?" in str(error), str(error)
+        assert str(error).startswith(f"{overlay} has the key ") and f"{nearest}?" in str(error), (
+            str(error)
+        )
 
 
 def test_overlay_may_add_a_knob_that_it_uses(place: Workplace) -> None:
@@ -208,11 +239,17 @@ def test_overlay_may_add_a_knob_that_it_uses(place: Workplace) -> None:
     assert str(error_of(command, place, ["inference.yaml", "mine.yaml"])).startswith("seed is -1")
 
 
-def test_output_dir_among_the_images_is_an_error(place: Workplace, data: Path, weights: Path) -> None:
+def test_output_dir_among_the_images_is_an_error(
+    place: Workplace, data: Path, weights: Path
+) -> None:
     images = data / "images"
     before = listing(images)
     for dataset_dir, output_dir in ((data, images), (images, images), (images, images / "images")):
-        overrides = {"dataset_dir": str(dataset_dir), "output_dir": str(output_dir), "model_path": str(weights)}
+        overrides = {
+            "dataset_dir": str(dataset_dir),
+            "output_dir": str(output_dir),
+            "model_path": str(weights),
+        }
         error = error_of(command, place, ["inference.yaml"], **overrides)
         assert "the folder of the images: expected another one" in str(error)
     assert listing(images) == before
@@ -225,7 +262,9 @@ def test_output_dir_that_cannot_be_written_to_is_an_error(
     (place.root / "file").write_text("")
     error = error_of(command, place, configs, output_dir=str(place.root / "file" / "output"))
     assert isinstance(error, NotADirectoryError) and str(place.root / "file") in str(error)
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write where others may not
+    monkeypatch.setattr(
+        "os.access", lambda path, mode: False
+    )  # root may write where others may not
     error = error_of(command, place, configs, output_dir=str(place.root / "new" / "output"))
     assert isinstance(error, PermissionError) and str(place.root) in str(error)
 
@@ -248,13 +287,22 @@ class Malicious:
 
 BAD_WEIGHTS = {
     "missing": (lambda place, path: path.unlink(), "there is no file"),
-    "another network": (lambda place, path: torch.save(torch.nn.Linear(2, 3).state_dict(), path), "of another network"),
+    "another network": (
+        lambda place, path: torch.save(torch.nn.Linear(2, 3).state_dict(), path),
+        "of another network",
+    ),
     "another number of classes": (other_classes, "of another size"),
     "cut short": (cut, "is it cut short?"),
     "text": (lambda place, path: path.write_text("weights"), "no file of weights"),
     "no bytes": (lambda place, path: path.write_text(""), "is it cut short?"),
-    "a program": (lambda place, path: path.write_bytes(pickle.dumps(Malicious())), "could run code"),
-    "a program in a zip": (lambda place, path: torch.save({"model": Malicious()}, path), "could run code"),
+    "a program": (
+        lambda place, path: path.write_bytes(pickle.dumps(Malicious())),
+        "could run code",
+    ),
+    "a program in a zip": (
+        lambda place, path: torch.save({"model": Malicious()}, path),
+        "could run code",
+    ),
     "a checkpoint": (
         lambda place, path: torch.save({"network": {}, "trainer": {}, "cases": []}, path),
         "is the checkpoint of a training",
@@ -265,7 +313,13 @@ BAD_WEIGHTS = {
 
 @pytest.mark.parametrize(("kind", "configs"), [EVALUATE, INFER])
 def test_bad_weights_are_an_error_before_the_first_case(
-    place: Workplace, data: Path, weights: Path, tmp_path: Path, kind: str, configs: list[str], capfd: Any
+    place: Workplace,
+    data: Path,
+    weights: Path,
+    tmp_path: Path,
+    kind: str,
+    configs: list[str],
+    capfd: Any,
 ) -> None:
     output_dir = place.root / "output"
     workflow = place.workflow(
@@ -277,21 +331,27 @@ def test_bad_weights_are_an_error_before_the_first_case(
         model_path=str(tmp_path / "x.pt"),
     )
     workflow.initialize()
-    handlers = workflow.parser.get_parsed_content("handlers" if kind == "infer" else "validate#handlers")
+    handlers = workflow.parser.get_parsed_content(
+        "handlers" if kind == "infer" else "validate#handlers"
+    )
     (loader,) = [handler for handler in handlers if hasattr(handler, "load_path")]
     for name, (spoil, says) in BAD_WEIGHTS.items():
         path = tmp_path / f"{name}.pt"
         path.write_bytes(weights.read_bytes())
         spoil(place, path)
         loader.load_path = str(path)
-        error = error_of(workflow.run if name == "missing" else loader, *([] if name == "missing" else [None]))
+        error = error_of(
+            workflow.run if name == "missing" else loader, *([] if name == "missing" else [None])
+        )
         assert isinstance(error, (ValueError, OSError))
         assert str(path) in str(error) and says in str(error), f"{name}: {error}"
     assert "this should not run" not in capfd.readouterr().out
     assert not output_dir.exists() or not [path for path in output_dir.rglob("*") if path.is_file()]
 
 
-def test_checkpoint_cut_short_is_an_error_before_training(place: Workplace, data: Path, weights: Path) -> None:
+def test_checkpoint_cut_short_is_an_error_before_training(
+    place: Workplace, data: Path, weights: Path
+) -> None:
     path = place.root / "output" / "checkpoint.pt"
     path.parent.mkdir()
     path.write_bytes(weights.read_bytes())
@@ -304,7 +364,9 @@ def test_checkpoint_cut_short_is_an_error_before_training(place: Workplace, data
 
 @pytest.mark.parametrize("bundle", ["ldseg_hippocampus"], indirect=True)
 def test_command_line_shows_one_line(place: Workplace, data: Path) -> None:
-    process = subprocess.run(**{**place.command("train.yaml", run_id="training", max_epoch="3"), "timeout": 120})
+    process = subprocess.run(
+        **{**place.command("train.yaml", run_id="training", max_epoch="3"), "timeout": 120}
+    )
     assert process.returncode == 1
     assert process.stdout.splitlines()[-1] == (
         "ldseg_monai: error: unknown knob --max_epoch: there is none of that name in the config, and nothing refers to "
@@ -314,7 +376,12 @@ def test_command_line_shows_one_line(place: Workplace, data: Path) -> None:
 
     IMAGES[3]["cut short"].write(data)
     process = subprocess.run(
-        **{**place.command("train.yaml", dataset_dir=str(data), output_dir=str(place.root / "output")), "timeout": 120}
+        **{
+            **place.command(
+                "train.yaml", dataset_dir=str(data), output_dir=str(place.root / "output")
+            ),
+            "timeout": 120,
+        }
     )
     assert process.returncode == 1
     last = process.stdout.splitlines()[-1]

@@ -15,12 +15,14 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.nets import DynUNet, UNet
 from workplace import Run, Workplace
 
-from ldseg_monai.networks import CDALDiscriminator
+from ldseg_monai.networks.cdal.discriminator import CDALDiscriminator
 
 NAME = "cdal_hippocampus"
 SEVERAL = ("discriminator", "discriminator_optimizer", "discriminator_lr_scheduler")
 pytestmark = [
-    pytest.mark.parametrize("bundle", [name for name in BUNDLES if name == NAME], indirect=True, scope="session"),
+    pytest.mark.parametrize(
+        "bundle", [name for name in BUNDLES if name == NAME], indirect=True, scope="session"
+    ),
     pytest.mark.usefixtures("process_left_as_it_was"),
 ]
 # What each overlay on training makes of it.
@@ -32,11 +34,18 @@ CHANGES: dict[str, Callable[[ConfigWorkflow], bool]] = {
     "ablations/no_attention.yaml": lambda run: run.trainer.discriminator is None,
     "ablations/no_latent.yaml": lambda run: run.network_def.latent_size == 0,
     "ablations/no_rollout.yaml": lambda run: run.trainer.rollout_share == 0,
-    "ablations/no_segmentation_loss.yaml": lambda run: run.trainer.loss_function.segmentation_weight == 0,
+    "ablations/no_segmentation_loss.yaml": lambda run: (
+        run.trainer.loss_function.segmentation_weight == 0
+    ),
     "ablations/raw_attention.yaml": lambda run: not run.trainer.normalize_attention,
     "baselines/dynunet.yaml": lambda run: isinstance(run.network_def, DynUNet),
     "baselines/segdiff.yaml": lambda run: (
-        (run.network_def.num_train_timesteps, run.network_def.latent_size, run.trainer.rollout_share) == (100, 0, 0)
+        (
+            run.network_def.num_train_timesteps,
+            run.network_def.latent_size,
+            run.trainer.rollout_share,
+        )
+        == (100, 0, 0)
         and run.trainer.loss_function.segmentation_weight == 0
         and run.parser.get_parsed_content("num_samples") == 1
     ),
@@ -60,15 +69,21 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / kind).mkdir()
     for index in range(3):
         image = label + rng.normal(0, 0.1, label.shape)
-        nib.save(nib.Nifti1Image(image.astype(np.float32), np.eye(4)), folder / "images" / f"case_{index}.nii.gz")
+        nib.save(
+            nib.Nifti1Image(image.astype(np.float32), np.eye(4)),
+            folder / "images" / f"case_{index}.nii.gz",
+        )
         nib.save(nib.Nifti1Image(label, np.eye(4)), folder / "labels" / f"case_{index}.nii.gz")
     return folder
 
 
 def test_checkpoint_has_both_networks_with_all_that_trains_them(trained: Run) -> None:
-    # That a resumed run ends in the same bits, a test of every bundle shows for all that is in the checkpoint.
+    # That a resumed run ends in the same bits, a test of every bundle shows for all that is in the
+    # checkpoint.
     state = load(trained.output_dir / "checkpoint.pt")
-    assert {"network", "average", "optimizer", "lr_scheduler", "best", "trainer", *SEVERAL} <= set(state)
+    assert {"network", "average", "optimizer", "lr_scheduler", "best", "trainer", *SEVERAL} <= set(
+        state
+    )
     for optimizer in ("optimizer", "discriminator_optimizer"):
         steps = {float(moments["step"]) for moments in state[optimizer]["state"].values()}
         assert steps == {state["trainer"]["iteration"]}, optimizer
@@ -98,7 +113,9 @@ def test_segmenting_builds_no_discriminator(
         pytest.fail("a discriminator was built")
 
     monkeypatch.setattr(CDALDiscriminator, "__init__", fail)
-    workflow = workplace.workflow(kind, configs, device="cpu", dataset_dir=str(volumes), output_dir=str(tmp_path))
+    workflow = workplace.workflow(
+        kind, configs, device="cpu", dataset_dir=str(volumes), output_dir=str(tmp_path)
+    )
     workflow.initialize()
     workflow.run()
     assert len(list(tmp_path.glob("case_*_overlay.png"))) == 3
@@ -113,29 +130,45 @@ def test_every_overlay_on_training_is_in_the_table(bundle: str) -> None:
 def test_overlay_does_what_it_says_and_takes_a_step(
     workplace: Workplace, volumes: Path, tmp_path: Path, overlay: str
 ) -> None:
-    stack = next(stack for stack in overlays_on(workplace.bundle, "train.yaml") if stack[-1] == overlay)
+    stack = next(
+        stack for stack in overlays_on(workplace.bundle, "train.yaml") if stack[-1] == overlay
+    )
     places = {"device": "cpu", "dataset_dir": str(volumes), "output_dir": str(tmp_path)}
-    sizes = {"spatial_size": [16, 16, 16], "crop_size": [16, 16, 16], "cases_per_epoch": 2, "max_epochs": 1}
+    sizes = {
+        "spatial_size": [16, 16, 16],
+        "crop_size": [16, 16, 16],
+        "cases_per_epoch": 2,
+        "max_epochs": 1,
+    }
     workflow = workplace.workflow("train", stack, **places, **sizes)
     workflow.initialize()
     workflow.run()
     assert CHANGES[overlay](workflow)
     state = load(tmp_path / "checkpoint.pt")
     assert state["trainer"]["iteration"] == 1
-    assert set(SEVERAL) & set(state) == (set() if Path(overlay).name in WITHOUT_DISCRIMINATOR else set(SEVERAL))
+    assert set(SEVERAL) & set(state) == (
+        set() if Path(overlay).name in WITHOUT_DISCRIMINATOR else set(SEVERAL)
+    )
     assert all(value.isfinite().all() for value in load(tmp_path / "model.pt").values())
 
 
 def test_other_steps_than_those_of_the_training_are_refused(
     workplace: Workplace, volumes: Path, tmp_path: Path, trained: Run
 ) -> None:
-    options = {"device": "cpu", "dataset_dir": str(volumes), "output_dir": str(tmp_path), "num_inference_steps": 4}
+    options = {
+        "device": "cpu",
+        "dataset_dir": str(volumes),
+        "output_dir": str(tmp_path),
+        "num_inference_steps": 4,
+    }
     workflow = workplace.workflow(
         "infer", ["inference.yaml"], model_path=str(trained.output_dir / "model.pt"), **options
     )
     with pytest.raises(RuntimeError) as error:
         workflow.initialize()
-    assert "num_inference_steps is 4: expected 2, the steps in training" in str(error.value.__cause__ or error.value)
+    assert "num_inference_steps is 4: expected 2, the steps in training" in str(
+        error.value.__cause__ or error.value
+    )
 
 
 def test_all_losses_are_in_the_curves(trained: Run) -> None:
@@ -148,7 +181,9 @@ def test_all_losses_are_in_the_curves(trained: Run) -> None:
 
 
 def test_both_networks_are_wrapped_in_several_processes(bundle: str) -> None:
-    overlay = ConfigParser.load_config_file(REPOSITORY / "bundles" / bundle / "configs" / "multi_gpu_train.yaml")
+    overlay = ConfigParser.load_config_file(
+        REPOSITORY / "bundles" / bundle / "configs" / "multi_gpu_train.yaml"
+    )
     for network in ("network", "discriminator"):
         assert overlay[network]["_target_"] == "torch.nn.parallel.DistributedDataParallel"
         assert overlay[network]["module"] == f"$@{network}_def.to(@device)"

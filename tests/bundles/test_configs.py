@@ -24,8 +24,8 @@ from config_files import (
 )
 from monai.bundle import ConfigParser
 
-from ldseg_monai.knobs import references, unknown_ids
-from ldseg_monai.visualize import COLORS
+from ldseg_monai.bundle.knobs import references, unknown_ids
+from ldseg_monai.evaluation.pictures import COLORS
 
 KNOBS = (
     "dataset_dir",
@@ -82,7 +82,8 @@ def restricted_to_image(transforms: list[dict[str, Any]]) -> list[dict[str, Any]
         per_key = {
             name: value[keys.index("image")]
             for name, value in transform.items()
-            if name in ("mode", "dtype", "padding_mode", "align_corners") and isinstance(value, list)
+            if name in ("mode", "dtype", "padding_mode", "align_corners")
+            and isinstance(value, list)
         }
         restricted.append({**transform, **per_key, "keys": "image"})
     return restricted
@@ -137,7 +138,11 @@ def test_training_knob_is_at_the_top_with_a_comment(bundle: str, knob: str) -> N
 @pytest.mark.parametrize("name", STANDALONE)
 def test_every_knob_is_used(bundle: str, name: str) -> None:
     config = load_config(bundle, name).get()
-    knobs = {key for key, value in config.items() if not isinstance(value, dict)} - NOT_KNOBS - {"_meta_"}
+    knobs = (
+        {key for key, value in config.items() if not isinstance(value, dict)}
+        - NOT_KNOBS
+        - {"_meta_"}
+    )
     unused = knobs - {used.split("#")[0] for used in references(config)}
     others = {"network", "bundle_root"}  # required by clients
     assert unused <= others
@@ -145,7 +150,15 @@ def test_every_knob_is_used(bundle: str, name: str) -> None:
 
 def test_training_config_has_the_ids_that_clients_ask_for(bundle: str) -> None:
     config = load_config(bundle, "train.yaml")
-    ids = ("training", "run", "initialize", "network", "network_def", "train#trainer", "train#inferer")
+    ids = (
+        "training",
+        "run",
+        "initialize",
+        "network",
+        "network_def",
+        "train#trainer",
+        "train#inferer",
+    )
     data = ("train#dataset#data", "validate#dataset#data")
     assert [name for name in (*ids, *data) if name not in config] == []
     assert config["training"] == "@run" or config["training"] == config["run"]
@@ -155,12 +168,23 @@ def test_training_handlers_are_a_literal_list_of_components(bundle: str) -> None
     # MONAI's `check_properties` and MONAI Label look for `_target_` in every one of them.
     handlers = load_config(bundle, "train.yaml")["train#handlers"]
     assert isinstance(handlers, list)
-    assert [handler for handler in handlers if not (isinstance(handler, dict) and "_target_" in handler)] == []
+    assert [
+        handler for handler in handlers if not (isinstance(handler, dict) and "_target_" in handler)
+    ] == []
 
 
 def test_inference_config_has_the_ids_that_clients_ask_for(bundle: str) -> None:
     config = load_config(bundle, "inference.yaml")
-    ids = ("run", "network_def", "preprocessing", "postprocessing", "inferer", "dataset", "evaluator", "bundle_root")
+    ids = (
+        "run",
+        "network_def",
+        "preprocessing",
+        "postprocessing",
+        "inferer",
+        "dataset",
+        "evaluator",
+        "bundle_root",
+    )
     assert [name for name in ids if name not in config] == []
 
 
@@ -178,7 +202,7 @@ def test_training_and_inference_hold_the_same_network(bundle: str) -> None:
 
 def with_training_reader(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """An inference's transforms with the reader that training has: that of DICOM reads NIfTI as it does."""
-    if transforms[0]["reader"] != "ldseg_monai.dicom.NiftiOrDicomReader":
+    if transforms[0]["reader"] != "ldseg_monai.data.NiftiOrDicomReader":
         return transforms
     return [{**transforms[0], "reader": "ldseg_monai.data.NiftiReader"}, *transforms[1:]]
 
@@ -191,13 +215,18 @@ def test_validation_and_inference_preprocess_the_image_alike(bundle: str) -> Non
 
 def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bundle: str) -> None:
     train, inference = (load_config(bundle, name) for name in STANDALONE)
-    used = references([inference["network_def"], inference["preprocessing"], inference["inferer"]]) | {"dataset_dir"}
-    used = {name.removeprefix("displayable_configs#") for name in used}  # options of the same name as their knob
+    used = references(
+        [inference["network_def"], inference["preprocessing"], inference["inferer"]]
+    ) | {"dataset_dir"}
+    used = {
+        name.removeprefix("displayable_configs#") for name in used
+    }  # options of the same name as their knob
     assert {knob: inference[knob] for knob in used} == {knob: train[knob] for knob in used}
 
 
 def test_options_for_clients_are_knobs_that_the_inferer_takes_from_there(bundle: str) -> None:
-    # MONAI Label changes an option for one request by replacing it under displayable_configs, and nowhere else.
+    # MONAI Label changes an option for one request by replacing it under displayable_configs, and
+    # nowhere else.
     inference = load_config(bundle, "inference.yaml")
     for option in ("num_samples", "seed"):
         assert inference["displayable_configs"][option] == f"@{option}"
@@ -206,7 +235,9 @@ def test_options_for_clients_are_knobs_that_the_inferer_takes_from_there(bundle:
 
 
 def test_every_label_has_a_color_of_the_overlays(bundle: str) -> None:
-    metadata = json.loads((REPOSITORY / "bundles" / bundle / "configs" / "metadata.json").read_text())
+    metadata = json.loads(
+        (REPOSITORY / "bundles" / bundle / "configs" / "metadata.json").read_text()
+    )
     names = list(metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values())
     labels = [name.lower() for name in names[1:]]  # as MONAI Label has them
     colors = load_config(bundle, "inference.yaml")["displayable_configs"]["label_colors"]
@@ -216,7 +247,10 @@ def test_every_label_has_a_color_of_the_overlays(bundle: str) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_phantoms_of_another_seed_are_in_another_folder(bundle: str) -> None:
     folders = {}
-    for name, place in (("train.yaml", "train#dataset#data#datalist"), ("inference.yaml", "datalist")):
+    for name, place in (
+        ("train.yaml", "train#dataset#data#datalist"),
+        ("inference.yaml", "datalist"),
+    ):
         for seed in (0, 1):
             config = load_config(bundle, name)
             config.update({"seed": seed, "output_dir": "out"})

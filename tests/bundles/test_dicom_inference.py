@@ -51,7 +51,13 @@ def test_a_series_is_segmented_and_written_as_nifti_and_dicom(
         pytest.skip("the bundle reads pictures")
     folder, output_dir = SERIES.write(tmp_path / "knee 1"), tmp_path / "output"
     replace(SERIES, uid="1.2.3.4", shape=(3, 40, 36)).write(folder)
-    infer(workplace, dataset_dir=str(folder), series_uid=SERIES.uid, output_dir=str(output_dir), model_path=untrained)
+    infer(
+        workplace,
+        dataset_dir=str(folder),
+        series_uid=SERIES.uid,
+        output_dir=str(output_dir),
+        model_path=untrained,
+    )
     assert {path.name for path in output_dir.iterdir()} >= {
         f"knee 1_{end}" for end in ("label.nii.gz", "seg.dcm", "overlay.png")
     }
@@ -60,11 +66,16 @@ def test_a_series_is_segmented_and_written_as_nifti_and_dicom(
 
     metadata = json.loads((workplace.bundle_root / "configs" / "metadata.json").read_text())
     channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-    assert set(voxels.classes) == set(range(1, len(channels))), "untrained weights should label some of each class"
+    assert set(voxels.classes) == set(range(1, len(channels))), (
+        "untrained weights should label some of each class"
+    )
     item = pydicom.dcmread(output_dir / "knee 1_seg.dcm")
     assert [segment.SegmentLabel for segment in item.SegmentSequence] == list(channels.values())[1:]
     algorithm = item.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
-    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (metadata["name"], metadata["version"])
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (
+        metadata["name"],
+        metadata["version"],
+    )
     assert item.ReferencedSeriesSequence[0].SeriesInstanceUID == SERIES.uid
     assert Image.open(output_dir / "knee 1_overlay.png").size[1] == 384
 
@@ -75,7 +86,10 @@ def test_tags_that_look_like_paths_commands_or_expressions_are_text(
     if not reads_dicom(workplace):
         pytest.skip("the bundle reads pictures")
     monkeypatch.chdir(tmp_path)
-    folder, output_dir = SERIES.write(tmp_path / "data" / "$(touch evil) @seed"), tmp_path / "output"
+    folder, output_dir = (
+        SERIES.write(tmp_path / "data" / "$(touch evil) @seed"),
+        tmp_path / "output",
+    )
     hostile = {
         "PatientName": "../../evil",
         "PatientID": "$(touch evil)",
@@ -89,13 +103,20 @@ def test_tags_that_look_like_paths_commands_or_expressions_are_text(
             setattr(item, keyword, value)
         item.save_as(path)
     before = {path for path in tmp_path.rglob("*")}
-    infer(workplace, dataset_dir=str(tmp_path / "data"), output_dir=str(output_dir), model_path=untrained)
+    infer(
+        workplace,
+        dataset_dir=str(tmp_path / "data"),
+        output_dir=str(output_dir),
+        model_path=untrained,
+    )
     made = {path for path in tmp_path.rglob("*")} - before
     assert made and all(output_dir in (path, *path.parents) for path in made)
     assert (output_dir / "$(touch evil) @seed_seg.dcm").is_file()
 
 
-def test_what_cannot_be_read_is_an_error_before_any_work(workplace: Workplace, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_an_error_before_any_work(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     folder, output_dir = SERIES.write(tmp_path / "knee", drop=[5]), tmp_path / "output"
     message = (
         "add the slices that are missing"

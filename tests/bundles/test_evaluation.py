@@ -15,8 +15,8 @@ from config_files import overlays_on
 from html_page import Page
 from workplace import Run, Workplace, find_case, read_image, read_label
 
-from ldseg_monai.data import paired_datalist, split_datalist
-from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.datalist import case_name, paired_datalist
+from ldseg_monai.data.split import split_datalist
 
 COLUMNS = ["case", "class", "dice", "iou", "precision", "recall", "hd95_mm"]
 
@@ -40,7 +40,12 @@ def num_classes(workplace: Workplace) -> int:
 def ensemble(workplace: Workplace, phantoms: Path) -> Run:
     """Three samples of each image, from a directory elsewhere."""
     output_dir = workplace.root / "ensemble"
-    options = {"place": "elsewhere", "dataset_dir": str(phantoms), "output_dir": str(output_dir), "num_samples": 3}
+    options = {
+        "place": "elsewhere",
+        "dataset_dir": str(phantoms),
+        "output_dir": str(output_dir),
+        "num_samples": 3,
+    }
     return Run(workplace.run("inference.yaml", **options), output_dir)
 
 
@@ -48,7 +53,9 @@ def test_metrics_have_exactly_these_columns(evaluated: Run) -> None:
     assert (evaluated.output_dir / "metrics.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
-def test_metrics_have_one_row_for_each_pair_and_class(evaluated: Run, phantoms: Path, num_classes: int) -> None:
+def test_metrics_have_one_row_for_each_pair_and_class(
+    evaluated: Run, phantoms: Path, num_classes: int
+) -> None:
     rows = [(row["case"], row["class"]) for row in metrics(evaluated.output_dir)]
     cases = cases_in(phantoms / "images")
     assert len(cases) > 1
@@ -66,7 +73,11 @@ def test_summary_has_mean_and_sd_of_every_score(evaluated: Run, num_classes: int
             values = [value for value in values if np.isfinite(value)]
             if len(values) > 1:
                 got = summary["classes"][str(index)][score]
-                wanted = {"mean": statistics.mean(values), "sd": statistics.stdev(values), "n": len(values)}
+                wanted = {
+                    "mean": statistics.mean(values),
+                    "sd": statistics.stdev(values),
+                    "n": len(values),
+                }
                 assert got == pytest.approx(wanted), (index, score)
 
 
@@ -85,24 +96,38 @@ def test_report_is_one_file_with_the_scores_and_the_pictures(
         got = [math.nan if score == "–" else float(score) for score in scores]
         np.testing.assert_allclose(got, wanted, atol=6e-5)
     pictures = page.images()
-    assert len([name for name in pictures if name.endswith("with true and predicted outlines")]) == 3
+    assert (
+        len([name for name in pictures if name.endswith("with true and predicted outlines")]) == 3
+    )
     channels = len([name for name in pictures if name.endswith(" at t = 0")])
     steps = workplace.workflow("infer", ["inference.yaml"]).parser["num_inference_steps"]
     states = [name for name in pictures if " at t = " in name]
     assert channels > 1 and len(states) == channels * (steps + 1)
     assert f"predicted {names[str(num_classes - 1)]}" in page.text and metadata["name"] in page.text
-    assert f"there is no TensorBoard log in {workplace.bundle_root.relative_to(workplace.root)}/models" in page.text
+    assert (
+        f"there is no TensorBoard log in {workplace.bundle_root.relative_to(workplace.root)}/models"
+        in page.text
+    )
 
 
 def test_report_of_several_samples_and_a_known_training_has_sd_maps_and_curves(
     workplace: Workplace, trained: Run, phantoms: Path
 ) -> None:
     output_dir, model_path = workplace.root / "reported", str(trained.output_dir / "model.pt")
-    options = {"dataset_dir": str(phantoms), "output_dir": str(output_dir), "part": "val", "num_samples": 2}
+    options = {
+        "dataset_dir": str(phantoms),
+        "output_dir": str(output_dir),
+        "part": "val",
+        "num_samples": 2,
+    }
     workplace.run("train.yaml", "evaluate.yaml", model_path=model_path, **options)
     page = Page(output_dir / "report.html")
     pictures = page.images()
-    maps = {name: picture for name, picture in pictures.items() if name.endswith("standard deviation over the samples")}
+    maps = {
+        name: picture
+        for name, picture in pictures.items()
+        if name.endswith("standard deviation over the samples")
+    }
     overlays = [picture for name, picture in pictures.items() if name.endswith("outlines")]
     assert [picture.shape for picture in maps.values()] == [picture.shape for picture in overlays]
     assert overlays and all(picture.max() > 0 for picture in maps.values())
@@ -114,7 +139,10 @@ def test_report_of_several_samples_and_a_known_training_has_sd_maps_and_curves(
 def test_evaluated_dice_is_that_of_the_inferred_files(
     evaluated: Run, segmented: Run, phantoms: Path, num_classes: int
 ) -> None:
-    dice = {(row["case"], int(row["class"])): float(row["dice"]) for row in metrics(evaluated.output_dir)}
+    dice = {
+        (row["case"], int(row["class"])): float(row["dice"])
+        for row in metrics(evaluated.output_dir)
+    }
     for case in cases_in(phantoms / "images"):
         prediction, _ = read_image(find_case(segmented.output_dir, f"{case}_label"))
         label = read_label(phantoms / "labels", case, num_classes)
@@ -128,13 +156,17 @@ def test_evaluated_dice_is_that_of_the_inferred_files(
 def test_evaluation_repeats_the_dice_that_training_saved_the_weights_for(
     trained: Run, evaluated: Run, phantoms: Path
 ) -> None:
-    validated = {case_name(item["image"]) for item in split_datalist(paired_datalist(phantoms), "val")}
+    validated = {
+        case_name(item["image"]) for item in split_datalist(paired_datalist(phantoms), "val")
+    }
     dice = [float(row["dice"]) for row in metrics(evaluated.output_dir) if row["case"] in validated]
     best = torch.load(trained.output_dir / "checkpoint.pt", weights_only=True)["best"]["best"]
     assert statistics.mean(dice) == pytest.approx(best, abs=1e-6)
 
 
-def test_labels_are_classes_in_the_geometry_of_their_image(segmented: Run, phantoms: Path, num_classes: int) -> None:
+def test_labels_are_classes_in_the_geometry_of_their_image(
+    segmented: Run, phantoms: Path, num_classes: int
+) -> None:
     for case in cases_in(phantoms / "images"):
         image, image_affine = read_image(find_case(phantoms / "images", case))
         label, label_affine = read_image(find_case(segmented.output_dir, f"{case}_label"))
@@ -146,12 +178,22 @@ def test_labels_are_classes_in_the_geometry_of_their_image(segmented: Run, phant
 
 
 def test_one_sample_has_no_mean_and_sd(segmented: Run) -> None:
-    assert not [path for path in segmented.output_dir.iterdir() if "_mean." in path.name or "_sd." in path.name]
+    assert not [
+        path
+        for path in segmented.output_dir.iterdir()
+        if "_mean." in path.name or "_sd." in path.name
+    ]
 
 
-def test_inference_writes_no_metrics_and_nothing_but_its_cases(segmented: Run, phantoms: Path) -> None:
+def test_inference_writes_no_metrics_and_nothing_but_its_cases(
+    segmented: Run, phantoms: Path
+) -> None:
     cases = cases_in(phantoms / "images")
-    others = [path.name for path in segmented.output_dir.iterdir() if not path.name.startswith(tuple(cases))]
+    others = [
+        path.name
+        for path in segmented.output_dir.iterdir()
+        if not path.name.startswith(tuple(cases))
+    ]
     assert others == ["finished.jsonl"]
 
 
@@ -161,7 +203,9 @@ def test_mean_of_samples_is_a_probability_in_the_geometry_of_the_image(
     for case in cases_in(phantoms / "images"):
         label, affine = read_image(find_case(ensemble.output_dir, f"{case}_label"))
         mean, mean_affine = read_image(find_case(ensemble.output_dir, f"{case}_mean"))
-        if affine is None:  # a picture: the probability of the one class but the background, in gray levels
+        if (
+            affine is None
+        ):  # a picture: the probability of the one class but the background, in gray levels
             assert mean.shape == label.shape and mean.dtype == np.uint8 and num_classes == 2
             assert ((mean > 128) <= (label == 1)).all() and ((mean < 127) <= (label == 0)).all()
             continue
@@ -171,7 +215,9 @@ def test_mean_of_samples_is_a_probability_in_the_geometry_of_the_image(
         np.testing.assert_allclose(mean_affine, affine, atol=1e-4)
 
 
-def test_sd_of_samples_is_one_map_in_the_geometry_of_the_image(ensemble: Run, phantoms: Path) -> None:
+def test_sd_of_samples_is_one_map_in_the_geometry_of_the_image(
+    ensemble: Run, phantoms: Path
+) -> None:
     for case in cases_in(phantoms / "images"):
         label, affine = read_image(find_case(ensemble.output_dir, f"{case}_label"))
         sd, sd_affine = read_image(find_case(ensemble.output_dir, f"{case}_sd"))
@@ -182,24 +228,36 @@ def test_sd_of_samples_is_one_map_in_the_geometry_of_the_image(ensemble: Run, ph
             np.testing.assert_allclose(sd_affine, affine, atol=1e-4)
 
 
-def test_second_inference_gives_the_same_bytes(workplace: Workplace, segmented: Run, phantoms: Path) -> None:
+def test_second_inference_gives_the_same_bytes(
+    workplace: Workplace, segmented: Run, phantoms: Path
+) -> None:
     output_dir = workplace.root / "segmented again"
     workplace.run("inference.yaml", dataset_dir=str(phantoms), output_dir=str(output_dir))
     for case in cases_in(phantoms / "images"):
         one, other = (
-            read_image(find_case(folder, f"{case}_label"))[0] for folder in (segmented.output_dir, output_dir)
+            read_image(find_case(folder, f"{case}_label"))[0]
+            for folder in (segmented.output_dir, output_dir)
         )
         assert one.tobytes() == other.tobytes()
 
 
-def test_every_overlay_on_inference_labels_every_image(workplace: Workplace, trained: Run, phantoms: Path) -> None:
-    stacks = [stack for stack in overlays_on(workplace.bundle, "inference.yaml") if "multi_gpu" not in stack[-1]]
+def test_every_overlay_on_inference_labels_every_image(
+    workplace: Workplace, trained: Run, phantoms: Path
+) -> None:
+    stacks = [
+        stack
+        for stack in overlays_on(workplace.bundle, "inference.yaml")
+        if "multi_gpu" not in stack[-1]
+    ]
     if not stacks:
         pytest.skip("nothing else goes on top of inference.yaml")
     for stack in stacks:
         output_dir = workplace.root / "overlays" / stack[-1]
         workplace.run(*stack, dataset_dir=str(phantoms), output_dir=str(output_dir))
         for case in cases_in(phantoms / "images"):
-            one, other = find_case(phantoms / "images", case), find_case(output_dir, f"{case}_label")
+            one, other = (
+                find_case(phantoms / "images", case),
+                find_case(output_dir, f"{case}_label"),
+            )
             label = read_image(other)[0]
             assert read_image(one)[0].shape[: label.ndim] == label.shape, stack

@@ -8,8 +8,8 @@ import pytest
 import torch
 from workplace import Workplace
 
-from ldseg_monai.networks.efficientnet_encoder import imagenet_state
-from ldseg_monai.weights import find_imagenet_weights
+from ldseg_monai.networks.ldseg.efficientnet_encoder import imagenet_state
+from ldseg_monai.networks.weights import find_imagenet_weights
 
 
 @pytest.fixture
@@ -19,9 +19,13 @@ def place(tmp_path: Path) -> Workplace:
 
 @pytest.mark.usefixtures("process_left_as_it_was")
 def test_training_starts_from_imagenet(place: Workplace) -> None:
-    workflow = place.workflow("train", ["train.yaml"], device="cpu", output_dir=str(place.root / "output"))
+    workflow = place.workflow(
+        "train", ["train.yaml"], device="cpu", output_dir=str(place.root / "output")
+    )
     workflow.initialize()
-    backbone = workflow.parser.get_parsed_content("train#trainer").network.image_encoder.encoder.backbone
+    backbone = workflow.parser.get_parsed_content(
+        "train#trainer"
+    ).network.image_encoder.encoder.backbone
     published = imagenet_state(torch.load(find_imagenet_weights(), weights_only=True))
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, published[name]), name
@@ -31,7 +35,9 @@ def test_training_starts_from_imagenet(place: Workplace) -> None:
 def test_evaluation_does_without_them(
     place: Workplace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ldseg_monai.weights.find_imagenet_weights", lambda: pytest.fail("looked for"))
+    monkeypatch.setattr(
+        "ldseg_monai.networks.find_imagenet_weights", lambda: pytest.fail("looked for")
+    )
     options = {"device": "cpu", "output_dir": str(place.root / "output")}
     place.workflow("eval", ["train.yaml", "evaluate.yaml"], **options).initialize()
     assert "ImageNet" not in caplog.text
@@ -41,7 +47,13 @@ def test_evaluation_does_without_them(
 @pytest.mark.parametrize("turned", [False, True])
 def test_knob_lets_samples_see_turned_pictures(place: Workplace, turned: bool) -> None:
     options = {"device": "cpu", "output_dir": str(place.root / "output"), "turned": turned}
-    for files in (["train.yaml", "evaluate.yaml"], ["inference.yaml"], ["inference.yaml", "strips.yaml"]):
+    for files in (
+        ["train.yaml", "evaluate.yaml"],
+        ["inference.yaml"],
+        ["inference.yaml", "strips.yaml"],
+    ):
         parser = place.workflow("eval", files, **options).parser
-        inferer = parser.get_parsed_content("inferer" if "inferer" in parser else "validate#inferer")
+        inferer = parser.get_parsed_content(
+            "inferer" if "inferer" in parser else "validate#inferer"
+        )
         assert inferer.sampler.turned is turned

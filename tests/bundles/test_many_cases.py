@@ -19,8 +19,8 @@ from monai.engines.utils import IterationEvents
 from test_evaluation import cases_in
 from workplace import Run, Workplace, find_case
 
-from ldseg_monai.case_evaluator import FailedCases
-from ldseg_monai.finished_cases import describe
+from ldseg_monai.inference.case_evaluator import FailedCases
+from ldseg_monai.inference.finished_cases import describe
 
 EVALUATION = ("train.yaml", "evaluate.yaml")
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2")
@@ -82,7 +82,9 @@ def test_inference_does_the_good_images_and_later_those_that_were_bad(
     with pytest.raises(RuntimeError) as caught:
         infer(workplace, damaged, out, **{"dataloader#num_workers": 2})
     assert "images/case_001" in failed(caught.value) and "\n" in failed(caught.value)
-    assert contents(out) == {name: content for name, content in whole.items() if not name.startswith("case_001")}
+    assert contents(out) == {
+        name: content for name, content in whole.items() if not name.startswith("case_001")
+    }
 
     shutil.copy(find_case(phantoms / "images", "case_001"), damaged / "images")
     times = {path: path.stat().st_mtime_ns for path in out.glob("case_*")}
@@ -96,15 +98,22 @@ def test_inference_does_the_good_images_and_later_those_that_were_bad(
 
 @one_bundle
 def test_inference_that_was_stopped_between_the_files_of_a_case_ends_as_if_it_was_not(
-    workplace: Workplace, segmented: Run, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace,
+    segmented: Run,
+    phantoms: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupt(engine: Engine) -> None:
         if engine.state.iteration == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        attach = lambda self, engine: engine.add_event_handler(IterationEvents.MODEL_COMPLETED, interrupt)  # noqa: E731
-        patch.setattr("ldseg_monai.handlers.SaveOverlay.attach", attach)
+
+        def attach(self, engine):
+            engine.add_event_handler(IterationEvents.MODEL_COMPLETED, interrupt)
+
+        patch.setattr("ldseg_monai.evaluation.SaveOverlay.attach", attach)
         infer(workplace, phantoms, tmp_path)
     assert len((tmp_path / "finished.jsonl").read_text().splitlines()) == 1
     half = find_case(tmp_path, "case_001_label")
@@ -118,11 +127,18 @@ def test_another_seed_or_another_part_of_the_config_does_all_again(
     workplace: Workplace, segmented: Run, phantoms: Path, tmp_path: Path
 ) -> None:
     def digest(**overrides: Any) -> tuple[str, list[int]]:
-        places = {"dataset_dir": str(phantoms), "output_dir": str(segmented.output_dir), "device": "cpu"}
+        places = {
+            "dataset_dir": str(phantoms),
+            "output_dir": str(segmented.output_dir),
+            "device": "cpu",
+        }
         workflow = workplace.workflow("infer", ["inference.yaml"], **places, **overrides)
         workflow.initialize()
         finished = workflow.parser.get_parsed_content("finished")
-        parts = [workflow.parser.get_parsed_content(name) for name in ("preprocessing", "network_def", "inferer")]
+        parts = [
+            workflow.parser.get_parsed_content(name)
+            for name in ("preprocessing", "network_def", "inferer")
+        ]
         return json.dumps(describe(parts)), finished.remaining()
 
     same, _ = digest()
@@ -139,7 +155,9 @@ def test_evaluation_scores_the_good_cases_and_lists_the_bad(
     workplace: Workplace, evaluated: Run, damaged: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RuntimeError) as caught:
-        evaluate(workplace, dataset_dir=str(damaged), output_dir=str(tmp_path / "out"), num_workers=1)
+        evaluate(
+            workplace, dataset_dir=str(damaged), output_dir=str(tmp_path / "out"), num_workers=1
+        )
     assert "images/case_001" in failed(caught.value)
     rows = (evaluated.output_dir / "metrics.csv").read_text().splitlines()
     assert (tmp_path / "out" / "metrics.csv").read_text().splitlines() == [
@@ -149,8 +167,13 @@ def test_evaluation_scores_the_good_cases_and_lists_the_bad(
 
 
 @one_bundle
-def test_two_processes_infer_as_one_does(workplace: Workplace, segmented: Run, phantoms: Path, tmp_path: Path) -> None:
-    configs, places = ("inference.yaml", "multi_gpu_inference.yaml"), {"output_dir": str(tmp_path / "out")}
+def test_two_processes_infer_as_one_does(
+    workplace: Workplace, segmented: Run, phantoms: Path, tmp_path: Path
+) -> None:
+    configs, places = (
+        ("inference.yaml", "multi_gpu_inference.yaml"),
+        {"output_dir": str(tmp_path / "out")},
+    )
     printed = workplace.run(*configs, launcher=LAUNCHER, dataset_dir=str(phantoms), **places)
     assert contents(tmp_path / "out") == contents(segmented.output_dir)
     notes = (tmp_path / "out" / "finished.jsonl").read_text().splitlines()
@@ -162,14 +185,26 @@ def test_two_processes_infer_as_one_does(workplace: Workplace, segmented: Run, p
 def test_two_processes_evaluate_as_one_does_and_list_the_bad_cases_once(
     workplace: Workplace, damaged: Path, tmp_path: Path
 ) -> None:
-    outs, options = (tmp_path / "one", tmp_path / "two"), {"dataset_dir": str(damaged), "num_samples": 2}
+    outs, options = (
+        (tmp_path / "one", tmp_path / "two"),
+        {"dataset_dir": str(damaged), "num_samples": 2},
+    )
     with pytest.raises(RuntimeError):
         evaluate(workplace, output_dir=str(outs[0]), **options)
     configs = (*EVALUATION, "multi_gpu_evaluate.yaml")
     command = workplace.command(*configs, launcher=LAUNCHER, output_dir=str(outs[1]), **options)
     process = subprocess.run(**command, timeout=600)
     assert process.returncode != 0
-    assert len([line for line in process.stdout.splitlines() if line.startswith("  ") and "case_001" in line]) == 1
+    assert (
+        len(
+            [
+                line
+                for line in process.stdout.splitlines()
+                if line.startswith("  ") and "case_001" in line
+            ]
+        )
+        == 1
+    )
     for name in ("metrics.csv", "summary.json"):
         assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
     assert contents(outs[0]) == contents(outs[1])
@@ -179,9 +214,14 @@ def test_two_processes_evaluate_as_one_does_and_list_the_bad_cases_once(
 
 
 @pytest.mark.slow
-def test_more_processes_than_cases_share_them(workplace: Workplace, segmented: Run, tmp_path: Path) -> None:
+def test_more_processes_than_cases_share_them(
+    workplace: Workplace, segmented: Run, tmp_path: Path
+) -> None:
     launcher = (*LAUNCHER[:-1], "--nproc_per_node=3")
-    for configs in (("inference.yaml", "multi_gpu_inference.yaml"), (*EVALUATION, "multi_gpu_evaluate.yaml")):
+    for configs in (
+        ("inference.yaml", "multi_gpu_inference.yaml"),
+        (*EVALUATION, "multi_gpu_evaluate.yaml"),
+    ):
         out = tmp_path / configs[0]
         options = {"dataset_dir": "", "output_dir": str(out), "num_phantoms": 2, "seed": 0}
         printed = workplace.run(*configs, launcher=launcher, **options)
@@ -193,11 +233,15 @@ def test_more_processes_than_cases_share_them(workplace: Workplace, segmented: R
 def test_inference_killed_and_started_again_ends_with_the_same_bytes(
     workplace: Workplace, segmented: Run, phantoms: Path, tmp_path: Path
 ) -> None:
-    command = workplace.command("inference.yaml", dataset_dir=str(phantoms), output_dir=str(tmp_path))
+    command = workplace.command(
+        "inference.yaml", dataset_dir=str(phantoms), output_dir=str(tmp_path)
+    )
     with subprocess.Popen(**command | {"stdout": subprocess.DEVNULL}) as process:
         deadline = time.monotonic() + 300
         while len(list(tmp_path.glob("*_label.*"))) < 2:
-            assert process.poll() is None and time.monotonic() < deadline, "no second label appeared"
+            assert process.poll() is None and time.monotonic() < deadline, (
+                "no second label appeared"
+            )
             time.sleep(0.001)
         process.kill()
     assert process.returncode == -signal.SIGKILL

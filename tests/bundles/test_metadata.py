@@ -69,7 +69,9 @@ def test_logging_config_parses(folder: Path) -> None:
 
 
 def test_metadata_has_what_the_schema_requires(metadata: dict[str, Any]) -> None:
-    assert {key for key, kind in REQUIRED.items() if not isinstance(metadata.get(key), kind)} == set()
+    assert {
+        key for key, kind in REQUIRED.items() if not isinstance(metadata.get(key), kind)
+    } == set()
     tensors = [
         *metadata["network_data_format"]["inputs"].values(),
         *metadata["network_data_format"]["outputs"].values(),
@@ -84,10 +86,14 @@ def test_changelog_has_the_version(metadata: dict[str, Any]) -> None:
 def test_required_packages_have_exact_versions(metadata: dict[str, Any]) -> None:
     packages = {key: metadata[f"{key}_version"] for key in ("monai", "pytorch", "numpy")}
     packages |= metadata["required_packages_version"]
-    assert {key: value for key, value in packages.items() if not re.fullmatch(r"\d+(\.\d+)+", value)} == {}
+    assert {
+        key: value for key, value in packages.items() if not re.fullmatch(r"\d+(\.\d+)+", value)
+    } == {}
 
 
-def test_channels_agree_with_the_network(metadata: dict[str, Any], train_config: ConfigParser) -> None:
+def test_channels_agree_with_the_network(
+    metadata: dict[str, Any], train_config: ConfigParser
+) -> None:
     image = metadata["network_data_format"]["inputs"]["image"]
     prediction = metadata["network_data_format"]["outputs"]["pred"]
     network = {
@@ -96,14 +102,19 @@ def test_channels_agree_with_the_network(metadata: dict[str, Any], train_config:
     }
     assert image["num_channels"] == network["in_channels"]
     assert prediction["num_channels"] == network["out_channels"]
-    assert len(image["spatial_shape"]) == len(prediction["spatial_shape"]) == network["spatial_dims"]
+    assert (
+        len(image["spatial_shape"]) == len(prediction["spatial_shape"]) == network["spatial_dims"]
+    )
 
 
 def test_spatial_shape_is_the_size_that_images_are_resized_to(
     metadata: dict[str, Any], train_config: ConfigParser
 ) -> None:
     formats = metadata["network_data_format"]
-    shapes = [formats["inputs"]["image"]["spatial_shape"], formats["outputs"]["pred"]["spatial_shape"]]
+    shapes = [
+        formats["inputs"]["image"]["spatial_shape"],
+        formats["outputs"]["pred"]["spatial_shape"],
+    ]
     if "spatial_size" not in train_config:
         pytest.skip("images are not resized to one size")
     assert shapes == [train_config["spatial_size"]] * 2
@@ -120,7 +131,9 @@ def test_model_is_small_enough_for_git(folder: Path) -> None:
     assert (folder / "models" / "model.pt").stat().st_size <= MAX_MODEL_BYTES
 
 
-def test_model_is_a_plain_state_dict_of_the_network(folder: Path, train_config: ConfigParser) -> None:
+def test_model_is_a_plain_state_dict_of_the_network(
+    folder: Path, train_config: ConfigParser
+) -> None:
     state = torch.load(folder / "models" / "model.pt", map_location="cpu", weights_only=True)
     assert isinstance(state, dict)
     assert [key for key, value in state.items() if not isinstance(value, torch.Tensor)] == []
@@ -130,4 +143,7 @@ def test_model_is_a_plain_state_dict_of_the_network(folder: Path, train_config: 
 
 def test_model_has_the_shortest_name(folder: Path) -> None:
     # MONAI Label loads the weights file whose name is shortest.
-    assert min((path.name for path in (folder / "models").glob("*.pt")), key=len, default=None) == "model.pt"
+    assert (
+        min((path.name for path in (folder / "models").glob("*.pt")), key=len, default=None)
+        == "model.pt"
+    )

@@ -23,7 +23,9 @@ EVERY = 5  # cases between two looks at the memory
 SAMPLES = (1, 3)
 TOLERANCE = 8e6  # bytes that the second fifth's median may grow by until the last fifth
 STACKS = [
-    (bundle, stack) for bundle in BUNDLES for stack in [["inference.yaml"], *overlays_on(bundle, "inference.yaml")]
+    (bundle, stack)
+    for bundle in BUNDLES
+    for stack in [["inference.yaml"], *overlays_on(bundle, "inference.yaml")]
 ]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("process_left_as_it_was")]
@@ -63,7 +65,9 @@ def note_memory(engine: Engine, memory: list[int]) -> None:
 
 def open_things() -> dict[str, object]:
     """What this process has open."""
-    files = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if os.path.lexists(entry)]
+    files = [
+        os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if os.path.lexists(entry)
+    ]
     return {
         "files": sorted(file for file in files if not file.endswith("/fd")),
         "threads": sorted(thread.name for thread in threading.enumerate()),
@@ -72,7 +76,9 @@ def open_things() -> dict[str, object]:
 
 
 @pytest.fixture
-def place(bundle_and_stack: tuple[str, list[str]], tmp_path: Path) -> Iterator[tuple[Workplace, list[str]]]:
+def place(
+    bundle_and_stack: tuple[str, list[str]], tmp_path: Path
+) -> Iterator[tuple[Workplace, list[str]]]:
     bundle, stack = bundle_and_stack
     workplace = Workplace.make(tmp_path / "place", bundle)
     write_images(tmp_path / "data" / "images", "glas" in bundle, CASES)
@@ -80,7 +86,9 @@ def place(bundle_and_stack: tuple[str, list[str]], tmp_path: Path) -> Iterator[t
 
 
 @pytest.mark.parametrize("bundle_and_stack", STACKS, ids=lambda pair: f"{pair[0]}-{pair[1][-1]}")
-def test_memory_is_flat_and_nothing_stays_open(place: tuple[Workplace, list[str]], tmp_path: Path, capfd) -> None:
+def test_memory_is_flat_and_nothing_stays_open(
+    place: tuple[Workplace, list[str]], tmp_path: Path, capfd
+) -> None:
     workplace, stack = place
     weights = tmp_path / "model.pt"
     before: dict[str, object] = {}
@@ -103,9 +111,21 @@ def test_memory_is_flat_and_nothing_stays_open(place: tuple[Workplace, list[str]
         workflow.run()
         workflow.finalize()
         assert len(memory) == CASES // EVERY
-        assert len([path for path in output_dir.iterdir() if path.name.split(".")[0].endswith("_label")]) == CASES
+        assert (
+            len(
+                [
+                    path
+                    for path in output_dir.iterdir()
+                    if path.name.split(".")[0].endswith("_label")
+                ]
+            )
+            == CASES
+        )
         fifth = len(memory) // 5
-        early, late = (statistics.median(memory[first : first + fifth]) for first in (fifth, len(memory) - fifth))
+        early, late = (
+            statistics.median(memory[first : first + fifth])
+            for first in (fifth, len(memory) - fifth)
+        )
         del workflow, evaluator
         gc.collect()
         now = open_things()

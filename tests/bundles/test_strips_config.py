@@ -27,12 +27,19 @@ def test_strips_of_a_picture_with_blank_parts_are_the_whole_picture_and_are_not_
     picture[400:600] = np.random.default_rng(0).integers(0, 256, (200, 150, 3), dtype=np.uint8)
     (tmp_path / "slides").mkdir()
     tifffile.imwrite(tmp_path / "slides" / "slide.tif", picture, tile=(64, 64), photometric="rgb")
-    options = {"dataset_dir": str(tmp_path / "slides"), "model_path": str(trained.output_dir / "model.pt")}
+    options = {
+        "dataset_dir": str(tmp_path / "slides"),
+        "model_path": str(trained.output_dir / "model.pt"),
+    }
     segment(workplace, "inference.yaml", output_dir=str(tmp_path / "whole"), **options)
-    segment(workplace, "inference.yaml", "strips.yaml", output_dir=str(tmp_path / "strips"), **options)
+    segment(
+        workplace, "inference.yaml", "strips.yaml", output_dir=str(tmp_path / "strips"), **options
+    )
     (whole,) = (tmp_path / "whole").glob("*_label.*")
     label = tmp_path / "strips" / "slide_label.tif"
     assert np.array_equal(read_image(label)[0], read_image(whole)[0])
     written = label.stat().st_mtime_ns
-    segment(workplace, "inference.yaml", "strips.yaml", output_dir=str(tmp_path / "strips"), **options)
+    segment(
+        workplace, "inference.yaml", "strips.yaml", output_dir=str(tmp_path / "strips"), **options
+    )
     assert label.stat().st_mtime_ns == written

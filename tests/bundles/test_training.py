@@ -27,7 +27,11 @@ def checkpoint(output_dir: Path) -> dict[str, Any]:
 def flatten(state: Any, name: str = "") -> dict[str, Any]:
     """The leaves of a nested state dict by their path."""
     if isinstance(state, dict):
-        return {path: leaf for key in state for path, leaf in flatten(state[key], f"{name}/{key}").items()}
+        return {
+            path: leaf
+            for key in state
+            for path, leaf in flatten(state[key], f"{name}/{key}").items()
+        }
     return {name: state}
 
 
@@ -38,7 +42,11 @@ def same(one: Any, other: Any) -> bool:
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Where two nested state dicts differ by a bit."""
     first, second = flatten(one), flatten(other)
-    return [path for path in sorted(first.keys() | second.keys()) if not same(first.get(path), second.get(path))]
+    return [
+        path
+        for path in sorted(first.keys() | second.keys())
+        if not same(first.get(path), second.get(path))
+    ]
 
 
 def wait_for_checkpoint(process: subprocess.Popen, output_dir: Path) -> None:
@@ -63,7 +71,9 @@ def killed_and_resumed(workplace: Workplace, phantoms: Path) -> Run:
         "dataset_dir": str(phantoms),
         "output_dir": str(output_dir),
     }
-    with subprocess.Popen(**workplace.command("train.yaml", **options) | {"stdout": subprocess.DEVNULL}) as process:
+    with subprocess.Popen(
+        **workplace.command("train.yaml", **options) | {"stdout": subprocess.DEVNULL}
+    ) as process:
         wait_for_checkpoint(process, output_dir)
         process.kill()
     trainer = checkpoint(output_dir)["trainer"]
@@ -87,7 +97,9 @@ def test_training_writes_nothing_outside_output_dir(
     workplace: Workplace, trained: Run, written_by_training: dict[str, set[str]]
 ) -> None:
     folder = str(trained.output_dir.relative_to(workplace.root))
-    assert {path for path in written_by_training[workplace.bundle] if Path(path).parts[0] != folder} == set()
+    assert {
+        path for path in written_by_training[workplace.bundle] if Path(path).parts[0] != folder
+    } == set()
 
 
 def test_tensorboard_has_the_loss_of_every_step(trained: Run, scalars: EventAccumulator) -> None:
@@ -106,9 +118,15 @@ def test_tensorboard_has_an_overlay(scalars: EventAccumulator) -> None:
 
 
 @pytest.mark.usefixtures("process_left_as_it_was")
-def test_training_starts_from_the_initial_weights(workplace: Workplace, trained: Run, phantoms: Path) -> None:
+def test_training_starts_from_the_initial_weights(
+    workplace: Workplace, trained: Run, phantoms: Path
+) -> None:
     path = trained.output_dir / "model.pt"
-    options = {"device": "cpu", "dataset_dir": str(phantoms), "output_dir": str(workplace.root / "initial")}
+    options = {
+        "device": "cpu",
+        "dataset_dir": str(phantoms),
+        "output_dir": str(workplace.root / "initial"),
+    }
     workflow = workplace.workflow("train", ["train.yaml"], initial_weights=str(path), **options)
     workflow.initialize()
     network = workflow.parser.get_parsed_content("train#trainer").network
@@ -126,12 +144,20 @@ def test_more_epochs_go_on_from_the_checkpoint(workplace: Workplace, trained: Ru
 
 
 def test_killed_run_goes_on_from_its_checkpoint(killed_and_resumed: Run) -> None:
-    assert f"resumed from {killed_and_resumed.output_dir / 'checkpoint.pt'} after epoch 1" in killed_and_resumed.printed
+    assert (
+        f"resumed from {killed_and_resumed.output_dir / 'checkpoint.pt'} after epoch 1"
+        in killed_and_resumed.printed
+    )
 
 
-def test_killed_and_resumed_run_equals_an_uninterrupted_one(trained: Run, killed_and_resumed: Run) -> None:
+def test_killed_and_resumed_run_equals_an_uninterrupted_one(
+    trained: Run, killed_and_resumed: Run
+) -> None:
     for name in ("checkpoint.pt", "model.pt"):
-        one, other = (torch.load(run.output_dir / name, weights_only=True) for run in (trained, killed_and_resumed))
+        one, other = (
+            torch.load(run.output_dir / name, weights_only=True)
+            for run in (trained, killed_and_resumed)
+        )
         assert differences(one, other) == [], name
 
 
@@ -146,14 +172,24 @@ def losses(tensorboard_dir: Path) -> dict[str, list[float]]:
 def together(workplace: Workplace, phantoms: Path) -> Run:
     """A run of two processes."""
     output_dir = workplace.root / "together"
-    return Run(workplace.run(*TOGETHER, **two_processes(workplace, phantoms, output_dir)), output_dir)
+    return Run(
+        workplace.run(*TOGETHER, **two_processes(workplace, phantoms, output_dir)), output_dir
+    )
 
 
-def two_processes(workplace: Workplace, phantoms: Path, output_dir: Path, *arguments: str) -> dict[str, Any]:
+def two_processes(
+    workplace: Workplace, phantoms: Path, output_dir: Path, *arguments: str
+) -> dict[str, Any]:
     """The options of a run by two processes that share each batch, in float32: bfloat16 would agree to its rounding."""
     return {
         "run_id": "training",
-        "launcher": ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *arguments),
+        "launcher": (
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node=2",
+            *arguments,
+        ),
         "dataset_dir": str(phantoms),
         "output_dir": str(output_dir),
         "batch_size": tiny_overrides(workplace.bundle, "train.yaml")["batch_size"] // 2,
@@ -162,9 +198,16 @@ def two_processes(workplace: Workplace, phantoms: Path, output_dir: Path, *argum
 
 
 @pytest.mark.usefixtures("process_left_as_it_was")
-def test_two_processes_train_as_one_with_the_whole_batch(workplace: Workplace, phantoms: Path, together: Run) -> None:
+def test_two_processes_train_as_one_with_the_whole_batch(
+    workplace: Workplace, phantoms: Path, together: Run
+) -> None:
     alone = workplace.root / "alone"
-    options = {"device": "cpu", "dataset_dir": str(phantoms), "output_dir": str(alone), "amp": False}
+    options = {
+        "device": "cpu",
+        "dataset_dir": str(phantoms),
+        "output_dir": str(alone),
+        "amp": False,
+    }
     workflow = workplace.workflow("train", ["train.yaml"], **options)
     workflow.initialize()
     workflow.run()
@@ -174,7 +217,9 @@ def test_two_processes_train_as_one_with_the_whole_batch(workplace: Workplace, p
         means = [sum(pair) / 2 for pair in zip(*(share[name] for share in shares), strict=True)]
         if len(values) == iterations:  # of the first step too, which the gradient penalty is not
             assert means[0] == pytest.approx(values[0], rel=1e-6), name
-        assert means == pytest.approx(values, rel=2e-3), name  # Adam divides small differences by small gradients
+        assert means == pytest.approx(values, rel=2e-3), (
+            name
+        )  # Adam divides small differences by small gradients
     one, other = (checkpoint(folder) for folder in (alone, together.output_dir))
     assert flatten(one).keys() == flatten(other).keys() and one["trainer"] == other["trainer"]
 
@@ -185,21 +230,32 @@ def test_run_whose_worker_is_killed_is_restarted_and_ends_at_the_same_weights(
     if workplace.bundle != "cdal_hippocampus" and not pytestconfig.getoption("--slow"):
         pytest.skip("slow for more than one bundle: run with --slow")
     output_dir = workplace.root / "worker_killed"
-    command = workplace.command(*TOGETHER, **two_processes(workplace, phantoms, output_dir, "--max_restarts=1"))
-    command["env"] |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else PyTorch hands old addresses to new workers
+    command = workplace.command(
+        *TOGETHER, **two_processes(workplace, phantoms, output_dir, "--max_restarts=1")
+    )
+    command["env"] |= {
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"
+    }  # else PyTorch hands old addresses to new workers
     with subprocess.Popen(**command) as process:
         wait_for_checkpoint(process, output_dir)
-        worker = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+        worker = subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+        )
         os.kill(int(worker.stdout.split()[-1]), signal.SIGKILL)
         printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed[-6000:]
     assert f"resumed from {output_dir / 'checkpoint.pt'} after epoch 1" in printed
-    one, other = (torch.load(folder / "model.pt", weights_only=True) for folder in (together.output_dir, output_dir))
+    one, other = (
+        torch.load(folder / "model.pt", weights_only=True)
+        for folder in (together.output_dir, output_dir)
+    )
     assert differences(one, other) == []
 
 
 @pytest.mark.slow
-def test_run_killed_at_random_moments_ends_at_the_same_weights(workplace: Workplace, phantoms: Path) -> None:
+def test_run_killed_at_random_moments_ends_at_the_same_weights(
+    workplace: Workplace, phantoms: Path
+) -> None:
     moments = random.Random(0)
     options = {"run_id": "training", "dataset_dir": str(phantoms), "max_epochs": 6}
     workplace.run("train.yaml", output_dir="never_killed", **options)
@@ -213,7 +269,8 @@ def test_run_killed_at_random_moments_ends_at_the_same_weights(workplace: Workpl
     workplace.run("train.yaml", output_dir="often_killed", **options)
     for name in ("checkpoint.pt", "model.pt"):
         one, other = (
-            torch.load(workplace.root / folder / name, weights_only=True) for folder in ("never_killed", "often_killed")
+            torch.load(workplace.root / folder / name, weights_only=True)
+            for folder in ("never_killed", "often_killed")
         )
         assert differences(one, other) == [], name
 
@@ -221,7 +278,9 @@ def test_run_killed_at_random_moments_ends_at_the_same_weights(workplace: Workpl
 @pytest.mark.slow
 def test_every_overlay_on_training_trains(workplace: Workplace, phantoms: Path) -> None:
     elsewhere = {"evaluate.yaml", "multi_gpu_evaluate.yaml", "multi_gpu_train.yaml"}
-    stacks = [stack for stack in overlays_on(workplace.bundle, "train.yaml") if stack[-1] not in elsewhere]
+    stacks = [
+        stack for stack in overlays_on(workplace.bundle, "train.yaml") if stack[-1] not in elsewhere
+    ]
     if not stacks:
         pytest.skip("nothing else goes on top of train.yaml")
     for stack in stacks:

@@ -9,9 +9,13 @@ import torch
 from monai.bundle import ConfigParser
 from workplace import Workplace, listing
 
-from ldseg_monai.handlers import Checkpoint
+from ldseg_monai.training.resume import Checkpoint
 
-WORKFLOWS = [("train", ["train.yaml"]), ("infer", ["inference.yaml"]), ("eval", ["train.yaml", "evaluate.yaml"])]
+WORKFLOWS = [
+    ("train", ["train.yaml"]),
+    ("infer", ["inference.yaml"]),
+    ("eval", ["train.yaml", "evaluate.yaml"]),
+]
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
 
@@ -28,7 +32,11 @@ def test_workflow_has_all_properties(
 
 @pytest.mark.parametrize(("kind", "configs"), WORKFLOWS)
 def test_initialize_writes_nothing(
-    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, configs: list[str]
+    workplace: Workplace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    configs: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = listing(workplace.root)
@@ -42,7 +50,9 @@ def test_unknown_dataset_dir_is_an_error_that_names_it(
     workplace: Workplace, tmp_path: Path, kind: str, configs: list[str]
 ) -> None:
     missing, output_dir = tmp_path / "no" / "such folder", tmp_path / "output"
-    workflow = workplace.workflow(kind, configs, dataset_dir=str(missing), output_dir=str(output_dir))
+    workflow = workplace.workflow(
+        kind, configs, dataset_dir=str(missing), output_dir=str(output_dir)
+    )
     workflow.initialize()
     with pytest.raises(RuntimeError) as error:
         workflow.run()
@@ -70,9 +80,15 @@ def test_run_that_a_client_starts_from_weights_saves_over_them_and_has_no_checkp
     workplace: Workplace, phantoms: Path, tmp_path: Path, loads: bool
 ) -> None:
     path = str(tmp_path / "models" / "model.pt")
-    loader = {"_target_": "CheckpointLoader", "load_path": path, "load_dict": {"model": "$@network"}}
+    loader = {
+        "_target_": "CheckpointLoader",
+        "load_path": path,
+        "load_dict": {"model": "$@network"},
+    }
     config = ConfigParser.load_config_file(workplace.bundle_root / "configs" / "train.yaml")
-    handlers = {"train#handlers": [loader] * loads + config["train"]["handlers"]}  # as MONAI Label overrides them
+    handlers = {
+        "train#handlers": [loader] * loads + config["train"]["handlers"]
+    }  # as MONAI Label overrides them
     places = {"device": "cpu", "dataset_dir": str(phantoms), "output_dir": str(tmp_path / "output")}
     workflow = workplace.workflow("train", ["train.yaml"], **places, **handlers)
     workflow.initialize()

@@ -20,9 +20,9 @@ from small_data import write_boxes
 from test_configs import restricted_to_image, with_training_reader
 from workplace import tiny_overrides
 
+from ldseg_monai.bundle.knobs import references, unknown_ids
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.knobs import references, unknown_ids
-from ldseg_monai.new_bundle import BACKBONE_OVERLAYS, new_bundle
+from ldseg_monai.tools.new_bundle.write import BACKBONE_OVERLAYS, new_bundle
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
 NAMES = ["left", "right"]
@@ -61,16 +61,28 @@ def written(bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Written:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         write_boxes(root / "data", dims)
-        report = new_bundle(str(REPOSITORY / "bundles" / bundle), "boxes", "data", class_names=NAMES)
+        report = new_bundle(
+            str(REPOSITORY / "bundles" / bundle), "boxes", "data", class_names=NAMES
+        )
     return Written(root, report)
 
 
-def workflow(written: Written, bundle: str, kind: str, *configs: str, **overrides: Any) -> ConfigWorkflow:
+def workflow(
+    written: Written, bundle: str, kind: str, *configs: str, **overrides: Any
+) -> ConfigWorkflow:
     """The configs with a tiny network, at the sizes that were chosen."""
-    tiny = {key: value for key, value in tiny_overrides(bundle, *configs).items() if key not in SIZES}
-    places = {"bundle_root": str(written.folder), "dataset_dir": str(written.root / "data"), "device": "cpu"}
+    tiny = {
+        key: value for key, value in tiny_overrides(bundle, *configs).items() if key not in SIZES
+    }
+    places = {
+        "bundle_root": str(written.folder),
+        "dataset_dir": str(written.root / "data"),
+        "device": "cpu",
+    }
     files = [str(written.folder / "configs" / name) for name in configs]
-    return ConfigWorkflow(config_file=files, logging_file=False, workflow_type=kind, **tiny | places | overrides)
+    return ConfigWorkflow(
+        config_file=files, logging_file=False, workflow_type=kind, **tiny | places | overrides
+    )
 
 
 def test_it_has_the_files_of_a_bundle(written: Written, bundle: str) -> None:
@@ -78,7 +90,9 @@ def test_it_has_the_files_of_a_bundle(written: Written, bundle: str) -> None:
     wanted = {path.relative_to(source) for path in source.glob("configs/**/*") if path.is_file()}
     wanted -= {Path("configs", name) for name in BACKBONE_OVERLAYS}  # the boxes are gray
     wanted |= {Path("LICENSE"), Path("docs/README.md"), Path("docs/data_license.txt")}
-    assert {path.relative_to(written.folder) for path in written.folder.rglob("*") if path.is_file()} == wanted
+    assert {
+        path.relative_to(written.folder) for path in written.folder.rglob("*") if path.is_file()
+    } == wanted
     assert (written.folder / "models").is_dir()
 
 
@@ -109,12 +123,20 @@ def test_training_and_inference_agree(written: Written) -> None:
     assert train["network_def"] == inference["network_def"]
     validation = restricted_to_image(train["validate#preprocessing#transforms"])
     assert validation == with_training_reader(inference["preprocessing#transforms"])
-    used = references([inference.get(key) for key in ("network_def", "preprocessing", "inferer", "datalist")])
-    knobs = {name.removeprefix("displayable_configs#") for name in used} - {"output_dir", "num_phantoms", "series_uid"}
+    used = references(
+        [inference.get(key) for key in ("network_def", "preprocessing", "inferer", "datalist")]
+    )
+    knobs = {name.removeprefix("displayable_configs#") for name in used} - {
+        "output_dir",
+        "num_phantoms",
+        "series_uid",
+    }
     assert list(inference["displayable_configs#label_colors"]) == NAMES
     assert {knob: inference[knob] for knob in knobs} == {knob: train[knob] for knob in knobs}
     for config in (train, inference):
-        assert {key for key in config.get() if key in (*SIZES, "label_values")} <= references(config.get())
+        assert {key for key in config.get() if key in (*SIZES, "label_values")} <= references(
+            config.get()
+        )
 
 
 def test_metadata_agrees_with_the_network(written: Written) -> None:
@@ -129,12 +151,16 @@ def test_metadata_agrees_with_the_network(written: Written) -> None:
     size = config.get("spatial_size") or config["window_size"]
     assert image["spatial_shape"] == pred["spatial_shape"] == size
     with torch.no_grad():
-        logits = config.get_parsed_content("network_def").eval()(torch.zeros(1, image["num_channels"], *size))
+        logits = config.get_parsed_content("network_def").eval()(
+            torch.zeros(1, image["num_channels"], *size)
+        )
     assert logits.shape == (1, 3, *size)
 
 
 @pytest.mark.parametrize(("kind", "file"), [("train", "train.yaml"), ("infer", "inference.yaml")])
-def test_workflow_has_all_properties(written: Written, bundle: str, tmp_path: Path, kind: str, file: str) -> None:
+def test_workflow_has_all_properties(
+    written: Written, bundle: str, tmp_path: Path, kind: str, file: str
+) -> None:
     run = workflow(written, bundle, kind, file, output_dir=str(tmp_path))
     run.initialize()
     assert not run.check_properties()
@@ -146,7 +172,10 @@ def test_it_trains_and_scores_whole_patients(written: Written, bundle: str, tmp_
     train.run()
     labels = [case["label"] for case in train.parser.get_parsed_content("validate#dataset")]
     assert all(label.unique().tolist() == [0, 1, 2] for label in labels)  # 0, 1 and 3 in the files
-    validated = {case_name(item["image"]) for item in train.parser.get_parsed_content("validate#dataset").data}
+    validated = {
+        case_name(item["image"])
+        for item in train.parser.get_parsed_content("validate#dataset").data
+    }
     assert validated in ({"box_0", "box_1"}, {"box_2", "box_3"})
     places = {"output_dir": str(tmp_path), "model_path": str(tmp_path / "model.pt"), "part": "val"}
     evaluate = workflow(written, bundle, "eval", "train.yaml", "evaluate.yaml", **places)
@@ -172,7 +201,9 @@ def test_printed_commands_run_as_printed(written: Written, bundle: str) -> None:
         for key, value in tiny_overrides(bundle, file).items():
             if key not in SIZES:
                 arguments += [f"--{key}", json.dumps(value)]
-        done = subprocess.run([sys.executable, *arguments], cwd=written.root, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=written.root, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     runs = written.root / "runs" / "boxes"
     assert (runs / "model.pt").is_file() and (runs / "scores" / "summary.json").is_file()

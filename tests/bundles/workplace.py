@@ -39,7 +39,12 @@ TINY = {
             "num_phantoms": 4,
         },
         some={
-            "train.yaml": {"cases_per_epoch": 4, "batch_size": 2, "max_epochs": 2, "val_interval": 1},
+            "train.yaml": {
+                "cases_per_epoch": 4,
+                "batch_size": 2,
+                "max_epochs": 2,
+                "val_interval": 1,
+            },
             "sliding_window.yaml": {"voxel_size": [2.0, 2.0, 2.0]},
         },
     ),
@@ -52,7 +57,14 @@ TINY = {
             "network_def#num_head_channels": 8,
             "num_phantoms": 4,
         },
-        some={"train.yaml": {"cases_per_epoch": 4, "batch_size": 2, "max_epochs": 2, "val_interval": 1}},
+        some={
+            "train.yaml": {
+                "cases_per_epoch": 4,
+                "batch_size": 2,
+                "max_epochs": 2,
+                "val_interval": 1,
+            }
+        },
     ),
     "cdal_hippocampus": Tiny(
         every={
@@ -107,9 +119,13 @@ def tiny_overrides(bundle: str, *configs: str) -> dict[str, Any]:
     for name in configs:
         overrides |= TINY[bundle].some.get(name, {})
     folder = REPOSITORY / "bundles" / bundle / "configs"
-    overlays = [ConfigParser.load_config_file(folder / name) for name in configs if name not in STANDALONE]
+    overlays = [
+        ConfigParser.load_config_file(folder / name) for name in configs if name not in STANDALONE
+    ]
     if any("network_def" in overlay for overlay in overlays):
-        overrides = {key: value for key, value in overrides.items() if not key.startswith("network_def#")}
+        overrides = {
+            key: value for key, value in overrides.items() if not key.startswith("network_def#")
+        }
     return overrides
 
 
@@ -136,7 +152,12 @@ class Workplace:
         return self.root / "bundles" / self.bundle
 
     def command(
-        self, *configs: str, run_id: str = "run", place: str = "root", launcher: tuple[str, ...] = (), **overrides: Any
+        self,
+        *configs: str,
+        run_id: str = "run",
+        place: str = "root",
+        launcher: tuple[str, ...] = (),
+        **overrides: Any,
     ) -> dict[str, Any]:
         """Arguments for `subprocess` that run configs of the bundle.
 
@@ -147,8 +168,14 @@ class Workplace:
             launcher: what starts the module, after the interpreter.
             overrides: config values besides the tiny ones.
         """
-        folder = {"root": Path("bundles", self.bundle), "inside": Path(), "elsewhere": self.bundle_root}[place]
-        cwd = {"root": self.root, "inside": self.bundle_root, "elsewhere": self.root / "elsewhere"}[place]
+        folder = {
+            "root": Path("bundles", self.bundle),
+            "inside": Path(),
+            "elsewhere": self.bundle_root,
+        }[place]
+        cwd = {"root": self.root, "inside": self.bundle_root, "elsewhere": self.root / "elsewhere"}[
+            place
+        ]
         paths = [str(folder / "configs" / name) for name in configs]
         values = tiny_overrides(self.bundle, *configs) | overrides
         if place == "elsewhere":
@@ -171,7 +198,11 @@ class Workplace:
             config_file=[str(self.bundle_root / "configs" / name) for name in configs],
             logging_file=False,
             workflow_type=kind,
-            **{**tiny_overrides(self.bundle, *configs), "bundle_root": str(self.bundle_root), **overrides},
+            **{
+                **tiny_overrides(self.bundle, *configs),
+                "bundle_root": str(self.bundle_root),
+                **overrides,
+            },
         )
 
     def run(self, *configs: str, **options: Any) -> str:
@@ -193,7 +224,9 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file and folder below a folder, by relative path."""
     paths = sorted(folder.rglob("*"))
     return {
-        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (0, 0)
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
+        if path.is_file()
+        else (0, 0)
         for path in paths
     }
 

@@ -21,10 +21,12 @@ from config_files import BUNDLES, REPOSITORY
 from monai.bundle import ConfigParser, ConfigWorkflow
 from workplace import find_case, read_image, tiny_overrides
 
-from ldseg_monai.data.phantoms import write_phantoms
-from ldseg_monai.zoo import export_bundle
+from ldseg_monai.data.phantoms.files import write_phantoms
+from ldseg_monai.tools.zoo import export_bundle
 
-SCHEMA = REPOSITORY.parent / "shared" / "clients" / "meta_schema_20240725.json"  # the zoo's, beside the repository
+SCHEMA = (
+    REPOSITORY.parent / "shared" / "clients" / "meta_schema_20240725.json"
+)  # the zoo's, beside the repository
 SIDE = 40  # voxels of a volume: no bundle needs more than one window
 pytestmark = pytest.mark.clients
 
@@ -47,7 +49,11 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +61,13 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], P
     """Makes a data set of the kind that a bundle segments."""
 
     def make(bundle: str, num: int) -> Path:
-        config = ConfigParser.load_config_file(REPOSITORY / "bundles" / bundle / "configs" / "train.yaml")
+        config = ConfigParser.load_config_file(
+            REPOSITORY / "bundles" / bundle / "configs" / "train.yaml"
+        )
         folder = tmp_path_factory.mktemp("phantoms")
-        write_phantoms(config["train"]["dataset"]["data"]["datalist"]["phantom"], str(folder), num, seed=3)
+        write_phantoms(
+            config["train"]["dataset"]["data"]["datalist"]["phantom"], str(folder), num, seed=3
+        )
         return folder
 
     return make
@@ -79,15 +89,23 @@ def image(phantoms: Callable[[str, int], Path]) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="module")
-def segmentation(image: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], np.ndarray]:
+def segmentation(
+    image: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], np.ndarray]:
     """Each bundle's label map of its image, by the bundle as it is in the repository."""
 
     @cache
     def make(bundle: str) -> np.ndarray:
         folder, out = REPOSITORY / "bundles" / bundle, tmp_path_factory.mktemp("segmentation")
-        options = {"bundle_root": str(folder), "dataset_dir": str(image(bundle)), "output_dir": str(out)}
+        options = {
+            "bundle_root": str(folder),
+            "dataset_dir": str(image(bundle)),
+            "output_dir": str(out),
+        }
         config = str(folder / "configs" / "inference.yaml")
-        workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, device="cpu", **options)
+        workflow = ConfigWorkflow(
+            config, workflow_type="infer", logging_file=False, device="cpu", **options
+        )
         workflow.initialize()
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in the processes, for the same bits
@@ -109,7 +127,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables of a process that cannot import ldseg_monai, wherever it is installed."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "sitecustomize.py").write_text("import sys\nsys.modules['ldseg_monai'] = None\n")
-    return os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | {
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
 
 
 @pytest.fixture
@@ -153,7 +175,9 @@ def test_metadata_is_as_the_schema_wants(zoo: Path, name: str, tmp_path: Path) -
     if not SCHEMA.is_file():
         pytest.skip(f"no copy of the zoo's schema at {SCHEMA}")
     schema = shutil.copy(SCHEMA, tmp_path / "schema.json")
-    monai.bundle.verify_metadata(meta_file=str(zoo / name / "configs" / "metadata.json"), filepath=schema)
+    monai.bundle.verify_metadata(
+        meta_file=str(zoo / name / "configs" / "metadata.json"), filepath=schema
+    )
     broken = json.loads((zoo / name / "configs" / "metadata.json").read_text()) | {"task": None}
     (tmp_path / "broken.json").write_text(json.dumps(broken))
     with pytest.raises(ValueError, match="None is not of type 'string'"):
@@ -169,7 +193,13 @@ def test_zoo_verifies_it_and_it_loads_and_runs_from_outside(
     segmentation: Callable[[str], np.ndarray],
 ) -> None:
     values = tiny_overrides(name, "train.yaml")
-    act("verify", folder=str(zoo / name), out=str(tmp_path), dataset_dir=str(image(name)), values=values)
+    act(
+        "verify",
+        folder=str(zoo / name),
+        out=str(tmp_path),
+        dataset_dir=str(image(name)),
+        values=values,
+    )
     assert np.array_equal(label_map(tmp_path), segmentation(name))
 
 
@@ -180,15 +210,29 @@ def test_inference_runs_from_inside(
     image: Callable[[str], Path],
     segmentation: Callable[[str], np.ndarray],
 ) -> None:
-    config = ["--config_file", "configs/inference.json", "--dataset_dir", str(image(name)), "--device", "cpu"]
+    config = [
+        "--config_file",
+        "configs/inference.json",
+        "--dataset_dir",
+        str(image(name)),
+        "--device",
+        "cpu",
+    ]
     run("-m", "monai.bundle", "run", *config, cwd=zoo / name)
     assert np.array_equal(label_map(zoo / name / "output"), segmentation(name))
 
 
 def test_it_trains_and_takes_part_in_federated_learning(
-    zoo: Path, name: str, act: Callable[..., None], phantoms: Callable[[str, int], Path], tmp_path: Path
+    zoo: Path,
+    name: str,
+    act: Callable[..., None],
+    phantoms: Callable[[str, int], Path],
+    tmp_path: Path,
 ) -> None:
-    values = {**tiny_overrides(name, "train.yaml", "evaluate.yaml"), "dataset_dir": str(phantoms(name, 3))}
+    values = {
+        **tiny_overrides(name, "train.yaml", "evaluate.yaml"),
+        "dataset_dir": str(phantoms(name, 3)),
+    }
     act("train", folder=str(zoo / name), out=str(tmp_path), values=values)
 
 
@@ -199,7 +243,10 @@ def test_bundles_share_a_process(
     image: Callable[[str], Path],
     segmentation: Callable[[str], np.ndarray],
 ) -> None:
-    folders, outs = [str(zoo / bundle) for bundle in BUNDLES], [str(tmp_path / bundle) for bundle in BUNDLES]
+    folders, outs = (
+        [str(zoo / bundle) for bundle in BUNDLES],
+        [str(tmp_path / bundle) for bundle in BUNDLES],
+    )
     act("share", folders=folders, outs=outs, datasets=[str(image(bundle)) for bundle in BUNDLES])
     for bundle, out in zip(BUNDLES, outs, strict=True):
         assert np.array_equal(label_map(Path(out)), segmentation(bundle)), bundle

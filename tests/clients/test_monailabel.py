@@ -26,10 +26,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from workplace import TINY, find_case, listing, read_image
 
 from ldseg_monai.data.datalist import paired_datalist
-from ldseg_monai.data.phantoms import write_phantoms
+from ldseg_monai.data.phantoms.files import write_phantoms
 
 pytestmark = pytest.mark.clients
-pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: run `make test-clients`")
+pytest.importorskip(
+    "monailabel", reason="MONAI Label has an environment of its own: run `make test-clients`"
+)
 
 import requests  # noqa: E402
 from monailabel.datastore.local import LocalDatastore  # noqa: E402
@@ -37,9 +39,13 @@ from monailabel.tasks.activelearning.epistemic import Epistemic  # noqa: E402
 from monailabel.tasks.infer.bundle import BundleInferTask  # noqa: E402
 from monailabel.tasks.train.bundle import BundleTrainTask  # noqa: E402
 
-from ldseg_monai.active_learning import UncertaintyScoring  # noqa: E402
+from ldseg_monai.clients.monai_label import UncertaintyScoring  # noqa: E402
 
-CROP = (slice(34, 66), slice(8, 40), slice(20, 52))  # of a knee phantom, with both bones: one window of every bundle
+CROP = (
+    slice(34, 66),
+    slice(8, 40),
+    slice(20, 52),
+)  # of a knee phantom, with both bones: one window of every bundle
 NUM_CASES = 4
 
 
@@ -107,13 +113,17 @@ def edit(folder: Path, name: str, values: dict[str, Any]) -> ConfigParser:
     config = load(folder, name)
     for key, value in values.items():
         config[key] = value
-    ConfigParser.export_config_file(config.config, str(folder / "configs" / name), fmt="yaml", sort_keys=False)
+    ConfigParser.export_config_file(
+        config.config, str(folder / "configs" / name), fmt="yaml", sort_keys=False
+    )
     return config
 
 
 def copy_bundle(bundle: str, parent: Path, small: bool = False) -> Path:
     folder = parent / bundle
-    shutil.copytree(REPOSITORY / "bundles" / bundle, folder, ignore=shutil.ignore_patterns("output", "eval"))
+    shutil.copytree(
+        REPOSITORY / "bundles" / bundle, folder, ignore=shutil.ignore_patterns("output", "eval")
+    )
     if small:
         sizes = TINY[bundle]
         edit(folder, "train.yaml", sizes.every | sizes.some["train.yaml"])
@@ -138,9 +148,15 @@ def segment(folder: Path, image: str, output_dir: Path, *overlays: str, **overri
     dataset_dir = output_dir / "image"
     dataset_dir.mkdir(parents=True)
     shutil.copy(image, dataset_dir)
-    places = {"bundle_root": str(folder), "dataset_dir": str(dataset_dir), "output_dir": str(output_dir)}
+    places = {
+        "bundle_root": str(folder),
+        "dataset_dir": str(dataset_dir),
+        "output_dir": str(output_dir),
+    }
     configs = [str(folder / "configs" / name) for name in ("inference.yaml", *overlays)]
-    workflow = ConfigWorkflow(configs, workflow_type="infer", logging_file=False, device="cpu", **places, **overrides)
+    workflow = ConfigWorkflow(
+        configs, workflow_type="infer", logging_file=False, device="cpu", **places, **overrides
+    )
     workflow.initialize()
     workflow.run()
     return output_dir
@@ -148,7 +164,9 @@ def segment(folder: Path, image: str, output_dir: Path, *overlays: str, **overri
 
 def infer(folder: Path, image: str, **options: Any) -> tuple[Path, dict[str, Any]]:
     """What MONAI Label's task makes of an image: the file of the mask, and the results beside it."""
-    path, result = BundleInferTask(str(folder), {})({"model": folder.name, "image": image, "device": "cpu", **options})
+    path, result = BundleInferTask(str(folder), {})(
+        {"model": folder.name, "image": image, "device": "cpu", **options}
+    )
     return Path(path), result
 
 
@@ -183,7 +201,9 @@ def save_labels(store: LocalDatastore, cases: list[dict[str, str]]) -> None:
 # Inference
 
 
-def test_mask_is_that_of_the_bundles_own_inference(shipped: Path, cases: list[dict[str, str]], tmp_path: Path) -> None:
+def test_mask_is_that_of_the_bundles_own_inference(
+    shipped: Path, cases: list[dict[str, str]], tmp_path: Path
+) -> None:
     image = cases[0]["image"]
     own = segment(shipped, image, tmp_path / "own")
     theirs, result = infer(shipped, image)
@@ -197,14 +217,19 @@ def test_options_are_shown_with_the_bundles_values(shipped: Path) -> None:
     info = BundleInferTask(str(shipped), {}).info()
     options = {"num_samples": config["num_samples"], "seed": config["seed"]}
     assert info["config"].items() >= options.items()
-    assert {name: type(value) for name, value in options.items()} == {"num_samples": int, "seed": int}
+    assert {name: type(value) for name, value in options.items()} == {
+        "num_samples": int,
+        "seed": int,
+    }
 
 
 def test_labels_and_their_colors_are_shown(shipped: Path) -> None:
     info = BundleInferTask(str(shipped), {}).info()
     assert info["labels"] == channel_names(shipped)
     colors = info["config"]["label_colors"]
-    assert colors.keys() == info["labels"].keys() and len({tuple(color) for color in colors.values()}) == len(colors)
+    assert colors.keys() == info["labels"].keys() and len(
+        {tuple(color) for color in colors.values()}
+    ) == len(colors)
     assert json.dumps(info)  # as the server sends it
 
 
@@ -214,16 +239,22 @@ def test_options_of_a_request_take_effect_and_do_not_last(
     image = cases[1]["image"]
     task = BundleInferTask(str(shipped), {})
     request = {"model": shipped.name, "image": image, "device": "cpu"}
-    request["label_colors"] = next(iter(task.config()["label_colors"]))  # so 3D Slicer's panel sends a dictionary
+    request["label_colors"] = next(
+        iter(task.config()["label_colors"])
+    )  # so 3D Slicer's panel sends a dictionary
     uncertainties = []
     for number, seed in ((2, 0), (2, 5), (3, 5)):
         own = segment(shipped, image, tmp_path / f"{number} {seed}", num_samples=number, seed=seed)
         theirs, result = task({**request, "num_samples": number, "seed": seed})
         assert_same_mask(find_case(own, f"{name_of(cases[1])}_label"), Path(theirs))
-        label, sd = (read_image(find_case(own, f"{name_of(cases[1])}_{kind}"))[0] for kind in ("label", "sd"))
+        label, sd = (
+            read_image(find_case(own, f"{name_of(cases[1])}_{kind}"))[0] for kind in ("label", "sd")
+        )
         sd = sd / 255 if sd.dtype == np.uint8 else sd  # a picture has gray levels
         wanted = sd[(label > 0) | (sd > 0.05)].mean()
-        assert result["uncertainty"] == pytest.approx(wanted, abs=1e-5 if sd.dtype == np.float32 else 5e-3)
+        assert result["uncertainty"] == pytest.approx(
+            wanted, abs=1e-5 if sd.dtype == np.float32 else 5e-3
+        )
         uncertainties.append(result["uncertainty"])
     assert len(set(uncertainties)) == 3, uncertainties
     samples = task.config()["num_samples"]
@@ -232,7 +263,9 @@ def test_options_of_a_request_take_effect_and_do_not_last(
 
 
 @pytest.mark.parametrize("bundle", ["ldseg_knee3d"], indirect=True)
-def test_overlay_with_a_voxel_size_serves_as_well(shipped: Path, cases: list[dict[str, str]], tmp_path: Path) -> None:
+def test_overlay_with_a_voxel_size_serves_as_well(
+    shipped: Path, cases: list[dict[str, str]], tmp_path: Path
+) -> None:
     # MONAI Label reads inference.yaml alone: whoever wants the overlay there merges the two.
     own = segment(shipped, cases[0]["image"], tmp_path / "own", "sliding_window.yaml")
     merged = copy_bundle(shipped.name, tmp_path / "merged")
@@ -254,14 +287,21 @@ def test_scoring_writes_the_uncertainty_that_the_strategy_picks_by(
     unlabeled = [name_of(case) for case in cases[2:]]
     assert scoring({"device": "cpu"}, store) == {"total": 2, "executed": 2, "skipped": 0}
     doubts = {name: store.get_image_info(name)["doubt"] for name in unlabeled}
-    assert doubts == {name_of(case): infer(tiny, case["image"], num_samples=5)[1]["uncertainty"] for case in cases[2:]}
+    assert doubts == {
+        name_of(case): infer(tiny, case["image"], num_samples=5)[1]["uncertainty"]
+        for case in cases[2:]
+    }
     assert "doubt" not in store.get_image_info(name_of(cases[0]))
     picked = Epistemic(key="doubt")({"strategy": "doubt"}, store)
     assert picked["id"] == max(doubts, key=doubts.__getitem__)
 
     assert scoring({"device": "cpu"}, store) == {"total": 2, "executed": 0, "skipped": 2}
     os.utime(tiny / "models" / "model.pt", (1, 1))  # other weights
-    assert scoring({"device": "cpu", "num_samples": 2}, store) == {"total": 2, "executed": 2, "skipped": 0}
+    assert scoring({"device": "cpu", "num_samples": 2}, store) == {
+        "total": 2,
+        "executed": 2,
+        "skipped": 0,
+    }
     assert {name: store.get_image_info(name)["doubt"] for name in unlabeled} != doubts
     with pytest.raises(ValueError, match="num_samples is 1: expected 2 or more"):
         scoring({"num_samples": 1}, store)
@@ -272,7 +312,10 @@ def test_scoring_writes_the_uncertainty_that_the_strategy_picks_by(
 
 def panel_request(task: BundleTrainTask, **changes: Any) -> dict[str, Any]:
     """What the panel of 3D Slicer sends: every option that the task shows, the first of several."""
-    options = {name: value[0] if isinstance(value, list) else value for name, value in task.config().items()}
+    options = {
+        name: value[0] if isinstance(value, list) else value
+        for name, value in task.config().items()
+    }
     return {**options, "device": "cpu", "max_epochs": 1, **changes}
 
 
@@ -287,10 +330,16 @@ def test_training_goes_on_from_the_last_weights_as_labels_are_added(
 
     training(panel_request(training, model=tiny.name), store)
     first = weights(tiny)
-    assert first.keys() == before.keys() and any(not torch.equal(first[key], before[key]) for key in first)
-    assert not np.array_equal(read_image(Path(inference(image)[0]))[0], mask), "inference has not seen the new weights"
+    assert first.keys() == before.keys() and any(
+        not torch.equal(first[key], before[key]) for key in first
+    )
+    assert not np.array_equal(read_image(Path(inference(image)[0]))[0], mask), (
+        "inference has not seen the new weights"
+    )
     names = {path.name for path in (tiny / "output").iterdir()}
-    assert not names & {"checkpoint.pt", "model.pt", "phantoms_0"}, "a request is not resumed, and has its own cases"
+    assert not names & {"checkpoint.pt", "model.pt", "phantoms_0"}, (
+        "a request is not resumed, and has its own cases"
+    )
     config = load(tiny, "train.yaml")
     losses = itertools.chain.from_iterable(
         EventAccumulator(str(path)).Reload().Scalars("train_loss")
@@ -298,7 +347,9 @@ def test_training_goes_on_from_the_last_weights_as_labels_are_added(
         if "train_loss" in EventAccumulator(str(path)).Reload().Tags()["scalars"]
     )
     steps = config["cases_per_epoch"] // config["batch_size"]
-    assert [event.step for event in losses] == list(range(1, steps + 1)), "it should have trained once"
+    assert [event.step for event in losses] == list(range(1, steps + 1)), (
+        "it should have trained once"
+    )
 
     edit(tiny, "train.yaml", {"learning_rate": 0.0})  # so that the weights end as they began
     save_labels(store, cases[3:])
@@ -308,7 +359,9 @@ def test_training_goes_on_from_the_last_weights_as_labels_are_added(
     assert [name for name in parameters if not torch.equal(second[name], first[name])] == []
 
 
-def test_too_few_labels_to_validate_on_are_refused(tiny: Path, cases: list[dict[str, str]], tmp_path: Path) -> None:
+def test_too_few_labels_to_validate_on_are_refused(
+    tiny: Path, cases: list[dict[str, str]], tmp_path: Path
+) -> None:
     store = studies(tmp_path / "studies", cases)
     save_labels(store, cases[:2])
     before = weights(tiny)
@@ -340,7 +393,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     main = folder / "monaibundle" / "main.py"
     text = main.read_text()
     assert text.count("class MyApp(MONAILabelApp):") == 1
-    decorated = "from ldseg_monai.active_learning import with_uncertainty\n\n\n@with_uncertainty\nclass MyApp("
+    decorated = "from ldseg_monai.clients.monai_label import with_uncertainty\n\n\n@with_uncertainty\nclass MyApp("
     main.write_text(text.replace("class MyApp(", decorated))
     for name in (MODEL, PICTURES):
         copy_bundle(name, main.parent / "model", small=True)
@@ -357,7 +410,17 @@ def server(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ["--conf", "models", f"{MODEL},{PICTURES}", "--conf", "zoo_source", "local", "--conf", "sam2", "false"]
+    options = [
+        "--conf",
+        "models",
+        f"{MODEL},{PICTURES}",
+        "--conf",
+        "zoo_source",
+        "local",
+        "--conf",
+        "sam2",
+        "false",
+    ]
     with open(folder / "log", "w") as log:
         process = monailabel(
             "start_server", "--app", app, "--studies", folder / "studies", *options, "-i", "127.0.0.1", "-p", port,
@@ -368,7 +431,9 @@ def server(
             deadline = time.monotonic() + 180
             while not answers(address):
                 text = (folder / "log").read_text()[-6000:]
-                assert process.poll() is None and time.monotonic() < deadline, f"the server does not answer:\n{text}"
+                assert process.poll() is None and time.monotonic() < deadline, (
+                    f"the server does not answer:\n{text}"
+                )
                 time.sleep(0.5)
             yield address
         finally:
@@ -378,12 +443,15 @@ def server(
 
 def monailabel(*arguments: Any, **options: Any) -> subprocess.Popen:
     """Start MONAI Label's command."""
-    environment = os.environ | {
-        "MONAILABEL_PYEXE": sys.executable,
-        "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",  # scoring in the background, after each training and sample
-        "MONAI_LABEL_SESSIONS": "false",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
+    environment = (
+        os.environ
+        | {
+            "MONAILABEL_PYEXE": sys.executable,
+            "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",  # scoring in the background, after each training and sample
+            "MONAI_LABEL_SESSIONS": "false",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+    )
     command = [str(Path(sys.executable).with_name("monailabel")), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, **options)
 
@@ -409,27 +477,45 @@ def test_server_shows_segments_scores_picks_and_trains(
         assert info["models"][name]["labels"] == channel_names(app / "model" / name)
         assert {"num_samples", "seed", "label_colors"} <= info["models"][name]["config"].keys()
         assert name in info["trainers"]
-        assert f"{name}_uncertainty" in info["strategies"] and f"{name}_uncertainty" in info["scoring"]
+        assert (
+            f"{name}_uncertainty" in info["strategies"] and f"{name}_uncertainty" in info["scoring"]
+        )
 
     # segment: an image of the datastore, and a picture that is sent
     names, options = [name_of(case) for case in phantoms["knee"]], {"num_samples": 3, "seed": 1}
     expected, result = infer(app / "model" / MODEL, phantoms["knee"][0]["image"], **options)
-    url, params = f"{server}/infer/{MODEL}?image={names[0]}", {"params": json.dumps({"device": "cpu", **options})}
+    url, params = (
+        f"{server}/infer/{MODEL}?image={names[0]}",
+        {"params": json.dumps({"device": "cpu", **options})},
+    )
     assert call("POST", f"{url}&output=json", data=params)["uncertainty"] == result["uncertainty"]
     (tmp_path / "mask.nii.gz").write_bytes(call("POST", f"{url}&output=image", data=params))
     assert_same_mask(expected, tmp_path / "mask.nii.gz")
     picture = phantoms["gland"][0]["image"]
     with open(picture, "rb") as file:
-        mask = call("POST", f"{server}/infer/{PICTURES}?output=image", data=params, files={"file": ("a.png", file)})
+        mask = call(
+            "POST",
+            f"{server}/infer/{PICTURES}?output=image",
+            data=params,
+            files={"file": ("a.png", file)},
+        )
     (tmp_path / "mask.png").write_bytes(mask)
     assert_same_mask(infer(app / "model" / PICTURES, picture, **options)[0], tmp_path / "mask.png")
 
     # score all images, and have the most uncertain picked, then the next
     scoring = f"{server}/scoring/{KEY}?run_sync=true"
-    assert call("POST", scoring, json={"device": "cpu"}) == {"total": 4, "executed": 4, "skipped": 0}
-    scores = {name: call("GET", f"{server}/datastore/image/info?image={name}")[KEY] for name in names}
+    assert call("POST", scoring, json={"device": "cpu"}) == {
+        "total": 4,
+        "executed": 4,
+        "skipped": 0,
+    }
+    scores = {
+        name: call("GET", f"{server}/datastore/image/info?image={name}")[KEY] for name in names
+    }
     picked = [call("POST", f"{server}/activelearning/{KEY}", json={}) for _ in range(2)]
-    assert [sample["id"] for sample in picked] == sorted(scores, key=scores.__getitem__, reverse=True)[:2]
+    assert [sample["id"] for sample in picked] == sorted(
+        scores, key=scores.__getitem__, reverse=True
+    )[:2]
     assert picked[0][KEY] == max(scores.values())
 
     # label three images, train on them, and find the scores of the fourth outdated
@@ -442,5 +528,9 @@ def test_server_shows_segments_scores_picks_and_trains(
     call("POST", f"{server}/train/{MODEL}?run_sync=true", json=request)
     after = weights(app / "model" / MODEL)
     assert any(not torch.equal(after[key], before[key]) for key in after)
-    assert call("POST", scoring, json={"device": "cpu"}) == {"total": 1, "executed": 1, "skipped": 0}
+    assert call("POST", scoring, json={"device": "cpu"}) == {
+        "total": 1,
+        "executed": 1,
+        "skipped": 0,
+    }
     assert call("GET", f"{server}/datastore/image/info?image={names[3]}")[KEY] != scores[names[3]]

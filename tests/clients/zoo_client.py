@@ -1,6 +1,7 @@
 """What the model zoo and MONAI's clients do with an exported bundle: python zoo_client.py ACT, with the task on stdin.
 
-It runs where ``ldseg_monai`` cannot be imported. A failed act ends with a traceback and exit code 1.
+It runs where ``ldseg_monai`` cannot be imported. A failed act ends with a traceback and exit code
+1.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ def verify(folder: str, out: str, dataset_dir: str, values: dict[str, Any]) -> N
     common: dict[str, Any] = {
         "net_id": "network_def",
         "meta_file": str(root / "configs" / "metadata.json"),
-        "config_file": str(root / "configs" / "inference.yaml"),  # the zoo's CI takes it rather than the JSON
+        "config_file": str(
+            root / "configs" / "inference.yaml"
+        ),  # the zoo's CI takes it rather than the JSON
         "bundle_root": folder,
     }
     monai.bundle.verify_net_in_out(device="cpu", **common)
-    monai.bundle.ckpt_export(filepath=f"{out}/model.ts", ckpt_file=str(root / "models" / "model.pt"), **common)
+    monai.bundle.ckpt_export(
+        filepath=f"{out}/model.ts", ckpt_file=str(root / "models" / "model.pt"), **common
+    )
     same_weights(torch.jit.load(f"{out}/model.ts"), root)
 
     load(folder)
@@ -53,7 +58,9 @@ def verify(folder: str, out: str, dataset_dir: str, values: dict[str, Any]) -> N
     for kind, overrides in (("train", values), ("inference", {"dataset_dir": dataset_dir})):
         for suffix in ("json", "yaml"):
             config = str(root / "configs" / f"{kind}.{suffix}")
-            workflow = monai.bundle.create_workflow(config_file=config, workflow_type=kind, **{**overrides, **options})
+            workflow = monai.bundle.create_workflow(
+                config_file=config, workflow_type=kind, **{**overrides, **options}
+            )
             assert workflow.bundle_root == folder
             assert workflow.check_properties() == []
 
@@ -100,7 +107,9 @@ def train(folder: str, out: str, values: dict[str, Any]) -> None:
         got = client.get_weights()
         assert got.weight_type == WeightType.WEIGHT_DIFF and got.weights.keys() == given.keys()
         change = max(float(got.weights[name].abs().max()) for name in trained)
-        assert 0 < change < 1e-3, f"round {epoch} did not begin with the server's weights: they changed by {change}"
+        assert 0 < change < 1e-3, (
+            f"round {epoch} did not begin with the server's weights: they changed by {change}"
+        )
         assert client.trainer.state.epoch == epoch
     score = client.evaluate(ExchangeObject(weights=given)).metrics["val_mean_dice"]
     assert 0 <= score <= 1

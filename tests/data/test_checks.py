@@ -5,8 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from ldseg_monai.data import CheckImaged, CheckLabeld
-from ldseg_monai.data.checks import check_memory, largest_shift
+from ldseg_monai.data.checks import CheckImaged, CheckLabeld, check_memory, largest_shift
 
 
 def image_of(*shape: int, affine: np.ndarray | None = None) -> MetaTensor:
@@ -41,7 +40,10 @@ def test_shift_is_that_of_the_farthest_corner_in_voxels(size: tuple[int, ...]) -
 def test_label_may_lie_half_a_voxel_beside_its_image(shift: float, fits: bool) -> None:
     affine = np.eye(4)
     affine[1, 3] = shift
-    data = {"image": image_of(1, 2, 3, 4), "label": MetaTensor(torch.zeros(1, 2, 3, 4), affine=torch.as_tensor(affine))}
+    data = {
+        "image": image_of(1, 2, 3, 4),
+        "label": MetaTensor(torch.zeros(1, 2, 3, 4), affine=torch.as_tensor(affine)),
+    }
     if fits:
         CheckLabeld("label", 2)(data)
     else:
@@ -51,5 +53,7 @@ def test_label_may_lie_half_a_voxel_beside_its_image(shift: float, fits: bool) -
 
 def test_image_that_no_memory_holds_is_refused_before_it_is_read() -> None:
     check_memory("x", (100, 100, 100))
-    with pytest.raises(ValueError, match=r"x has size \[30000, 30000, 30000\], 108000 GB in memory"):
+    with pytest.raises(
+        ValueError, match=r"x has size \[30000, 30000, 30000\], 108000 GB in memory"
+    ):
         check_memory("x", (30000, 30000, 30000))

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldseg_monai.data.datalist import case_name, paired_datalist, read_groups, resolve_datalist, split_datalist
-from ldseg_monai.data.phantoms import write_phantoms
+from ldseg_monai.data.datalist import case_name, paired_datalist, resolve_datalist
+from ldseg_monai.data.phantoms.files import write_phantoms
+from ldseg_monai.data.split import read_groups, split_datalist
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -26,7 +27,10 @@ def write_decathlon(root: Path, content: object, *names: str) -> Path:
 
 
 def relative(datalist: list[dict[str, str]], root: Path) -> list[dict[str, str]]:
-    return [{key: Path(path).relative_to(root).as_posix() for key, path in item.items()} for item in datalist]
+    return [
+        {key: Path(path).relative_to(root).as_posix() for key, path in item.items()}
+        for item in datalist
+    ]
 
 
 @pytest.mark.parametrize(
@@ -44,10 +48,18 @@ def test_case_name(path: str, name: str) -> None:
     assert case_name(Path(path)) == name
 
 
-@pytest.mark.parametrize("end", [".nii", ".nii.gz", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".PNG"])
+@pytest.mark.parametrize(
+    "end", [".nii", ".nii.gz", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".PNG"]
+)
 @pytest.mark.parametrize("ending", ["", "_anno", "_label", "_gt"])
 def test_pairs_by_stem(tmp_path: Path, end: str, ending: str) -> None:
-    touch(tmp_path, f"images/b{end}", f"images/a{end}", f"labels/a{ending}{end}", f"labels/b{ending}{end}")
+    touch(
+        tmp_path,
+        f"images/b{end}",
+        f"images/a{end}",
+        f"labels/a{ending}{end}",
+        f"labels/b{ending}{end}",
+    )
     assert relative(paired_datalist(tmp_path), tmp_path) == [
         {"image": f"images/{case}{end}", "label": f"labels/{case}{ending}{end}"} for case in "ab"
     ]
@@ -55,7 +67,9 @@ def test_pairs_by_stem(tmp_path: Path, end: str, ending: str) -> None:
 
 def test_image_and_label_may_have_different_formats(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.jpg", "labels/a.png")
-    assert relative(paired_datalist(tmp_path), tmp_path) == [{"image": "images/a.jpg", "label": "labels/a.png"}]
+    assert relative(paired_datalist(tmp_path), tmp_path) == [
+        {"image": "images/a.jpg", "label": "labels/a.png"}
+    ]
 
 
 def test_ending_that_belongs_to_the_image_is_kept(tmp_path: Path) -> None:
@@ -65,7 +79,13 @@ def test_ending_that_belongs_to_the_image_is_kept(tmp_path: Path) -> None:
 
 
 def test_hidden_and_other_files_are_ignored(tmp_path: Path) -> None:
-    hidden = ("images/.DS_Store", "images/._a.nii.gz", "labels/._a.nii.gz", "images/notes.txt", "grade.csv")
+    hidden = (
+        "images/.DS_Store",
+        "images/._a.nii.gz",
+        "labels/._a.nii.gz",
+        "images/notes.txt",
+        "grade.csv",
+    )
     touch(tmp_path, "images/a.nii.gz", "labels/a.nii.gz", *hidden)
     assert len(paired_datalist(tmp_path)) == 1
 
@@ -80,7 +100,10 @@ def test_images_alone_when_labels_are_not_required(tmp_path: Path) -> None:
 
 def test_decathlon(tmp_path: Path) -> None:
     content = {
-        "training": [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in ("h_2", "h_1")],
+        "training": [
+            {"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"}
+            for n in ("h_2", "h_1")
+        ],
         "test": ["./imagesTs/h_3.nii.gz"],
     }
     files = [f"{folder}/h_{n}.nii.gz" for folder in ("imagesTr", "labelsTr") for n in (1, 2)]
@@ -97,8 +120,16 @@ def test_decathlon(tmp_path: Path) -> None:
     [
         ({"test": []}, ValueError, "dataset.json.*expected a Decathlon file whose 'training'"),
         ([], ValueError, "expected a Decathlon file"),
-        ({"training": [{"image": "a.png"}]}, ValueError, "KeyError 'label'; expected a Decathlon file"),
-        ({"training": [{"image": "no.png", "label": "a.png"}]}, FileNotFoundError, "1 files listed.*no.png"),
+        (
+            {"training": [{"image": "a.png"}]},
+            ValueError,
+            "KeyError 'label'; expected a Decathlon file",
+        ),
+        (
+            {"training": [{"image": "no.png", "label": "a.png"}]},
+            FileNotFoundError,
+            "1 files listed.*no.png",
+        ),
         ({"training": []}, FileNotFoundError, "lists no images"),
     ],
 )
@@ -113,16 +144,36 @@ def test_bad_decathlon_file(tmp_path: Path, content, error, message) -> None:
     [
         ([], FileNotFoundError, r"no folder images/: lay the data out as images/ and labels/"),
         (["images/a.png"], FileNotFoundError, r"no folder labels/"),
-        (["images/a.txt", "labels/a.png"], FileNotFoundError, r"no images in .*images: expected files ending in"),
-        (["images/a.png", "images/b.png", "labels/a.png"], ValueError, r"1 images without label, .*b\.png: expected"),
-        (["images/a.png", "labels/b_gt.png", "labels/a.png"], ValueError, r"1 labels without image, .*b_gt\.png"),
-        (["images/a.png", "labels/a.png", "labels/a_gt.png"], ValueError, r"two labels for image 'a', .*a_gt\.png"),
+        (
+            ["images/a.txt", "labels/a.png"],
+            FileNotFoundError,
+            r"no images in .*images: expected files ending in",
+        ),
+        (
+            ["images/a.png", "images/b.png", "labels/a.png"],
+            ValueError,
+            r"1 images without label, .*b\.png: expected",
+        ),
+        (
+            ["images/a.png", "labels/b_gt.png", "labels/a.png"],
+            ValueError,
+            r"1 labels without image, .*b_gt\.png",
+        ),
+        (
+            ["images/a.png", "labels/a.png", "labels/a_gt.png"],
+            ValueError,
+            r"two labels for image 'a', .*a_gt\.png",
+        ),
         (
             ["images/a.png", "images/a.jpg", "labels/a.png"],
             ValueError,
             r"two files for case 'a', .*a\.jpg and .*a\.png",
         ),
-        (["images/a.png", "labels/a.png", "labels/a.jpg"], ValueError, r"two files for case 'a', .*labels"),
+        (
+            ["images/a.png", "labels/a.png", "labels/a.jpg"],
+            ValueError,
+            r"two files for case 'a', .*labels",
+        ),
     ],
 )
 def test_bad_folder(tmp_path: Path, names, error, message) -> None:
@@ -144,7 +195,9 @@ def test_at_most_five_names_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_no_dataset_dir_means_phantoms_and_says_so_in_one_line(tmp_path: Path, caplog, nothing) -> None:
+def test_no_dataset_dir_means_phantoms_and_says_so_in_one_line(
+    tmp_path: Path, caplog, nothing
+) -> None:
     out = tmp_path / "phantoms"
     with caplog.at_level(logging.WARNING, logger="ldseg_monai.data"):
         datalist = resolve_datalist(nothing, "gland", out, num_phantoms=2, seed=1)
@@ -182,12 +235,16 @@ def test_phantom_images_alone(tmp_path: Path) -> None:
 
 def test_given_dataset_dir_is_used_and_nothing_is_written(tmp_path: Path) -> None:
     write_phantoms("gland", tmp_path / "mine", 2)
-    assert resolve_datalist(tmp_path / "mine", "gland", tmp_path / "new") == paired_datalist(tmp_path / "mine")
+    assert resolve_datalist(tmp_path / "mine", "gland", tmp_path / "new") == paired_datalist(
+        tmp_path / "mine"
+    )
     assert not (tmp_path / "new").exists()
 
 
 def test_misspelt_dataset_dir_never_means_phantoms(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"'.*typo' does not exist.*`ldseg phantom knee --out .*typo`"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'.*typo' does not exist.*`ldseg phantom knee --out .*typo`"
+    ):
         resolve_datalist(str(tmp_path / "typo"), "knee", str(tmp_path / "new"))
     assert not list(tmp_path.iterdir())
 
@@ -197,7 +254,10 @@ def test_unknown_phantom(tmp_path: Path) -> None:
         resolve_datalist(None, "elbow", tmp_path)
 
 
-CASES = [{"image": f"images/case_{i:03d}.nii.gz", "label": f"labels/case_{i:03d}.nii.gz"} for i in range(12)]
+CASES = [
+    {"image": f"images/case_{i:03d}.nii.gz", "label": f"labels/case_{i:03d}.nii.gz"}
+    for i in range(12)
+]
 ONE_GROUP = {f"case_{i:03d}": "a" for i in range(12)}
 TWO_GROUPS = {f"case_{i:03d}": "ab"[i % 2] for i in range(12)}
 
@@ -208,7 +268,9 @@ def test_parts_are_disjoint_and_cover_all() -> None:
     assert sorted(train + val, key=lambda item: item["image"]) == CASES
 
 
-@pytest.mark.parametrize(("num", "fraction", "expected"), [(2, 0.25, 1), (12, 0.5, 6), (10, 0.01, 1), (3, 0.99, 2)])
+@pytest.mark.parametrize(
+    ("num", "fraction", "expected"), [(2, 0.25, 1), (12, 0.5, 6), (10, 0.01, 1), (3, 0.99, 2)]
+)
 def test_number_of_validation_cases(num: int, fraction: float, expected: int) -> None:
     assert len(split_datalist(CASES[:num], "val", val_fraction=fraction)) == expected
 
@@ -234,7 +296,11 @@ def test_draw_of_single_cases_is_the_recorded_one(seed: int, expected: list[int]
 SHUFFLED = random.Random(1).sample(range(85), 85)
 PATIENTS = [
     {f"case_{index:03d}": patient for index, patient in enumerate("baabcccbdd")},
-    {f"case_{SHUFFLED.pop():03d}": str(size) for size in (30, 15, 12, 9, 7, 5, 4, 2, 1) for _ in range(size)},
+    {
+        f"case_{SHUFFLED.pop():03d}": str(size)
+        for size in (30, 15, 12, 9, 7, 5, 4, 2, 1)
+        for _ in range(size)
+    },
     {f"case_{index:03d}": str(index // 4) for index in range(32)},
     {f"case_{index:03d}": "twice" if index in (2, 5) else str(index) for index in range(6)},
 ]
@@ -250,16 +316,22 @@ def names_of(datalist: list[dict[str, str]]) -> list[str]:
 
 
 def members(groups: dict[str, str]) -> list[set[str]]:
-    return [{name for name in groups if groups[name] == group} for group in sorted(set(groups.values()))]
+    return [
+        {name for name in groups if groups[name] == group} for group in sorted(set(groups.values()))
+    ]
 
 
 @each_patients
 @pytest.mark.parametrize("num_folds", [2, 3, 4])
-def test_folds_are_disjoint_cover_all_and_split_no_group(groups: dict[str, str], num_folds: int) -> None:
+def test_folds_are_disjoint_cover_all_and_split_no_group(
+    groups: dict[str, str], num_folds: int
+) -> None:
     folds = []
     for fold in range(num_folds):
         parts = {"fold": fold, "num_folds": num_folds, "groups": groups}
-        train, val = (names_of(split_datalist(cases_of(groups), part, **parts)) for part in ("train", "val"))
+        train, val = (
+            names_of(split_datalist(cases_of(groups), part, **parts)) for part in ("train", "val")
+        )
         assert train and val and sorted(train + val) == sorted(groups)
         assert all(group <= set(val) or group.isdisjoint(val) for group in members(groups))
         folds.append(val)
@@ -268,7 +340,9 @@ def test_folds_are_disjoint_cover_all_and_split_no_group(groups: dict[str, str],
 
 @each_patients
 @pytest.mark.parametrize("num_folds", [2, 3, 4])
-def test_sizes_of_the_folds_differ_by_no_more_than_the_groups_force(groups: dict[str, str], num_folds: int) -> None:
+def test_sizes_of_the_folds_differ_by_no_more_than_the_groups_force(
+    groups: dict[str, str], num_folds: int
+) -> None:
     sizes = [
         len(split_datalist(cases_of(groups), "val", fold=fold, num_folds=num_folds, groups=groups))
         for fold in range(num_folds)
@@ -284,9 +358,15 @@ def test_sizes_of_the_folds_differ_by_no_more_than_the_groups_force(groups: dict
 def test_cases_without_groups_are_dealt_out_in_turn(num_folds: int) -> None:
     shuffled = random.Random(0).sample(CASES, len(CASES))
     for fold in range(num_folds):
-        assert split_datalist(shuffled, "val", fold=fold, num_folds=num_folds) == CASES[fold::num_folds]
+        assert (
+            split_datalist(shuffled, "val", fold=fold, num_folds=num_folds)
+            == CASES[fold::num_folds]
+        )
         alone = {name: name for name in names_of(CASES)}
-        assert split_datalist(CASES, "val", fold=fold, num_folds=num_folds, groups=alone) == CASES[fold::num_folds]
+        assert (
+            split_datalist(CASES, "val", fold=fold, num_folds=num_folds, groups=alone)
+            == CASES[fold::num_folds]
+        )
 
 
 def test_folds_do_not_depend_on_the_seed_nor_on_the_order_of_the_groups() -> None:
@@ -295,15 +375,25 @@ def test_folds_do_not_depend_on_the_seed_nor_on_the_order_of_the_groups() -> Non
     for fold in range(3):
         parts = {"fold": fold, "num_folds": 3}
         val = split_datalist(cases_of(groups), "val", **parts, groups=groups)
-        assert split_datalist(cases_of(groups)[::-1], "val", **parts, groups=backward, seed=7) == val
+        assert (
+            split_datalist(cases_of(groups)[::-1], "val", **parts, groups=backward, seed=7) == val
+        )
 
 
 @each_patients
 @pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 0.99])
-def test_draw_takes_whole_groups_and_fills_the_fraction_as_far_as_they_fit(groups: dict, fraction: float) -> None:
+def test_draw_takes_whole_groups_and_fills_the_fraction_as_far_as_they_fit(
+    groups: dict, fraction: float
+) -> None:
     drawn = set()
     for seed in range(20):
-        val = set(names_of(split_datalist(cases_of(groups), "val", val_fraction=fraction, seed=seed, groups=groups)))
+        val = set(
+            names_of(
+                split_datalist(
+                    cases_of(groups), "val", val_fraction=fraction, seed=seed, groups=groups
+                )
+            )
+        )
         drawn.add(tuple(sorted(val)))
         assert 0 < len(val) < len(groups)
         assert all(group <= val or group.isdisjoint(val) for group in members(groups))
@@ -313,13 +403,17 @@ def test_draw_takes_whole_groups_and_fills_the_fraction_as_far_as_they_fit(group
             assert len(val) == smallest
             continue
         assert len(val) <= wanted
-        assert all(len(val) + len(group) > wanted for group in members(groups) if group.isdisjoint(val))
+        assert all(
+            len(val) + len(group) > wanted for group in members(groups) if group.isdisjoint(val)
+        )
     assert len(drawn) > 1 or fraction == 0.01
 
 
 def test_cases_that_no_group_names_are_groups_of_their_own_even_if_a_group_has_their_name() -> None:
     groups = {"case_001": "case_000", "case_002": "case_000"}
-    folds = [split_datalist(CASES[:4], "val", fold=fold, num_folds=3, groups=groups) for fold in range(3)]
+    folds = [
+        split_datalist(CASES[:4], "val", fold=fold, num_folds=3, groups=groups) for fold in range(3)
+    ]
     assert folds == [CASES[1:3], CASES[:1], CASES[3:4]]
 
 
@@ -348,10 +442,17 @@ def test_groups_of_other_cases_are_refused(split: str, arguments: dict) -> None:
 
 
 def test_named_cases_come_before_the_fold_and_the_fold_before_the_draw() -> None:
-    together = {name: name[:-1] for name in names_of(CASES)}  # case_000 to case_009, case_010 and case_011
-    named = split_datalist(CASES, "val", val_cases=["case_004"], fold=1, num_folds=2, groups=together)
+    together = {
+        name: name[:-1] for name in names_of(CASES)
+    }  # case_000 to case_009, case_010 and case_011
+    named = split_datalist(
+        CASES, "val", val_cases=["case_004"], fold=1, num_folds=2, groups=together
+    )
     assert named == [CASES[4]]  # even out of its group
-    assert split_datalist(CASES, "val", fold=1, num_folds=2, groups=together, val_fraction=0.9) == CASES[10:]
+    assert (
+        split_datalist(CASES, "val", fold=1, num_folds=2, groups=together, val_fraction=0.9)
+        == CASES[10:]
+    )
     assert split_datalist(CASES, "val", fold=0, num_folds=2, groups=together, seed=3) == CASES[:10]
     with pytest.raises(ValueError, match="val_cases: unknown case_99"):
         split_datalist(CASES, "val", val_cases=["case_99"], fold=0)
@@ -360,20 +461,41 @@ def test_named_cases_come_before_the_fold_and_the_fold_before_the_draw() -> None
 @pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "bom"])
 @pytest.mark.parametrize("comma", [",", ", "], ids=["comma", "comma and space"])
 def test_groups_are_read_by_the_columns_names(tmp_path: Path, start: str, comma: str) -> None:
-    rows = [["name", "patient ID", "grade (GlaS)"], ["testA_1", "26", "benign"], ["train_2", "4", '"malignant, poor"']]
+    rows = [
+        ["name", "patient ID", "grade (GlaS)"],
+        ["testA_1", "26", "benign"],
+        ["train_2", "4", '"malignant, poor"'],
+    ]
     path = tmp_path / "grade.csv"
     path.write_text(start + "".join(comma.join(row) + "\r\n" for row in rows), encoding="utf-8")
     assert read_groups(path, "name", "patient ID") == {"testA_1": "26", "train_2": "4"}
-    assert read_groups(str(path), "name", "grade (GlaS)") == {"testA_1": "benign", "train_2": "malignant, poor"}
-    assert read_groups(path, "grade (GlaS)", "name") == {"benign": "testA_1", "malignant, poor": "train_2"}
+    assert read_groups(str(path), "name", "grade (GlaS)") == {
+        "testA_1": "benign",
+        "train_2": "malignant, poor",
+    }
+    assert read_groups(path, "grade (GlaS)", "name") == {
+        "benign": "testA_1",
+        "malignant, poor": "train_2",
+    }
 
 
 def test_cases_whose_group_is_blank_are_groups_of_their_own(tmp_path: Path) -> None:
-    lines = ["name, patient ID", "case_000, 1", "case_001,", "case_002, ", "case_003", "case_004, 1", "", "case_005,0"]
+    lines = [
+        "name, patient ID",
+        "case_000, 1",
+        "case_001,",
+        "case_002, ",
+        "case_003",
+        "case_004, 1",
+        "",
+        "case_005,0",
+    ]
     (tmp_path / "grade.csv").write_text("\n".join(lines))
     groups = read_groups(tmp_path / "grade.csv", "name", "patient ID")
     assert groups == {"case_000": "1", "case_004": "1", "case_005": "0"}
-    folds = [split_datalist(CASES[:6], "val", fold=fold, num_folds=5, groups=groups) for fold in range(5)]
+    folds = [
+        split_datalist(CASES[:6], "val", fold=fold, num_folds=5, groups=groups) for fold in range(5)
+    ]
     assert folds == [[CASES[0], CASES[4]], CASES[1:2], CASES[2:3], CASES[3:4], CASES[5:6]]
 
 
@@ -385,22 +507,32 @@ def test_groups_of_no_file_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name,grade\na,benign\n", r"grade\.csv has columns \['name', 'grade'\]: expected patient ID among them"),
+        (
+            "name,grade\na,benign\n",
+            r"grade\.csv has columns \['name', 'grade'\]: expected patient ID among them",
+        ),
         ("1,2\n", r"has columns \['1', '2'\]: expected name, patient ID among them"),
         ("", "has columns None: expected name, patient ID among them"),
     ],
 )
-def test_groups_without_their_columns_are_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_groups_without_their_columns_are_refused(
+    tmp_path: Path, content: str, message: str
+) -> None:
     (tmp_path / "grade.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_groups(tmp_path / "grade.csv", "name", "patient ID")
 
 
 def test_groups_that_were_read_keep_a_patient_together(tmp_path: Path) -> None:
-    lines = ["name, patient ID, grade", *(f"case_{index:03d}, {index // 6}, benign" for index in range(12))]
+    lines = [
+        "name, patient ID, grade",
+        *(f"case_{index:03d}, {index // 6}, benign" for index in range(12)),
+    ]
     (tmp_path / "grade.csv").write_text("\n".join(lines))
     groups = read_groups(tmp_path / "grade.csv", "name", "patient ID")
-    assert [split_datalist(CASES, "val", fold=fold, num_folds=2, groups=groups) for fold in (0, 1)] == [
+    assert [
+        split_datalist(CASES, "val", fold=fold, num_folds=2, groups=groups) for fold in (0, 1)
+    ] == [
         CASES[:6],
         CASES[6:],
     ]
@@ -414,7 +546,9 @@ def test_all_is_every_case_even_if_there_is_but_one() -> None:
 def test_named_validation_cases() -> None:
     val = split_datalist(CASES, "val", val_cases=["case_007", "case_002"])
     assert val == [CASES[2], CASES[7]]
-    assert split_datalist(CASES, "train", val_cases=["case_007", "case_002"]) == [c for c in CASES if c not in val]
+    assert split_datalist(CASES, "train", val_cases=["case_007", "case_002"]) == [
+        c for c in CASES if c not in val
+    ]
     assert split_datalist(CASES, "val", val_cases="case_007") == [CASES[7]]
 
 
@@ -422,7 +556,9 @@ def test_validation_cases_may_be_named_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("case_007\r\n\n  case_002\n")
     for name in (tmp_path / "val.txt", str(tmp_path / "val.txt")):
         assert split_datalist(CASES, "val", val_cases=name) == [CASES[2], CASES[7]]
-    with pytest.raises(ValueError, match="unknown .*missing.txt; expected names such as .*, or a file of them"):
+    with pytest.raises(
+        ValueError, match="unknown .*missing.txt; expected names such as .*, or a file of them"
+    ):
         split_datalist(CASES, "val", val_cases=str(tmp_path / "missing.txt"))
 
 
@@ -437,17 +573,45 @@ def test_validation_cases_may_be_named_in_a_file(tmp_path: Path) -> None:
             "unknown case_99; expected names such as case_000",
         ),
         (CASES, {"split": "val", "val_cases": []}, "names 0 of 12 cases: expected at least one"),
-        (CASES[:1] + CASES[1:2], {"split": "val", "val_cases": ["case_000", "case_001"]}, "names 2 of 2 cases"),
-        (CASES, {"split": "val", "val_fraction": 1.0}, "val_fraction 1.0: expected a number between 0 and 1"),
+        (
+            CASES[:1] + CASES[1:2],
+            {"split": "val", "val_cases": ["case_000", "case_001"]},
+            "names 2 of 2 cases",
+        ),
+        (
+            CASES,
+            {"split": "val", "val_fraction": 1.0},
+            "val_fraction 1.0: expected a number between 0 and 1",
+        ),
         (CASES + CASES[:1], {"split": "val"}, "13 items but 12 case names"),
-        (CASES, {"split": "val", "groups": ONE_GROUP}, "all 12 cases are of one group: expected at least 2"),
-        (CASES, {"split": "train", "groups": ONE_GROUP, "fold": 0}, "all 12 cases are of one group"),
+        (
+            CASES,
+            {"split": "val", "groups": ONE_GROUP},
+            "all 12 cases are of one group: expected at least 2",
+        ),
+        (
+            CASES,
+            {"split": "train", "groups": ONE_GROUP, "fold": 0},
+            "all 12 cases are of one group",
+        ),
         (CASES, {"split": "val", "fold": 5}, "fold 5: expected 0 to 4, or null"),
         (CASES, {"split": "val", "fold": -1}, "fold -1: expected 0 to 4"),
         (CASES, {"split": "val", "fold": 2, "num_folds": 2}, "fold 2: expected 0 to 1"),
-        (CASES, {"split": "val", "fold": 0, "num_folds": 1}, "num_folds 1: expected 2 to 12, the number of cases"),
-        (CASES, {"split": "val", "fold": 0, "num_folds": 13}, "num_folds 13: expected 2 to 12, the number of cases"),
-        (CASES, {"split": "val", "fold": 0, "num_folds": 3, "groups": TWO_GROUPS}, "num_folds 3: expected 2 to 2"),
+        (
+            CASES,
+            {"split": "val", "fold": 0, "num_folds": 1},
+            "num_folds 1: expected 2 to 12, the number of cases",
+        ),
+        (
+            CASES,
+            {"split": "val", "fold": 0, "num_folds": 13},
+            "num_folds 13: expected 2 to 12, the number of cases",
+        ),
+        (
+            CASES,
+            {"split": "val", "fold": 0, "num_folds": 3, "groups": TWO_GROUPS},
+            "num_folds 3: expected 2 to 2",
+        ),
     ],
 )
 def test_bad_split(datalist, arguments, message) -> None:

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ldseg_monai.data import LabelPictureReader, PictureReader
+from ldseg_monai.data.readers import LabelPictureReader, PictureReader
 
 
 def read(path: Path) -> np.ndarray:
@@ -22,7 +22,9 @@ def write_png_of_48_bits(path: Path, pixels: np.ndarray) -> None:
     """Pillow reads such pictures, but writes none."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
@@ -40,7 +42,9 @@ def test_picture_of_16_bits_is_refused_and_not_cut_to_8(tmp_path: Path, kind: st
         write_png_of_48_bits(path, pixels)
     else:
         Image.fromarray(pixels[..., 0]).save(path)
-    with pytest.raises(ValueError, match=f"{kind} (is of mode .* more than 8 bits a channel|cannot be read)"):
+    with pytest.raises(
+        ValueError, match=f"{kind} (is of mode .* more than 8 bits a channel|cannot be read)"
+    ):
         read(path)
 
 
@@ -58,7 +62,9 @@ def test_stack_is_refused_and_a_picture_with_smaller_copies_is_read(tmp_path: Pa
     for other in (pixels, pixels[..., 0], pixels[1:], larger):
         write_pages(path, pixels, pixels[::2, ::2], other)
         for reader in (PictureReader(), LabelPictureReader()):
-            with pytest.raises(ValueError, match=r"a\.tif is a stack of pages: expected one picture; write each"):
+            with pytest.raises(
+                ValueError, match=r"a\.tif is a stack of pages: expected one picture; write each"
+            ):
                 reader.get_data(reader.read(str(path)))
     write_pages(path, pixels, pixels[::2, ::2], pixels[::4, ::4], subfiletype=1)
     assert np.array_equal(read(path), pixels.transpose(1, 0, 2))
@@ -81,7 +87,9 @@ def test_picture_of_8_bits_is_read_columns_first(tmp_path: Path) -> None:
 def test_label_is_0_where_nothing_is_drawn_whatever_its_kind(tmp_path: Path, mode: str) -> None:
     mask = np.zeros((20, 30), np.uint8)
     mask[4:9, 5:20] = 1
-    pixels: np.ndarray = {"1": mask.astype(bool), "I;16": 700 * mask.astype(np.uint16)}.get(mode, 4 * mask)
+    pixels: np.ndarray = {"1": mask.astype(bool), "I;16": 700 * mask.astype(np.uint16)}.get(
+        mode, 4 * mask
+    )
     if mode == "LA":
         pixels = np.dstack([pixels, np.full_like(mask, 255)])
     elif mode in ("RGB", "RGBA"):  # a dark blue, which a conversion to gray rounds to 0
@@ -105,10 +113,13 @@ def test_classes_in_colors_stay_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("a.jpg", {}), ("a.png", {"format": "jpeg"}), ("a.tif", {"compression": "jpeg"})]
+    ("name", "options"),
+    [("a.jpg", {}), ("a.png", {"format": "jpeg"}), ("a.tif", {"compression": "jpeg"})],
 )
 def test_label_with_loss_is_refused(tmp_path: Path, name: str, options: dict) -> None:
     Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(tmp_path / name, **options)
     assert read(tmp_path / name).shape == (16, 16, 3)  # as an image it may be
-    with pytest.raises(ValueError, match=f"{name} is a JPEG or its like, .* expected a label without loss"):
+    with pytest.raises(
+        ValueError, match=f"{name} is a JPEG or its like, .* expected a label without loss"
+    ):
         LabelPictureReader().get_data([str(tmp_path / name)])

@@ -23,13 +23,17 @@ SIZES = [(6, 5), (4, 3, 5)]  # of feature maps, in 2D and 3D
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("out_channels", [8, 16])
 @pytest.mark.parametrize("norm", [NORM, "instance", "batch"])
-def test_residual_block_keeps_the_size(size: tuple[int, ...], out_channels: int, norm: tuple | str) -> None:
+def test_residual_block_keeps_the_size(
+    size: tuple[int, ...], out_channels: int, norm: tuple | str
+) -> None:
     block = ResidualBlock(len(size), 8, out_channels, norm)
     assert block(torch.randn(2, 8, *size)).shape == (2, out_channels, *size)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_residual_block_is_its_shortcut_when_its_last_convolution_is_zero(size: tuple[int, ...]) -> None:
+def test_residual_block_is_its_shortcut_when_its_last_convolution_is_zero(
+    size: tuple[int, ...],
+) -> None:
     block = ResidualBlock(len(size), 8, 8, NORM)
     nn.init.zeros_(block.conv2.weight)
     nn.init.zeros_(block.conv2.bias)
@@ -64,7 +68,9 @@ def test_attention_keeps_the_shape(size: tuple[int, ...], num_head_channels: int
 def test_attention_rounds_alike_in_every_batch() -> None:
     torch.manual_seed(0)
     attention = SelfAttention(64, 32).eval()
-    x = torch.randn(4, 64, 10, 14, dtype=torch.bfloat16).to(memory_format=torch.channels_last)  # as a convolution's
+    x = torch.randn(4, 64, 10, 14, dtype=torch.bfloat16).to(
+        memory_format=torch.channels_last
+    )  # as a convolution's
     nn.init.normal_(attention.attention.in_proj_bias)  # added before or after rounding
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         whole = attention(x)
@@ -73,7 +79,9 @@ def test_attention_rounds_alike_in_every_batch() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_attention_lets_every_position_see_every_other_of_its_sample_only(size: tuple[int, ...]) -> None:
+def test_attention_lets_every_position_see_every_other_of_its_sample_only(
+    size: tuple[int, ...],
+) -> None:
     attention = SelfAttention(8, 4).eval()
     x = torch.randn(2, 8, *size)
     changed = x.clone()
@@ -112,14 +120,19 @@ def test_timestep_embedding_tells_timesteps_apart() -> None:
     ],
 )
 @pytest.mark.parametrize("num_res_blocks", [1, 2])
-def test_encoder_divides_the_size_by_its_stride(size, channels, stem_stride, expected, num_res_blocks: int) -> None:
+def test_encoder_divides_the_size_by_its_stride(
+    size, channels, stem_stride, expected, num_res_blocks: int
+) -> None:
     attends = [level > 0 for level in range(len(channels))]
-    encoder = ResidualEncoder(len(size), 3, 2, channels, stem_stride, num_res_blocks, attends, 4, NORM)
+    encoder = ResidualEncoder(
+        len(size), 3, 2, channels, stem_stride, num_res_blocks, attends, 4, NORM
+    )
     latent, features = encoder(torch.randn(2, 3, *size))
     assert latent.shape == (2, 2, *expected)
     halvings = [2 ** (len(channels) - 1 - level) for level in range(len(channels))]
     expected_features = [
-        (2, width, *(side * times for side in expected)) for width, times in zip(channels, halvings, strict=True)
+        (2, width, *(side * times for side in expected))
+        for width, times in zip(channels, halvings, strict=True)
     ]
     assert [tuple(feature.shape) for feature in features] == expected_features
 
@@ -134,36 +147,54 @@ def test_features_of_the_encoder_are_what_its_latent_is_made_of() -> None:
 
 def test_encoder_has_attention_where_asked() -> None:
     encoder = ResidualEncoder(2, 3, 1, (8, 8, 8), 1, 1, [False, True, False], 4, NORM)
-    found = [any(isinstance(block, SelfAttention) for block in level.modules()) for level in encoder.levels]
+    found = [
+        any(isinstance(block, SelfAttention) for block in level.modules())
+        for level in encoder.levels
+    ]
     assert found == [False, True, False]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_sample_standardization_gives_each_channel_of_each_sample_mean_0_and_sd_1(size: tuple[int, ...]) -> None:
+def test_sample_standardization_gives_each_channel_of_each_sample_mean_0_and_sd_1(
+    size: tuple[int, ...],
+) -> None:
     offset, scale = torch.randn(2, 3, 2, *[1] * len(size)) * 5
-    standardized = SampleStandardization()(offset + (scale.abs() + 0.5) * torch.randn(3, 2, *size)).flatten(2)
+    standardized = SampleStandardization()(
+        offset + (scale.abs() + 0.5) * torch.randn(3, 2, *size)
+    ).flatten(2)
     torch.testing.assert_close(standardized.mean(-1), torch.zeros(3, 2), rtol=0, atol=1e-5)
-    torch.testing.assert_close(standardized.std(-1, correction=0), torch.ones(3, 2), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        standardized.std(-1, correction=0), torch.ones(3, 2), rtol=0, atol=1e-3
+    )
 
 
 def test_sample_standardization_of_a_flat_latent_is_zero() -> None:
-    assert torch.equal(SampleStandardization()(torch.full((1, 1, 4, 4), 3.0)), torch.zeros(1, 1, 4, 4))
+    assert torch.equal(
+        SampleStandardization()(torch.full((1, 1, 4, 4), 3.0)), torch.zeros(1, 1, 4, 4)
+    )
 
 
 def test_sample_standardization_works_in_float32() -> None:
-    assert SampleStandardization()(torch.randn(1, 1, 4, 4, dtype=torch.bfloat16)).dtype == torch.float32
+    assert (
+        SampleStandardization()(torch.randn(1, 1, 4, 4, dtype=torch.bfloat16)).dtype
+        == torch.float32
+    )
 
 
 def fields(number: int, size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     """Latents of two channels with means -3 and 5 and SDs 0.5 and 4, over the samples and over the positions."""
     sizes = torch.tensor([0.5, 4.0]).reshape(1, 2, *[1] * len(size))
-    between, within = (torch.randn(number, 2, *shape, generator=generator) for shape in ([1] * len(size), size))
+    between, within = (
+        torch.randn(number, 2, *shape, generator=generator) for shape in ([1] * len(size), size)
+    )
     means = torch.tensor([-3.0, 5.0]).reshape(sizes.shape)
     return means + sizes * (between + within) / 2**0.5
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_batch_standardization_gives_each_channel_of_a_batch_mean_0_and_sd_1(size: tuple[int, ...]) -> None:
+def test_batch_standardization_gives_each_channel_of_a_batch_mean_0_and_sd_1(
+    size: tuple[int, ...],
+) -> None:
     latent = fields(4, size, torch.Generator().manual_seed(0))
     standardized = BatchStandardization(2)(latent).transpose(0, 1).flatten(1)
     torch.testing.assert_close(standardized.mean(1), torch.zeros(2), rtol=0, atol=1e-5)
@@ -171,7 +202,9 @@ def test_batch_standardization_gives_each_channel_of_a_batch_mean_0_and_sd_1(siz
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_batch_standardization_evaluates_with_the_statistics_of_the_training_batches(size: tuple[int, ...]) -> None:
+def test_batch_standardization_evaluates_with_the_statistics_of_the_training_batches(
+    size: tuple[int, ...],
+) -> None:
     generator = torch.Generator().manual_seed(0)
     layer = BatchStandardization(2)
     for _ in range(1000):
@@ -201,7 +234,9 @@ def test_batch_standardization_moves_its_statistics_by_the_momentum(momentum: fl
     torch.testing.assert_close(layer.variance, variance)
 
 
-def test_batch_standardization_keeps_a_samples_own_mean_which_sample_standardization_loses() -> None:
+def test_batch_standardization_keeps_a_samples_own_mean_which_sample_standardization_loses() -> (
+    None
+):
     foreground = torch.tensor([1.0, 0.0, 1.0, 0.0]).reshape(4, 1, 1, 1).expand(-1, -1, 4, 4)
     kept = BatchStandardization(1)(foreground)
     torch.testing.assert_close(kept, 2 * foreground - 1, rtol=0, atol=1e-4)
@@ -223,7 +258,10 @@ def test_batch_standardization_works_in_float32(training: bool) -> None:
 def test_batch_standardization_learns_nothing_and_keeps_its_statistics_in_the_state_dict() -> None:
     layer = BatchStandardization(2)
     assert not list(layer.parameters())
-    assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {"mean": (2,), "variance": (2,)}
+    assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {
+        "mean": (2,),
+        "variance": (2,),
+    }
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -241,7 +279,9 @@ def cases(number: int, size: tuple[int, ...], generator: torch.Generator) -> tor
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_case_standardization_removes_the_constant_picture_and_keeps_what_differs(size: tuple[int, ...]) -> None:
+def test_case_standardization_removes_the_constant_picture_and_keeps_what_differs(
+    size: tuple[int, ...],
+) -> None:
     generator = torch.Generator().manual_seed(0)
     layer = CaseStandardization(2, size, momentum=0.02)
     for _ in range(600):
@@ -301,7 +341,9 @@ def test_case_standardization_needs_the_shape_of_the_latent() -> None:
     ],
 )
 @pytest.mark.parametrize("training", [True, False])
-def test_case_standardization_refuses_another_shape(shape: tuple[int, ...], message: str, training: bool) -> None:
+def test_case_standardization_refuses_another_shape(
+    shape: tuple[int, ...], message: str, training: bool
+) -> None:
     layer = CaseStandardization(2, (6, 5)).train(training)
     with pytest.raises(ValueError, match=message):
         layer(torch.randn(shape))
@@ -311,7 +353,9 @@ def test_case_standardization_refuses_another_shape(shape: tuple[int, ...], mess
 @pytest.mark.parametrize("size", [(6, 8), (4, 6, 8)])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_group_norm_is_pytorchs_in_every_layout(size: tuple[int, ...], training: bool, channels_last: bool) -> None:
+def test_group_norm_is_pytorchs_in_every_layout(
+    size: tuple[int, ...], training: bool, channels_last: bool
+) -> None:
     torch.manual_seed(0)
     ours = normalization(NORM, len(size), 8).train(training)
     reference = nn.GroupNorm(4, 8)
@@ -333,7 +377,9 @@ def test_group_norm_is_pytorchs_in_every_layout(size: tuple[int, ...], training:
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_group_norm_trains_in_the_layout_in_which_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_norm_trains_in_the_layout_in_which_that_is_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     layouts = []
 
     def group_norm(x: torch.Tensor, *args: object) -> torch.Tensor:
@@ -348,7 +394,9 @@ def test_group_norm_trains_in_the_layout_in_which_that_is_fast(monkeypatch: pyte
     assert layouts == [True, False]
 
 
-@pytest.mark.parametrize(("norm", "kind"), [("instance", nn.InstanceNorm2d), ("batch", nn.BatchNorm2d)])
+@pytest.mark.parametrize(
+    ("norm", "kind"), [("instance", nn.InstanceNorm2d), ("batch", nn.BatchNorm2d)]
+)
 def test_other_normalizations_are_pytorchs(norm: str, kind: type) -> None:
     assert type(normalization(norm, 2, 8)) is kind
 
@@ -362,5 +410,7 @@ def test_downsampling_takes_the_value_in_the_middle_of_each_patch(size: tuple[in
 
 
 def test_downsampling_has_the_channels_of_its_input() -> None:
-    with pytest.raises(ValueError, match="4 channels wanted of what is not encoded: expected its own 3"):
+    with pytest.raises(
+        ValueError, match="4 channels wanted of what is not encoded: expected its own 3"
+    ):
         Downsampling(3, 4, 2)

@@ -12,9 +12,13 @@ from small_networks import image_of, tiny_cdal, tiny_discriminator
 from torch import nn
 from torch.nn import functional
 
-from ldseg_monai.networks import CDAL, CDALGenerator, cdal, cdal_discriminator
+from ldseg_monai.diffusion.noise import seeded_noise
 from ldseg_monai.networks.blocks import ResidualBlock, SelfAttention
-from ldseg_monai.sampling import label_logits, seeded_noise
+from ldseg_monai.networks.cdal.generator import CDALGenerator
+from ldseg_monai.networks.cdal.labels import label_logits
+from ldseg_monai.networks.cdal.network import CDAL
+from ldseg_monai.networks.cdal.network import discriminator as cdal_discriminator
+from ldseg_monai.networks.cdal.network import network as cdal
 
 CASES = [  # size of the image, further arguments
     ((16, 16), {}),
@@ -63,7 +67,9 @@ class Oracle(nn.Module):
 
 
 @each_case
-def test_segmentation_has_a_logit_for_every_class_and_voxel(size: tuple[int, ...], arguments: dict) -> None:
+def test_segmentation_has_a_logit_for_every_class_and_voxel(
+    size: tuple[int, ...], arguments: dict
+) -> None:
     network = tiny_cdal(len(size), **arguments)
     with torch.no_grad():
         logits = network(image_of(size))
@@ -72,12 +78,16 @@ def test_segmentation_has_a_logit_for_every_class_and_voxel(size: tuple[int, ...
 
 
 @each_case
-def test_gradients_of_a_generator_pass_reach_every_parameter(size: tuple[int, ...], arguments: dict) -> None:
+def test_gradients_of_a_generator_pass_reach_every_parameter(
+    size: tuple[int, ...], arguments: dict
+) -> None:
     network = tiny_cdal(len(size), **arguments).train()
     prediction = network(**training_inputs(network, size))
     assert prediction.shape == (2, 3, *size)
     (prediction * torch.randn(prediction.shape)).sum().backward()
-    unreached = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-5]
+    unreached = [
+        n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-5
+    ]
     assert unreached == []
 
 
@@ -111,7 +121,9 @@ def test_segmentation_is_deterministic_and_leaves_the_global_random_state_alone(
 
 @each_size
 @pytest.mark.parametrize("changed", ["image", "noisy_label", "timesteps", "latent"])
-def test_every_input_changes_the_prediction_of_its_own_sample_only(size: tuple[int, ...], changed: str) -> None:
+def test_every_input_changes_the_prediction_of_its_own_sample_only(
+    size: tuple[int, ...], changed: str
+) -> None:
     network = tiny_cdal(len(size))
     inputs = training_inputs(network, size)
     others = {**inputs, changed: inputs[changed].clone()}
@@ -127,7 +139,9 @@ def modulations(network: CDAL, inputs: dict[str, torch.Tensor]) -> dict[str, tor
     found: dict[str, torch.Tensor] = {}
     levels = nn.ModuleList([network.generator.down_levels, network.generator.up_levels])
     hooks = [
-        block.scale_and_shift.register_forward_hook(lambda m, i, output, name=name: found.update({name: output}))
+        block.scale_and_shift.register_forward_hook(
+            lambda m, i, output, name=name: found.update({name: output})
+        )
         for name, block in levels.named_modules()
         if isinstance(block, ResidualBlock)
     ]
@@ -140,7 +154,9 @@ def modulations(network: CDAL, inputs: dict[str, torch.Tensor]) -> dict[str, tor
 
 @each_size
 @pytest.mark.parametrize("channels", [(8, 16), (8, 8, 16)])
-def test_latent_and_timestep_scale_and_shift_every_layer(size: tuple[int, ...], channels: tuple[int, ...]) -> None:
+def test_latent_and_timestep_scale_and_shift_every_layer(
+    size: tuple[int, ...], channels: tuple[int, ...]
+) -> None:
     network = tiny_cdal(len(size), channels=channels, num_res_blocks=2)
     inputs = training_inputs(network, size)
     before = modulations(network, inputs)
@@ -160,10 +176,15 @@ def test_without_a_latent_nothing_is_left_of_it() -> None:
     assert without.seeded_latents(0, 3).shape == (4, 3, 0)
     image, noise = image_of((16, 12)), seeded_noise([3, 16, 12], 0)
     with torch.no_grad():
-        first, second = (without.segment(image, noise, without.seeded_latents(seed, 1)) for seed in (1, 2))
+        first, second = (
+            without.segment(image, noise, without.seeded_latents(seed, 1)) for seed in (1, 2)
+        )
         assert torch.equal(first, second)
         assert not torch.allclose(without.segment(image, -noise), first)
-        first, second = (with_latent.segment(image, noise, with_latent.seeded_latents(seed, 1)) for seed in (1, 2))
+        first, second = (
+            with_latent.segment(image, noise, with_latent.seeded_latents(seed, 1))
+            for seed in (1, 2)
+        )
         assert not torch.allclose(first, second)
 
 
@@ -171,7 +192,9 @@ def test_without_a_latent_nothing_is_left_of_it() -> None:
 def test_image_is_encoded_once_for_all_steps_and_at_its_own_size(size: tuple[int, ...]) -> None:
     network = tiny_cdal(len(size))
     shapes: list[tuple[int, ...]] = []
-    network.generator.image_encoder.register_forward_hook(lambda m, i, output: shapes.append(tuple(output[0].shape)))
+    network.generator.image_encoder.register_forward_hook(
+        lambda m, i, output: shapes.append(tuple(output[0].shape))
+    )
     with torch.no_grad():
         network(image_of(size))
     assert shapes == [(2, 8, *size)]
@@ -181,7 +204,8 @@ def test_image_encoder_is_light() -> None:
     generator = CDAL(2, 3, 2).generator
     assert isinstance(generator, CDALGenerator)
     count = {
-        n: sum(p.numel() for p in m.parameters()) for n, m in (("encoder", generator.image_encoder), ("all", generator))
+        n: sum(p.numel() for p in m.parameters())
+        for n, m in (("encoder", generator.image_encoder), ("all", generator))
     }
     assert count["encoder"] < 0.05 * count["all"]
 
@@ -189,7 +213,9 @@ def test_image_encoder_is_light() -> None:
 @pytest.mark.parametrize("attention_levels", [None, [True, False], [False, False]])
 def test_attention_is_where_asked_or_in_the_last_level(attention_levels: list[bool] | None) -> None:
     levels = tiny_cdal(attention_levels=attention_levels).generator.down_levels
-    found = [any(isinstance(module, SelfAttention) for module in level.modules()) for level in levels]
+    found = [
+        any(isinstance(module, SelfAttention) for module in level.modules()) for level in levels
+    ]
     assert found == ([False, True] if attention_levels is None else attention_levels)
 
 
@@ -222,7 +248,9 @@ def test_samples_are_those_of_algorithm_2(num_train_timesteps: int, stochastic: 
     noise = torch.randn(network.num_draws(), 2, 3, 16, 12)
     latents = torch.randn(num_train_timesteps, 2, 5)
     steps = range(1, num_train_timesteps + 1)
-    rate = [0.1 / num_train_timesteps + 0.5 * 19.9 * (2 * t - 1) / num_train_timesteps**2 for t in steps]
+    rate = [
+        0.1 / num_train_timesteps + 0.5 * 19.9 * (2 * t - 1) / num_train_timesteps**2 for t in steps
+    ]
     alpha = {t: math.exp(-rate[t - 1]) for t in steps}
     abar = {t: math.prod(alpha[s] for s in range(1, t + 1)) for t in (0, *steps)}
     label = noise[0]
@@ -235,8 +263,12 @@ def test_samples_are_those_of_algorithm_2(num_train_timesteps: int, stochastic: 
                 + math.sqrt(abar[t - 1]) * beta / (1 - abar[t]) * clean
             )
             if stochastic and t > 1:
-                label = label + math.sqrt((1 - abar[t - 1]) / (1 - abar[t]) * beta) * noise[number + 1]
-        torch.testing.assert_close(network.sample_label(features, noise, latents), label, rtol=1e-4, atol=1e-4)
+                label = (
+                    label + math.sqrt((1 - abar[t - 1]) / (1 - abar[t]) * beta) * noise[number + 1]
+                )
+        torch.testing.assert_close(
+            network.sample_label(features, noise, latents), label, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_draws_are_one_a_step_for_a_stochastic_process() -> None:
@@ -276,7 +308,9 @@ def test_random_numbers_of_another_number_of_steps_are_refused(
 
 @each_size
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_label_is_1_where_a_class_is_and_minus_1_elsewhere(size: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_label_is_1_where_a_class_is_and_minus_1_elsewhere(
+    size: tuple[int, ...], dtype: torch.dtype
+) -> None:
     label = torch.randint(3, (2, 1, *size)).to(dtype)
     clean = tiny_cdal(len(size)).encode_label(label)
     assert clean.shape == (2, 3, *size) and clean.dtype == torch.float32
@@ -288,14 +322,18 @@ def test_label_is_1_where_a_class_is_and_minus_1_elsewhere(size: tuple[int, ...]
 def test_class_that_the_network_does_not_know_is_refused(dtype: torch.dtype) -> None:
     label = torch.randint(3, (2, 1, 4, 4)).to(dtype)
     label[1, 0, 3, 2] = 3
-    with pytest.raises(ValueError, match=r"label has classes \d to 3: expected 0 to 2; set out_channels"):
+    with pytest.raises(
+        ValueError, match=r"label has classes \d to 3: expected 0 to 2; set out_channels"
+    ):
         tiny_cdal().encode_label(label)
 
 
 def test_label_of_another_size_than_the_image_is_refused() -> None:
     network = tiny_cdal()
     inputs = {**training_inputs(network, (16, 12)), "image": image_of((16, 1))}  # would broadcast
-    with pytest.raises(ValueError, match=r"label of size \[16, 12\]: expected the image's \[16, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"label of size \[16, 12\]: expected the image's \[16, 1\]"
+    ):
         network(**inputs)
 
 
@@ -311,10 +349,16 @@ def test_noisy_label_alone_is_refused() -> None:
         ({"out_channels": 1}, "out_channels is 1: expected 2 or more"),
         ({"latent_size": -1}, "latent_size is -1: expected 0 or more"),
         ({"num_train_timesteps": 0}, "num_train_timesteps is 0: expected 1 or more"),
-        ({"attention_levels": [True]}, "attention_levels has 1 entries: expected one for each of the 2 levels"),
+        (
+            {"attention_levels": [True]},
+            "attention_levels has 1 entries: expected one for each of the 2 levels",
+        ),
         ({"num_head_channels": 5}, "num_head_channels is 5: expected a divisor of 16 channels"),
         ({"beta_min": 0.0}, "beta_min is 0.0 and beta_max 20.0: expected 0 < beta_min <= beta_max"),
-        ({"beta_max": 0.01}, "beta_min is 0.1 and beta_max 0.01: expected 0 < beta_min <= beta_max"),
+        (
+            {"beta_max": 0.01},
+            "beta_min is 0.1 and beta_max 0.01: expected 0 < beta_min <= beta_max",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
@@ -324,26 +368,34 @@ def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_number_of_steps_other_than_the_trainings_is_refused(steps: int) -> None:
-    with pytest.raises(ValueError, match=f"num_inference_steps is {steps}: expected 4, the steps in training"):
+    with pytest.raises(
+        ValueError, match=f"num_inference_steps is {steps}: expected 4, the steps in training"
+    ):
         tiny_cdal().num_draws(steps)
 
 
 @each_case
-def test_saved_script_segments_like_the_eager_network(size: tuple[int, ...], arguments: dict) -> None:
+def test_saved_script_segments_like_the_eager_network(
+    size: tuple[int, ...], arguments: dict
+) -> None:
     network = tiny_cdal(len(size), **arguments)
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(network), file)
     file.seek(0)
     image = image_of(size)
     with torch.no_grad():
-        torch.testing.assert_close(torch.jit.load(file)(image), network(image), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            torch.jit.load(file)(image), network(image), rtol=1e-4, atol=1e-4
+        )
 
 
 @each_size
 @pytest.mark.parametrize("build", [tiny_cdal, three_levels])
 def test_weights_are_in_the_channels_last_layout(size: tuple[int, ...], build) -> None:
     layout = torch.channels_last if len(size) == 2 else torch.channels_last_3d
-    wide = [p for p in build(len(size)).parameters() if p.ndim > 2 and p.shape[1] > 1 and p.shape[2] > 1]
+    wide = [
+        p for p in build(len(size)).parameters() if p.ndim > 2 and p.shape[1] > 1 and p.shape[2] > 1
+    ]
     assert wide and all(weight.is_contiguous(memory_format=layout) for weight in wide)
 
 
@@ -393,13 +445,19 @@ def test_discriminator_judges_each_pair_by_both_labels_and_the_timestep(
 def test_gradients_of_the_judgment_reach_every_parameter(size: tuple[int, ...]) -> None:
     discriminator = three_levels(len(size)).train()
     (discriminator(**pair(size)) * torch.tensor([[1.0], [-0.7]])).sum().backward()
-    unreached = [n for n, p in discriminator.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-5]
+    unreached = [
+        n
+        for n, p in discriminator.named_parameters()
+        if p.grad is None or not p.grad.abs().max() > 1e-5
+    ]
     assert unreached == []
 
 
 @each_size
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_attention_map_is_the_upsampled_channel_mean_of_the_chosen_level(size: tuple[int, ...], level: int) -> None:
+def test_attention_map_is_the_upsampled_channel_mean_of_the_chosen_level(
+    size: tuple[int, ...], level: int
+) -> None:
     discriminator = three_levels(len(size), attention_level=level)
     features: list[torch.Tensor] = []
     discriminator.levels[level].register_forward_hook(lambda m, i, output: features.append(output))

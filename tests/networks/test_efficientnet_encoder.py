@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldseg_monai.networks import EfficientNetUNet, LDSeg
-from ldseg_monai.networks.efficientnet_encoder import (
+from ldseg_monai.networks.ldseg.efficientnet_encoder import (
     STRIDE,
     EfficientNetEncoder,
     EfficientNetLite0,
     imagenet_state,
 )
-from ldseg_monai.weights import find_imagenet_weights, load_imagenet_weights
+from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks.peers.efficientnet_unet import EfficientNetUNet
+from ldseg_monai.networks.weights import find_imagenet_weights, load_imagenet_weights
 
 NORM = ("group", {"num_groups": 4})
 SMALL = {
@@ -30,7 +31,9 @@ SMALL = {
 
 def encoder() -> EfficientNetEncoder:
     torch.manual_seed(0)
-    return EfficientNetEncoder(5, 16, num_res_blocks=1, attends=True, num_head_channels=8, norm=NORM).eval()
+    return EfficientNetEncoder(
+        5, 16, num_res_blocks=1, attends=True, num_head_channels=8, norm=NORM
+    ).eval()
 
 
 @pytest.fixture
@@ -42,14 +45,19 @@ def with_imagenet() -> EfficientNetLite0:
     return backbone
 
 
-def test_backbone_computes_what_the_published_network_does(with_imagenet: EfficientNetLite0) -> None:
+def test_backbone_computes_what_the_published_network_does(
+    with_imagenet: EfficientNetLite0,
+) -> None:
     """The numbers are of the package efficientnet_lite_pytorch 0.1.0 with the same weights and picture."""
     row, column = torch.linspace(-1, 1, 64)[:, None], torch.linspace(-1, 1, 96)
     picture = [row * column, torch.sin(9 * row) + 0 * column, torch.cos(7 * column) + 0 * row]
     with torch.no_grad():
         *_, fine, coarse = with_imagenet(torch.stack(picture)[None])
     assert fine.shape == (1, 40, 8, 12) and coarse.shape == (1, 112, 4, 6)
-    expected = {"fine": (0.0496, 9.8259, -12.1528, 8.8097), "coarse": (0.6145, 5.4713, 3.8120, 5.4369)}
+    expected = {
+        "fine": (0.0496, 9.8259, -12.1528, 8.8097),
+        "coarse": (0.6145, 5.4713, 3.8120, 5.4369),
+    }
     for x, (mean, sd, first, second) in zip((fine, coarse), expected.values(), strict=True):
         got = [float(value) for value in (x.mean(), x.std(), x[0, 0, 2, 3], x[0, 7, 1, 4])]
         assert got == pytest.approx([mean, sd, first, second], abs=2e-4)
@@ -58,7 +66,9 @@ def test_backbone_computes_what_the_published_network_does(with_imagenet: Effici
 def test_every_tensor_of_the_backbone_is_in_the_published_file() -> None:
     state = imagenet_state(torch.load(find_imagenet_weights(), weights_only=True))
     wanted = EfficientNetLite0().state_dict()
-    assert {name: state[name].shape for name in wanted} == {name: value.shape for name, value in wanted.items()}
+    assert {name: state[name].shape for name in wanted} == {
+        name: value.shape for name, value in wanted.items()
+    }
 
 
 @pytest.mark.parametrize("size", [(64, 96), (48, 80), (16, 32)])
@@ -77,7 +87,9 @@ def test_training_learns_the_backbone_and_keeps_its_statistics() -> None:
 
 def test_result_of_a_picture_does_not_depend_on_the_others_of_its_batch_in_training() -> None:
     module, pictures = encoder().train(), torch.randn(3, 3, 32, 32)
-    torch.testing.assert_close(module(pictures)[0][:1], module(pictures[:1])[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        module(pictures)[0][:1], module(pictures[:1])[0], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_scripted_encoder_computes_the_same() -> None:
@@ -131,7 +143,7 @@ def test_what_it_does_not_fit_is_an_error(arguments: dict, says: str) -> None:
 def test_without_imagenet_weights_a_warning_says_what_to_do(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ldseg_monai.weights.find_imagenet_weights", lambda: "")
+    monkeypatch.setattr("ldseg_monai.networks.find_imagenet_weights", lambda: "")
     network = LDSeg(**SMALL, image_backbone="efficientnet_lite0")
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with caplog.at_level(logging.WARNING):

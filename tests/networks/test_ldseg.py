@@ -9,22 +9,62 @@ import torch
 from monai.networks import one_hot
 from torch import nn
 
-from ldseg_monai.networks import LatentDenoiser, LDSeg, ldseg
+from ldseg_monai.diffusion.noise import seeded_noise
+from ldseg_monai.diffusion.schedulers import (
+    PREDICTION_TYPES,
+    TIMESTEP_SPACINGS,
+    EvenlySpacedScheduler,
+)
 from ldseg_monai.networks.blocks import ResidualBlock
-from ldseg_monai.sampling import seeded_noise
-from ldseg_monai.schedulers import PREDICTION_TYPES, TIMESTEP_SPACINGS, EvenlySpacedScheduler
+from ldseg_monai.networks.ldseg.latent_denoiser import LatentDenoiser
+from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks.ldseg.network import network as ldseg
 
 CASES = [  # size of the image, stem stride, further arguments
     ((16, 16), 1, {}),
     ((16, 12), 1, {"prediction_type": "sample", "eta": 1.0, "num_inference_steps": 3}),
     ((16, 24), 2, {"prediction_type": "v_prediction", "restandardize": True, "schedule": "linear"}),
-    ((16, 24), 4, {"latent_norm": "cases", "latent_shape": (2, 3), "latent_channels": 3, "embedding_channels": 2}),
-    ((32, 48), 4, {"latent_norm": "cases", "latent_shape": [4, 6], "num_res_blocks": 2, "schedule": "quadratic"}),
-    ((16, 16, 16), 1, {"num_inference_steps": 1, "latent_norm": "cases", "latent_shape": (8, 8, 8)}),
+    (
+        (16, 24),
+        4,
+        {
+            "latent_norm": "cases",
+            "latent_shape": (2, 3),
+            "latent_channels": 3,
+            "embedding_channels": 2,
+        },
+    ),
+    (
+        (32, 48),
+        4,
+        {
+            "latent_norm": "cases",
+            "latent_shape": [4, 6],
+            "num_res_blocks": 2,
+            "schedule": "quadratic",
+        },
+    ),
+    (
+        (16, 16, 16),
+        1,
+        {"num_inference_steps": 1, "latent_norm": "cases", "latent_shape": (8, 8, 8)},
+    ),
     ((16, 12, 8), 2, {"prediction_type": "sample", "latent_channels": 2}),
-    ((16, 24, 32), 4, {"prediction_type": "v_prediction", "eta": 0.5, "denoiser_attention_levels": [True, True]}),
-    ((16, 24), 2, {"latent_norm": "batch", "label_channels": (8, 12), "timestep_spacing": "trailing"}),
-    ((16, 24), 2, {"decoder_image_levels": [True, True], "image_dropout": 0.0, "prediction_type": "sample"}),
+    (
+        (16, 24, 32),
+        4,
+        {"prediction_type": "v_prediction", "eta": 0.5, "denoiser_attention_levels": [True, True]},
+    ),
+    (
+        (16, 24),
+        2,
+        {"latent_norm": "batch", "label_channels": (8, 12), "timestep_spacing": "trailing"},
+    ),
+    (
+        (16, 24),
+        2,
+        {"decoder_image_levels": [True, True], "image_dropout": 0.0, "prediction_type": "sample"},
+    ),
     (
         (16, 12, 8),
         1,
@@ -74,15 +114,21 @@ class Oracle(nn.Module):
         super().__init__()
         self.clean, self.scheduler = clean, scheduler
 
-    def forward(self, noisy: torch.Tensor, embedding: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, noisy: torch.Tensor, embedding: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
         abar = self.scheduler.alphas_cumprod[timesteps].reshape([-1] + [1] * (noisy.ndim - 1))
         noise = (noisy - abar.sqrt() * self.clean) / (1 - abar).sqrt()
         velocity = abar.sqrt() * noise - (1 - abar).sqrt() * self.clean
-        return {"epsilon": noise, "sample": self.clean, "v_prediction": velocity}[self.scheduler.prediction_type]
+        return {"epsilon": noise, "sample": self.clean, "v_prediction": velocity}[
+            self.scheduler.prediction_type
+        ]
 
 
 @each_case
-def test_segmentation_has_a_logit_for_every_class_and_voxel(size, stem_stride: int, arguments: dict) -> None:
+def test_segmentation_has_a_logit_for_every_class_and_voxel(
+    size, stem_stride: int, arguments: dict
+) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
     with torch.no_grad():
         logits = network(pair(size)[0])
@@ -104,11 +150,17 @@ def test_training_pass_returns_what_the_loss_needs(size, stem_stride: int, argum
 
 
 @each_case
-def test_gradients_of_a_training_pass_reach_every_parameter(size, stem_stride: int, arguments: dict) -> None:
+def test_gradients_of_a_training_pass_reach_every_parameter(
+    size, stem_stride: int, arguments: dict
+) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments)
     outputs = network(*pair(size), timesteps=torch.tensor([300, 600]))
     assert not outputs["target"].requires_grad  # a constant, as the paper's noise is
-    sum((outputs[name] * torch.randn(outputs[name].shape)).sum() for name in outputs if name != "target").backward()
+    sum(
+        (outputs[name] * torch.randn(outputs[name].shape)).sum()
+        for name in outputs
+        if name != "target"
+    ).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     without = {name for name, p in network.named_parameters() if p.grad.abs().max() < 1e-4}
     last_block = len(network.label_encoder.encoder.levels[-1]) - 1
@@ -122,11 +174,18 @@ def test_batch_of_two_is_two_batches_of_one(size, stem_stride: int, arguments: d
     image, label = pair(size)
     timesteps, noise = torch.tensor([100, 700]), torch.randn(2, *network.noise_shape(image))
     with torch.no_grad():
-        torch.testing.assert_close(network(image), torch.cat([network(image[:1]), network(image[1:])]))
+        torch.testing.assert_close(
+            network(image), torch.cat([network(image[:1]), network(image[1:])])
+        )
         together = network(image, label, timesteps, noise)
-        apart = [network(image[i : i + 1], label[i : i + 1], timesteps[i : i + 1], noise[i : i + 1]) for i in range(2)]
+        apart = [
+            network(image[i : i + 1], label[i : i + 1], timesteps[i : i + 1], noise[i : i + 1])
+            for i in range(2)
+        ]
     for name, tensor in together.items():
-        torch.testing.assert_close(tensor, torch.cat([one[name] for one in apart]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            tensor, torch.cat([one[name] for one in apart]), rtol=1e-4, atol=1e-4
+        )
 
 
 @each_case
@@ -186,7 +245,11 @@ def test_each_image_of_a_batch_may_have_its_own_noise() -> None:
 @pytest.mark.parametrize("num_inference_steps", [1, 2, 3, 10])
 @each_prediction_type
 def test_oracle_denoiser_gives_the_clean_latent(
-    prediction_type: str, num_inference_steps: int, eta: float, schedule: str, latent: tuple[int, ...]
+    prediction_type: str,
+    num_inference_steps: int,
+    eta: float,
+    schedule: str,
+    latent: tuple[int, ...],
 ) -> None:
     network = tiny(
         len(latent),
@@ -200,7 +263,9 @@ def test_oracle_denoiser_gives_the_clean_latent(
     network.denoiser = Oracle(clean, network.scheduler)
     noise = seeded_noise([2, *latent], 0, 1, network.num_draws())
     sampled = network.sample_latent(torch.zeros(2, 1, *latent), noise)
-    worst = 0.03 if prediction_type == "epsilon" and num_inference_steps == 1 else 1e-3  # abar at T is about 1e-9
+    worst = (
+        0.03 if prediction_type == "epsilon" and num_inference_steps == 1 else 1e-3
+    )  # abar at T is about 1e-9
     torch.testing.assert_close(sampled, clean, rtol=0, atol=worst)
 
 
@@ -212,12 +277,17 @@ def test_draws_are_one_a_step_for_a_stochastic_process() -> None:
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_number_of_steps_may_be_given_for_one_latent(eta: float) -> None:
-    two, five = (tiny(prediction_type="sample", eta=eta, num_inference_steps=steps).eval() for steps in (2, 5))
+    two, five = (
+        tiny(prediction_type="sample", eta=eta, num_inference_steps=steps).eval()
+        for steps in (2, 5)
+    )
     embedding = torch.randn(1, 1, 8, 6)
     short, long = (seeded_noise([1, 8, 6], 0, 1, network.num_draws()) for network in (two, five))
     with torch.no_grad():
         before = two.sample_latent(embedding, short)
-        assert torch.equal(two.sample_latent(embedding, long, 5), five.sample_latent(embedding, long))
+        assert torch.equal(
+            two.sample_latent(embedding, long, 5), five.sample_latent(embedding, long)
+        )
         assert torch.equal(two.sample_latent(embedding, short), before)
 
 
@@ -230,7 +300,9 @@ def test_number_of_steps_may_be_given_for_one_latent(eta: float) -> None:
         (0.5, 2, 5, "noise has 2 draws: expected 5 for 5 steps"),
     ],
 )
-def test_noise_of_another_number_of_draws_is_refused(eta: float, draws: int, steps: int | None, message: str) -> None:
+def test_noise_of_another_number_of_draws_is_refused(
+    eta: float, draws: int, steps: int | None, message: str
+) -> None:
     network = tiny(eta=eta).eval()
     with pytest.raises(ValueError, match=message):
         network.sample_latent(torch.zeros(1, 1, 8, 6), seeded_noise([1, 8, 6], 0, 1, draws), steps)
@@ -258,14 +330,18 @@ def test_target_and_decoded_latent_follow_the_prediction_type(prediction_type: s
         abar = network.scheduler.alphas_cumprod[timesteps].reshape(2, 1, 1, 1)
         signal, spread = abar.sqrt(), (1 - abar).sqrt()
         noisy, prediction = signal * clean + spread * noise, outputs["prediction"]
-        torch.testing.assert_close(prediction, network.denoiser(noisy, network.encode_image(image)[0], timesteps))
+        torch.testing.assert_close(
+            prediction, network.denoiser(noisy, network.encode_image(image)[0], timesteps)
+        )
         target, decoded = {
             "epsilon": (noise, noisy - prediction),
             "sample": (clean, prediction),
             "v_prediction": (signal * noise - spread * clean, signal * noisy - spread * prediction),
         }[prediction_type]
         torch.testing.assert_close(outputs["target"], target)
-        torch.testing.assert_close(outputs["logits"], network.label_decoder(decoded), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            outputs["logits"], network.label_decoder(decoded), rtol=1e-4, atol=1e-4
+        )
         torch.testing.assert_close(outputs["reconstruction"], network.label_decoder(clean))
 
 
@@ -300,14 +376,18 @@ def test_label_latent_does_not_depend_on_the_type_of_the_label(dtype: torch.dtyp
     latent = network.encode_label(label)
     assert torch.equal(network.encode_label(label.to(dtype)), latent)
     torch.testing.assert_close(latent.flatten(2).mean(-1), torch.zeros(2, 2), rtol=0, atol=1e-5)
-    torch.testing.assert_close(latent.flatten(2).std(-1, correction=0), torch.ones(2, 2), rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        latent.flatten(2).std(-1, correction=0), torch.ones(2, 2), rtol=0, atol=0.01
+    )
 
 
 @pytest.mark.parametrize("size", [(16, 12), (16, 12, 8)])
 def test_label_is_encoded_as_one_channel_a_class(size: tuple[int, ...]) -> None:
     network = tiny(len(size)).eval()
     _, label = pair(size)
-    assert torch.equal(network.encode_label(label), network.label_encoder(one_hot(label, num_classes=3)))
+    assert torch.equal(
+        network.encode_label(label), network.label_encoder(one_hot(label, num_classes=3))
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -315,7 +395,9 @@ def test_class_that_the_network_does_not_know_is_refused(dtype: torch.dtype) -> 
     network = tiny()
     image, label = pair((16, 12))
     label[1, 0, 3, 4] = 3
-    with pytest.raises(ValueError, match=r"label has classes \d to 3: expected 0 to 2; set out_channels"):
+    with pytest.raises(
+        ValueError, match=r"label has classes \d to 3: expected 0 to 2; set out_channels"
+    ):
         network.encode_label(label.to(dtype))
     with pytest.raises(ValueError, match="label has classes"):
         network(image, label.to(dtype))
@@ -338,7 +420,9 @@ def test_label_latent_of_another_size_than_the_latent_shape_is_refused_but_not_t
         ((16, 12, 10), 2, "image size 16x12x10: expected multiples of 4; pad to 16x12x12"),
     ],
 )
-def test_image_that_does_not_fit_is_told_the_size_to_pad_to(size, stem_stride: int, message: str) -> None:
+def test_image_that_does_not_fit_is_told_the_size_to_pad_to(
+    size, stem_stride: int, message: str
+) -> None:
     network = tiny(len(size), stem_stride=stem_stride).eval()
     image, label = pair(size)
     with pytest.raises(ValueError, match=message):
@@ -353,33 +437,60 @@ def test_image_that_does_not_fit_is_told_the_size_to_pad_to(size, stem_stride: i
         ({"spatial_dims": 1}, "spatial_dims is 1: expected 2 or 3"),
         ({"stem_stride": 3}, "stem_stride is 3: expected a power of two"),
         ({"stem_stride": 0}, "stem_stride is 0: expected a power of two"),
-        ({"attention_levels": [True]}, "attention_levels has 1 entries: expected one for each of the 2 levels"),
-        ({"denoiser_attention_levels": [True] * 3}, "denoiser_attention_levels has 3 entries: expected .* 2 levels"),
+        (
+            {"attention_levels": [True]},
+            "attention_levels has 1 entries: expected one for each of the 2 levels",
+        ),
+        (
+            {"denoiser_attention_levels": [True] * 3},
+            "denoiser_attention_levels has 3 entries: expected .* 2 levels",
+        ),
         ({"num_head_channels": 5}, "num_head_channels is 5: expected a divisor of 8 channels"),
         ({"num_head_channels": 16}, "num_head_channels is 16: expected a divisor of 8 channels"),
         ({"latent_norm": "layer"}, "latent_norm is 'layer': expected one of sample, batch, cases"),
-        ({"latent_norm": "cases"}, "latent_norm is 'cases' and latent_shape None: expected a latent_shape"),
-        ({"latent_shape": (8, 8)}, "latent_norm is 'sample' and latent_shape .8, 8.: .* none without"),
+        (
+            {"latent_norm": "cases"},
+            "latent_norm is 'cases' and latent_shape None: expected a latent_shape",
+        ),
+        (
+            {"latent_shape": (8, 8)},
+            "latent_norm is 'sample' and latent_shape .8, 8.: .* none without",
+        ),
         (
             {"latent_norm": "batch", "latent_shape": (8, 8)},
             "latent_norm is 'batch' and latent_shape .8, 8.: .* none without",
         ),
-        ({"latent_norm": "cases", "latent_shape": (8,)}, "latent_shape has 1 sides: expected 2, one for each axis"),
+        (
+            {"latent_norm": "cases", "latent_shape": (8,)},
+            "latent_shape has 1 sides: expected 2, one for each axis",
+        ),
         (
             {"spatial_dims": 3, "latent_norm": "cases", "latent_shape": (8, 8)},
             "latent_shape has 2 sides: expected 3, one for each axis",
         ),
         ({"label_channels": (8,)}, "label_channels has 1 levels: expected the 2 of channels"),
         ({"label_channels": (8, 8, 8)}, "label_channels has 3 levels: expected the 2 of channels"),
-        ({"decoder_image_levels": [True]}, "decoder_image_levels has 1 entries: expected one for each of the 2 levels"),
-        ({"decoder_image_levels": []}, "decoder_image_levels has 0 entries: expected one for each of the 2 levels"),
+        (
+            {"decoder_image_levels": [True]},
+            "decoder_image_levels has 1 entries: expected one for each of the 2 levels",
+        ),
+        (
+            {"decoder_image_levels": []},
+            "decoder_image_levels has 0 entries: expected one for each of the 2 levels",
+        ),
         ({"image_dropout": -0.1}, "image_dropout is -0.1: expected 0 to 1"),
         ({"image_dropout": 1.1}, "image_dropout is 1.1: expected 0 to 1"),
-        ({"timestep_spacing": "leading"}, "timestep_spacing is 'leading': expected inclusive or trailing"),
+        (
+            {"timestep_spacing": "leading"},
+            "timestep_spacing is 'leading': expected inclusive or trailing",
+        ),
         ({"prediction_type": "x0"}, "prediction_type is 'x0': expected one of"),
         ({"eta": 2.0}, "eta is 2.0: expected 0"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0: expected 1 to 1000"),
-        ({"num_inference_steps": 11, "num_train_timesteps": 10}, "num_inference_steps is 11: expected 1 to 10"),
+        (
+            {"num_inference_steps": 11, "num_train_timesteps": 10},
+            "num_inference_steps is 11: expected 1 to 10",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
@@ -387,11 +498,17 @@ def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
         tiny(**arguments)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"decoder_image_levels": [True, False], "timestep_spacing": "trailing"}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"decoder_image_levels": [True, False], "timestep_spacing": "trailing"}]
+)
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 @each_prediction_type
-def test_scripted_network_segments_like_the_eager_one(prediction_type: str, eta: float, arguments: dict) -> None:
-    network = tiny(prediction_type=prediction_type, eta=eta, num_inference_steps=3, **arguments).eval()
+def test_scripted_network_segments_like_the_eager_one(
+    prediction_type: str, eta: float, arguments: dict
+) -> None:
+    network = tiny(
+        prediction_type=prediction_type, eta=eta, num_inference_steps=3, **arguments
+    ).eval()
     scripted = torch.jit.script(network)
     image, _ = pair((16, 24))
     with torch.no_grad():
@@ -400,7 +517,10 @@ def test_scripted_network_segments_like_the_eager_one(prediction_type: str, eta:
 
 def test_scripted_network_checks_the_size_too() -> None:
     scripted = torch.jit.script(tiny(stem_stride=4).eval())
-    with torch.no_grad(), pytest.raises(torch.jit.Error, match="image size 17x20: expected .* of 8; pad to 24x24"):
+    with (
+        torch.no_grad(),
+        pytest.raises(torch.jit.Error, match="image size 17x20: expected .* of 8; pad to 24x24"),
+    ):
         scripted(pair((17, 20))[0])
 
 
@@ -409,7 +529,11 @@ def test_scripted_network_checks_the_size_too() -> None:
     [
         {"latent_norm": "cases", "latent_shape": (2, 3, 2)},
         {"restandardize": True},
-        {"prediction_type": "sample", "label_channels": (4, 8), "decoder_image_levels": [True, True]},
+        {
+            "prediction_type": "sample",
+            "label_channels": (4, 8),
+            "decoder_image_levels": [True, True],
+        },
     ],
 )
 def test_saved_script_segments_like_the_eager_one_in_3d(arguments: dict) -> None:
@@ -419,7 +543,9 @@ def test_saved_script_segments_like_the_eager_one_in_3d(arguments: dict) -> None
     file.seek(0)
     image, _ = pair((16, 24, 16))
     with torch.no_grad():
-        torch.testing.assert_close(torch.jit.load(file)(image), network(image), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            torch.jit.load(file)(image), network(image), rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -446,7 +572,9 @@ def test_state_dict_loads_with_weights_only(arguments: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spatial_dims", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)], ids=["2d", "3d"]
+    ("spatial_dims", "layout"),
+    [(2, torch.channels_last), (3, torch.channels_last_3d)],
+    ids=["2d", "3d"],
 )
 def test_weights_are_channels_last(spatial_dims: int, layout: torch.memory_format) -> None:
     weights = [p for p in tiny(spatial_dims).parameters() if p.ndim == spatial_dims + 2]
@@ -459,13 +587,19 @@ def test_example_in_the_docstring_runs() -> None:
 
 
 def test_label_of_another_size_than_the_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"label of size \[16, 12\]: expected the image's \[16, 16\]"):
+    with pytest.raises(
+        ValueError, match=r"label of size \[16, 12\]: expected the image's \[16, 16\]"
+    ):
         tiny()(pair((16, 16))[0], pair((16, 12))[1])
 
 
-@pytest.mark.parametrize("norm_args", [{"latent_norm": "cases", "latent_shape": (8, 8)}, {"latent_norm": "batch"}])
+@pytest.mark.parametrize(
+    "norm_args", [{"latent_norm": "cases", "latent_shape": (8, 8)}, {"latent_norm": "batch"}]
+)
 def test_standardizing_again_per_sample_does_not_go_with_other_statistics(norm_args: dict) -> None:
-    with pytest.raises(ValueError, match=f"restandardize works per sample: .* not '{norm_args['latent_norm']}'"):
+    with pytest.raises(
+        ValueError, match=f"restandardize works per sample: .* not '{norm_args['latent_norm']}'"
+    ):
         tiny(restandardize=True, **norm_args)
 
 
@@ -496,7 +630,9 @@ def level_widths(network: LDSeg) -> dict[str, list[int]]:
     for name, levels in parts.items():
         for level in levels:
             level.register_forward_hook(
-                lambda module, inputs, output, name=name: widths.setdefault(name, []).append(output.shape[1])
+                lambda module, inputs, output, name=name: widths.setdefault(name, []).append(
+                    output.shape[1]
+                )
             )
     network(*pair((16, 16)))
     widths["label_decoder"] = widths["label_decoder"][: len(widths["label_encoder"])][::-1]
@@ -516,7 +652,9 @@ def res_blocks(module: nn.Module) -> int:
         ({"label_channels": [12, 8], "decoder_image_levels": [True, True]}, [8, 16], [12, 8]),
     ],
 )
-def test_label_parts_have_the_image_encoders_widths_or_their_own(arguments: dict, image: list, label: list) -> None:
+def test_label_parts_have_the_image_encoders_widths_or_their_own(
+    arguments: dict, image: list, label: list
+) -> None:
     widths = level_widths(tiny(**arguments))
     assert widths == {"image_encoder": image, "label_encoder": label, "label_decoder": label}
 
@@ -537,14 +675,21 @@ def test_label_parts_and_denoiser_have_the_image_encoders_depth_or_their_own(
     network = tiny(**arguments)
     assert res_blocks(network.image_encoder) == 2 * image
     assert res_blocks(network.label_encoder) == res_blocks(network.label_decoder) == 2 * label
-    reference = LatentDenoiser(2, 1, 1, (8, 16), denoiser, [False, True], 4, ("group", {"num_groups": 4}))
+    reference = LatentDenoiser(
+        2, 1, 1, (8, 16), denoiser, [False, True], 4, ("group", {"num_groups": 4})
+    )
     assert res_blocks(network.denoiser) == res_blocks(reference)
 
 
 def test_widths_and_depths_written_out_are_the_defaults() -> None:
     default = tiny(num_res_blocks=2)
-    written = tiny(num_res_blocks=2, label_channels=(8, 16), label_res_blocks=2, denoiser_res_blocks=2)
-    assert all(torch.equal(written.state_dict()[name], value) for name, value in default.state_dict().items())
+    written = tiny(
+        num_res_blocks=2, label_channels=(8, 16), label_res_blocks=2, denoiser_res_blocks=2
+    )
+    assert all(
+        torch.equal(written.state_dict()[name], value)
+        for name, value in default.state_dict().items()
+    )
     assert set(written.state_dict()) == set(default.state_dict())
 
 
@@ -576,7 +721,9 @@ def test_image_features_change_the_segmentation(levels: list[bool]) -> None:
         latent = network.sample_latent(embedding, seeded_noise(network.noise_shape(image), 0))
         torch.testing.assert_close(network(image), network.label_decoder(latent, features))
         torch.testing.assert_close(cut_image(network)(image), network.label_decoder(latent))
-        assert not torch.allclose(network(image), network.label_decoder(latent), rtol=1e-2, atol=1e-2)
+        assert not torch.allclose(
+            network(image), network.label_decoder(latent), rtol=1e-2, atol=1e-2
+        )
 
 
 def test_decoder_of_the_paper_gets_no_features() -> None:
@@ -586,8 +733,12 @@ def test_decoder_of_the_paper_gets_no_features() -> None:
         assert each.encode_image(pair((16, 24))[0])[1] == []
 
 
-@pytest.mark.parametrize(("training", "image_dropout"), [(True, 0.0), (False, 0.0), (False, 0.5), (False, 1.0)])
-def test_image_is_always_shown_without_dropout_and_in_eval_mode(training: bool, image_dropout: float) -> None:
+@pytest.mark.parametrize(
+    ("training", "image_dropout"), [(True, 0.0), (False, 0.0), (False, 0.5), (False, 1.0)]
+)
+def test_image_is_always_shown_without_dropout_and_in_eval_mode(
+    training: bool, image_dropout: float
+) -> None:
     network = tiny(decoder_image_levels=[True, True], image_dropout=image_dropout).train(training)
     logits = training_logits(network)
     always = tiny(decoder_image_levels=[True, True], image_dropout=0.0).train(training)
@@ -601,16 +752,22 @@ def test_image_that_is_always_dropped_does_not_reach_the_logits_in_training() ->
     logits = training_logits(network)
     assert torch.equal(training_logits(cut_image(network)), logits)
     network.eval()
-    assert not torch.allclose(training_logits(cut_image(network)), training_logits(network), atol=0.01)
+    assert not torch.allclose(
+        training_logits(cut_image(network)), training_logits(network), atol=0.01
+    )
 
 
 @pytest.mark.parametrize("image_dropout", [0.25, 0.5])
-def test_image_is_dropped_for_its_share_of_the_samples_at_all_levels_together(image_dropout: float) -> None:
+def test_image_is_dropped_for_its_share_of_the_samples_at_all_levels_together(
+    image_dropout: float,
+) -> None:
     network = tiny(decoder_image_levels=[True, True], image_dropout=image_dropout)
     logits, hidden = training_logits(network, 200), training_logits(cut_image(network), 200)
     network.image_dropout = 0.0
     shown = training_logits(network, 200)
-    is_hidden, is_shown = ((logits - other).abs().amax([1, 2, 3]) < 1e-4 for other in (hidden, shown))
+    is_hidden, is_shown = (
+        (logits - other).abs().amax([1, 2, 3]) < 1e-4 for other in (hidden, shown)
+    )
     assert torch.equal(is_hidden, ~is_shown)
     assert is_hidden.float().mean().item() == pytest.approx(image_dropout, abs=0.12)
 
@@ -621,7 +778,9 @@ def test_reconstruction_never_sees_the_image(training: bool) -> None:
     image, label = pair((16, 24))
     timesteps, noise = torch.tensor([100, 700]), torch.randn(2, *network.noise_shape(image))
     with torch.no_grad():
-        before, after = (network(picture, label, timesteps, noise) for picture in (image, image.flip(-1)))
+        before, after = (
+            network(picture, label, timesteps, noise) for picture in (image, image.flip(-1))
+        )
         expected = network.label_decoder(network.encode_label(label))
     torch.testing.assert_close(after["reconstruction"], before["reconstruction"])
     torch.testing.assert_close(before["reconstruction"], expected)
@@ -689,5 +848,7 @@ def test_label_encoder_and_decoder_may_be_of_their_own_width() -> None:
     assert widths(network.label_encoder) == {4, 12, 1}
     assert widths(network.label_decoder) == {20, 24, 3}
     assert widths(tiny(label_channels=(4, 12)).label_decoder) == {4, 12, 3}
-    with pytest.raises(ValueError, match="decoder_channels has 3 levels: expected the 2 of channels"):
+    with pytest.raises(
+        ValueError, match="decoder_channels has 3 levels: expected the 2 of channels"
+    ):
         tiny(decoder_channels=(4, 8, 16))

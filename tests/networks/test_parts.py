@@ -4,8 +4,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ldseg_monai.networks import ImageEncoder, LabelDecoder, LabelEncoder, LatentDenoiser
-from ldseg_monai.networks.blocks import BatchStandardization, CaseStandardization, SampleStandardization, SelfAttention
+from ldseg_monai.networks.blocks import (
+    BatchStandardization,
+    CaseStandardization,
+    SampleStandardization,
+    SelfAttention,
+)
+from ldseg_monai.networks.ldseg.image_encoder import ImageEncoder
+from ldseg_monai.networks.ldseg.label_decoder import LabelDecoder
+from ldseg_monai.networks.ldseg.label_encoder import LabelEncoder
+from ldseg_monai.networks.ldseg.latent_denoiser import LatentDenoiser
 
 NORM = ("group", {"num_groups": 4})
 CASES = [  # image size, stem stride, size of the latent with two levels
@@ -18,8 +26,12 @@ CASES = [  # image size, stem stride, size of the latent with two levels
 ]
 
 
-def label_encoder(spatial_dims: int, stem_stride: int = 1, latent_channels: int = 2, **norm_args) -> LabelEncoder:
-    return LabelEncoder(spatial_dims, 3, latent_channels, (8, 16), stem_stride, 1, NORM, **norm_args)
+def label_encoder(
+    spatial_dims: int, stem_stride: int = 1, latent_channels: int = 2, **norm_args
+) -> LabelEncoder:
+    return LabelEncoder(
+        spatial_dims, 3, latent_channels, (8, 16), stem_stride, 1, NORM, **norm_args
+    )
 
 
 def label_decoder(
@@ -34,11 +46,15 @@ def label_decoder(
 def image_features(size: tuple[int, ...], stem_stride: int, batch: int = 2) -> list[torch.Tensor]:
     """What an image encoder of two levels, of 5 and 7 channels, might return for an image of this size."""
     sizes = [[side // (stem_stride * halving) for side in size] for halving in (1, 2)]
-    return [torch.randn(batch, channels, *sides) for channels, sides in zip((5, 7), sizes, strict=True)]
+    return [
+        torch.randn(batch, channels, *sides) for channels, sides in zip((5, 7), sizes, strict=True)
+    ]
 
 
 def denoiser(spatial_dims: int, channels: tuple[int, ...] = (8, 16)) -> LatentDenoiser:
-    return LatentDenoiser(spatial_dims, 2, 1, channels, 1, [level > 0 for level in range(len(channels))], 4, NORM)
+    return LatentDenoiser(
+        spatial_dims, 2, 1, channels, 1, [level > 0 for level in range(len(channels))], 4, NORM
+    )
 
 
 @pytest.mark.parametrize(("size", "stem_stride", "latent"), CASES)
@@ -54,7 +70,9 @@ def test_image_encoder_meets_the_latent(size, stem_stride: int, latent) -> None:
 
 
 @pytest.mark.parametrize(("size", "stem_stride", "latent"), CASES)
-def test_label_encoder_standardizes_each_channel_of_each_sample(size, stem_stride: int, latent) -> None:
+def test_label_encoder_standardizes_each_channel_of_each_sample(
+    size, stem_stride: int, latent
+) -> None:
     result = label_encoder(len(size), stem_stride)(torch.rand(2, 3, *size))
     assert result.shape == (2, 2, *latent)
     flat = result.flatten(2)
@@ -67,7 +85,10 @@ def test_amount_of_foreground_stays_in_the_latent_when_it_is_standardized_over_t
     everywhere[1], nowhere[0] = 1, 1
     one_hot = torch.stack([everywhere, nowhere, everywhere, nowhere])
     torch.manual_seed(0)
-    means = {norm: label_encoder(2, latent_norm=norm)(one_hot).mean([2, 3]) for norm in ("sample", "batch")}
+    means = {
+        norm: label_encoder(2, latent_norm=norm)(one_hot).mean([2, 3])
+        for norm in ("sample", "batch")
+    }
     torch.testing.assert_close(means["sample"], torch.zeros(4, 2), rtol=0, atol=1e-5)
     assert ((means["batch"][0] - means["batch"][1]).abs() > 0.01).all()
     torch.testing.assert_close(means["batch"].mean(0), torch.zeros(2), rtol=0, atol=1e-5)
@@ -92,9 +113,18 @@ def test_label_encoder_ends_in_the_standardization_asked_for(norm_args: dict, la
     ("norm_args", "message"),
     [
         ({"latent_norm": "layer"}, "latent_norm is 'layer': expected one of sample, batch, cases"),
-        ({"latent_norm": "cases"}, "latent_norm is 'cases' and latent_shape None: expected a latent_shape"),
-        ({"latent_norm": "sample", "latent_shape": (8, 8)}, "'sample' and latent_shape .8, 8.: .* none without"),
-        ({"latent_norm": "batch", "latent_shape": (8, 8)}, "'batch' and latent_shape .8, 8.: .* none without"),
+        (
+            {"latent_norm": "cases"},
+            "latent_norm is 'cases' and latent_shape None: expected a latent_shape",
+        ),
+        (
+            {"latent_norm": "sample", "latent_shape": (8, 8)},
+            "'sample' and latent_shape .8, 8.: .* none without",
+        ),
+        (
+            {"latent_norm": "batch", "latent_shape": (8, 8)},
+            "'batch' and latent_shape .8, 8.: .* none without",
+        ),
         ({"latent_shape": (8, 8)}, "'sample' and latent_shape .8, 8.: .* none without"),
     ],
 )
@@ -111,7 +141,12 @@ def test_label_decoder_undoes_the_stride(size, stem_stride: int, latent) -> None
 @pytest.mark.parametrize("channels", [(8,), (8, 16, 16)])
 def test_label_decoder_takes_any_number_of_levels(channels: tuple[int, ...]) -> None:
     stride = 2 * 2 ** (len(channels) - 1)
-    assert label_decoder(2, 2, channels)(torch.randn(1, 2, 3, 2)).shape == (1, 3, 3 * stride, 2 * stride)
+    assert label_decoder(2, 2, channels)(torch.randn(1, 2, 3, 2)).shape == (
+        1,
+        3,
+        3 * stride,
+        2 * stride,
+    )
 
 
 @pytest.mark.parametrize("latent", [(8, 8), (5, 3), (2, 3), (4, 4, 4), (5, 3, 2), (2, 3, 7)])
@@ -123,7 +158,9 @@ def test_denoiser_keeps_any_latent_size(latent: tuple[int, ...], channels: tuple
 
 
 @pytest.mark.parametrize("latent", [(5, 3), (4, 3, 2)])
-def test_denoiser_depends_on_the_timestep_the_latent_and_the_embedding_of_its_own_sample(latent) -> None:
+def test_denoiser_depends_on_the_timestep_the_latent_and_the_embedding_of_its_own_sample(
+    latent,
+) -> None:
     network = denoiser(len(latent)).eval()
     inputs = [torch.randn(2, 2, *latent), torch.randn(2, 1, *latent), torch.tensor([100, 500])]
     before = network(*inputs)
@@ -137,18 +174,24 @@ def test_denoiser_depends_on_the_timestep_the_latent_and_the_embedding_of_its_ow
 
 @pytest.mark.parametrize("size", [(8, 12), (4, 6, 5)])
 @pytest.mark.parametrize("stem_stride", [2, 4])
-def test_label_decoder_starts_as_linear_interpolation_of_coarse_logits(size, stem_stride: int) -> None:
+def test_label_decoder_starts_as_linear_interpolation_of_coarse_logits(
+    size, stem_stride: int
+) -> None:
     upsampling = label_decoder(len(size), stem_stride).to_logits[-1]
     hidden = torch.randn(1, upsampling.in_channels, *size)
     mixing = upsampling.weight.sum(dim=list(range(2, 2 + len(size)))) / stem_stride ** len(size)
-    coarse = torch.einsum("bi...,io->bo...", hidden, mixing) + upsampling.bias.reshape(1, -1, *[1] * len(size))
+    coarse = torch.einsum("bi...,io->bo...", hidden, mixing) + upsampling.bias.reshape(
+        1, -1, *[1] * len(size)
+    )
     mode = "bilinear" if len(size) == 2 else "trilinear"
     expected = functional.interpolate(coarse, scale_factor=stem_stride, mode=mode)
     inside = (..., *[slice(stem_stride, -stem_stride)] * len(size))
     torch.testing.assert_close(upsampling(hidden)[inside], expected[inside])
 
 
-image_levels = pytest.mark.parametrize(("image_channels", "used"), [((5, 0), [0]), ((0, 7), [1]), ((5, 7), [0, 1])])
+image_levels = pytest.mark.parametrize(
+    ("image_channels", "used"), [((5, 0), [0]), ((0, 7), [1]), ((5, 7), [0, 1])]
+)
 
 
 @pytest.mark.parametrize(("size", "stem_stride", "latent"), CASES)
@@ -169,7 +212,9 @@ def test_label_decoder_depends_on_the_image_features_of_the_levels_asked_for_onl
 
 
 @image_levels
-def test_image_features_of_zero_are_the_same_as_none(image_channels: tuple[int, int], used: list[int]) -> None:
+def test_image_features_of_zero_are_the_same_as_none(
+    image_channels: tuple[int, int], used: list[int]
+) -> None:
     decoder = label_decoder(2, 2, image_channels=image_channels)
     latent, features = torch.randn(2, 2, 4, 3), image_features((16, 12), 2)
     none = decoder(latent)
@@ -179,7 +224,9 @@ def test_image_features_of_zero_are_the_same_as_none(image_channels: tuple[int, 
 
 
 @image_levels
-def test_image_features_are_added_to_what_the_level_is_given(image_channels: tuple[int, int], used: list[int]) -> None:
+def test_image_features_are_added_to_what_the_level_is_given(
+    image_channels: tuple[int, int], used: list[int]
+) -> None:
     decoder = label_decoder(2, 2, image_channels=image_channels)
     latent, features = torch.randn(2, 2, 4, 3), image_features((16, 12), 2)
     hidden = decoder.from_latent(latent)
@@ -192,7 +239,9 @@ def test_image_features_are_added_to_what_the_level_is_given(image_channels: tup
     torch.testing.assert_close(decoder(latent, features), decoder.to_logits(hidden))
 
 
-def test_label_decoder_without_image_channels_has_the_weights_of_the_paper_and_ignores_features() -> None:
+def test_label_decoder_without_image_channels_has_the_weights_of_the_paper_and_ignores_features() -> (
+    None
+):
     decoder, other = label_decoder(2), label_decoder(2, image_channels=(0, 0))
     assert set(decoder.state_dict()) == set(other.state_dict())
     assert not [name for name in decoder.state_dict() if ".image." in name]
@@ -213,4 +262,6 @@ def test_image_features_of_one_image_serve_several_latents() -> None:
 def test_scripted_label_decoder_agrees(shown: bool) -> None:
     decoder = label_decoder(2, 2, image_channels=(5, 0))
     latent, features = torch.randn(2, 2, 4, 3), image_features((16, 12), 2) if shown else None
-    torch.testing.assert_close(torch.jit.script(decoder)(latent, features), decoder(latent, features))
+    torch.testing.assert_close(
+        torch.jit.script(decoder)(latent, features), decoder(latent, features)
+    )

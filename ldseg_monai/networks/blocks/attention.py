@@ -24,6 +24,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(B, channels, *spatial)`` to the same shape."""
-        tokens = self.norm(x).flatten(2).permute(2, 0, 1).contiguous()  # so that each B rounds alike
+        tokens = (
+            self.norm(x).flatten(2).permute(2, 0, 1).contiguous()
+        )  # so that each B rounds alike
         attended = self.attention(tokens, tokens, tokens, need_weights=False)[0]
         return x + attended.permute(1, 2, 0).reshape(x.shape)

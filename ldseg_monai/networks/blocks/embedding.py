@@ -18,7 +18,9 @@ class TimestepEmbedding(nn.Module):
     def __init__(self, frequencies: int, channels: int) -> None:
         super().__init__()
         self.frequencies = frequencies
-        self.perceptron = nn.Sequential(nn.Linear(frequencies, channels), nn.SiLU(), nn.Linear(channels, channels))
+        self.perceptron = nn.Sequential(
+            nn.Linear(frequencies, channels), nn.SiLU(), nn.Linear(channels, channels)
+        )
 
     def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
         """Embed integer timesteps of shape ``(B,)`` as ``(B, channels)``."""

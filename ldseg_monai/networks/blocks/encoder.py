@@ -16,10 +16,10 @@ from .residual import ResidualBlock
 class ResidualEncoder(nn.Module):
     """Residual U-Net encoder without skip connections (Zaman et al., 2024, Section IV-B).
 
-    A stem that cuts the image into patches of ``stem_stride`` voxels (a convolution whose kernel equals its stride,
-    which is space-to-depth followed by a 1-wide convolution) stands for the first ``log2(stem_stride)``
-    down-samplings; each further level halves the size once more. So the output is smaller by
-    ``stem_stride * 2 ** (len(channels) - 1)``.
+    A stem that cuts the image into patches of ``stem_stride`` voxels (a convolution whose kernel
+    equals its stride, which is space-to-depth followed by a 1-wide convolution) stands for the
+    first ``log2(stem_stride)`` down-samplings; each further level halves the size once more. So the
+    output is smaller by ``stem_stride * 2 ** (len(channels) - 1)``.
 
     Args:
         spatial_dims: 2 or 3.
@@ -52,7 +52,9 @@ class ResidualEncoder(nn.Module):
         for width, attends in zip(channels, attention_levels, strict=True):
             kernel_size, padding = (3, 1) if stride == 1 else (stride, 0)
             blocks: list[nn.Module] = [conv(previous, width, kernel_size, stride, padding)]
-            blocks += [ResidualBlock(spatial_dims, width, width, norm) for _ in range(num_res_blocks)]
+            blocks += [
+                ResidualBlock(spatial_dims, width, width, norm) for _ in range(num_res_blocks)
+            ]
             if attends:
                 blocks.append(SelfAttention(width, num_head_channels))
             self.levels.append(nn.Sequential(*blocks))
@@ -63,8 +65,9 @@ class ResidualEncoder(nn.Module):
         """Map ``(B, in_channels, *spatial)`` to the latent and to what each level made of the input.
 
         Returns:
-            The latent, ``(B, out_channels, *spatial / total stride)``, and the output of each level, from the largest
-            to the smallest, ``(B, channels[i], *spatial / stem_stride / 2**i)``.
+            The latent, ``(B, out_channels, *spatial / total stride)``, and the output of each
+            level, from the largest to the smallest, ``(B, channels[i], *spatial / stem_stride /
+            2**i)``.
         """
         features: list[torch.Tensor] = []
         for level in self.levels:

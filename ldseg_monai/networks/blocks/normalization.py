@@ -11,8 +11,9 @@ from torch.nn import functional
 class GroupNorm(nn.GroupNorm):
     """Group normalization that trains fast in the channels-last layout too.
 
-    On a CPU, PyTorch's own takes 20 times as long there as in the channels-first layout, forward and backward; this
-    one, which goes over to the other layout and back, 3 times (torch 2.13; `benchmarks/normalization.py` measures it).
+    On a CPU, PyTorch's own takes 20 times as long there as in the channels-first layout, forward
+    and backward; this one, which goes over to the other layout and back, 3 times (torch 2.13;
+    `benchmarks/speed/normalization.py` measures it).
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -17,4 +17,6 @@ def one_hot(label: torch.Tensor, num_classes: int) -> torch.Tensor:
             f"label has classes {int(low)} to {int(high)}: expected 0 to {num_classes - 1}; "
             "set out_channels to the number of classes, or map the label to them"
         )
-    return label == torch.arange(num_classes, device=label.device).reshape([1, -1] + [1] * (label.ndim - 2))
+    return label == torch.arange(num_classes, device=label.device).reshape(
+        [1, -1] + [1] * (label.ndim - 2)
+    )

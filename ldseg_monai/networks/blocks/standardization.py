@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
-from ldseg_monai.processes import rank_and_world_size
+from ldseg_monai.runtime.processes import rank_and_world_size
 
 
 class SampleStandardization(nn.Module):
@@ -26,13 +26,14 @@ class SampleStandardization(nn.Module):
 class BatchStandardization(nn.Module):
     """Mean 0 and standard deviation 1 for each channel over a batch and all positions: batch normalization, no weights.
 
-    For images without a common frame, such as fields of tissue: no mean picture is worth subtracting there, and a
-    sample's own mean says how much of the field is foreground, which standardizing each sample would take away. The
-    batch is that of all processes together.
+    For images without a common frame, such as fields of tissue: no mean picture is worth
+    subtracting there, and a sample's own mean says how much of the field is foreground, which
+    standardizing each sample would take away. The batch is that of all processes together.
 
     Args:
         channels: channels of the latent.
-        momentum: weight of a new batch in the running statistics, which stand for the batch's in eval mode.
+        momentum: weight of a new batch in the running statistics, which stand for the batch's in
+            eval mode.
     """
 
     def __init__(self, channels: int, momentum: float = 0.01) -> None:
@@ -52,8 +53,13 @@ class BatchStandardization(nn.Module):
     def _standardize_batch(self, latent: torch.Tensor) -> torch.Tensor:
         _, world_size = rank_and_world_size()
         if world_size == 1:
-            return functional.batch_norm(latent, self.mean, self.variance, training=True, momentum=self.momentum)
-        positions = [0, *range(2, latent.ndim)]  # what follows is the same; PyTorch's own form of it needs GPUs
+            return functional.batch_norm(
+                latent, self.mean, self.variance, training=True, momentum=self.momentum
+            )
+        positions = [
+            0,
+            *range(2, latent.ndim),
+        ]  # what follows is the same; PyTorch's own form of it needs GPUs
         mean = _mean_over_processes(latent.mean(positions, keepdim=True))
         centered = latent - mean
         variance = _mean_over_processes(centered.square().mean(positions, keepdim=True))
@@ -66,17 +72,19 @@ class BatchStandardization(nn.Module):
 class CaseStandardization(nn.Module):
     """Mean 0 and standard deviation 1 across the training cases.
 
-    Standardized per sample, a latent may be nearly the same picture for every case, and the diffusion then has nothing
-    to say. This goes on from there: it subtracts the mean picture of the training cases and divides by what spread
-    remains per channel, so that the unit variance is variance *between* cases. The statistics are running ones,
-    gathered in training mode from the batch of all processes; the per-sample step before them keeps the encoder from
-    gaining by scale alone.
+    Standardized per sample, a latent may be nearly the same picture for every case, and the
+    diffusion then has nothing to say. This goes on from there: it subtracts the mean picture of the
+    training cases and divides by what spread remains per channel, so that the unit variance is
+    variance *between* cases. The statistics are running ones, gathered in training mode from the
+    batch of all processes; the per-sample step before them keeps the encoder from gaining by scale
+    alone.
 
     Args:
         channels: channels of the latent.
-        latent_shape: spatial shape of the latent in training. The label encoder is not needed to segment, so images of
-            any size may still be segmented.
-        momentum: weight of a new batch in the running statistics; a large one lets the last few cases shake the latent.
+        latent_shape: spatial shape of the latent in training. The label encoder is not needed to
+            segment, so images of any size may still be segmented.
+        momentum: weight of a new batch in the running statistics; a large one lets the last few
+            cases shake the latent.
     """
 
     def __init__(self, channels: int, latent_shape: Sequence[int], momentum: float = 0.005) -> None:
@@ -106,7 +114,9 @@ class CaseStandardization(nn.Module):
 
     def _update(self, latent: torch.Tensor) -> None:
         self.mean.lerp_(_mean_over_processes(latent.mean(dim=0, keepdim=True)), self.momentum)
-        spread = (latent - self.mean).square().mean(dim=[0] + list(range(2, latent.ndim)), keepdim=True)
+        spread = (
+            (latent - self.mean).square().mean(dim=[0] + list(range(2, latent.ndim)), keepdim=True)
+        )
         self.variance.lerp_(_mean_over_processes(spread), self.momentum)
 
 

@@ -38,10 +38,18 @@ class ConditionedLevel(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ResidualBlock(spatial_dims, out_channels if i else in_channels, out_channels, norm, embedding_channels)
+            ResidualBlock(
+                spatial_dims,
+                out_channels if i else in_channels,
+                out_channels,
+                norm,
+                embedding_channels,
+            )
             for i in range(num_res_blocks)
         )
-        self.attention = SelfAttention(out_channels, num_head_channels) if num_head_channels else nn.Identity()
+        self.attention = (
+            SelfAttention(out_channels, num_head_channels) if num_head_channels else nn.Identity()
+        )
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Map ``(B, in_channels, *spatial)`` and ``(B, embedding_channels)`` to ``(B, out_channels, *spatial)``."""
@@ -65,7 +73,8 @@ class ResidualUNet(nn.Module):
         embedding_channels: length of the embedding.
 
     Raises:
-        ValueError: for attention levels that do not fit the channels, or heads that do not divide them.
+        ValueError: for attention levels that do not fit the channels, or heads that do not divide
+            them.
     """
 
     def __init__(
@@ -84,23 +93,41 @@ class ResidualUNet(nn.Module):
                 f"attention_levels has {len(attention_levels)} entries: expected one for each of the "
                 f"{len(channels)} levels"
             )
-        uneven = [w for w, attends in zip(channels, attention_levels, strict=True) if attends and w % num_head_channels]
+        uneven = [
+            w
+            for w, attends in zip(channels, attention_levels, strict=True)
+            if attends and w % num_head_channels
+        ]
         if uneven:
-            raise ValueError(f"num_head_channels is {num_head_channels}: expected a divisor of {uneven[0]} channels")
+            raise ValueError(
+                f"num_head_channels is {num_head_channels}: expected a divisor of {uneven[0]} channels"
+            )
         head_channels = [num_head_channels * attends for attends in attention_levels]
         shared = (num_res_blocks, norm, embedding_channels)
         conv = Conv[Conv.CONV, spatial_dims]
-        self.down_levels, self.downsamplings, self.up_levels = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.down_levels, self.downsamplings, self.up_levels = (
+            nn.ModuleList(),
+            nn.ModuleList(),
+            nn.ModuleList(),
+        )
         previous = channels[0]
         for index, width in enumerate(channels):
-            downsampling = conv(previous, previous, kernel_size=3, stride=2, padding=1) if index else nn.Identity()
+            downsampling = (
+                conv(previous, previous, kernel_size=3, stride=2, padding=1)
+                if index
+                else nn.Identity()
+            )
             self.downsamplings.append(downsampling)
-            self.down_levels.append(ConditionedLevel(spatial_dims, previous, width, *shared, head_channels[index]))
+            self.down_levels.append(
+                ConditionedLevel(spatial_dims, previous, width, *shared, head_channels[index])
+            )
             previous = width
         for index in reversed(range(len(channels) - 1)):
             width = channels[index]
             self.up_levels.append(
-                ConditionedLevel(spatial_dims, previous + width, width, *shared, head_channels[index])
+                ConditionedLevel(
+                    spatial_dims, previous + width, width, *shared, head_channels[index]
+                )
             )
             previous = width
 

@@ -1,0 +1,1 @@
+"""Scores on real data: `python -m benchmarks.accuracy.PROGRAM bundles/NAME --dataset_dir DIR`."""

@@ -1,0 +1,325 @@
+"""Cross-validates a bundle's network and others (peers, ablations) on the same folds, and compares them case by case.
+
+    python -m benchmarks.accuracy.cross_validation bundles/ldseg_glas --dataset_dir DIR --out cv --baseline
+    baselines/unet.yaml
+
+Fold by fold, each candidate is trained by the bundle's own command in ``--out``/CANDIDATE/foldN,
+and its weights are scored on the fold by the bundle's evaluate.yaml in the scores/ there. The
+candidates are the bundle as it is, by its folder's name, and what overlays make of it, by the name
+of the last one. The same command goes on where it stopped: what is trained or scored is not done
+again, and refused if it was done with other settings.
+
+After each fold (``--folds`` does some of them) two files are written of all folds that are done:
+``--out``/cases.csv, a row a candidate, fold, case and class, and ``--out``/table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from scipy.stats import wilcoxon
+
+from benchmarks import report
+from benchmarks.accuracy.quality import cell, deviation, known, mean
+from benchmarks.accuracy.study import claim, configs, overrides, parsed, train
+from ldseg_monai.evaluation.scores import SCORES
+
+METRICS = Path("scores", "metrics.csv")
+OWN = ("dataset_dir", "output_dir", "fold", "val_cases")  # which the folds are made with
+HEADINGS = dict(zip(SCORES, ("Dice", "IoU", "precision", "recall", "HD95"), strict=True))
+ABOUT = """Cross-validation in {num_folds} folds: each case is segmented by the network that was trained without its
+fold, and scored in its file's own geometry. Of the epochs at which a training validates, each `val_interval` and the
+last, the one with the best Dice on that fold was kept; where `val_interval` is `max_epochs`, nothing was chosen. Mean ±
+SD over the cases of the folds named; class `mean` is each case's mean over its classes; HD95 is in mm, of pictures in
+pixels. A class missing from a case is left out; a score of fewer cases than the row's (such as HD95, which a class that
+was not found has none of) says of how many. The comparison is of the Dice of class `mean`, of the same cases: mean
+difference, and p of the two-sided Wilcoxon signed-rank test. Where cases belong together, such as the pictures of one
+patient, the test is over the groups: the mean difference of each is one number to it."""
+
+Cases = dict[tuple[str, str], dict[str, float]]  # scores by fold and name
+
+
+def candidates(bundle: Path, baselines: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The variants (of study.py) to compare, by name: the bundle as it is, and then the baselines.
+
+    Args:
+        bundle: folder of the bundle.
+        baselines: overlays of each, below the bundle's configs/, joined by ``+``.
+
+    Raises:
+        ValueError: if there is no such bundle or overlay, or two candidates have one name.
+    """
+    if not (bundle / "configs" / "train.yaml").is_file():
+        raise ValueError(
+            f"bundle {bundle} has no configs/train.yaml: expected a folder such as bundles/ldseg_glas"
+        )
+    variants: dict[str, dict[str, Any]] = {bundle.resolve().name: {}}
+    for baseline in baselines:
+        overlays = baseline.split("+")
+        missing = [
+            str(bundle / "configs" / name)
+            for name in overlays
+            if not (bundle / "configs" / name).is_file()
+        ]
+        if missing:
+            raise ValueError(
+                f"--baseline {baseline}: {', '.join(missing)} does not exist; expected a file of configs/"
+            )
+        name = Path(overlays[-1]).stem
+        if name in variants:
+            raise ValueError(
+                f"--baseline {baseline}: there is a candidate {name!r} already; expected another file"
+            )
+        variants[name] = {"overlays": overlays}
+    return variants
+
+
+def settings(items: Iterable[str]) -> dict[str, Any]:
+    """Config values from ``KEY=VALUE``, values in YAML or as Python's ``None``.
+
+    Raises:
+        ValueError: for an item that is none, or a key that the folds are made with.
+    """
+    values = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise ValueError(f"--set {item}: expected KEY=VALUE, such as max_epochs=20")
+        if key in OWN:
+            raise ValueError(
+                f"--set {item}: expected none of {', '.join(OWN)}, which this program sets"
+            )
+        values[key.replace("::", "#")] = None if value == "None" else yaml.safe_load(value)
+    return values
+
+
+def fold_plans(bundle: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """What study.py calls a study, for each fold of a bundle.
+
+    Args:
+        bundle: folder of the bundle.
+        values: of its configs, to override.
+
+    Raises:
+        ValueError: if the bundle has no folds, or a value is of no item of its train.yaml.
+    """
+    plan: dict[str, Any] = {
+        "bundle": str(bundle),
+        "common": {},
+        "noise": None,
+    }  # noise: only study.py scores under it
+    config = parsed(plan, {})
+    unknown = [
+        key for key in values if key.split("#")[0] not in config
+    ]  # MONAI would take it for a new one
+    if unknown:
+        raise ValueError(
+            f"--set {', '.join(unknown)}: expected keys of {bundle}/configs/train.yaml"
+        )
+    config.update(values)
+    num_folds = config.get_parsed_content("num_folds") if "num_folds" in config else None
+    if not isinstance(num_folds, int) or num_folds < 2:
+        raise ValueError(
+            f"bundle {bundle}: num_folds is {num_folds!r}; expected a bundle with 2 folds or more"
+        )
+    return [{**plan, "common": {**values, "fold": fold}} for fold in range(num_folds)]
+
+
+def evaluate(plan: dict[str, Any], variant: dict[str, Any], dataset_dir: str, folder: Path) -> None:
+    """Score a trained candidate on its fold by the bundle's command, unless it is; log.txt goes beside the scores."""
+    if (folder / METRICS).exists():
+        return
+    scores = (folder / METRICS).parent
+    scores.mkdir(exist_ok=True)
+    files = [*configs(plan, variant), f"{plan['bundle']}/configs/evaluate.yaml"]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
+    run = {
+        "dataset_dir": dataset_dir,
+        "output_dir": str(scores),
+        "model_path": str(folder / "model.pt"),
+    }
+    for key, value in overrides(plan, variant, part="val", **run).items():
+        text = "$None" if value is None else value  # MONAI drops a plain None
+        command += [f"--{key}", text if isinstance(text, str) else repr(text)]
+    with open(scores / "log.txt", "w") as log:
+        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
+
+
+def read_rows(folders: Mapping[int, Path]) -> list[dict[str, str]]:
+    """The rows of metrics.csv of a candidate's folds, those that have it, each with its fold."""
+    rows = []
+    for fold, folder in folders.items():
+        if (folder / METRICS).exists():
+            with open(folder / METRICS, newline="") as file:
+                rows += [{"fold": str(fold), **row} for row in csv.DictReader(file)]
+    return rows
+
+
+def by_class(rows: Iterable[Mapping[str, str]]) -> dict[str, Cases]:
+    """The scores of each case by class, at last of class ``mean``: the case's mean over the classes that it has."""
+    classes: dict[str, Cases] = {}
+    for row in rows:
+        scores = {score: float(row[score]) for score in SCORES}
+        classes.setdefault(row["class"], {})[row["fold"], row["case"]] = scores
+    cases = dict.fromkeys(case for scores in classes.values() for case in scores)
+    means = {
+        case: {score: mean(scores[case][score] for scores in classes.values()) for score in SCORES}
+        for case in cases
+    }
+    return {**classes, "mean": means}
+
+
+def summary(name: str, classes: dict[str, Cases]) -> list[dict[str, str]]:
+    """The rows of the table for a candidate, one a class."""
+    rows = []
+    for index, cases in classes.items():
+        folds: dict[str, list[float]] = {}
+        for (fold, _), scores in cases.items():
+            folds.setdefault(fold, []).append(scores["dice"])
+        number = len(known(scores["dice"] for scores in cases.values()))
+        row = {"candidate": name, "folds": ", ".join(folds), "class": index, "cases": str(number)}
+        for score, heading in HEADINGS.items():
+            values = known(scores[score] for scores in cases.values())
+            fewer = f" (of {len(values)})" if len(values) < number else ""
+            row[heading] = f"{cell(mean(values))} ± {cell(deviation(values))}{fewer}"
+        row["SD of the folds' Dice"] = cell(deviation(map(mean, folds.values())))
+        rows.append(row)
+    return rows
+
+
+def comparison(ours: Cases, theirs: Cases, groups: Mapping[str, str]) -> dict[str, str]:
+    """Compare the Dice of the bundle as it is with that of a baseline on the cases that both have.
+
+    Args:
+        ours: scores of the cases of the bundle.
+        theirs: of the baseline.
+        groups: of cases by name, such as patients; a case without one is a group of its own.
+
+    Returns:
+        Cells of the table: number of cases, mean of its Dice minus the baseline's, p of the
+            two-sided Wilcoxon
+        signed-rank test and, where there are groups, their number, which that test is over.
+    """
+    differences: dict[tuple[str, ...], list[float]] = {}
+    for case in sorted(ours.keys() & theirs.keys()):
+        difference = ours[case]["dice"] - theirs[case]["dice"]
+        if not math.isnan(difference):
+            differences.setdefault((groups[case[1]],) if case[1] in groups else case, []).append(
+                difference
+            )
+    if not differences:
+        return {"cases": "0"}
+    of_groups = [mean(own) for own in differences.values()]
+    p = (
+        float(wilcoxon(of_groups).pvalue) if any(of_groups) else 1.0
+    )  # SciPy divides by 0 where all are equal
+    of_cases = [difference for own in differences.values() for difference in own]
+    number = {"groups": str(len(of_groups))} if groups else {}
+    return {
+        "cases": str(len(of_cases)),
+        "mean difference": f"{mean(of_cases):+.4f}",
+        **number,
+        "p": f"{p:.2g}",
+    }
+
+
+def write_results(
+    out: Path,
+    head: str,
+    rows: Mapping[str, list[dict[str, str]]],
+    groups: Mapping[str, str] | None = None,
+) -> str:
+    """Write cases.csv and table.md from the rows of the candidates, the bundle first; returns the latter's text."""
+    with open(out / "cases.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["candidate", "fold", "case", "class", *SCORES])
+        writer.writeheader()
+        writer.writerows({"candidate": name, **row} for name, own in rows.items() for row in own)
+    classes = {name: by_class(own) for name, own in rows.items()}
+    (own_name, ours), *baselines = classes.items()
+    sections = [report.table([row for name, own in classes.items() for row in summary(name, own)])]
+    if baselines:
+        lines = []
+        for name, theirs in baselines:
+            cells = comparison(ours["mean"], theirs["mean"], groups or {})
+            lines.append({"Dice": f"{own_name} minus {name}", **cells})
+        sections.append(report.table(lines))
+    return report.write(out / "table.md", head, *sections)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and score what is left of the cross-validation named on the command line; write and print its table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "bundle", type=Path, help="folder of the bundle, such as bundles/ldseg_glas"
+    )
+    parser.add_argument("--dataset_dir", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="OVERLAY[+OVERLAY...]",
+        help="peer or ablation: its overlays, below the bundle's configs/; may be said again",
+    )
+    parser.add_argument(
+        "--folds", type=int, nargs="+", help="numbers of the folds to do (default: all)"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="config values to override, values in YAML; those of network_def# and train#inferer# are not a peer's",
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        variants = candidates(arguments.bundle, arguments.baseline)
+        plans = fold_plans(arguments.bundle, settings(arguments.set))
+    except ValueError as error:
+        parser.error(str(error))
+    folds = range(len(plans)) if arguments.folds is None else sorted(set(arguments.folds))
+    if not set(folds) <= set(range(len(plans))):
+        parser.error(f"--folds {arguments.folds}: expected some of 0 to {len(plans) - 1}")
+    if not Path(arguments.dataset_dir).is_dir():
+        parser.error(f"--dataset_dir {arguments.dataset_dir} does not exist: expected a folder")
+    config = parsed(plans[0], {}, dataset_dir=arguments.dataset_dir)
+    seed = config.get_parsed_content("seed")
+    groups = config.get_parsed_content("groups") if "groups" in config else {}
+    about = ABOUT.format(num_folds=len(plans))
+    title = f"Cross-validation: {arguments.bundle.resolve().name}"
+    head = report.header(title, about, "accuracy.cross_validation", argv, seed)
+    folders = {
+        name: {fold: arguments.out / name / f"fold{fold}" for fold in range(len(plans))}
+        for name in variants
+    }
+    claims = [
+        (plans[fold], variants[name], folder)
+        for name, own in folders.items()
+        for fold, folder in own.items()
+        if fold in folds or (folder / METRICS).exists()
+    ]
+    for plan, variant, folder in sorted(
+        claims, key=lambda one: not one[2].exists()
+    ):  # refused before one is made
+        claim(plan, variant, folder)
+    for fold in folds:
+        for name, variant in variants.items():
+            train(plans[fold], variant, arguments.dataset_dir, folders[name][fold])
+            evaluate(plans[fold], variant, arguments.dataset_dir, folders[name][fold])
+        text = write_results(
+            arguments.out, head, {name: read_rows(own) for name, own in folders.items()}, groups
+        )
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,384 @@
+"""The experiments of the LDSeg paper on a bundle's weights: reverse steps, noise, and what the spread is worth.
+
+    H="bundles/ldseg_hippocampus --dataset_dir DIR"
+    python -m benchmarks.accuracy.experiments steps $H
+    python -m benchmarks.accuracy.experiments noise $H --peer baselines/unet.yaml unet/model.pt
+    python -m benchmarks.accuracy.experiments uncertainty $H
+
+Each scores the validation part (``--part``; that of the shipped weights is named in the bundle's
+docs/val_cases.txt) as the bundle's evaluate.yaml does, in the files' own geometry, and writes a
+Markdown table, a CSV file with a row a case, and a PNG picture:
+
+- steps (Figures 5 and 6a): Dice against the number of reverse steps;
+- noise (Figure 8): Dice against Gaussian noise on the image (Eq. 19), beside deterministic peers.
+  The paper's sigma is of an image from 0 to 1; a standardized image (MRI) gets as much in units of
+  its own range between its 1st and 99th percentile, so that a sigma means the same on all;
+- uncertainty (Figure 10): mean and standard deviation of 100 samples: the area under the ROC curve
+  of the SD for wrong pixels, the SD on wrong and right ones, the calibration error of the mean, and
+  how a case's spread goes with its Dice. uncertainty_maps.png shows the case of the median Dice;
+  being a picture of the data, it is not for a repository. Of pictures, --turned lets the samples
+  see eight orientations (the knob turned), and writes uncertainty_turned.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from monai.bundle import ConfigParser
+from monai.data import decollate_batch
+from monai.data.utils import list_data_collate
+from monai.transforms import Compose, Invertd
+from torch import nn
+
+from benchmarks import report
+from benchmarks.accuracy.quality import Calibration, cell, deviation, label_dice, mean, with_noise
+from ldseg_monai.bundle.bundle import shipped_val_cases
+from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.split import read_val_cases
+from ldseg_monai.evaluation.pictures import load_image
+
+STEPS = (1, 2, 3, 5, 10, 20, 50)
+SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+NUM_SAMPLES = 100
+PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top of
+WHERE = "the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}"
+ABOUT = {
+    "steps": """Dice against the number K of reverse steps (the paper's Figures 5 and 6a), on {where}. Mean of the
+classes but the background, of the mean of {samples} samples; mean and SD over the cases.""",
+    "noise": """Dice against the standard deviation of Gaussian noise on the image, as a share of its range (the
+paper's Figure 8), on {where}; two reverse steps and the
+mean of {samples} samples. All networks see the same noise. Mean and SD over the cases.""",
+    "uncertainty": """What the standard deviation of {samples} samples says (the paper's Figure 10), on {where}. AUROC
+is that of the SD as a score for wrong pixels, over all pixels of all cases; the correlation is that of a case's mean SD
+(where it predicts foreground, or the SD is above 0.05) with its Dice.""",
+}
+
+
+class Experiment:
+    """A bundle's evaluation, case by case.
+
+    Args:
+        files: the config files, in the order of their overlays.
+        model_path: weights.
+        overrides: items of the configs to override.
+    """
+
+    def __init__(self, files: Sequence[str], model_path: str, overrides: dict[str, Any]) -> None:
+        config = ConfigParser()
+        config.read_config(list(files))
+        config.update({**overrides, "model_path": model_path})
+        self.network: nn.Module = config.get_parsed_content("network").eval()
+        self.device: torch.device = config.get_parsed_content("device")
+        self.num_classes: int = config.get_parsed_content("num_classes")
+        self.network.load_state_dict(
+            torch.load(model_path, map_location=self.device, weights_only=True)
+        )
+        self.inferer: Any = config.get_parsed_content("validate#inferer")
+        self.dataset = config.get_parsed_content("validate#dataset")
+        back = Invertd(
+            "pred_mean",  # pred_sd is back already
+            config.get_parsed_content("validate#preprocessing"),
+            orig_keys="image",
+            nearest_interp=False,
+            allow_missing_keys=True,
+        )
+        self.postprocessing = Compose([config.get_parsed_content("validate#postprocessing"), back])
+
+    @torch.no_grad()
+    def run(self, sigma: float = 0.0) -> Iterator[dict[str, Any]]:
+        """Segment every case, under noise; yields what the postprocessing leaves, on the CPU."""
+        for index, item in enumerate(self.dataset):
+            batch = list_data_collate([item])
+            image = batch["image"].to(self.device)
+            image = (
+                with_noise(image, sigma * value_range(image.as_tensor()), index) if sigma else image
+            )
+            prediction = self.inferer(image, self.network).cpu()
+            yield self.postprocessing(decollate_batch({**batch, "pred": prediction})[0])
+
+    def dice(self, sigma: float = 0.0) -> dict[str, float]:
+        """Mean Dice of the foreground classes of every case, by its name."""
+        return {
+            name_of(case): label_dice(
+                case["pred"].as_tensor()[None], case["label"].as_tensor()[None], self.num_classes
+            )
+            for case in self.run(sigma)
+        }
+
+
+def value_range(image: torch.Tensor) -> float:
+    """What a range of 1 is in this image's units: 2 for a picture in -1 to 1, else from 1st to 99th percentile."""
+    if image.min() >= -1 and image.max() <= 1:
+        return 2.0
+    low, high = (
+        image.flatten().float().quantile(torch.tensor([0.01, 0.99], device=image.device)).tolist()
+    )
+    return high - low
+
+
+def name_of(case: dict[str, Any]) -> str:
+    """Name of a case by its image's file."""
+    return case_name(case["image"].meta["filename_or_obj"])
+
+
+def run_steps(experiment: Experiment, steps: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Dice of each case in each number of reverse steps."""
+    columns = {}
+    for number in steps:
+        experiment.inferer.sampler.num_inference_steps = number
+        columns[f"K = {number}"] = experiment.dice()
+    return columns
+
+
+def run_noise(
+    experiments: dict[str, Experiment], sigmas: Sequence[float]
+) -> dict[str, dict[str, float]]:
+    """Dice of each case of each network under each noise."""
+    return {
+        f"{name}, {sigma:g}": experiment.dice(sigma)
+        for name, experiment in experiments.items()
+        for sigma in sigmas
+    }
+
+
+def run_uncertainty(
+    experiment: Experiment, maps: Path
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Scores of the spread over all cases, and the SD and Dice of each; draws the case of the median Dice."""
+    calibration, slices = Calibration(), {}
+    for case in experiment.run():
+        probabilities, spread = (case[key].as_tensor()[None] for key in ("pred_mean", "pred_sd"))
+        calibration.add(probabilities, spread, case["label"].as_tensor()[None].long())
+        slices[name_of(case)] = widest_slice(case)
+    columns = {
+        "SD": dict(zip(slices, (spread for spread, _ in calibration.per_case), strict=True)),
+        "Dice": dict(zip(slices, (dice for _, dice in calibration.per_case), strict=True)),
+    }
+    median = sorted(slices, key=columns["Dice"].__getitem__)[len(slices) // 2]
+    draw_maps(maps, slices[median], f"{median}, Dice {columns['Dice'][median]:.3f}")
+    figures = {
+        "Dice of the mean": statistics.fmean(columns["Dice"].values()),
+        **calibration.scores(),
+    }
+    return figures, columns
+
+
+def widest_slice(case: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The slice (of a volume, its third axis) with the most foreground, rows down: image, label, mean and SD maps."""
+    image = load_image(case["image"].meta["filename_or_obj"])
+    maps = {
+        "label": case["label"].as_tensor(),
+        "mean": 1 - case["pred_mean"].as_tensor()[:1],
+        "SD": case["pred_sd"].as_tensor(),
+    }
+    if image.ndim == 4:
+        index = int((maps["label"] > 0).sum(dim=(0, 1, 2)).argmax())
+        maps = {name: volume[..., index] for name, volume in maps.items()}
+        image = image[..., index].transpose(1, 2)
+    return {"image": image, **{name: plane.transpose(1, 2) for name, plane in maps.items()}}
+
+
+def draw_maps(path: Path, planes: dict[str, torch.Tensor], title: str) -> None:
+    """Draw the image with the true outline, the mean foreground probability, and its standard deviation."""
+    figure, axes = canvas(1, 3, (12, 4.2))
+    image = planes["image"].as_subclass(torch.Tensor).float()
+    image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6)
+    axes[0].imshow(image.movedim(0, -1).squeeze(-1), cmap="gray")
+    axes[0].set_title(title)
+    for axis, name, limit in ((axes[1], "mean", 1.0), (axes[2], "SD", 0.5)):
+        figure.colorbar(axis.imshow(planes[name][0], cmap="viridis", vmin=0, vmax=limit), ax=axis)
+        axis.set_title(
+            f"{name} of the foreground probability" if name == "mean" else "standard deviation"
+        )
+    for axis in axes:
+        axis.contour(planes["label"][0] > 0, levels=[0.5], colors="red", linewidths=0.8)
+        axis.set_axis_off()
+    figure.savefig(path, dpi=110)
+
+
+def draw_curves(
+    path: Path, curves: dict[str, dict[float, list[float]]], x_label: str, log: bool
+) -> None:
+    """Draw the mean Dice, with its standard error, against a number, a curve a network."""
+    figure, (axis,) = canvas(1, 1, (6, 4.2))
+    for name, points in curves.items():
+        means = [statistics.fmean(values) for values in points.values()]
+        errors = [
+            statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
+            for values in points.values()
+        ]
+        axis.errorbar(list(points), means, errors, marker="o", capsize=3, label=name)
+    axis.set(
+        xlabel=x_label, ylabel="Dice (mean, standard error)", xscale="log" if log else "linear"
+    )
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=110)
+
+
+def draw_spread(path: Path, columns: dict[str, dict[str, float]]) -> None:
+    """Draw each case's spread against its Dice."""
+    figure, (axis,) = canvas(1, 1, (6, 4.2))
+    axis.scatter(list(columns["Dice"].values()), list(columns["SD"].values()), s=14)
+    axis.set(xlabel="Dice of the mean", ylabel="mean standard deviation of a case")
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """A figure that needs no display, and its axes in one list."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False).flatten()
+
+
+def write_cases(path: Path, columns: dict[str, dict[str, float]]) -> None:
+    """Write a row a case."""
+    cases = next(iter(columns.values()))
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", *columns])
+        writer.writerows([case, *(values[case] for values in columns.values())] for case in cases)
+
+
+def mean_and_deviation(values: Iterable[float]) -> dict[str, str]:
+    """Two cells of a table."""
+    values = list(values)
+    return {"mean": cell(mean(values)), "SD": cell(deviation(values))}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment named on the command line; write its table, cases and picture, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("experiment", choices=list(ABOUT))
+    parser.add_argument(
+        "bundle", type=Path, help="folder of the bundle, such as bundles/ldseg_glas"
+    )
+    parser.add_argument("--dataset_dir", required=True)
+    parser.add_argument(
+        "--out", type=Path, help="folder for the report (default: benchmarks/results/BUNDLE)"
+    )
+    parser.add_argument(
+        "--part", default="val", choices=("val", "train", "all"), help="of the bundle's split"
+    )
+    split = parser.add_mutually_exclusive_group()
+    split.add_argument("--fold", type=int, help="fold that validates")
+    split.add_argument(
+        "--val_cases",
+        nargs="+",
+        help="cases that validate, or a file of them (default: of shipped weights docs/val_cases.txt)",
+    )
+    parser.add_argument("--model_path", help="weights (default: the shipped ones)")
+    parser.add_argument(
+        "--num_samples",
+        type=int,
+        help=f"whose mean is taken (default: {NUM_SAMPLES} of uncertainty, else the bundle's)",
+    )
+    parser.add_argument(
+        "--turned",
+        action="store_true",
+        help="let the samples see a picture in its eight orientations",
+    )
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="of steps")
+    parser.add_argument("--sigmas", type=float, nargs="+", default=SIGMAS, help="of noise")
+    parser.add_argument(
+        "--peer",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("OVERLAY", "WEIGHTS"),
+        help="deterministic peer of noise: its overlay in the bundle's configs, and its model.pt",
+    )
+    arguments = parser.parse_args(argv)
+    least = 2 if arguments.experiment == "uncertainty" else 1
+    if arguments.num_samples is not None and arguments.num_samples < least:
+        parser.error(f"--num_samples {arguments.num_samples}: expected {least} or more")
+    out = arguments.out or Path(__file__).parents[1] / "results" / arguments.bundle.resolve().name
+    out.mkdir(parents=True, exist_ok=True)
+    configs = arguments.bundle / "configs"
+    overrides = {
+        "bundle_root": str(arguments.bundle),
+        "dataset_dir": arguments.dataset_dir,
+        "part": arguments.part,
+        "output_dir": str(out),
+    }
+    if arguments.fold is not None:
+        overrides["fold"] = arguments.fold
+    elif arguments.val_cases is not None:
+        overrides["val_cases"] = [
+            name for item in arguments.val_cases for name in read_val_cases(item)
+        ]
+    elif not arguments.model_path:
+        overrides["val_cases"] = shipped_val_cases(arguments.bundle, arguments.dataset_dir)
+    model_path = arguments.model_path or str(arguments.bundle / "models" / "model.pt")
+    files = [str(configs / "train.yaml")]
+    evaluate = str(configs / "evaluate.yaml")
+    ours = Experiment([*files, evaluate], model_path, overrides)
+    where = WHERE.format(
+        part=arguments.part,
+        count=len(ours.dataset),
+        fold="" if arguments.fold is None else f", fold {arguments.fold}",
+        weights="as given" if arguments.model_path else "as shipped",
+    )
+    if arguments.num_samples is not None or arguments.experiment == "uncertainty":
+        ours.inferer.sampler.num_samples = arguments.num_samples or NUM_SAMPLES
+    ours.inferer.sampler.turned |= arguments.turned
+    kind = " turned" if ours.inferer.sampler.turned else ""
+    about = ABOUT[arguments.experiment].format(
+        where=where, samples=f"{ours.inferer.sampler.num_samples}{kind}"
+    )
+    stem = f"{arguments.experiment}{kind}".replace(" ", "_")
+    title = f"{arguments.experiment.capitalize()}{kind}: {arguments.bundle.resolve().name}"
+    head = report.header(title, about, "accuracy.experiments", argv, 0)
+    picture = out / f"{stem}.png"
+    own = type(ours.network).__name__
+    if arguments.experiment == "uncertainty":
+        figures, columns = run_uncertainty(ours, out / f"{stem}_maps.png")
+        draw_spread(picture, columns)
+        rows = [{"figure": name, "value": cell(value)} for name, value in figures.items()]
+    elif arguments.experiment == "steps":
+        columns = run_steps(ours, arguments.steps)
+        curve = {number: list(columns[f"K = {number}"].values()) for number in arguments.steps}
+        draw_curves(picture, {own: curve}, "reverse steps K", log=True)
+        rows = [
+            {"steps": name, **mean_and_deviation(values.values())}
+            for name, values in columns.items()
+        ]
+    else:
+        networks = {own: ours}
+        for overlay, weights in arguments.peer:
+            overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
+            layers = [*files, *(str(configs / name) for name in overlays), evaluate]
+            networks[Path(overlay).stem] = Experiment(layers, weights, overrides)
+        columns = run_noise(networks, arguments.sigmas)
+        curves = {
+            name: {
+                sigma: list(columns[f"{name}, {sigma:g}"].values()) for sigma in arguments.sigmas
+            }
+            for name in networks
+        }
+        draw_curves(
+            picture, curves, "standard deviation of the noise over the image's range", log=False
+        )
+        rows = []
+        for name, points in curves.items():
+            cells = {
+                f"{sigma:g}": " ± ".join(mean_and_deviation(dice).values())
+                for sigma, dice in points.items()
+            }
+            rows.append({"network": name, **cells})
+    write_cases(out / f"{stem}.csv", columns)
+    picture_text = f"![{arguments.experiment}]({picture.name})\n"
+    print(report.write(out / f"{stem}.md", head, report.table(rows), picture_text))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""How the time for one image grows with its size: a bundle's LDSeg, a UNet, and diffusion on the image's own grid.
+
+    python -m benchmarks.speed.image_size bundles/ldseg_knee3d
+
+As Figure 6b of the LDSeg paper. The slope in logarithmic axes says how: 1 is linear in the voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import report
+from benchmarks.speed import measure, workload
+from benchmarks.speed.measure import Build, Result
+from benchmarks.speed.workload import Bundle
+
+LDSEG, UNET, PIXEL_DIFFUSION = "LDSeg, K = 2", "UNet", "PixelDiffusion, one step"
+NETWORKS = (LDSEG, UNET, PIXEL_DIFFUSION)
+FACTORS = {2: (0.25, 0.5, 1.0, 2.0), 3: (0.25, 0.5, 0.75, 1.0, 1.5)}
+ABOUT = """One image, from network input to class logits, in bfloat16 autocast with untrained weights. UNet is MONAI's
+({unet}); PixelDiffusion is one step of MONAI's DiffusionModelUNet on the image's own grid. Ratios are to LDSeg with
+two steps at the same size, in the same round. Memory is of a process of its own."""
+
+
+class Row(NamedTuple):
+    """A candidate: a network and the size of its image."""
+
+    network: str
+    size: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.network}, {'x'.join(map(str, self.size))}"
+
+
+def sizes(bundle: Bundle, factors: Sequence[float]) -> list[tuple[int, ...]]:
+    """The bundle's size times each factor, in multiples that all networks can take, smallest first."""
+    stride = math.lcm(
+        bundle.network().stride, workload.PEERS[UNET].stride, workload.PIXEL_DIFFUSION_STRIDE
+    )
+    scaled = {
+        tuple(max(1, round(f * side / stride)) * stride for side in bundle.spatial_size)
+        for f in factors
+    }
+    return sorted(scaled, key=math.prod)
+
+
+def candidates(
+    bundle: Bundle, image_sizes: Sequence[tuple[int, ...]]
+) -> dict[Row, Mapping[str, Build]]:
+    """Builds of each network at each size."""
+    rows: dict[Row, Mapping[str, Build]] = {}
+    for size in image_sizes:
+        rows[Row(LDSEG, size)] = {"": partial(workload.ldseg_call, bundle, size, 2, True)}
+        rows[Row(UNET, size)] = workload.layouts(workload.peer_call, bundle, UNET, size, True)
+        rows[Row(PIXEL_DIFFUSION, size)] = workload.layouts(
+            workload.pixel_diffusion_call, bundle, size, True
+        )
+    return rows
+
+
+def curve(results: Mapping[Row, Result], network: str) -> tuple[list[float], list[float]]:
+    """Voxels and median seconds of a network, smallest first, without the sizes at which it failed."""
+    done = [
+        (row, result)
+        for row, result in results.items()
+        if row.network == network and not result.failure
+    ]
+    points = sorted((math.prod(row.size), result.median) for row, result in done)
+    return [float(voxels) for voxels, _ in points], [seconds for _, seconds in points]
+
+
+def slope(voxels: Sequence[float], seconds: Sequence[float]) -> float:
+    """Least squares slope in logarithmic axes.
+
+    Raises:
+        ValueError: for fewer than two points.
+    """
+    if len(voxels) < 2:
+        raise ValueError(f"{len(voxels)} points: expected two for a slope")
+    return float(np.polyfit(np.log(voxels), np.log(seconds), 1)[0])
+
+
+def slopes(results: Mapping[Row, Result]) -> str:
+    """Table of each network's slope, over all sizes and over the larger half, where overhead matters less."""
+    rows = []
+    for network in NETWORKS:
+        voxels, seconds = curve(results, network)
+        half = min(len(voxels) // 2, max(len(voxels) - 2, 0))
+        row = {"slope": network}
+        for name, first in (("all sizes", 0), ("larger half", half)):
+            row[name] = (
+                f"{slope(voxels[first:], seconds[first:]):.2f}" if len(voxels) > 1 else report.NONE
+            )
+        rows.append(row)
+    return report.table(rows)
+
+
+def table(results: Mapping[Row, Result]) -> str:
+    """A row for each network at each size."""
+    rows = []
+    for row, result in results.items():
+        about = {
+            "size": "x".join(map(str, row.size)),
+            "voxels, millions": report.number(math.prod(row.size) / 1e6),
+            "network": row.network,
+        }
+        rows.append(about | report.measured(result, results[Row(LDSEG, row.size)], "LDSeg"))
+    return report.table(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write image_size.md and its plot for the bundle named on the command line, and print the tables."""
+    parser = workload.argument_parser(__doc__)
+    workload.add_comparison(parser)
+    parser.add_argument(
+        "--factors", type=float, nargs="+", help="of the size (default: 2D 1/4 to 2, 3D 1/4 to 1.5)"
+    )
+    arguments = parser.parse_args(argv)
+    bundle = workload.bundle_of(arguments)
+    about = ABOUT.format(unet=workload.PEERS[UNET].about)
+    head = report.header(
+        f"Time against image size: {bundle.name}", about, "speed.image_size", argv, arguments.seed
+    )
+    factors = arguments.factors or FACTORS[len(bundle.spatial_size)]
+    chosen = candidates(bundle, sizes(bundle, factors))
+    memory = () if arguments.no_memory else tuple(chosen)
+    results = measure.compare(chosen, arguments.rounds, arguments.budget, arguments.device, memory)
+    lines = {network: curve(results, network) for network in NETWORKS}
+    picture = report.plot(
+        arguments.out / "image_size.png", lines, "voxels", "seconds for one image"
+    )
+    print(
+        report.write(
+            arguments.out / "image_size.md", head, table(results), slopes(results), picture
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

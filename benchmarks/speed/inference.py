@@ -1,0 +1,196 @@
+"""How long one image takes a bundle's LDSeg, deterministic peers, and diffusion on the image's own grid.
+
+    python -m benchmarks.speed.inference bundles/ldseg_knee3d python -m benchmarks.speed.inference
+    bundles/ldseg_hippocampus --samples 1 5 --beside bundles/cdal_hippocampus
+
+All run in one process in turns, and the ratios are to LDSeg with two steps in bfloat16 autocast,
+round by round. One step of the pixel-space diffusion is measured; its further rows are that times
+the steps. ``--samples`` adds the bundle, and each one ``--beside`` it, drawing so many
+segmentations by the inferer of its inference.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from benchmarks import report
+from benchmarks.speed import measure, workload
+from benchmarks.speed.measure import Build
+from benchmarks.speed.workload import PEERS, PRECISIONS, Bundle
+
+STEPS = (1, 2, 10, 50, 1000)
+MEMORY_STEPS = 10
+LDSEG, PIXEL_DIFFUSION = "LDSeg", "PixelDiffusion"
+ABOUT = """One image of {size} voxels, from network input to class logits; untrained weights. LDSeg is the bundle's,
+with K reverse steps; its parameters include the label encoder, which only training uses. The others are MONAI's, each
+in the faster of two memory layouts (see the remark):
+{peers}.
+PixelDiffusion is MONAI's DiffusionModelUNet on the image's own grid, with noisy label channels beside the image; one
+step was measured and the rows with more steps are that times the steps. Precision bfloat16 means autocast. A side that
+a network cannot take is padded (see the remark). Each ran once a round, in turns, in one process; ratios are of the
+same round. Memory is of a process of its own; it does not depend on K, and was measured for up to {steps} steps.
+A bundle's name stands for its network and its inferer as inference.yaml has them, which draws so many samples."""
+
+
+class Row(NamedTuple):
+    """A candidate: a network, its reverse steps (0 where it has none), its precision, its samples (0: no bundle's)."""
+
+    network: str
+    steps: int
+    precision: str
+    samples: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.label} {f'K = {self.steps} ' if self.steps else ''}{self.precision}"
+
+    @property
+    def label(self) -> str:
+        """The network and, of a bundle's, its samples."""
+        number = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
+        return f"{self.network}, {number}" if self.samples else self.network
+
+
+REFERENCE = Row(LDSEG, 2, "bfloat16")
+
+
+def candidates(
+    bundle: Bundle,
+    names: Sequence[str],
+    steps: Sequence[int],
+    beside: Sequence[Bundle],
+    samples: Sequence[int],
+) -> dict[Row, Mapping[str, Build]]:
+    """Builds of each candidate, the reference among them."""
+    size = bundle.spatial_size
+    rows: dict[Row, Mapping[str, Build]] = {}
+    for precision, amp in PRECISIONS.items():
+        for number in sorted({REFERENCE.steps, *steps}):
+            row = Row(LDSEG, number, precision)
+            if LDSEG in names or row == REFERENCE:
+                rows[row] = {"": partial(workload.ldseg_call, bundle, size, number, amp)}
+    for one in (bundle, *beside):
+        for number in samples:
+            row = Row(one.name, 0, REFERENCE.precision, number)
+            rows[row] = {
+                "": partial(workload.samples_call, one, size, number, PRECISIONS[row.precision])
+            }
+    for name in PEERS:
+        for precision, amp in PRECISIONS.items():
+            if name in names:
+                rows[Row(name, 0, precision)] = workload.layouts(
+                    workload.peer_call, bundle, name, size, amp
+                )
+    for precision, amp in PRECISIONS.items():
+        if PIXEL_DIFFUSION in names:
+            row = Row(PIXEL_DIFFUSION, 1, precision)
+            rows[row] = workload.layouts(workload.pixel_diffusion_call, bundle, size, amp)
+    return rows
+
+
+def parameters(bundle: Bundle, name: str, beside: Sequence[Bundle]) -> str:
+    """Millions of parameters of a network, or a dash where it cannot be made."""
+    makers: dict[str, Callable[[], nn.Module]] = {
+        **{one.name: one.network for one in (bundle, *beside)},
+        LDSEG: bundle.network,
+        PIXEL_DIFFUSION: partial(workload.pixel_diffusion_network, bundle),
+    }
+    make = makers.get(name, partial(workload.peer_network, bundle, name, bundle.spatial_size))
+    try:
+        return f"{workload.parameters(make()) / 1e6:.1f}"
+    except Exception:  # whatever it is: the reason is in the row's remark
+        return report.NONE
+
+
+def padding(name: str, size: Sequence[int]) -> str:
+    """Remark on the size that a network gets, where that is not the image's."""
+    strides = {
+        PIXEL_DIFFUSION: workload.PIXEL_DIFFUSION_STRIDE,
+        **{peer: PEERS[peer].stride for peer in PEERS},
+    }
+    sides = workload.padded(size, strides.get(name, 1))
+    return "" if sides == list(size) else "padded to " + "x".join(map(str, sides))
+
+
+def table(
+    bundle: Bundle,
+    results: Mapping[Row, measure.Result],
+    steps: Sequence[int],
+    beside: Sequence[Bundle] = (),
+) -> str:
+    """A row for each candidate, and for each number of steps of the pixel-space diffusion."""
+    millions = {
+        name: parameters(bundle, name, beside)
+        for name in dict.fromkeys(row.network for row in results)
+    }
+    rows = []
+    for row, result in results.items():
+        remark = padding(row.network, bundle.spatial_size)
+        multiplied = row.network == PIXEL_DIFFUSION and not result.failure
+        for number in sorted({1, *steps}) if multiplied else [row.steps]:
+            repeats = number if multiplied else 1
+            columns = report.measured(result, results[REFERENCE], "LDSeg K = 2", repeats)
+            if remark and not result.failure:
+                columns["remark"] = f"{columns['remark']}; {remark}"
+            about = {
+                "network": row.label,
+                "steps K": str(number or report.NONE),
+                "precision": row.precision,
+                "parameters, M": millions[row.network],
+            }
+            rows.append({**about, **columns})
+    return report.table(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write inference.md for the bundle named on the command line, and print it."""
+    names = [LDSEG, *PEERS, PIXEL_DIFFUSION]
+    parser = workload.argument_parser(__doc__)
+    workload.add_comparison(parser)
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, help="networks beside the reference"
+    )
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=STEPS, help="numbers of reverse steps"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        nargs="+",
+        default=[],
+        help="also segmentations of one image, so many",
+    )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="folders of bundles that draw samples too",
+    )
+    arguments = parser.parse_args(argv)
+    bundle = workload.bundle_of(arguments)
+    beside = [replace(bundle, folder=folder, overrides={}) for folder in arguments.beside]
+    peers = "; ".join(f"{name} ({peer.about})" for name, peer in PEERS.items())
+    about = ABOUT.format(
+        size="x".join(map(str, bundle.spatial_size)), peers=peers, steps=MEMORY_STEPS
+    )
+    head = report.header(
+        f"Inference time: {bundle.name}", about, "speed.inference", argv, arguments.seed
+    )
+    chosen = candidates(bundle, arguments.only, arguments.steps, beside, arguments.samples)
+    memory = [row for row in chosen if row.steps <= MEMORY_STEPS and not arguments.no_memory]
+    results = measure.compare(chosen, arguments.rounds, arguments.budget, arguments.device, memory)
+    print(
+        report.write(
+            arguments.out / "inference.md", head, table(bundle, results, arguments.steps, beside)
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

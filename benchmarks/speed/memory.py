@@ -1,0 +1,232 @@
+"""Peak memory and time of a bundle's inference, from file to file, against the size of the image.
+
+    python -m benchmarks.speed.memory bundles/ldseg_knee3d --sizes 256x256x400 512x512x400 512x512x800
+    python -m benchmarks.speed.memory bundles/ldseg_glas --sizes 20000x2000 20000x5000 20000x20000 --set
+    num_samples=1
+
+Each is the bundle's own command, in a process of its own. A picture's size is columns and rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.bundle import ConfigParser
+
+from benchmarks import report
+from benchmarks.speed import workload
+from benchmarks.speed.measure import kilobytes
+from benchmarks.speed.workload import Bundle
+from ldseg_monai.data.phantoms.gland import gland_phantom
+from ldseg_monai.data.phantoms.knee import knee_phantom
+
+SIZES = {2: ("4000x1000", "4000x4000"), 3: ("128x128x128", "256x256x256")}
+OVERLAYS = (
+    "strips.yaml",
+    "sliding_window.yaml",
+)  # for images that are large; a bundle has at most one
+AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+TILE = 256
+ABOUT = """The whole of `{command}`, imports and weights included, on one image of each size, in a process of its own.
+Peak memory is the largest resident set that the kernel saw (VmHWM). The image is a {phantom} phantom, repeated; {grid}.
+The noise field of the whole image is part of it, and grows with its area or volume."""
+
+
+def write_volume(path: Path, size: Sequence[int], spacing: Sequence[float], seed: int) -> None:
+    """Write the knee phantom, repeated, as a compressed NIfTI file of int16 with axes right, anterior, superior."""
+    phantom, _, _ = knee_phantom(seed)
+    places = [np.arange(side) % length for side, length in zip(size, phantom.shape, strict=True)]
+    nib.save(nib.Nifti1Image(phantom[np.ix_(*places)], np.diag([*spacing, 1.0])), path)
+
+
+def write_picture(path: Path, size: Sequence[int], seed: int) -> None:
+    """Write the gland phantom, repeated, as a tiled, compressed TIFF file, tile by tile."""
+    import tifffile
+
+    phantom, _ = gland_phantom(seed)
+    columns, rows = size
+
+    def tiles() -> Iterator[np.ndarray]:
+        for row in range(0, rows, TILE):
+            for column in range(0, columns, TILE):
+                down, across = ((first + np.arange(TILE)) for first in (row, column))
+                yield phantom[np.ix_(down % phantom.shape[0], across % phantom.shape[1])]
+
+    tifffile.imwrite(
+        path,
+        tiles(),
+        shape=(rows, columns, 3),
+        dtype=np.uint8,
+        tile=(TILE, TILE),
+        compression="zlib",
+        photometric="rgb",
+    )
+
+
+def voxel_size(config: Any) -> list[float]:
+    """Of a volume with axes right, anterior, superior that the config resamples to the same grid."""
+    sizes = [1.0] * 3
+    if "voxel_size" in config:
+        for axis, length in zip(config["orientation"], config["voxel_size"], strict=True):
+            sizes[AXES[axis]] = float(length)
+    return sizes
+
+
+def configs(bundle: Bundle) -> list[str]:
+    """The files of the bundle's inference on large images, below its configs/."""
+    return [
+        "inference.yaml",
+        *(name for name in OVERLAYS if (bundle.folder / "configs" / name).is_file()),
+    ]
+
+
+def files_of(bundle: Bundle) -> list[str]:
+    """Their paths."""
+    return [str(bundle.folder / "configs" / name) for name in configs(bundle)]
+
+
+def settings_of(bundle: Bundle) -> dict[str, Any]:
+    """The knobs of its configs that the command line sets."""
+    sizes = [
+        knob
+        for knob in workload.SIZES
+        if bundle.size is not None and knob in bundle.config("inference.yaml")
+    ]
+    return {**{knob: list(bundle.size or ()) for knob in sizes}, **bundle.overrides}
+
+
+def command(bundle: Bundle, dataset_dir: Path, output_dir: Path) -> list[str]:
+    """The bundle's inference."""
+    values = {
+        "bundle_root": str(bundle.folder),
+        "device": f"$torch.device('{bundle.device}')",
+        "seed": bundle.seed,
+    }
+    values |= {
+        **settings_of(bundle),
+        "dataset_dir": str(dataset_dir),
+        "output_dir": str(output_dir),
+    }
+    arguments = [item for name, value in values.items() for item in (f"--{name}", str(value))]
+    return [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        str(files_of(bundle)),
+        *arguments,
+    ]
+
+
+def peak_of(arguments: Sequence[str]) -> tuple[int, float]:
+    """Run a command; return the peak of its resident memory in bytes, and seconds.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    with tempfile.TemporaryFile() as printed:
+        began, peak = time.perf_counter(), 0
+        process = subprocess.Popen(arguments, stdout=printed, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            try:
+                peak = kilobytes(f"/proc/{process.pid}/status", "VmHWM")
+            except (OSError, ValueError):  # it has just ended
+                pass
+            time.sleep(0.05)
+        seconds = time.perf_counter() - began
+        if process.returncode:
+            printed.seek(0)
+            end = printed.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{' '.join(arguments)} failed ({process.returncode}):\n{end}")
+    return 1024 * peak, seconds
+
+
+def measure_size(
+    bundle: Bundle, size: Sequence[int], rounds: int, spacing: Sequence[float] | None = None
+) -> dict[str, str]:
+    """The row of one size, of a volume with this spacing in mm, or on the grid that the bundle resamples to."""
+    config = ConfigParser(ConfigParser.load_config_files(files_of(bundle)))
+    config.update(settings_of(bundle))
+    peaks, times = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "data" / "images"
+        images.mkdir(parents=True)
+        if len(size) == 2:
+            write_picture(images / "picture.tif", size, bundle.seed)
+        else:
+            write_volume(images / "volume.nii.gz", size, spacing or voxel_size(config), bundle.seed)
+        for number in range(rounds):
+            peak, seconds = peak_of(
+                command(bundle, images.parent, Path(folder) / f"output_{number}")
+            )
+            peaks.append(peak)
+            times.append(seconds)
+    network = bundle.network()
+    samples = int(config.get_parsed_content("num_samples"))
+    positions = math.prod(config.get_parsed_content("inferer").noise_field_shape(network, size))
+    return {
+        "size": "x".join(map(str, size)),
+        **(
+            {}
+            if len(size) == 2
+            else {"spacing, mm": " x ".join(f"{step:g}" for step in spacing or voxel_size(config))}
+        ),
+        "million voxels": report.number(math.prod(size) / 1e6),
+        "peak memory, MB": " to ".join(
+            dict.fromkeys(f"{peak / 1e6:.0f}" for peak in (min(peaks), max(peaks)))
+        ),
+        "noise field, MB": report.number(4 * samples * network.num_draws() * positions / 1e6),
+        "seconds": report.spread(times) if rounds > 1 else report.number(times[0]),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write memory.md for the bundle named on the command line, and print it."""
+    parser = workload.argument_parser(__doc__)
+    parser.add_argument("--sizes", nargs="+", metavar="AxB[xC]", help="sizes of the images")
+    parser.add_argument(
+        "--spacing", type=float, nargs=3, help="mm of volumes that are measured too, and resampled"
+    )
+    parser.set_defaults(rounds=1)
+    arguments = parser.parse_args(argv)
+    os.environ.setdefault("OMP_NUM_THREADS", str(workload.torch.get_num_threads()))
+    bundle = workload.bundle_of(arguments)
+    dims = bundle.network_argument("spatial_dims")
+    sizes = [tuple(map(int, size.split("x"))) for size in arguments.sizes or SIZES[dims]]
+    for size in sizes:
+        if len(size) != dims:
+            raise ValueError(f"--sizes {'x'.join(map(str, size))}: expected {dims} sides")
+    about = ABOUT.format(
+        command=f"python -m monai.bundle run --config_file {' + '.join(configs(bundle))}",
+        phantom="gland" if dims == 2 else "knee",
+        grid="a tiled TIFF"
+        if dims == 2
+        else "without --spacing, it is on the grid that the bundle resamples to",
+    )
+    head = report.header(
+        f"Memory against image size: {bundle.name}", about, "speed.memory", argv, arguments.seed
+    )
+    rows = []
+    spacings = [None] if arguments.spacing is None else [None, arguments.spacing]
+    for size, spacing in itertools.product(sizes, spacings):
+        rows.append(measure_size(bundle, size, arguments.rounds, spacing))
+        report.write(
+            arguments.out / "memory.md", head, report.table(rows)
+        )  # the next may take an hour
+    print(report.write(arguments.out / "memory.md", head, report.table(rows)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""How the time of a bundle's LDSeg grows with the samples drawn of one image, and which part takes it.
+
+    python -m benchmarks.speed.samples bundles/ldseg_knee3d
+
+The image is encoded once whatever the number of samples; their latents are denoised in one batch,
+and decoded one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from benchmarks import report
+from benchmarks.speed import measure, workload
+from benchmarks.speed.measure import Call, Result, Stopwatch
+from benchmarks.speed.workload import Bundle
+from ldseg_monai.inference.samplers import SamplingInferer
+
+NUMBERS = (1, 5, 20, 100)
+ENCODING, DENOISING, DECODING = "image encoding", "denoising", "decoding and ensemble"
+ABOUT = """One image of {size} voxels, from network input to class logits (one sample) or to the mean and the
+standard deviation of the class probabilities (more), in bfloat16 autocast with {steps} reverse steps and untrained
+weights. Ratios are to one sample, in the same round; the parts are medians, in seconds. Memory is of a process of its
+own."""
+
+
+def sampling_call(bundle: Bundle, num_samples: int) -> Call:
+    """Build LDSeg; the call draws samples of one image and returns the seconds of its parts."""
+    network, image = bundle.network(), bundle.image(bundle.spatial_size)
+    inferer = SamplingInferer(num_samples, seed=bundle.seed)
+    if bundle.compiled:
+        inferer(image, network)
+    stopwatch = Stopwatch(bundle.device)
+    stopwatch.watch(network, "encode_image", ENCODING)
+    stopwatch.watch(network, "sample_latent", DENOISING)
+
+    def call() -> dict[str, float]:
+        with stopwatch.part(DECODING):
+            inferer(image, network)
+        parts = stopwatch.lap()
+        parts[DECODING] -= parts[ENCODING] + parts[DENOISING]
+        return parts
+
+    return call
+
+
+def table(results: Mapping[int, Result]) -> str:
+    """A row for each number of samples."""
+    rows = []
+    for number, result in results.items():
+        parts = result.median_parts()
+        each = report.number(result.median / number) if parts else report.NONE
+        rows.append(
+            {"samples": str(number), "seconds for each": each}
+            | {
+                name: report.number(parts[name]) if parts else report.NONE
+                for name in (ENCODING, DENOISING, DECODING)
+            }
+            | report.measured(result, results[min(results)], "one sample")
+        )
+    return report.table(rows)
+
+
+def lines(results: Mapping[int, Result]) -> dict[str, tuple[list[float], list[float]]]:
+    """Seconds against samples, of the whole and of its parts."""
+    done = {number: result for number, result in results.items() if not result.failure}
+    numbers = [float(number) for number in done]
+    curves = {"all": (numbers, [result.median for result in done.values()])}
+    for name in (ENCODING, DENOISING, DECODING):
+        curves[name] = (numbers, [result.median_parts()[name] for result in done.values()])
+    return curves
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write samples.md and its plot for the bundle named on the command line, and print the table."""
+    parser = workload.argument_parser(__doc__)
+    workload.add_comparison(parser)
+    parser.add_argument(
+        "--samples", type=int, nargs="+", default=NUMBERS, help="numbers of samples, beside one"
+    )
+    arguments = parser.parse_args(argv)
+    bundle = workload.bundle_of(arguments)
+    about = ABOUT.format(
+        size="x".join(map(str, bundle.spatial_size)), steps=bundle.network().num_inference_steps
+    )
+    head = report.header(
+        f"Time of several samples: {bundle.name}", about, "speed.samples", argv, arguments.seed
+    )
+    chosen = {
+        number: {"": partial(sampling_call, bundle, number)}
+        for number in sorted({1, *arguments.samples})
+    }
+    memory = () if arguments.no_memory else tuple(chosen)
+    results = measure.compare(chosen, arguments.rounds, arguments.budget, arguments.device, memory)
+    picture = report.plot(
+        arguments.out / "samples.png", lines(results), "samples", "seconds for one image"
+    )
+    print(report.write(arguments.out / "samples.md", head, table(results), picture))
+
+
+if __name__ == "__main__":
+    main()

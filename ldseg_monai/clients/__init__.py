@@ -1,0 +1,1 @@
+"""Programs that use bundles and need code on our side; each needs its own package."""

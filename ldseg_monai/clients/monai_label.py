@@ -1,0 +1,128 @@
+"""MONAI Label asks for the images that a bundle is most uncertain of; for its apps alone, since it needs monailabel."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, TypeVar
+
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.epistemic import Epistemic
+from monailabel.tasks.infer.bundle import BundleInferTask
+
+NUM_SAMPLES = 5
+
+logger = logging.getLogger(__name__)
+App = TypeVar("App", bound=type[MONAILabelApp])
+
+
+class UncertaintyScoring(ScoringMethod):
+    """Write the uncertainty of each image without a final label into the datastore's information on it.
+
+    An image that was scored by the same weights is passed over.
+
+    Args:
+        infer_task: MONAI Label's task of a bundle whose inference returns an ``uncertainty``, by
+            `SummarizeUncertaintyd`.
+        key: name of the number in the information on an image; ``KEY_ts`` is the time of the
+            weights.
+    """
+
+    def __init__(self, infer_task: BundleInferTask, key: str) -> None:
+        super().__init__(
+            f"Uncertainty of an image by the spread of several samples - {infer_task.description}"
+        )
+        self.infer_task = infer_task
+        self.key = key
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, int]:
+        """Score the images.
+
+        Args:
+            request: what MONAI Label's client asks for. ``num_samples`` are drawn of each image
+                (default: the bundle's, at least 5); the rest, such as ``device``, is passed on to
+                the inference.
+            datastore: of the images.
+
+        Returns:
+            How many images there were without a final label (``total``), were ``executed`` and
+            ``skipped``.
+
+        Raises:
+            ValueError: for fewer than two samples, which have no spread.
+        """
+        num_samples = int(
+            request.get("num_samples", max(NUM_SAMPLES, self.infer_task.config()["num_samples"]))
+        )
+        if num_samples < 2:
+            raise ValueError(
+                f"num_samples is {num_samples}: expected 2 or more, whose spread is the uncertainty"
+            )
+        weights_time = int(os.stat(self.infer_task.get_path()).st_mtime)
+        images = datastore.get_unlabeled_images()
+        todo = [
+            name
+            for name in images
+            if datastore.get_image_info(name).get(f"{self.key}_ts") != weights_time
+        ]
+        for name in todo:
+            image = {
+                "image": datastore.get_image_uri(name),
+                "num_samples": num_samples,
+                "result_write_to_file": False,
+            }
+            _, result = self.infer_task({"logging": "error", **request, **image})
+            datastore.update_image_info(
+                name, {self.key: result["uncertainty"], f"{self.key}_ts": weights_time}
+            )
+            logger.info("%s of %s: %.4f", self.key, name, result["uncertainty"])
+        return {"total": len(images), "executed": len(todo), "skipped": len(images) - len(todo)}
+
+
+def with_uncertainty(app: App) -> App:
+    """Give an app a scoring method and a strategy for each of its bundles with samples, both ``NAME_uncertainty``.
+
+    The strategy picks the image without a final label of which the bundle is most uncertain, among
+    those that it has not picked lately.
+
+    Example::
+
+        @with_uncertainty
+        class MyApp(MONAILabelApp):
+            ...
+
+    Args:
+        app: class of the app, such as `MyApp` in the file main.py of MONAI Label's monaibundle.
+
+    Returns:
+        The same class.
+    """
+    init_strategies, init_scoring_methods = app.init_strategies, app.init_scoring_methods
+
+    def tasks(self: MONAILabelApp) -> dict[str, BundleInferTask]:
+        """The tasks of bundles with samples, by the name of their uncertainty."""
+        bundles = {
+            name: task for name, task in self._infers.items() if isinstance(task, BundleInferTask)
+        }
+        return {
+            f"{name}_uncertainty": task
+            for name, task in bundles.items()
+            if "num_samples" in task.config()
+        }
+
+    def strategies(self: MONAILabelApp) -> dict[str, Strategy]:
+        ours = {
+            key: Epistemic(key=key, desc=f"Most uncertain image first, by {key}")
+            for key in tasks(self)
+        }
+        return {**init_strategies(self), **ours}
+
+    def scoring_methods(self: MONAILabelApp) -> dict[str, ScoringMethod]:
+        ours = {key: UncertaintyScoring(task, key) for key, task in tasks(self).items()}
+        return {**init_scoring_methods(self), **ours}
+
+    app.init_strategies, app.init_scoring_methods = strategies, scoring_methods
+    return app

@@ -1,0 +1,78 @@
+"""DICOM series as images."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+
+from ldseg_monai.data.dicom.series import read_series, slice_affine
+from ldseg_monai.data.readers import NiftiReader
+
+if TYPE_CHECKING:
+    pass
+
+SERIES_UID = "dicom_series_uid"  # in the metadata of an image that was read from DICOM
+
+
+class _Place(NamedTuple):
+    """Where a DICOM series is."""
+
+    folder: str
+    series_uid: str = ""
+
+
+class NiftiOrDicomReader(NiftiReader):
+    """The reader of NIfTI files that also reads a DICOM series where it is given a folder.
+
+    A series becomes ``(columns, rows, slices)`` in RAS, with the modality's rescaling applied, its
+    slices sorted along their normal; an item may be ``[folder, series_uid]`` where the folder has
+    several. What is no volume is an error (see `ldseg_monai.data.sorted_slices`), which MONAI's own
+    readers of DICOM do not raise.
+    """
+
+    def verify_suffix(self, filename: Any) -> bool:
+        """Tell whether the reader is for this file or folder."""
+        return os.path.isdir(ensure_tuple(filename)[0]) or super().verify_suffix(filename)
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        """Return the paths, or the place of a series."""
+        names = super().read(data)
+        return _Place(*names) if os.path.isdir(names[0]) else names
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        """Return voxels and metadata.
+
+        Raises:
+            ValueError: if a folder has no such series, the series is no volume, or a slice's pixels
+                cannot be decoded.
+        """
+        if not isinstance(img, _Place):
+            return super().get_data(img)
+        slices = read_series(*img)
+        volume = np.stack([_pixels(item.filename) for item in slices]).transpose(2, 1, 0)
+        return volume, {
+            MetaKeys.AFFINE: slice_affine(slices),
+            MetaKeys.ORIGINAL_AFFINE: slice_affine(slices),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(volume.shape),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),  # no channels
+            SERIES_UID: str(slices[0].SeriesInstanceUID),
+        }
+
+
+def _pixels(path: str) -> np.ndarray:
+    """Rescaled pixels of one slice, float32 ``(rows, columns)``."""
+    import pydicom
+    from pydicom.pixels import apply_modality_lut
+
+    try:
+        item = pydicom.dcmread(path)
+        return apply_modality_lut(item.pixel_array, item).astype(np.float32)
+    except Exception as error:  # pydicom and the decoders that it may call raise many kinds
+        raise ValueError(
+            f"{path}: pixels cannot be read ({error}): repair the file or, if they are compressed, install pylibjpeg "
+            "with the decoder, or decompress them"
+        ) from error

@@ -1,0 +1,168 @@
+"""Label maps as DICOM segmentations."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import SaveImaged
+
+from ldseg_monai import __version__
+from ldseg_monai.data.dicom.series import read_series, slice_affine
+from ldseg_monai.runtime.files import note_saved
+
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom import Dataset
+from ldseg_monai.data.dicom.reader import SERIES_UID
+
+logger = logging.getLogger("ldseg_monai.data.dicom.segmentation")
+MAY_BE_EMPTY = (
+    (
+        "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime"  # but not missing
+    ).split()
+)
+TISSUE = ("85756007", "SCT", "Tissue")
+
+
+class SaveImageDicomSegd(SaveImaged):
+    """Write label maps as DICOM segmentations, ``NAME_seg.dcm``, where the image was read from DICOM.
+
+    One binary segment a class, on the slices of the series and with references to them. It is a
+    ``SaveImaged`` so that clients which write results themselves, such as MONAI Label, leave it
+    out.
+
+    Args:
+        keys: keys of label maps, ``(1, columns, rows, slices)`` in the image's own geometry.
+        output_dir: folder that they are written to.
+        metadata: the bundle's ``metadata.json``. Its ``name`` and ``version`` identify the
+            algorithm; ``channel_def`` of the output of this key names the segments, and
+            ``channel_codes`` beside it, where a class has any, gives the codes of each (value,
+            scheme, meaning) as ``category``, ``type`` and, optional, ``modifier`` of the type. A
+            class without codes is tissue.
+        output_postfix: what follows the image's name.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: str,
+        metadata: str,
+        output_postfix: str = "seg",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(
+            keys,
+            output_dir=output_dir,
+            output_postfix=output_postfix,
+            output_ext=".dcm",
+            separate_folder=False,
+            allow_missing_keys=allow_missing_keys,
+        )
+        self.metadata = metadata
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write, and return ``data`` as it is.
+
+        Raises:
+            ValueError: if a label map is not in the geometry of its series.
+        """
+        for key in self.key_iterator(dict(data)):
+            meta = getattr(data[key], "meta", {})
+            if SERIES_UID not in meta:
+                continue
+            with open(self.metadata, encoding="utf-8") as file:
+                metadata = json.load(file)
+            slices = read_series(meta["filename_or_obj"], meta[SERIES_UID])
+            _check_geometry(data[key], slices)
+            labels = data[key][0].cpu().numpy().astype(np.uint8).transpose(2, 1, 0)
+            path = self.saver.folder_layout.filename(**self.saver.fname_formatter(meta, self.saver))
+            _segmentation(labels, [item.filename for item in slices], metadata, str(key)).save_as(
+                path
+            )
+            note_saved(data[key], path)
+            logger.info("writing: %s", path)
+        return dict(data)
+
+
+def _check_geometry(label: Any, slices: Sequence[Dataset]) -> None:
+    shape = (slices[0].Columns, slices[0].Rows, len(slices))
+    if tuple(label.shape[1:]) != shape or not np.allclose(
+        label.affine.cpu(), slice_affine(slices), atol=1e-3
+    ):
+        raise ValueError(
+            f"label map of shape {tuple(label.shape[1:])} with affine {label.affine.tolist()}: expected that of its "
+            f"DICOM series, {shape} and {slice_affine(slices).tolist()}; invert the preprocessing before it is written"
+        )
+
+
+def _segmentation(
+    labels: np.ndarray, paths: Sequence[str], metadata: dict[str, Any], output: str
+) -> Segmentation:
+    """The DICOM object of class indices ``(slices, rows, columns)`` on the slices in these files."""
+    import highdicom
+    import pydicom
+
+    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    for source in sources:
+        if not source.get("SpecificCharacterSet", "default"):
+            del (
+                source.SpecificCharacterSet
+            )  # empty, which highdicom refuses, means the same as missing
+        for keyword in MAY_BE_EMPTY:
+            if keyword not in source:
+                setattr(source, keyword, "")
+    return highdicom.seg.Segmentation(
+        source_images=sources,
+        pixel_array=labels,
+        segmentation_type="BINARY",
+        segment_descriptions=_segment_descriptions(metadata, output),
+        series_instance_uid=highdicom.UID(),
+        series_number=1000 + int(sources[0].get("SeriesNumber") or 0),
+        series_description=metadata["name"][:64],
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="ldseg_monai",
+        manufacturer_model_name=metadata["name"][:64],
+        software_versions=f"{metadata['version']} (ldseg_monai {__version__})",
+        device_serial_number="none",
+    )
+
+
+def _segment_descriptions(metadata: dict[str, Any], output: str) -> list[SegmentDescription]:
+    """What each class but the background is, by the bundle's metadata."""
+    import highdicom
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=metadata["name"][:64],
+        version=metadata["version"],
+        family=codes.DCM.ArtificialIntelligence,
+    )
+    tensor = metadata["network_data_format"]["outputs"][output]
+    descriptions = []
+    for number in range(1, len(tensor["channel_def"])):
+        code = tensor.get("channel_codes", {}).get(
+            str(number), {"category": TISSUE, "type": TISSUE}
+        )
+        description = highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=tensor["channel_def"][str(number)][:64],
+            segmented_property_category=Code(*code["category"]),
+            segmented_property_type=Code(*code["type"]),
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=algorithm,
+        )
+        if "modifier" in code:
+            kind = description.SegmentedPropertyTypeCodeSequence[0]
+            kind.SegmentedPropertyTypeModifierCodeSequence = [
+                highdicom.sr.CodedConcept(*code["modifier"])
+            ]
+        descriptions.append(description)
+    return descriptions

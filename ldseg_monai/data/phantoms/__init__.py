@@ -1,0 +1,5 @@
+"""Generated knees and glands with their labels."""
+
+from ldseg_monai.data.phantoms.files import phantom_files, phantoms_complete, write_phantoms
+
+__all__ = ["phantom_files", "phantoms_complete", "write_phantoms"]

@@ -1,0 +1,174 @@
+"""Seeded phantoms as data sets: the files that `knee_phantom` and `gland_phantom` are written to.
+
+They stand in for a data set where none is given, so that every command works on a bare machine, and
+they carry what breaks programs: oblique anisotropic affines with flips, touching structures,
+background as bright as the target.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from ldseg_monai.data.phantoms.gland import gland_phantom
+from ldseg_monai.data.phantoms.knee import knee_phantom
+
+logger = logging.getLogger("ldseg_monai.data")
+
+PhantomKind = Literal["knee", "gland"]
+
+GENERATOR_VERSION = (
+    1  # raise it when the same seed gives other voxels: phantoms already on disk are then rewritten
+)
+MANIFEST_NAME = "phantoms.json"
+
+
+def phantom_files(kind: str, out_dir: str | os.PathLike[str], num: int) -> list[dict[str, str]]:
+    """Names of the files that `write_phantoms` writes, one `{"image": ..., "label": ...}` a case, in order."""
+    if kind not in get_args(PhantomKind):
+        raise ValueError(f"phantom {kind!r}: expected one of {', '.join(get_args(PhantomKind))}")
+    image_end, label_end = (".nii.gz", ".nii.gz") if kind == "knee" else (".png", "_anno.png")
+    images, labels = Path(out_dir) / "images", Path(out_dir) / "labels"
+    return [
+        {
+            "image": str(images / f"case_{i:03d}{image_end}"),
+            "label": str(labels / f"case_{i:03d}{label_end}"),
+        }
+        for i in range(num)
+    ]
+
+
+def phantoms_complete(
+    kind: str,
+    out_dir: str | os.PathLike[str],
+    num: int,
+    seed: int = 0,
+    label_values: Sequence[int] | None = None,
+) -> bool:
+    """Whether `out_dir` already holds, finished, at least the `num` phantoms that `write_phantoms` would write."""
+    try:
+        manifest = json.loads((Path(out_dir) / MANIFEST_NAME).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    same = all(
+        manifest.get(key) == value for key, value in _manifest(kind, seed, label_values).items()
+    )
+    if not (same and manifest.get("complete")):
+        return False
+    return all(
+        os.path.isfile(path) for item in phantom_files(kind, out_dir, num) for path in item.values()
+    )
+
+
+def write_phantoms(
+    kind: PhantomKind,
+    out_dir: str | os.PathLike[str],
+    num: int,
+    seed: int = 0,
+    label_values: Sequence[int] | None = None,
+) -> None:
+    """Write `num` phantoms as `out_dir/images/case_000.nii.gz` and `out_dir/labels/case_000.nii.gz` (glands: PNG).
+
+    Case i depends on `seed` and i alone. Files appear whole or not at all, and `phantoms.json`,
+    which says what the folder holds, counts it as complete only after the last one; several
+    processes may write the same phantoms at once.
+
+    Args:
+        kind: "knee" (volumes) or "gland" (RGB images, label stems ending in `_anno`).
+        out_dir: folder to write to; made where missing.
+        num: number of cases.
+        seed: first half of each case's seed; the case's index is the other.
+        label_values: value of the background and of each class in the label files, where phantoms
+            stand in for a data set with these values; labels beyond the last class are of the last
+            class. None for the phantoms' own.
+
+    Raises:
+        ValueError: unknown kind, `num` < 1, `seed` < 0, or a folder that holds other data, which is
+            never overwritten.
+    """
+    if num < 1:
+        raise ValueError(f"num {num}: expected at least 1 phantom")
+    if seed < 0:
+        raise ValueError(f"seed {seed}: expected 0 or more")
+    files = phantom_files(kind, out_dir, num)
+    _refuse_other_data(Path(out_dir), files)
+    for folder in ("images", "labels"):
+        (Path(out_dir) / folder).mkdir(parents=True, exist_ok=True)
+    _write_manifest(
+        Path(out_dir), {**_manifest(kind, seed, label_values), "num": num, "complete": False}
+    )
+    for index, item in enumerate(tqdm(files, desc=f"{kind} phantoms")):
+        if kind == "knee":
+            volume, mask, affine = knee_phantom([seed, index])
+            mask = _with_values(mask, label_values)
+            _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename)
+            _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename)
+        else:
+            picture, instances = gland_phantom([seed, index])
+            _write_whole(item["image"], Image.fromarray(picture).save)
+            mask = _with_values(instances.astype(np.uint8), label_values)
+            _write_whole(item["label"], Image.fromarray(mask).save)
+    _write_manifest(
+        Path(out_dir), {**_manifest(kind, seed, label_values), "num": num, "complete": True}
+    )
+    logger.info("wrote %d %s phantoms to %s", num, kind, out_dir)
+
+
+def _manifest(kind: str, seed: int, label_values: Sequence[int] | None) -> dict[str, Any]:
+    values = None if label_values is None else list(label_values)
+    return {"kind": kind, "seed": seed, "version": GENERATOR_VERSION, "label_values": values}
+
+
+def _with_values(label: NDArray[np.uint8], label_values: Sequence[int] | None) -> NDArray[Any]:
+    """Give each class its value in files; unsigned, of as few bits as hold it."""
+    if label_values is None:
+        return label
+    values = np.array(label_values, np.min_scalar_type(max(label_values)))
+    return values[np.minimum(label, len(values) - 1)]
+
+
+def _write_manifest(out_dir: Path, content: dict[str, Any]) -> None:
+    _write_whole(
+        str(out_dir / MANIFEST_NAME), lambda name: Path(name).write_text(json.dumps(content) + "\n")
+    )
+
+
+def _refuse_other_data(out_dir: Path, files: list[dict[str, str]]) -> None:
+    """Raise unless the folder is empty or holds nothing but phantoms of these names."""
+    present = {
+        str(path) for folder in ("images", "labels") for path in (out_dir / folder).glob("[!.]*")
+    }
+    ours = (
+        out_dir / MANIFEST_NAME
+    ).is_file()  # looked up after the files: another process writes it before them
+    foreign = (
+        sorted(present - {path for item in files for path in item.values()})
+        if ours
+        else sorted(present)
+    )
+    if foreign:
+        raise ValueError(
+            f"{out_dir} already holds {len(foreign)} other files, such as {foreign[0]}: "
+            "expected an empty folder or one with the same phantoms; choose another folder or empty this one"
+        )
+
+
+def _write_whole(path: str, write: Callable[[str], object]) -> None:
+    """Write under a hidden temporary name and rename, so that a file of this name is never half written."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{os.getpid()}.{name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

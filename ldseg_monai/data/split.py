@@ -1,0 +1,181 @@
+"""Which cases train and which validate."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ldseg_monai.data.datalist import PathLike, _some, case_name
+
+logger = logging.getLogger("ldseg_monai.data")
+
+
+def split_datalist(
+    datalist: Sequence[dict[str, str]],
+    split: str,
+    val_cases: Sequence[str] | PathLike | None = None,
+    val_fraction: float = 0.25,
+    seed: int = 0,
+    fold: int | None = None,
+    num_folds: int = 5,
+    groups: Mapping[str, str] | None = None,
+) -> list[dict[str, str]]:
+    """Take the training or the validation part of a datalist, or all of it, whatever the datalist's order.
+
+    The validation part is named, or one of several folds, or drawn, in this order of precedence.
+    Cases of one group, such as the pictures of one patient, fall into the same part (unless they
+    are named).
+
+    Args:
+        datalist: items with an "image".
+        split: "train" or "val"; "all" for every case, whatever the split.
+        val_cases: names of the validation cases (see `case_name`), or a text file with one a line;
+            None to draw them.
+        val_fraction: share of the cases drawn for validation, at least one case.
+        seed: seed of the draw.
+        fold: number of the fold that validates, from 0; None for a draw. Each group goes to the
+            fold that is the smallest so far, large groups first: cases without groups are dealt out
+            in the order of their names.
+        num_folds: number of folds.
+        groups: group of each case by its name, as of `read_groups`; a case that is not in it is a
+            group of its own.
+
+    Returns:
+        The part's items, sorted by case name.
+
+    Raises:
+        ValueError: unknown split or case, fewer than 2 cases, a part left empty, or groups of other
+            cases.
+    """
+    if split not in ("train", "val", "all"):
+        raise ValueError(f"split {split!r}: expected 'train', 'val' or 'all'")
+    items = {case_name(item["image"]): item for item in datalist}
+    if len(items) != len(datalist):
+        raise ValueError(
+            f"{len(datalist)} items but {len(items)} case names: expected one name for each; rename files"
+        )
+    if split == "all":
+        return [items[name] for name in sorted(items)]
+    if len(items) < 2:
+        raise ValueError(
+            f"{len(items)} case: expected at least 2, one to train on and one to validate on; add cases"
+        )
+    names = sorted(items)
+    if groups and not groups.keys() & items.keys():
+        raise ValueError(
+            f"groups are of {_some(groups)}: expected case names such as {_some(names)}"
+        )
+    if val_cases is not None:
+        chosen = _named_cases(names, val_cases)
+    elif fold is not None:
+        chosen = _fold_of_cases(_grouped(names, groups or {}), fold, num_folds)
+    else:
+        chosen = _draw_cases(_grouped(names, groups or {}), val_fraction, seed)
+    return [items[name] for name in names if (name in chosen) == (split == "val")]
+
+
+def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str, str]:
+    """Read which cases belong together, such as the pictures of one patient, from a CSV file with a head line.
+
+    Args:
+        path: the file; where there is none, every case is a group of its own, as is one whose group
+            is blank.
+        case_column: name of the column with the case names.
+        group_column: name of the column with what they share.
+
+    Raises:
+        ValueError: if the file lacks a column.
+    """
+    if not os.path.isfile(path):
+        if path:
+            logger.warning(
+                "there is no %s: every case is split on its own, whatever it shares with others",
+                path,
+            )
+        return {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        missing = {case_column, group_column} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(
+                f"{path} has columns {reader.fieldnames}: expected {_some(missing)} among them"
+            )
+        return {row[case_column]: row[group_column] for row in reader if row[group_column]}
+
+
+def _grouped(names: list[str], groups: Mapping[str, str]) -> list[list[str]]:
+    """The case names of each group, groups in the order of their first name."""
+    members: dict[tuple[bool, str], list[str]] = {}
+    for name in names:
+        members.setdefault((name in groups, groups.get(name, name)), []).append(name)
+    return list(members.values())
+
+
+def _draw_cases(groups: list[list[str]], fraction: float, seed: int) -> set[str]:
+    """Whole groups in random order, each that still fits into the fraction; the smallest if none does."""
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(
+            f"val_fraction {fraction}: expected a number between 0 and 1, such as 0.25"
+        )
+    _require_two(groups)
+    count = sum(map(len, groups))
+    wanted = min(max(1, round(fraction * count)), count - 1)
+    chosen: set[str] = set()
+    for index in np.random.default_rng(seed).permutation(len(groups)):
+        if len(chosen) + len(groups[index]) <= wanted:
+            chosen.update(groups[index])
+    smallest: list[str] = min(groups, key=len)
+    return chosen or set(smallest)
+
+
+def _fold_of_cases(groups: list[list[str]], fold: int, num_folds: int) -> set[str]:
+    _require_two(groups)
+    if not 2 <= num_folds <= len(groups):
+        raise ValueError(
+            f"num_folds {num_folds}: expected 2 to {len(groups)}, the number of cases (or patients)"
+        )
+    if not 0 <= fold < num_folds:
+        raise ValueError(
+            f"fold {fold}: expected 0 to {num_folds - 1}, or null to draw the validation cases"
+        )
+    folds: list[set[str]] = [set() for _ in range(num_folds)]
+    for group in sorted(groups, key=len, reverse=True):
+        min(folds, key=len).update(group)
+    return folds[fold]
+
+
+def _require_two(groups: list[list[str]]) -> None:
+    if len(groups) < 2:
+        raise ValueError(
+            f"all {len(groups[0])} cases are of one group: expected at least 2, one to train on and one to validate on"
+        )
+
+
+def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[str]:
+    wanted = set(
+        read_val_cases(val_cases) if isinstance(val_cases, (str, os.PathLike)) else val_cases
+    )
+    unknown = wanted - set(names)
+    if unknown:
+        raise ValueError(
+            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a file of them"
+        )
+    if not 0 < len(wanted) < len(names):
+        raise ValueError(
+            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to validate on and one "
+            "to train on; leave val_cases null to draw them"
+        )
+    return wanted
+
+
+def read_val_cases(path: PathLike) -> list[str]:
+    """Names of validation cases in a text file, one a line; the text itself is the one name where there is no file."""
+    if not os.path.isfile(path):
+        return [str(path)]
+    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,7 @@
+"""How good segmentations are: scores, pictures, and a page that shows both."""
+
+from ldseg_monai.evaluation.overlays import SaveOverlay
+from ldseg_monai.evaluation.report import Report
+from ldseg_monai.evaluation.scores import CaseScores
+
+__all__ = ["CaseScores", "Report", "SaveOverlay"]

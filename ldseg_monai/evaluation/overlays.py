@@ -1,0 +1,80 @@
+"""Pictures of segmentations, drawn as an evaluation goes on."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from monai.data.utils import create_file_basename
+from monai.engines.utils import IterationEvents
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.dicom.reader import SERIES_UID
+from ldseg_monai.evaluation.pictures import load_image, overlay, upright
+from ldseg_monai.runtime.files import note_saved, unwritable
+
+
+class SaveOverlay:
+    """Evaluator handler that draws each segmentation on its image, as a PNG file and in TensorBoard.
+
+    Reads the evaluator's decollated output: ``pred`` (a picture's with or without its channel) and,
+    if there, ``label``, in the geometry of the image's file, which is read again, since the
+    engine's own image went through the preprocessing.
+
+    Args:
+        output_dir: folder of the pictures, ``CASE_overlay.png``, each validation over the last.
+        max_cases: pictures drawn in one run; None for all.
+        tensorboard_dir: folder of a TensorBoard log that the pictures also go to; None for none.
+    """
+
+    def __init__(
+        self, output_dir: str, max_cases: int | None = None, tensorboard_dir: str | None = None
+    ) -> None:
+        self.output_dir = output_dir
+        self.max_cases = max_cases
+        self.tensorboard_dir = tensorboard_dir
+        self.drawn = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Draw the cases of each iteration."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.draw)
+
+    def start(self) -> None:
+        """Begin to count anew."""
+        self.drawn = 0
+
+    def draw(self, engine: Engine) -> None:
+        """Draw the cases of one iteration."""
+        for case in cast(list[dict[str, Any]], engine.state.output):
+            if self.max_cases is not None and self.drawn >= self.max_cases:
+                return
+            self.drawn += 1
+            meta = case["image"].meta
+            path = meta["filename_or_obj"]
+            pred, label = case["pred"], case.get("label")
+            pred = upright(pred[None] if pred.ndim == 2 else pred)
+            label = None if label is None else upright(label)
+            picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
+            file = (
+                create_file_basename("overlay", path, self.output_dir, separate_folder=False)
+                + ".png"
+            )
+            partial = f"{file}.{idist.get_rank()}.partial"  # processes that validate the same cases draw the same
+            try:
+                Image.fromarray(picture).save(
+                    partial, "PNG", compress_level=1
+                )  # a quarter of the default's time
+                os.replace(partial, file)
+            except OSError as error:
+                raise unwritable(file, error) from error
+            note_saved(case["pred"], file)
+            if self.tensorboard_dir is not None:
+                with SummaryWriter(self.tensorboard_dir) as writer:
+                    writer.add_image(
+                        f"overlay/{case_name(path)}", picture, engine.state.epoch, dataformats="HWC"
+                    )

@@ -1,0 +1,202 @@
+"""Pictures of a segmentation on its image, as arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
+from monai.utils import convert_to_tensor
+from PIL import Image
+from scipy.ndimage import minimum_filter
+from torch.nn import functional
+
+from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
+from ldseg_monai.data.readers import is_deep
+
+COLORS = np.array(
+    [[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]]
+)
+TRUTH = np.array([255, 255, 255])
+HEAT = np.array(
+    [[0, 0, 0], [110, 20, 130], [230, 60, 60], [255, 180, 40], [255, 255, 200]]
+)  # evenly from low to high
+MAX_SD = 0.5  # of a probability
+
+
+def load_image(path: str, series_uid: str = "") -> torch.Tensor:
+    """Read an image to be shown: a volume as its file has it, or a picture, ``(3 or 1, rows, columns)``.
+
+    Args:
+        path: NIfTI file, folder of a DICOM series, or file of a picture.
+        series_uid: Series Instance UID, where the folder has several.
+    """
+    if path.lower().endswith((".nii", ".nii.gz")) or os.path.isdir(path):
+        item = [path, series_uid] if series_uid else path
+        volume = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)(item)
+        return upright(volume)
+    with Image.open(path) as picture:
+        if is_deep(picture.mode):  # which RGB would cut to 255
+            return torch.from_numpy(np.array(picture, dtype=np.float32))[None]
+        return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)
+
+
+def upright(volume: torch.Tensor) -> torch.Tensor:
+    """Put a picture's rows before its columns, ``(C, rows, columns)``, which MONAI's readers give first."""
+    return volume.transpose(1, 2) if volume.ndim == 3 else volume
+
+
+def overlay(
+    image: torch.Tensor,
+    prediction: torch.Tensor,
+    label: torch.Tensor | None = None,
+    height: int = 384,
+) -> np.ndarray:
+    """Draw the outlines of a segmentation (a color a class) and of the true label (white) on an image.
+
+    Args:
+        image: ``(C, *spatial)``; three channels are shown as RGB, else the first as gray.
+        prediction: class indices ``(1, *spatial)``; a volume's affine, if it has one, gives the
+            proportions.
+        label: true class indices, or None.
+        height: rows of the picture in pixels; each panel is scaled to it.
+
+    Returns:
+        RGB picture, uint8 ``(height, width, 3)``. A volume is cut in three planes through the
+        middle of the label (or of the prediction where there is none), one panel each.
+    """
+    spacing = _spacing(prediction)
+    image, prediction, label = (
+        convert_to_tensor(volume, device="cpu", track_meta=False)
+        for volume in (image, prediction, label)
+    )
+    cuts = _cuts(
+        [image, prediction, label], prediction if label is None else label, spacing, height
+    )
+    panels = [_panel(shown, predicted, true, size) for (shown, predicted, true), size in cuts]
+    return np.concatenate(panels, axis=1)
+
+
+def sd_map(sd: torch.Tensor, label: torch.Tensor, height: int = 384) -> np.ndarray:
+    """Scale the map of the samples' standard deviation to the size and the planes of an `overlay`.
+
+    Args:
+        sd: ``(1, *spatial)``; a volume's affine, if it has one, gives the proportions.
+        label: what the overlay was cut by, ``(1, *spatial)``.
+        height: as of `overlay`.
+
+    Returns:
+        The standard deviation, ``(height, width)``.
+
+    Raises:
+        ValueError: for maps of different shapes.
+    """
+    spacing = _spacing(sd)
+    sd, label = (
+        convert_to_tensor(volume, device="cpu", track_meta=False) for volume in (sd, label)
+    )
+    if sd.shape != label.shape:
+        raise ValueError(
+            f"SD map of shape {list(sd.shape)}: expected the label's {list(label.shape)}; invert it to its geometry"
+        )
+    panels = [
+        functional.interpolate(plane[None].float(), size=size, mode="bilinear")[0, 0]
+        for (plane,), size in _cuts([sd], label, spacing, height)
+    ]
+    return torch.cat(panels, dim=1).numpy()
+
+
+def heat(values: np.ndarray, highest: float) -> np.ndarray:
+    """Color values from 0 to the highest by `HEAT`: RGB, uint8, ``(*values, 3)``."""
+    stops = np.linspace(0, highest, len(HEAT))
+    return np.stack([np.interp(values, stops, channel) for channel in HEAT.T], axis=-1).astype(
+        np.uint8
+    )
+
+
+def fullest_plane(classes: torch.Tensor) -> tuple[int, int]:
+    """Axis of ``(1, *spatial)`` and index there of the cut through the middle of a label that shows the most of it."""
+    planes = list(enumerate(_center(classes), start=1))
+    return max(planes, key=lambda plane: int((classes.select(*plane) > 0).sum()))
+
+
+def label_map(classes: torch.Tensor) -> np.ndarray:
+    """Fill class indices ``(rows, columns)`` with their colors, the background black: RGB, uint8."""
+    filled = COLORS[(classes.numpy().astype(int) - 1) % len(COLORS)].astype(np.uint8)
+    filled[classes.numpy() == 0] = 0
+    return filled
+
+
+def _spacing(volume: torch.Tensor) -> list[float]:
+    """Size of a volume's voxel along each axis; that of a picture's pixel is 1."""
+    if volume.ndim == 4 and isinstance(volume, MetaTensor):
+        return volume.pixdim.tolist()
+    return [1.0] * (volume.ndim - 1)
+
+
+def _cuts(
+    volumes: Sequence[torch.Tensor | None],
+    label: torch.Tensor,
+    spacing: Sequence[float],
+    height: int,
+) -> list[tuple[list[Any], list[int]]]:
+    """The three planes of volumes through the middle of a label, with their size in pixels; pictures as they are."""
+    extent = [side * length for side, length in zip(label.shape[1:], spacing, strict=True)]
+    if len(extent) == 2:
+        return [(list(volumes), _size(extent, height))]
+    return [
+        (
+            [None if volume is None else volume.select(axis, index) for volume in volumes],
+            _size(extent[: axis - 1] + extent[axis:], height),
+        )
+        for axis, index in enumerate(_center(label), start=1)
+    ]
+
+
+def _center(classes: torch.Tensor) -> list[int]:
+    """Middle of a label ``(1, *spatial)``, or of the volume if it is empty."""
+    marked = (classes[0] > 0).numpy()
+    if not marked.any():
+        return [side // 2 for side in marked.shape]
+    axes = range(marked.ndim)
+    counts = [
+        np.count_nonzero(marked, axis=tuple(other for other in axes if other != axis))
+        for axis in axes
+    ]
+    return [round(np.average(np.arange(len(count)), weights=count)) for count in counts]
+
+
+def _size(extent: Sequence[float], height: int) -> list[int]:
+    return [height, max(1, round(height * extent[1] / extent[0]))]
+
+
+def _panel(
+    image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | None, size: list[int]
+) -> np.ndarray:
+    image = image if image.shape[0] == 3 else image[:1]
+    image = functional.interpolate(image[None].float(), size=size, mode="bilinear")[0]
+    every = max(1, image.numel() // 20_000)  # sorting all of them takes longer than all the rest
+    low, high = torch.quantile(image.flatten()[::every], torch.tensor([0.005, 0.995]))
+    image = ((image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+    panel = (image * 255).byte().expand(3, -1, -1).movedim(0, -1).contiguous().numpy()
+    if label is not None:
+        for outline in _outlines(label, size):
+            panel[outline] = TRUTH
+    for index, outline in enumerate(_outlines(prediction, size)):
+        panel[outline] = COLORS[index % len(COLORS)]
+    return panel
+
+
+def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
+    """The inner edge of each class but the background, as masks of the given size; two pixels in 384 rows."""
+    scaled = functional.interpolate(classes[None].float(), size=size, mode="nearest-exact")[
+        0, 0
+    ].numpy()
+    masks = [scaled == index for index in range(1, int(classes.max()) + 1)]
+    width = 2 * max(1, size[0] // 192) + 1
+    # much faster than binary_erosion
+    return [mask & ~minimum_filter(mask, width, mode="constant", cval=True) for mask in masks]

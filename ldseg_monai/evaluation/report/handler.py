@@ -1,0 +1,247 @@
+"""When the page is written, and where what it shows comes from."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+import ignite.distributed as idist
+import monai
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from PIL import Image
+
+from ldseg_monai import __version__
+from ldseg_monai.data.datalist import case_name
+from ldseg_monai.evaluation.pictures import MAX_SD, sd_map, upright
+from ldseg_monai.evaluation.report.curves import training_curves
+from ldseg_monai.evaluation.report.page import page, png
+from ldseg_monai.evaluation.report.sections import (
+    case_section,
+    head_section,
+    score_section,
+    training_section,
+    trajectory_section,
+)
+from ldseg_monai.evaluation.report.trajectory import Trajectory, record_trajectory, sampler_of
+from ldseg_monai.evaluation.scores import CaseScores, case_means
+from ldseg_monai.runtime.processes import unwrapped
+
+
+class Report:
+    """Evaluator handler that writes ``report.html`` beside the scores, one file with all its pictures in it.
+
+    Reads the evaluator's decollated output: ``image`` with its file's name and, for several
+    samples, ``pred_sd`` and ``label``, both ``(1, *spatial)`` in the image's own geometry. The
+    overlays are those that `SaveOverlay` left in the same folder; the case of median Dice is
+    segmented once more to show its reverse process.
+
+    Args:
+        scores: the handler that scores the cases; it and `SaveOverlay` have to be attached before
+            this one.
+        bundle_root: folder of the bundle, whose ``configs/metadata.json`` names it and its classes.
+        training_dir: folder with the TensorBoard log of the training that made the weights.
+        settings: what the head of the page says of the run, by name.
+    """
+
+    def __init__(
+        self,
+        scores: CaseScores,
+        bundle_root: str,
+        training_dir: str,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.scores = scores
+        self.bundle_root = bundle_root
+        self.training_dir = training_dir or "."
+        self.settings = dict(settings or {})
+        self.sd_maps: dict[str, bytes] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Keep the SD map of each case, and write the page when the run is complete."""
+        engine.add_event_handler(Events.STARTED, self.check)
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.sd_maps.clear())
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.keep_sd_maps)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def check(self) -> None:
+        """Look for the folder of the training.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        if not os.path.isdir(self.training_dir):
+            raise FileNotFoundError(
+                f"training_dir {self.training_dir} does not exist: expected the output_dir of the training that made "
+                "the weights; leave it out to go without training curves"
+            )
+
+    def keep_sd_maps(self, engine: Engine) -> None:
+        """Keep the SD maps of one iteration, small: which cases are shown is known at the end only."""
+        for case in cast(list[dict[str, Any]], engine.state.output):
+            if "pred_sd" in case:
+                share = sd_map(upright(case["pred_sd"]), upright(case["label"])) / MAX_SD
+                self.sd_maps[_name(case)] = png((255 * share).round().astype(np.uint8))
+
+    def write(self, engine: Engine) -> None:
+        """Write the page, in the first process, of the cases of all."""
+        for part in cast(list, idist.all_gather(self.sd_maps)):
+            self.sd_maps |= part
+        if idist.get_rank() > 0:
+            return
+        rows, bundle = self.scores.rows, read_bundle(self.bundle_root, self.scores.num_classes)
+        shown = shown_cases(rows)
+        middle = next(
+            (name for name, role in shown.items() if role == "Median"), next(iter(shown), None)
+        )
+        sd_maps = {
+            name: _read_png(self.sd_maps[name]) * (MAX_SD / 255)
+            for name in shown
+            if name in self.sd_maps
+        }
+        sections = [
+            head_section(
+                f"{bundle.name}: evaluation",
+                {"bundle": bundle.title, **self.settings, **_facts(engine)},
+            ),
+            score_section(rows, bundle.classes),
+            case_section(
+                shown, rows, bundle.classes, self._overlays(shown), sd_maps, _why_no_sd_map(engine)
+            ),
+            trajectory_section(middle, _trajectory(engine, middle), bundle.classes),
+            training_section(self.training_dir, training_curves(self.training_dir)),
+        ]
+        path = os.path.join(self.scores.output_dir, "report.html")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(page(f"{bundle.name}: evaluation", sections))
+        engine.logger.info("wrote %s", path)
+
+    def _overlays(self, names: Iterable[str]) -> dict[str, bytes]:
+        overlays = {}
+        for name in names:
+            path = os.path.join(self.scores.output_dir, f"{name}_overlay.png")
+            if os.path.isfile(path):
+                with open(path, "rb") as file:
+                    overlays[name] = file.read()
+        return overlays
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Names of a bundle and of its classes but the background, by their index."""
+
+    name: str
+    title: str
+    classes: dict[int, str]
+
+
+def read_bundle(root: str, num_classes: int) -> Bundle:
+    """Read what the metadata say; without any, a bundle is called as its folder, and its classes by number."""
+    path = os.path.join(root, "configs", "metadata.json")
+    metadata: dict[str, Any] = {}
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
+            metadata = json.load(file)
+    name = metadata.get("name") or os.path.basename(os.path.abspath(root))
+    names = (
+        metadata.get("network_data_format", {})
+        .get("outputs", {})
+        .get("pred", {})
+        .get("channel_def", {})
+    )
+    classes = {index: names.get(str(index), f"class {index}") for index in range(1, num_classes)}
+    return Bundle(
+        name, " ".join(filter(None, [name, metadata.get("version"), f"({root})"])), classes
+    )
+
+
+def shown_cases(rows: Sequence[dict]) -> dict[str, str]:
+    """Names of the cases of best, median and worst mean Dice over the classes, and which of these each is.
+
+    Of an even number of cases, the better of the middle two is the median; of fewer than three
+    there is none. Cases without a Dice are left out.
+    """
+    dice = {
+        name: scores["dice"]
+        for name, scores in case_means(rows).items()
+        if math.isfinite(scores["dice"])
+    }
+    ranked = sorted(dice, key=lambda name: (-dice[name], name))
+    if len(ranked) < 3:
+        return dict(
+            zip(ranked, ("Best", "Worst") if len(ranked) == 2 else ("The only case",), strict=False)
+        )
+    return {ranked[0]: "Best", ranked[(len(ranked) - 1) // 2]: "Median", ranked[-1]: "Worst"}
+
+
+def _facts(engine: Engine) -> dict[str, Any]:
+    """What the head says of every run."""
+    network, sampler = _network(engine), _sampler(engine)
+    facts: dict[str, Any] = {"network": type(network).__name__}
+    if sampler is not None:
+        facts["samples of each image"] = sampler.num_samples
+        own = getattr(network, "num_inference_steps", getattr(network, "num_train_timesteps", None))
+        facts["reverse steps K"] = sampler.num_inference_steps or own
+    facts["date"] = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    facts["versions"] = (
+        f"ldseg_monai {__version__}, MONAI {monai.__version__}, PyTorch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+    if "monai.bundle" in sys.orig_argv:
+        facts["command"] = " ".join(map(_quoted, sys.orig_argv))
+    return facts
+
+
+def _trajectory(engine: Engine, name: str | None) -> Trajectory | None:
+    """The reverse process of the case of this name, which is read again."""
+    dataset = getattr(engine.state.dataloader, "dataset", None)
+    network = _network(engine)
+    for number, case in enumerate(getattr(dataset, "data", [])):
+        if network is not None and case_name(case["image"]) == name:
+            image = cast(Any, dataset)[number]["image"][None]
+            return record_trajectory(
+                cast(Any, engine).inferer, network, image.to(cast(Any, engine.state).device)
+            )
+    return None
+
+
+def _why_no_sd_map(engine: Engine) -> str:
+    if _sampler(engine) is None:
+        return "No map of uncertainty: this network draws no samples."
+    return "No map of uncertainty: one sample of each image was drawn; --num_samples 5 draws five and maps their SD."
+
+
+def _network(engine: Engine) -> torch.nn.Module | None:
+    return unwrapped(getattr(engine, "network", None))
+
+
+def _sampler(engine: Engine) -> Any:
+    return sampler_of(getattr(engine, "inferer", None))
+
+
+def _name(case: Mapping[str, Any]) -> str:
+    return case_name(case["image"].meta["filename_or_obj"])
+
+
+def _read_png(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file)))
+
+
+def _quoted(argument: str) -> str:
+    """An argument as a shell takes it, in double quotes where that is easier to read."""
+    return (
+        f'"{argument}"'
+        if "'" in argument and not set(argument) & set('"$`\\!')
+        else shlex.quote(argument)
+    )

@@ -1,0 +1,177 @@
+"""Scores of each case against its original label, and their file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.metrics import compute_hausdorff_distance
+from monai.networks.utils import one_hot
+
+from ldseg_monai.data.datalist import case_name
+
+SCORES = ("dice", "iou", "precision", "recall", "hd95_mm")
+
+
+def class_scores(
+    prediction: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]
+) -> dict[str, float]:
+    """Score one class of one case.
+
+    Args:
+        prediction: mask of the class, ``(*spatial)``, bool.
+        label: true mask, ``(*spatial)``, bool.
+        spacing: size of a voxel along each axis in mm.
+
+    Returns:
+        ``dice``, ``iou``, ``precision``, ``recall`` and ``hd95_mm``, the 95th percentile of the
+        surface distance: the larger one of the two directions (MONAI's definition). A score with
+        nothing to measure (such as any for a class absent from both) is NaN.
+    """
+    both = (prediction & label).sum().item()
+    predicted, true = prediction.sum().item(), label.sum().item()
+    scores = {
+        "dice": _ratio(2 * both, predicted + true),
+        "iou": _ratio(both, predicted + true - both),
+        "precision": _ratio(both, predicted),
+        "recall": _ratio(both, true),
+        "hd95_mm": math.nan,
+    }
+    if predicted and true:
+        area = (prediction | label).nonzero()
+        crop = tuple(
+            slice(max(0, low - 1), high + 2)
+            for low, high in zip(area.amin(0).tolist(), area.amax(0).tolist(), strict=True)
+        )
+        distance = compute_hausdorff_distance(
+            prediction[crop][None, None],
+            label[crop][None, None],
+            include_background=True,
+            percentile=95,
+            spacing=list(spacing),
+        )
+        scores["hd95_mm"] = distance.item()
+    return scores
+
+
+class CaseScores:
+    """Evaluator handler that writes ``metrics.csv``, one row a case and class, and ``summary.json``.
+
+    Reads the evaluator's decollated output: ``pred`` and ``label``, class indices ``(1, *spatial)``
+    in the image's own geometry, ``label`` with its affine, beside ``image`` with its file's name.
+    The background has no row. The rows are in the order of the cases' names; where several
+    processes share the cases, the first writes the rows of all.
+
+    Args:
+        output_dir: folder of the two files.
+        num_classes: classes, background included.
+    """
+
+    def __init__(self, output_dir: str, num_classes: int) -> None:
+        self.output_dir = output_dir
+        self.num_classes = num_classes
+        self.rows: list[dict[str, str | int | float]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Score each iteration's cases and write the files when the run is complete."""
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.rows.clear())
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.score)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def score(self, engine: Engine) -> None:
+        """Add the rows of one iteration's cases."""
+        for case in cast(list[dict[str, Any]], engine.state.output):
+            label = case["label"]
+            spacing = label.pixdim.tolist()[: label.ndim - 1]
+            name = case_name(case["image"].meta["filename_or_obj"])
+            masks = [
+                one_hot(case[key].as_tensor().long(), self.num_classes, dim=0).bool()
+                for key in ("pred", "label")
+            ]
+            scores = [
+                class_scores(masks[0][i], masks[1][i], spacing) for i in range(1, self.num_classes)
+            ]
+            self.rows += [
+                {"case": name, "class": index, **row} for index, row in enumerate(scores, start=1)
+            ]
+
+    def write(self, engine: Engine) -> None:
+        """Write both files and log the means; the mean Dice becomes the engine's metric ``val_mean_dice``."""
+        rows = [row for part in cast(list, idist.all_gather(self.rows)) for row in part]
+        self.rows = sorted(rows, key=lambda row: (row["case"], row["class"]))
+        summary = summarize(self.rows)
+        engine.state.metrics["val_mean_dice"] = summary["all"]["dice"]["mean"]
+        if idist.get_rank() > 0:
+            return
+        os.makedirs(self.output_dir, exist_ok=True)
+        with open(os.path.join(self.output_dir, "metrics.csv"), "w", newline="") as file:
+            writer = csv.DictWriter(file, ["case", "class", *SCORES])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        with open(os.path.join(self.output_dir, "summary.json"), "w") as file:
+            json.dump(summary, file, indent=2)
+        engine.logger.info(
+            "wrote %s: %s", os.path.join(self.output_dir, "metrics.csv"), json.dumps(summary["all"])
+        )
+
+
+def summarize(rows: Sequence[dict]) -> dict:
+    """Mean and SD over the cases of each score: by class, and (``all``) of each case's mean over the classes.
+
+    Scores that are NaN are left out; ``n`` says how many were not, ``cases`` how many cases there
+    were. A class that was missed has no surface distance: read ``hd95_mm`` with its ``n``.
+    """
+    classes = sorted({row["class"] for row in rows})
+    by_class = {
+        str(index): {
+            score: _mean_sd([row[score] for row in rows if row["class"] == index])
+            for score in SCORES
+        }
+        for index in classes
+    }
+    means = case_means(rows)
+    return {
+        "cases": len(means),
+        "classes": by_class,
+        "all": {score: _mean_sd([case[score] for case in means.values()]) for score in SCORES},
+    }
+
+
+def case_means(rows: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """Each case's mean over the classes of each score, NaN where no class has the score."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        case = values.setdefault(row["case"], {score: [] for score in SCORES})
+        for score in SCORES:
+            case[score].append(row[score])
+    means = {
+        name: {score: _mean_sd(case[score])["mean"] for score in SCORES}
+        for name, case in values.items()
+    }
+    return {
+        name: {score: math.nan if mean is None else mean for score, mean in case.items()}
+        for name, case in sorted(means.items())
+    }
+
+
+def _mean_sd(values: Sequence[float]) -> dict[str, float | None]:
+    finite = torch.tensor([value for value in values if math.isfinite(value)], dtype=torch.double)
+    if not len(finite):
+        return {"mean": None, "sd": None, "n": 0}
+    return {
+        "mean": finite.mean().item(),
+        "sd": finite.std().item() if len(finite) > 1 else 0.0,
+        "n": len(finite),
+    }
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan

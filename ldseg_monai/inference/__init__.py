@@ -1,0 +1,30 @@
+"""From a network to segmentations of an image of any size, and of many images."""
+
+from ldseg_monai.inference.autocast import AutocastInferer
+from ldseg_monai.inference.case_evaluator import CaseDataset, CaseEvaluator
+from ldseg_monai.inference.finished_cases import FinishedCases
+from ldseg_monai.inference.postprocessing import (
+    InvertLabeld,
+    SplitPredictiond,
+    SummarizeUncertaintyd,
+)
+from ldseg_monai.inference.samplers import CDALSamplingInferer, SamplingInferer
+from ldseg_monai.inference.slices import SliceSamplingInferer
+from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
+from ldseg_monai.inference.strips import MeasurePictured, StripInferer
+
+__all__ = [
+    "AutocastInferer",
+    "CDALSamplingInferer",
+    "CaseDataset",
+    "CaseEvaluator",
+    "FinishedCases",
+    "InvertLabeld",
+    "MeasurePictured",
+    "SamplingInferer",
+    "SliceSamplingInferer",
+    "SlidingWindowSamplingInferer",
+    "SplitPredictiond",
+    "StripInferer",
+    "SummarizeUncertaintyd",
+]

@@ -1,0 +1,34 @@
+"""bfloat16 for networks that segment in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+
+from ldseg_monai.runtime.precision import autocast
+from ldseg_monai.runtime.processes import plain
+
+
+class AutocastInferer(Inferer):
+    """Run another inferer under bfloat16 autocast, on the CPU too: for deterministic peers trained and run alike.
+
+    Args:
+        inferer: how to call the network.
+        amp: whether to compute in bfloat16 where autocast deems it safe.
+    """
+
+    def __init__(self, inferer: Inferer, amp: bool = True) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.amp = amp
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return what the inferer returns; where gradients are recorded in float32, as a loss wants it."""
+        with autocast(inputs.device, self.amp):
+            output = self.inferer(plain(inputs), network, *args, **kwargs)
+        return output.float() if torch.is_grad_enabled() else output

@@ -1,0 +1,175 @@
+"""Many cases, one after the other: one that cannot be read, segmented, written or scored does not stop the others."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from typing import Any, cast
+
+import ignite.distributed as idist
+from ignite.engine import Events
+from monai.data import Dataset
+from monai.engines import SupervisedEvaluator
+from monai.utils import ensure_tuple
+
+from ldseg_monai.runtime.errors import ListedErrors, cause, chain, is_own, one_line
+
+logger = logging.getLogger("ldseg_monai.inference.case_evaluator")
+
+FILES, FAILURE = "files", "failure"  # keys of the item of a case that cannot be loaded
+FOLDER_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)  # that the next case would meet as well
+
+
+class FailedCases(ListedErrors):
+    """Some cases of a run failed; the message says which and why."""
+
+
+class CaseDataset(Dataset):
+    """MONAI's data set that does not raise where a case cannot be loaded, but returns why, for `CaseEvaluator`.
+
+    Args:
+        data: cases with the paths of an ``image`` and, if there is one, a ``label``.
+        transform: what loads them.
+    """
+
+    def _transform(self, index: int) -> Any:
+        try:
+            return super()._transform(index)
+        except Exception as error:
+            logger.debug("loading %s", self.data[index], exc_info=True)
+            case = self.data[index]
+            paths = [str(ensure_tuple(case[key])[0]) for key in ("image", "label") if key in case]
+            return {FILES: " with ".join(paths), FAILURE: one_line(cause(error))}
+
+
+class CaseEvaluator(SupervisedEvaluator):
+    """MONAI's evaluator for many files: a case that fails is logged at once, and listed when the others are done.
+
+    A case fails where an error comes up while it is loaded (by a `CaseDataset`), segmented or
+    postprocessed, or in a handler of MONAI's ``IterationEvents.MODEL_COMPLETED``, such as
+    `SaveOverlay` and `CaseScores`. For such a case the handlers of ``Events.ITERATION_COMPLETED``
+    see an empty list as the engine's output. Errors outside of a case, such as in loading weights,
+    stop the run, and so does an output folder that cannot be written to.
+
+    Where several processes share the cases, the first lists the failed ones of all, and each raises
+    an error.
+
+    Args:
+        output_dir: folder that the cases' files are written to.
+        kwargs: as of `monai.engines.SupervisedEvaluator`; the loader has one case in a batch.
+
+    Raises:
+        ValueError: if the loader has batches of several cases.
+    """
+
+    def __init__(self, output_dir: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        batch_size = getattr(self.data_loader, "batch_size", 1)
+        if batch_size != 1:
+            raise ValueError(
+                f"batches of {batch_size} cases: expected 1, so that one that fails does not take others"
+            )
+        self.output_dir = output_dir
+        self.failures: list[tuple[str, str]] = []
+
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Do every case.
+
+        Raises:
+            FailedCases: when all is done, if some failed.
+            OSError: as soon as the output folder cannot be written to.
+        """
+        self.failures.clear()
+        idist.barrier()  # where ignite gets to know the processes, which they have to do together
+        try:
+            if self.state.epoch_length:
+                super().run(global_epoch)
+            else:  # no cases, or none left for this process: its handlers still begin and end, as the others' do
+                for event in (
+                    Events.STARTED,
+                    Events.EPOCH_STARTED,
+                    Events.EPOCH_COMPLETED,
+                    Events.COMPLETED,
+                ):
+                    self.fire_event(event)
+        except Exception as error:
+            problem = self._folder_error(error)
+            if problem is None or is_own(problem):
+                raise
+            raise OSError(
+                problem.errno,
+                f"output_dir {self.output_dir} cannot be written to ({problem}): make room there or choose another "
+                "folder, then run the same command again",
+            ) from error
+        self._raise_failures()
+
+    def _iteration(self, engine: Any, batchdata: Any) -> Any:
+        """Do one case, and return a list of it, or an empty list if it failed."""
+        try:
+            if FAILURE not in batchdata:
+                return super()._iteration(engine, batchdata)
+            (files,), (reason,) = batchdata[FILES], batchdata[FAILURE]
+        except Exception as error:
+            if self._folder_error(error) is not None:
+                raise
+            self.logger.debug("a case failed", exc_info=True)
+            files, reason = _files(batchdata), one_line(cause(error))
+        self.failures.append((files, reason))
+        self.logger.error("failed: %s", _line(files, reason))
+        engine.state.batch = []
+        return []
+
+    def _folder_error(self, error: BaseException) -> OSError | None:
+        """What keeps the output folder from being written to, if that is why there was this error."""
+        for step in chain(error):
+            if isinstance(step, OSError) and step.errno in FOLDER_ERRORS:
+                if step.filename is None or _on_one_path(
+                    os.fsdecode(step.filename), self.output_dir
+                ):
+                    return step
+        return None
+
+    def _raise_failures(self) -> None:
+        gathered = cast(list, idist.all_gather((self.failures, self.state.epoch_length or 0)))
+        failures = sorted(failure for failures, _ in gathered for failure in failures)
+        if not failures:
+            return
+        count = sum(number for _, number in gathered)
+        head = f"{len(failures)} of {count} cases failed" + (
+            ", the others are done" if len(failures) < count else ""
+        )
+        lines = "".join(f"\n  {_line(files, reason)}" for files, reason in failures)
+        message = f"{head}:{lines}\nCorrect or remove these files and run the same command again."
+        if idist.get_world_size() > 1:
+            if idist.get_rank() == 0:
+                self.logger.error(message)
+            idist.barrier()  # torchrun ends all processes as soon as one fails: only when the list is out
+            message = f"{head}; the first process lists them"
+        raise FailedCases(message)
+
+
+def _line(files: str, reason: str) -> str:
+    return reason if reason.startswith(f"{files} ") else f"{files}: {reason}"
+
+
+def _files(batch: Any) -> str:
+    """Names of the files of a loaded case, as MONAI collates them."""
+    metas = [getattr(batch.get(key), "meta", {}) for key in ("image", "label")]
+    return " with ".join(
+        str(meta["filename_or_obj"][0]) for meta in metas if "filename_or_obj" in meta
+    )
+
+
+def _on_one_path(one: str, other: str) -> bool:
+    """Whether one of two paths is, or is below, the other."""
+    paths = [os.path.abspath(path) for path in (one, other)]
+    return os.path.commonpath(paths) in paths

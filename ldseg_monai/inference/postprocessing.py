@@ -1,0 +1,131 @@
+"""From an inferer's tensor to label maps in the image's own geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import (
+    Invertd,
+    MapTransform,
+    Transform,
+)
+from monai.transforms.utils import convert_applied_interp_mode
+
+from ldseg_monai.inference.ensemble import case_uncertainty, most_probable_class
+
+
+class SplitPredictiond(MapTransform):
+    """Split what `SamplingInferer` returns into a label map and, for an ensemble, its mean and SD maps.
+
+    ``pred`` becomes the most probable class, uint8 ``(1, *spatial)``. For several samples,
+    ``pred_mean`` (class probabilities, ``(classes, *spatial)``) and ``pred_sd`` (``(1, *spatial)``)
+    appear beside it.
+
+    Args:
+        keys: keys of predictions, each ``(classes, *spatial)`` logits, ``(classes + 1, *spatial)``
+            of an ensemble, or ``(1, *spatial)``, uint8, where an inferer has already chosen the
+            class.
+        num_classes: classes, background included.
+        allow_missing_keys: whether a missing key is passed over.
+
+    Raises:
+        ValueError: if a prediction has another number of channels.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.num_classes = num_classes
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the keys split."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            prediction = MetaTensor(
+                result[key]
+            )  # so that the maps can take the image's geometry when inverted
+            channels = prediction.shape[0]
+            if channels == 1 and prediction.dtype == torch.uint8:
+                result[key] = prediction
+                continue
+            if channels not in (self.num_classes, self.num_classes + 1):
+                raise ValueError(
+                    f"{key} has {channels} channels: expected {self.num_classes} classes, one more for an ensemble; "
+                    "make num_classes agree with the network's out_channels"
+                )
+            classes = prediction[: self.num_classes]
+            result[key] = most_probable_class(classes, dim=0)
+            if channels > self.num_classes:
+                result[f"{key}_mean"] = classes
+                result[f"{key}_sd"] = prediction[self.num_classes :]
+        return result
+
+
+class InvertLabeld(Transform):
+    """Bring a label map back to the geometry of its image as the file has it.
+
+    MONAI's `Invertd` resizes labels back with PyTorch's ``nearest``, which samples the corner of
+    each voxel and so shifts the label by up to half a voxel; ``nearest-exact`` samples the center.
+
+    Args:
+        keys: keys of label maps.
+        transform: the preprocessing that ``orig_keys`` went through.
+        orig_keys: key of the image whose geometry is wanted.
+    """
+
+    def __init__(self, keys: KeysCollection, transform: Any, orig_keys: str = "image") -> None:
+        self.orig_key = orig_keys
+        self.invert = Invertd(keys, transform, orig_keys=orig_keys, nearest_interp=False)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the label maps inverted, uint8."""
+        image = data[self.orig_key]
+        operations = [
+            convert_applied_interp_mode(
+                info, "nearest-exact" if info["class"] == "Resize" else "nearest"
+            )
+            for info in image.applied_operations
+        ]
+        relabeled = MetaTensor(image.as_tensor(), meta=image.meta, applied_operations=operations)
+        result = self.invert({**data, self.orig_key: relabeled})
+        result[self.orig_key] = image
+        for key in self.invert.key_iterator(result):
+            result[key] = result[key].to(torch.uint8)
+        return result
+
+
+class SummarizeUncertaintyd(MapTransform):
+    """Say in one number how uncertain a segmentation is, for a client that asks which image to label next.
+
+    Where an ensemble has left ``KEY_sd`` beside a label map, ``data[result_key]["uncertainty"]``
+    becomes what `case_uncertainty` says of the two. MONAI Label returns all of ``data["result"]``
+    to its clients.
+
+    Args:
+        keys: keys of label maps.
+        result_key: key of a dictionary of results, made if there is none.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, result_key: str = "result", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.result_key = result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the number, if there is an SD map."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            if f"{key}_sd" in result:
+                uncertainty = case_uncertainty(result[key], result[f"{key}_sd"])
+                result[self.result_key] = {
+                    **result.get(self.result_key, {}),
+                    "uncertainty": uncertainty,
+                }
+        return result

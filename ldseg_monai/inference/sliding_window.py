@@ -1,0 +1,170 @@
+"""Segmenting an image of any size window by window, with one noise field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from monai.data.utils import compute_importance_map
+from monai.inferers import SlidingWindowInferer
+from monai.utils import PytorchPadMode, fall_back_tuple
+
+from ldseg_monai.inference.ensemble import most_probable_class
+from ldseg_monai.inference.samplers import SamplingInferer
+from ldseg_monai.inference.slabs import slide
+from ldseg_monai.networks.cdal.network import CDAL
+from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks.segmenter import diffusion_model
+from ldseg_monai.runtime.processes import plain
+
+
+class SlidingWindowSamplingInferer(SlidingWindowInferer):
+    """Segment an image of any size window by window, with one noise field drawn for the whole image.
+
+    Overlapping windows see the same noise where they overlap (to the nearest position of the
+    latent), so that their samples agree and may be averaged. They come together slab by slab (see
+    `slide`), so that beside the image and what is returned, only one slab is in memory.
+
+    Args:
+        sampler: segments one window.
+        args, kwargs: as of `monai.inferers.SlidingWindowInferer`, but for ``buffer_steps`` and
+            ``with_coord``.
+        buffer_dim: spatial axis along which the slabs follow each other.
+        as_label: whether `__call__` returns of a single sample the most probable class alone, a
+            byte a voxel, in place of logits. An ensemble's probabilities and standard deviation are
+            returned all the same.
+
+    Raises:
+        ValueError: for ``buffer_steps``, since a slab is what one row of windows finishes, or
+            ``with_coord``, since no sampler takes a window's place.
+    """
+
+    def __init__(
+        self,
+        sampler: SamplingInferer,
+        *args: Any,
+        buffer_dim: int = 0,
+        as_label: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, buffer_dim=buffer_dim, **kwargs)  # type: ignore[misc]
+        if self.buffer_steps is not None:
+            raise ValueError(
+                f"buffer_steps is {self.buffer_steps}: expected none, slabs are finished as windows go on"
+            )
+        if self.with_coord:
+            raise ValueError(
+                "with_coord is true: expected false, since no sampler takes a window's coordinates"
+            )
+        self.sampler = sampler
+        self.as_label = as_label
+
+    @torch.no_grad()
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Segment images ``(B, in_channels, *spatial)`` of any size.
+
+        Returns:
+            What the sampler returns; with ``as_label``, of a single sample, class indices ``(B, 1,
+            *spatial)``, uint8.
+
+        Raises:
+            TypeError: for further arguments, which no window would get.
+        """
+        if args or kwargs:
+            raise TypeError(
+                f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else"
+            )
+        size = list(inputs.shape[2:])
+        dimension = self.buffer_dim % len(size) + 2
+        result = torch.empty(0)
+        for index, image in enumerate(plain(inputs).split(1)):
+            begin = 0
+            for slab in self.slabs(partial(_range, image, dimension), size, network):
+                if self.as_label and self.sampler.num_samples == 1:
+                    slab = most_probable_class(slab, dim=1)
+                if not result.numel():
+                    result = slab.new_empty([len(inputs), slab.shape[1], *size])
+                result[index : index + 1].narrow(dimension, begin, slab.shape[dimension]).copy_(
+                    slab
+                )
+                begin += slab.shape[dimension]
+        return result
+
+    def slabs(
+        self,
+        read: Callable[[int, int], torch.Tensor],
+        size: Sequence[int],
+        network: Callable[..., Any],
+    ) -> Iterator[torch.Tensor]:
+        """Segment an image of which only a part is in memory.
+
+        Args:
+            read: returns a range of the image along ``buffer_dim``, ``(1, in_channels, *spatial)``.
+            size: spatial size of the whole image.
+            network: as of `SamplingInferer`.
+
+        Yields:
+            What the sampler returns for the whole image, ``(1, K, *spatial)``, slab after slab
+            along ``buffer_dim``.
+        """
+        model = diffusion_model(network)
+        window = fall_back_tuple(self.roi_size, size)
+        latent = model.noise_shape(torch.empty(1, 0, *window))[1:]
+        field = self.sampler.draw_noise(model, self.noise_field_shape(model, size))
+
+        def segment(windows: torch.Tensor, starts: list[tuple[int, ...]]) -> torch.Tensor:
+            crops = []
+            for start in starts:
+                corner = [round(position / model.stride) for position in start]
+                area = [
+                    slice(first, first + length)
+                    for first, length in zip(corner, latent, strict=True)
+                ]
+                crops.append(field[tuple([slice(None)] * 3 + area)])
+            return self.sampler(
+                windows.to(self.sw_device or windows.device), model, noise=torch.cat(crops, dim=1)
+            )
+
+        return slide(
+            read,
+            segment,
+            size,
+            self._weights(window),
+            self.buffer_dim % len(size),
+            self.overlap,
+            self.sw_batch_size,
+            PytorchPadMode(self.padding_mode).value,
+            self.cval,
+            "cpu"
+            if self.device is None and math.prod(size) > (self.cpu_thresh or math.inf)
+            else self.device,
+            self.progress,
+        )
+
+    def noise_field_shape(self, network: LDSeg | CDAL, size: Sequence[int]) -> list[int]:
+        """``[C_z, *sides]`` of the noise of an image of a spatial size: it ends where the last window's latent does."""
+        window = fall_back_tuple(self.roi_size, size)
+        channels, *latent = network.noise_shape(torch.empty(1, 0, *window))
+        last = [
+            max(side - length, 0) / network.stride
+            for side, length in zip(size, window, strict=True)
+        ]
+        return [channels] + [
+            round(first) + length for first, length in zip(last, latent, strict=True)
+        ]
+
+    def _weights(self, window: tuple[int, ...]) -> torch.Tensor:
+        """How much each position of a window counts where windows overlap."""
+        if self.roi_weight_map is not None:
+            return self.roi_weight_map
+        return compute_importance_map(window, self.mode, self.sigma_scale)
+
+
+def _range(image: torch.Tensor, dimension: int, start: int, stop: int) -> torch.Tensor:
+    """A range of an image along a dimension."""
+    return image.narrow(dimension, start, stop - start)

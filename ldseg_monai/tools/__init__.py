@@ -1,0 +1,1 @@
+"""The `ldseg` command, a file for each subcommand; nothing imports this room."""

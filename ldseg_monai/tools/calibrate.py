@@ -1,0 +1,131 @@
+"""`ldseg calibrate`: weights whose probabilities are right as often as they say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor, decollate_batch
+from monai.data.utils import list_data_collate
+from monai.transforms import Invertd
+from torch import nn
+
+from ldseg_monai.bundle.bundle import find_bundle, shipped_val_cases
+from ldseg_monai.bundle.knobs import check_names, check_values
+from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
+from ldseg_monai.networks.weights import load_weights
+
+SPLIT = {
+    "val_cases",
+    "val_fraction",
+    "seed",
+    "fold",
+    "num_folds",
+    "patients",
+    "groups",
+}  # choose cases
+FIXED = {"bundle_root", "dataset_dir", "num_samples"}  # knobs that are not the caller's
+
+
+def calibrate(
+    bundle: str | Path,
+    dataset_dir: str,
+    out: str | Path,
+    weights: str | Path | None = None,
+    part: str = "val",
+    knobs: Mapping[str, Any] | None = None,
+) -> Fit:
+    """Fit one temperature to a trained LDSeg's logits, and write weights whose logits are divided by it.
+
+    The validation cases are segmented once, by one sample; the temperature is that with the largest
+    likelihood of their labels, in the files' own geometry. It scales the last convolution, so that
+    whatever uses the weights gets the probabilities; the most probable class of one sample stays
+    the same, but for rounding.
+
+    Args:
+        bundle: folder of the bundle, or the name of one in ``bundles`` below the current directory.
+        dataset_dir: as of the bundle's configs.
+        out: file to write.
+        weights: state dict; None for the bundle's own.
+        part: ``val`` for the validation cases of the split, ``all`` for data that the training did
+            not have.
+        knobs: items of ``train.yaml`` to override: those that the training had of ``seed``,
+            ``val_cases``, ``fold``... Without any that chooses cases, those of the bundle's own
+            weights are those of its ``docs/val_cases.txt``.
+
+    Raises:
+        FileNotFoundError: without the bundle, its data or its weights, or the folder to write to.
+        FileExistsError: if there is a file at ``out``.
+        ValueError: for a network without logits (cDAL, a peer), weights of another one, unknown
+            knobs, or no case.
+        RuntimeError: around the ValueError of a case that cannot be read.
+    """
+    bundle, out = find_bundle(bundle), Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: expected the name of a new file")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(
+            f"{out.parent} is not there: expected a folder to write to; make it first"
+        )
+    train = str(bundle / "configs" / "train.yaml")
+    knobs = dict(knobs or {})
+    check_names([train], knobs)
+    if knobs.keys() & FIXED:
+        raise ValueError(
+            f"knobs have {', '.join(sorted(knobs.keys() & FIXED))}: expected none of {', '.join(sorted(FIXED))}"
+        )
+    chosen = any("dataset" in name or re.split("#|::", name)[-1] in SPLIT for name in knobs)
+    if not chosen and weights is None and part == "val":
+        knobs["val_cases"] = shipped_val_cases(bundle, dataset_dir)
+    config = ConfigParser()
+    config.read_config(train)
+    config.update(
+        {"bundle_root": str(bundle), "dataset_dir": dataset_dir, "num_samples": 1, **knobs}
+    )
+    config.update({"validate#dataset#data#split": part, "validate#dataset#cache_rate": 0.0})
+    check_values(config)
+    network = config.get_parsed_content("network").eval()
+    decoder = getattr(network, "label_decoder", None)
+    if decoder is None:
+        raise ValueError(
+            f"{bundle.name} is a {type(network).__name__}: expected an LDSeg, which has logits to scale"
+        )
+    load_weights(network, str(weights or bundle / "models" / "model.pt"))
+    fit = fit_temperature(_segment(config, network))
+    with torch.no_grad():
+        for parameter in decoder.to_logits[-1].parameters():
+            parameter.div_(fit.temperature)
+    torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, out)
+    return fit
+
+
+@torch.no_grad()
+def _segment(config: ConfigParser, network: nn.Module) -> list[Case]:
+    """Segment a training's validation cases, and count each in its file's geometry."""
+    inferer, device = (
+        config.get_parsed_content("validate#inferer"),
+        config.get_parsed_content("device"),
+    )
+    num_classes = config.get_parsed_content("num_classes")
+    back = Invertd(
+        "pred",
+        config.get_parsed_content("validate#preprocessing"),
+        orig_keys="image",
+        nearest_interp=False,
+    )
+    cases = []
+    for item in config.get_parsed_content("validate#dataset"):
+        batch = list_data_collate([item])
+        logits = inferer(batch["image"].to(device), network).float().cpu()
+        if logits.shape[1] != num_classes or not logits.isfinite().all():
+            name = item["image"].meta["filename_or_obj"]
+            raise ValueError(
+                f"{name}: expected finite logits of {num_classes} classes, got {logits.shape[1]} channels"
+            )
+        case = back(decollate_batch({**batch, "pred": MetaTensor(logits)})[0])
+        cases.append(count(*(case[key].as_subclass(torch.Tensor) for key in ("pred", "label"))))
+    return cases

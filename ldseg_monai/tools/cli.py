@@ -1,0 +1,279 @@
+"""The `ldseg` command: what `python -m monai.bundle` cannot do."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ldseg_monai.runtime.errors import TRACEBACK, cause, is_own
+
+USER_ERROR = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises its errors, so that every user error ends the same way."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see `{self.prog} --help`)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: the arguments after `ldseg`; None for the process's own.
+
+    Returns:
+        Exit code: 0, or 2 after a user error, which is told in one line on stderr.
+
+    Raises:
+        Exception: what is no user error; with ``LDSEG_TRACEBACK=1`` a user error too.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.command(arguments)
+    except (
+        ValueError,
+        OSError,
+        ImportError,
+        RuntimeError,
+    ) as error:  # MONAI wraps what a component of a config says
+        told = (
+            error
+            if isinstance(error, (OSError, ImportError)) and not is_own(cause(error))
+            else cause(error)
+        )
+        if os.environ.get(TRACEBACK) or not (
+            is_own(told) or isinstance(told, (OSError, ImportError))
+        ):
+            raise
+        sys.stderr.write(f"ldseg: error: {' '.join(str(told).split())}\n")
+        return USER_ERROR
+    return 0
+
+
+def _parser() -> _Parser:
+    """Build the parser; each subcommand adds itself and names its function `command`."""
+    parser = _Parser(prog="ldseg", description="What `python -m monai.bundle` cannot do.")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_phantom, _add_new_bundle, _add_calibrate, _add_export, _add_zoo_export):
+        add(subparsers)
+    return parser
+
+
+def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "phantom", help="write seeded phantoms with labels", description=_phantom.__doc__
+    )
+    parser.add_argument(
+        "kind", choices=("knee", "gland"), help="3D knee MR volumes or 2D H&E gland images"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder to write images/ and labels/ to"
+    )
+    parser.add_argument(
+        "--num", type=int, default=12, help="number of cases (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed, 0 or more (default: %(default)s)"
+    )
+    parser.set_defaults(command=_phantom)
+
+
+def _phantom(arguments: argparse.Namespace) -> None:
+    """Write phantoms as a data set of images/ and labels/ that every bundle takes as its dataset_dir."""
+    from ldseg_monai.data.phantoms.files import write_phantoms
+
+    write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed)
+
+
+def _add_calibrate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "calibrate",
+        help="scale weights so that their probabilities are true",
+        description=_calibrate.__doc__,
+    )
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", help="folder of an LDSeg bundle, or the name of one in bundles/"
+    )
+    parser.add_argument(
+        "--dataset_dir", required=True, metavar="DIR", help="images and labels, as for training"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="file to write the scaled weights to"
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="state dict (default: the bundle's models/model.pt)"
+    )
+    parser.add_argument(
+        "--part",
+        default="val",
+        choices=("val", "all"),
+        help="cases to take: the split's or all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="knobs that the training had, such as seed=1, fold=0 or val_cases=FILE; where none chooses cases, the "
+        "bundle's own weights get their own validation cases",
+    )
+    parser.set_defaults(command=_calibrate)
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    """Fit one temperature to an LDSeg's logits on cases that it was not trained on, and write weights scaled by it."""
+    import yaml
+
+    from ldseg_monai.tools.calibrate import calibrate
+
+    knobs = {}
+    for item in arguments.set:
+        key, separator, value = item.partition("=")
+        try:
+            knobs[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError of a date that is none
+            raise ValueError(f"--set {item}: expected a value as YAML has it ({error})") from error
+        if not separator:
+            raise ValueError(f"--set {item}: expected KEY=VALUE")
+    fit = calibrate(
+        arguments.bundle,
+        arguments.dataset_dir,
+        arguments.out,
+        arguments.weights,
+        arguments.part,
+        knobs,
+    )
+    unseen = (
+        f", {fit.error_unseen:.3f} where each case has the temperature of the others"
+        if fit.cases > 1
+        else ""
+    )
+    sys.stdout.write(
+        f"wrote {arguments.out}: temperature {fit.temperature:.2f} by {fit.cases} case(s), calibration error of one "
+        f"sample {fit.error_before:.3f} before, {fit.error_after:.3f} after{unseen}\n"
+    )
+
+
+def _add_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "export", help="write a sampler as TorchScript or ONNX", description=_export.__doc__
+    )
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", help="folder of a bundle, or the name of one in bundles/"
+    )
+    parser.add_argument(
+        "file", metavar="FILE", help="file to write: .ts for TorchScript, .onnx for ONNX"
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="state dict (default: the bundle's models/model.pt)"
+    )
+    parser.add_argument(
+        "--num_samples",
+        "--num-samples",
+        type=int,
+        metavar="N",
+        help="samples whose mean is returned (default: the bundle's)",
+    )
+    parser.set_defaults(command=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    """Write a bundle's network with its whole reverse process: image in, class probabilities out."""
+    from ldseg_monai.tools.export import export
+
+    export(arguments.bundle, arguments.file, arguments.weights, arguments.num_samples)
+
+
+def _add_zoo_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "zoo-export",
+        help="write a bundle as MONAI's model zoo takes it",
+        description=_zoo_export.__doc__,
+    )
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", help="folder of a bundle, or the name of one in bundles/"
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to write NAME/ and NAME_vVERSION.zip to")
+    parser.add_argument(
+        "--large-files",
+        metavar="URL",
+        help="URL of models/model.pt: the folder then has large_files.yml in its place",
+    )
+    parser.set_defaults(command=_zoo_export)
+
+
+def _zoo_export(arguments: argparse.Namespace) -> None:
+    """Write a bundle with its code, as a folder and a zip that run where ldseg_monai is not installed."""
+    from ldseg_monai.tools.zoo import export_bundle
+
+    export_bundle(arguments.bundle, arguments.out, arguments.large_files)
+
+
+def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "new-bundle",
+        help="write a bundle for a data set of one's own",
+        description=_new_bundle.__doc__,
+    )
+    parser.add_argument(
+        "--from", required=True, dest="source", metavar="BUNDLE", help="bundle to start from"
+    )
+    parser.add_argument("--name", required=True, help="name of the new bundle, such as my_organ")
+    parser.add_argument(
+        "--dataset_dir",
+        "--dataset",
+        required=True,
+        metavar="DIR",
+        help="folder of images/ and labels/, or with a dataset.json",
+    )
+    parser.add_argument(
+        "--out",
+        default="bundles",
+        metavar="DIR",
+        help="folder to write it to (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="NAME,...",
+        help="names of the label values but 0 (default: class_1,...)",
+    )
+    parser.add_argument(
+        "--instances",
+        action="store_true",
+        help="labels are instance ids: whatever is not 0 is one class",
+    )
+    parser.set_defaults(command=_new_bundle)
+
+
+def _new_bundle(arguments: argparse.Namespace) -> None:
+    """Inspect a data set, write a bundle that fits it, and print the commands to train and to evaluate."""
+    from ldseg_monai.tools.new_bundle.write import new_bundle
+
+    names = arguments.classes.split(",") if arguments.classes is not None else None
+    report = new_bundle(
+        arguments.source,
+        arguments.name,
+        arguments.dataset_dir,
+        arguments.out,
+        names,
+        arguments.instances,
+    )
+    sys.stdout.write(report)
+
+
+if __name__ == "__main__":
+    sys.exit(
+        importlib.import_module("ldseg_monai.tools.cli").main()
+    )  # under its own name, by which errors are known

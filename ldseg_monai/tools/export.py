@@ -1,0 +1,185 @@
+"""The whole sampler of a bundle as one file for programs without this package: TorchScript or ONNX."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import save_net_with_metadata
+from torch import nn
+from torch.export import Dim
+
+from ldseg_monai.bundle.bundle import find_bundle
+from ldseg_monai.diffusion.noise import seeded_noise
+from ldseg_monai.networks.cdal.network import CDAL
+from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks.weights import check_weights, read_state
+
+logger = logging.getLogger(__name__)
+
+
+class Segmenter(nn.Module):
+    """Image in, class probabilities out: the whole reverse process, for TorchScript.
+
+    ``seed`` and ``num_samples`` are attributes of the scripted module too, and may be set there.
+
+    Args:
+        network: in eval mode.
+        num_samples: segmentations of each image whose mean is returned.
+        seed: of the noise, as in `SamplingInferer`: the same numbers give the same segmentation.
+    """
+
+    def __init__(self, network: LDSeg | CDAL, num_samples: int = 1, seed: int = 0) -> None:
+        super().__init__()
+        self.network = network
+        self.num_samples = num_samples
+        self.seed = seed
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Segment preprocessed images ``(B, in_channels, *spatial)``.
+
+        Returns:
+            Class probabilities ``(B, classes, *spatial)``.
+        """
+        logits = self.network.segment(image, num_samples=self.num_samples, seed=self.seed)
+        return _mean_probabilities(logits, self.num_samples)
+
+
+class NoiseSegmenter(nn.Module):
+    """The same with everything random as an input, for ONNX, whose random numbers are not PyTorch's.
+
+    Args:
+        network: in eval mode.
+        num_samples: segmentations of each image whose mean is returned.
+    """
+
+    def __init__(self, network: LDSeg | CDAL, num_samples: int = 1) -> None:
+        super().__init__()
+        self.network = network
+        self.num_samples = num_samples
+
+    def forward(self, image: torch.Tensor, *random: torch.Tensor) -> torch.Tensor:
+        """Segment one preprocessed image ``(1, in_channels, *spatial)`` with the numbers of `random_inputs`."""
+        arguments: list[Any] = [image, *random, self.num_samples]
+        logits = self.network.segment(*arguments)
+        return _mean_probabilities(logits, self.num_samples)
+
+
+def _mean_probabilities(logits: torch.Tensor, num_samples: int) -> torch.Tensor:
+    return logits.softmax(dim=1).unflatten(0, [-1, num_samples]).mean(dim=1)
+
+
+def random_inputs(
+    network: LDSeg | CDAL, image: torch.Tensor, seed: int, num_samples: int
+) -> dict[str, torch.Tensor]:
+    """Everything random in the segmentation of an image, by the names of the ONNX file's inputs.
+
+    Args:
+        network: whose reverse process it is.
+        image: ``(1, in_channels, *spatial)``.
+        seed: of the noise, as in `SamplingInferer`.
+        num_samples: segmentations of the image.
+
+    Returns:
+        ``noise``, standard normal, ``(draws, num_samples, C, *latent)``, and for cDAL ``latents``.
+    """
+    numbers = {
+        "noise": seeded_noise(network.noise_shape(image), seed, num_samples, network.num_draws())
+    }
+    if isinstance(network, CDAL):
+        numbers["latents"] = network.seeded_latents(seed, num_samples)
+    return numbers
+
+
+def export(
+    bundle: str | Path,
+    path: str | Path,
+    weights: str | Path | None = None,
+    num_samples: int | None = None,
+) -> None:
+    """Write a bundle's network with its reverse process and its weights as one file. Its samples are never ``turned``.
+
+    Args:
+        bundle: folder of the bundle, or the name of one in ``bundles`` below the current directory.
+        path: file to write, ``.ts`` for TorchScript or ``.onnx``; the bundle's metadata goes into
+            it too. The ONNX file takes one image of any size that the network's stride divides, and
+            `random_inputs`.
+        weights: state dict; None for the bundle's own.
+        num_samples: segmentations of an image whose mean is returned; None for the number of
+            ``inference.yaml``.
+
+    Raises:
+        ValueError: for another ending of ``path``, fewer than one sample, or weights of another
+            network.
+        FileNotFoundError: without the bundle's files, its weights, or the folder to write to.
+    """
+    bundle, path = find_bundle(bundle), Path(path)
+    writers = {".ts": _write_torchscript, ".onnx": _write_onnx}
+    if path.suffix not in writers:
+        raise ValueError(f"{path} ends in {path.suffix!r}: expected {' or '.join(writers)}")
+    weights = Path(weights or bundle / "models" / "model.pt")
+    config = next(
+        (bundle / "configs").glob("inference.*"), bundle / "configs" / "inference.yaml"
+    )  # or JSON
+    for file, wanted in (
+        (config, "the folder of a bundle"),
+        (weights, "a state dict; name one with --weights"),
+        (path.parent, "a folder to write to; make it first"),
+    ):
+        if not file.exists():
+            raise FileNotFoundError(f"{file} is not there: expected {wanted}")
+    parser = ConfigParser()
+    parser.read_config(str(config))
+    num_samples = parser["num_samples"] if num_samples is None else num_samples
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}: expected 1 or more")
+    network = parser.get_parsed_content("network_def").eval()
+    state = read_state(str(weights), "cpu")
+    check_weights(state, network, str(weights))
+    network.load_state_dict(state)
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    with torch.no_grad():
+        writers[path.suffix](network, num_samples, path, metadata)
+    logger.info("wrote %s: %d sample(s) of each image", path, num_samples)
+
+
+def _write_torchscript(
+    network: LDSeg | CDAL, num_samples: int, path: Path, metadata: dict[str, Any]
+) -> None:
+    save_net_with_metadata(
+        torch.jit.script(Segmenter(network, num_samples).eval()), str(path), meta_values=metadata
+    )
+
+
+def _write_onnx(
+    network: LDSeg | CDAL, num_samples: int, path: Path, metadata: dict[str, Any]
+) -> None:
+    try:
+        import onnxscript  # noqa: F401, PyTorch's export needs it
+    except ImportError as error:
+        raise ImportError("onnxscript is not installed: pip install 'ldseg_monai[onnx]'") from error
+    data = metadata["network_data_format"]["inputs"]["image"]
+    number = len(data["spatial_shape"])
+    cells = [Dim(f"cells{axis}", min=2) for axis in range(number)]
+    sides = [network.stride * side for side in cells] if network.stride > 1 else cells
+    image = torch.zeros(
+        [1, data["num_channels"]] + [(8 + 2 * axis) * network.stride for axis in range(number)]
+    )
+    random = random_inputs(network, image, seed=0, num_samples=num_samples)
+    shapes = {"noise": dict(enumerate(cells, start=3)), "latents": {}}
+    exported = torch.onnx.export(
+        NoiseSegmenter(network, num_samples).eval(),
+        (image, *random.values()),
+        input_names=["image", *random],
+        output_names=["pred"],
+        dynamic_shapes=(dict(enumerate(sides, start=2)), tuple(shapes[name] for name in random)),
+        dynamo=True,
+        verbose=False,
+    )
+    assert exported is not None  # it is None only where a file is named above
+    exported.model.metadata_props["metadata.json"] = json.dumps(metadata)
+    exported.save(path, external_data=False)

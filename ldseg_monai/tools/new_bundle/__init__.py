@@ -1,0 +1,1 @@
+"""`ldseg new-bundle`: a bundle for a data set of one's own."""

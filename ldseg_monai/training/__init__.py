@@ -1,0 +1,31 @@
+"""What MONAI's engines lack to train a diffusion segmenter."""
+
+from ldseg_monai.training.average import UpdateAverage, average_weights
+from ldseg_monai.training.cdal_trainer import CDALTrainer
+from ldseg_monai.training.handlers import (
+    GradientClipping,
+    Progress,
+    RequireClasses,
+    Reseed,
+    ValidateAtEnd,
+)
+from ldseg_monai.training.inferers import CDALTrainingInferer, TrainingInferer
+from ldseg_monai.training.losses import CDALLoss, LDSegLoss
+from ldseg_monai.training.resume import Checkpoint, SaveBest
+
+__all__ = [
+    "CDALLoss",
+    "CDALTrainer",
+    "CDALTrainingInferer",
+    "Checkpoint",
+    "GradientClipping",
+    "LDSegLoss",
+    "Progress",
+    "RequireClasses",
+    "Reseed",
+    "SaveBest",
+    "TrainingInferer",
+    "UpdateAverage",
+    "ValidateAtEnd",
+    "average_weights",
+]

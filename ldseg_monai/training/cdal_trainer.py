@@ -1,0 +1,231 @@
+"""The one trainer that MONAI has no form of: cDAL's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.utils import AdversarialKeys
+from monai.utils.enums import CommonKeys as Keys
+from torch import nn
+from torch.optim import Optimizer
+
+from ldseg_monai.diffusion.draws import draw_per_sample
+from ldseg_monai.networks.cdal.discriminator import CDALDiscriminator
+from ldseg_monai.networks.cdal.network import CDAL
+from ldseg_monai.runtime.processes import unwrapped
+from ldseg_monai.training.losses import gradient_penalty, non_saturating_loss
+
+
+class CDALTrainer(SupervisedTrainer):
+    """Train cDAL's discriminator on true and generated pairs, then its generator (Hejrati et al., 2024, Algorithm 1).
+
+    The generator learns to restore the true label from a noisy one that the discriminator's
+    attention map weighted; the discriminator has no other say in it. Where the paper leaves a
+    choice, or this departs from it:
+
+    - Section 2.2 and Algorithm 1 differ in the pairs. These are Section 2.2's: ``x_{t-1}`` and its
+      counterfeit are drawn from the posterior given ``x_t`` and the true or predicted label.
+      Algorithm 1 reuses the noise of ``x_t``: the true label then follows exactly from its pair.
+    - The discriminator takes one step on the sum of both losses, where the paper takes one for
+      each.
+    - The attention map is made of the true pair, by the discriminator as this step left it.
+    - The gradient penalty is that of the denoising diffusion GAN that the paper builds on (Xiao et
+      al., 2022).
+
+    A handler for the generator's optimizer, loss and weights works as with MONAI's
+    `SupervisedTrainer`. Further output of each iteration: ``discriminator_loss`` and, in the
+    iterations that have it, ``gradient_penalty``.
+
+    Args:
+        discriminator: a `CDALDiscriminator`, plain or wrapped in ``DistributedDataParallel``; None
+            to train the generator alone, on labels that no attention map weighted (the ablation of
+            Table 1).
+        discriminator_optimizer: of its parameters.
+        penalty_weight: weight of the gradient penalty.
+        penalty_interval: iterations from one gradient penalty to the next.
+        normalize_attention: whether each sample's attention map is scaled to the range 0 to 1 (the
+            paper: not).
+        rollout_share: share of the samples, of those before the last timestep, whose noisy label is
+            made as sampling makes it: by a reverse step from the generator's own estimate, and not
+            from the true label (0: the paper). Without it the generator learns to trust a noisy
+            label that it will never see so good again.
+        kwargs: as of `monai.engines.SupervisedTrainer`: ``network`` is a `CDAL`, plain or wrapped,
+            ``loss_function`` is `CDALLoss` or another of predicted and true ``x_0``, and
+            ``inferer`` calls both networks, such as `CDALTrainingInferer`, which also does the
+            autocast.
+
+    Raises:
+        ValueError: for a discriminator without optimizer or the other way round, a weight or
+            interval out of range, or an option of MONAI's trainer that this one would ignore.
+    """
+
+    def __init__(
+        self,
+        *,
+        discriminator: nn.Module | None = None,
+        discriminator_optimizer: Optimizer | None = None,
+        penalty_weight: float = 1.0,
+        penalty_interval: int = 10,
+        normalize_attention: bool = False,
+        rollout_share: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        if (discriminator is None) != (discriminator_optimizer is None):
+            raise ValueError(
+                "got one of discriminator and discriminator_optimizer: expected both, or none"
+            )
+        if penalty_weight < 0:
+            raise ValueError(f"penalty_weight is {penalty_weight}: expected 0 or more")
+        if penalty_interval < 1:
+            raise ValueError(
+                f"penalty_interval is {penalty_interval}: expected 1 or more; penalty_weight 0 turns it off"
+            )
+        if not 0 <= rollout_share <= 1:
+            raise ValueError(f"rollout_share is {rollout_share}: expected 0 to 1")
+        if kwargs.get("amp") or kwargs.get("amp_kwargs"):
+            raise ValueError(
+                "amp is the inferer's here: expected CDALTrainingInferer(amp=True) as inferer instead"
+            )
+        if kwargs.get("accumulation_steps", 1) != 1:
+            raise ValueError(
+                f"accumulation_steps is {kwargs['accumulation_steps']}: expected 1; raise the batch size"
+            )
+        super().__init__(**kwargs)
+        self.discriminator = discriminator
+        self.discriminator_optimizer = discriminator_optimizer
+        self.penalty_weight = penalty_weight
+        self.penalty_interval = penalty_interval
+        self.normalize_attention = normalize_attention
+        self.rollout_share = rollout_share
+
+    def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict:
+        """Take one step of each network on a batch."""
+        image, label = self.prepare_batch(
+            batchdata, self.state.device, self.non_blocking, **self.to_kwargs
+        )
+        image, label = (
+            value.as_tensor() if hasattr(value, "as_tensor") else value for value in (image, label)
+        )
+        self.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
+        network: CDAL = unwrapped(self.network)
+        clean = network.encode_label(label)
+        timesteps = self._draw(
+            clean, lambda each: torch.randint(network.num_train_timesteps, [], generator=each)
+        )
+        latent = self._draw_normal(clean, network.latent_size)
+        noise, noise_of_true, noise_of_predicted = [
+            self._draw_normal(clean, *clean.shape[1:]) for _ in range(3)
+        ]
+        condition = {"timesteps": timesteps, "latent": latent}
+
+        self.network.train()
+        attended = clean
+        if self.discriminator is not None:
+            noisy = network.scheduler.add_noise(clean, noise, timesteps)
+            with torch.no_grad():
+                predicted = self.inferer(image, network, noisy_label=noisy, **condition)
+            real = network.scheduler.sample_previous(clean, noisy, timesteps, noise_of_true)
+            fake = network.scheduler.sample_previous(
+                predicted, noisy, timesteps, noise_of_predicted
+            )
+            self._train_discriminator(real, fake, noisy, timesteps)
+            attended = clean * self._attend(real, noisy, timesteps)
+        noisy = network.scheduler.add_noise(attended, noise, timesteps)
+        if self.rollout_share:
+            noisy = self._roll_out(noisy, image, clean, timesteps)
+        self._train_generator(image, clean, noisy_label=noisy, **condition)
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output
+
+    def _draw(
+        self, clean: torch.Tensor, draw: Callable[[torch.Generator], torch.Tensor]
+    ) -> torch.Tensor:
+        """Draw for each sample of the batch on the CPU, whatever the device."""
+        return draw_per_sample(len(clean), draw).to(clean.device)
+
+    def _draw_normal(self, clean: torch.Tensor, *shape: int) -> torch.Tensor:
+        """Draw standard normal numbers ``(B, *shape)``."""
+        return self._draw(clean, lambda each: torch.randn(shape, generator=each))
+
+    @torch.no_grad()
+    def _roll_out(
+        self, noisy: torch.Tensor, image: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """Return x_t, a share of it as sampling makes it: from x_{t+1} and the generator's estimate."""
+        network: CDAL = unwrapped(self.network)
+        chance = self._draw(clean, lambda each: torch.rand([], generator=each))
+        chosen = (timesteps < network.num_train_timesteps - 1) & (chance < self.rollout_share)
+        latent = self._draw_normal(clean, network.latent_size)[chosen]
+        noise, fresh = (self._draw_normal(clean, *clean.shape[1:])[chosen] for _ in range(2))
+        if not chosen.any():
+            return noisy
+        earlier = timesteps[chosen] + 1
+        before = network.scheduler.add_noise(clean[chosen], noise, earlier)
+        estimate = self.inferer(
+            image[chosen], network, noisy_label=before, timesteps=earlier, latent=latent
+        )
+        rolled_out = noisy.clone()
+        rolled_out[chosen] = network.scheduler.sample_previous(
+            estimate, before, earlier, fresh if network.stochastic else None
+        )
+        return rolled_out
+
+    def _train_discriminator(
+        self, real: torch.Tensor, fake: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
+    ) -> None:
+        """Take a step on pairs of x_{t-1}, true and generated, and x_t, in one pass."""
+        assert self.discriminator is not None and self.discriminator_optimizer is not None
+        penalized = self.penalty_weight > 0 and self.state.iteration % self.penalty_interval == 0
+        self.discriminator.train()
+        self.discriminator_optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        real.requires_grad_(penalized)
+        pairs = (
+            torch.cat([real, fake]),
+            torch.cat([noisy, noisy]),
+            torch.cat([timesteps, timesteps]),
+        )
+        if penalized:  # gradients of gradients, in float32
+            logits = self.discriminator(*pairs)
+        else:
+            logits = self.inferer(pairs[0], self.discriminator, *pairs[1:])
+        real_logits, fake_logits = logits.chunk(2)
+        loss = non_saturating_loss(real_logits, fake_logits)
+        self.state.output[AdversarialKeys.DISCRIMINATOR_LOSS] = loss.detach()
+        if penalized:
+            penalty = gradient_penalty(real_logits, real)
+            self.state.output["gradient_penalty"] = penalty.detach()
+            loss = loss + self.penalty_weight * penalty
+        loss.backward()
+        self.discriminator_optimizer.step()
+
+    @torch.no_grad()
+    def _attend(
+        self, real: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """A_D of Section 2.2, ``(B, 1, *spatial)``."""
+        discriminator: CDALDiscriminator = unwrapped(self.discriminator)
+        attention = discriminator.attention_map(real, noisy, timesteps)
+        if not self.normalize_attention:
+            return attention
+        positions = list(range(1, attention.ndim))
+        low, high = attention.amin(positions, keepdim=True), attention.amax(positions, keepdim=True)
+        return (attention - low) / (high - low).clamp(min=1e-6)
+
+    def _train_generator(
+        self, image: torch.Tensor, clean: torch.Tensor, **condition: torch.Tensor
+    ) -> None:
+        """Take a step toward the true label, as MONAI's `SupervisedTrainer` does (Eq. 4)."""
+        self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        self.state.output[Keys.PRED] = self.inferer(image, self.network, **condition)
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        self.state.output[Keys.LOSS] = self.loss_function(
+            self.state.output[Keys.PRED], clean
+        ).mean()
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self.state.output[Keys.LOSS].backward()
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        self.optimizer.step()

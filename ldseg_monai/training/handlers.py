@@ -1,0 +1,184 @@
+"""What a training does at its events, each handler attached from a bundle's YAML."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, cast
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.data import MetaTensor
+from monai.engines import Evaluator
+from monai.engines.utils import IterationEvents
+from monai.handlers import ValidationHandler
+from monai.transforms import Compose
+
+from ldseg_monai.data.draws import SeededSampler
+
+
+class RequireClasses:
+    """Trainer handler that refuses to train on labels that are all background.
+
+    It reads cases until one has a class, which in most data sets is the first.
+
+    Args:
+        cases: the training cases.
+        transforms: what reads a case, up to class indices in ``label``.
+    """
+
+    def __init__(self, cases: Sequence[Mapping[str, Any]], transforms: Sequence[Any]) -> None:
+        self.cases = cases
+        self.read = Compose(transforms)
+
+    def attach(self, engine: Engine) -> None:
+        """Look before the first epoch."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Look now.
+
+        Raises:
+            ValueError: if there are cases, and none has a class.
+        """
+        if self.cases and not any(
+            bool(cast(dict, self.read(dict(case)))["label"].any()) for case in self.cases
+        ):
+            raise ValueError(
+                f"every label of the {len(self.cases)} training cases is 0, such as {self.cases[0]['label']}: expected "
+                "classes from 1 on"
+            )
+
+
+class Progress(ProgressBar):
+    """Ignite's progress bar of each epoch, with the trainer's loss."""
+
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+        """Show the bar of an engine's epochs."""
+        super().attach(engine, output_transform=lambda output: {"loss": output["loss"]})
+
+
+class GradientClipping:
+    """Scale the gradients down to a total norm, before each step of the optimizer.
+
+    Args:
+        network: whose gradients.
+        max_norm: largest 2-norm of all gradients together.
+        report: file that says which files a batch was of whose loss or gradients are not finite;
+            None for none.
+
+    Raises:
+        RuntimeError: for such a batch, before it reaches the weights.
+    """
+
+    def __init__(
+        self, network: torch.nn.Module, max_norm: float, report: str | None = None
+    ) -> None:
+        self.network = network
+        self.max_norm = max_norm
+        self.report = report
+
+    def attach(self, engine: Engine) -> None:
+        """Clip after each backward pass of a MONAI trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Clip now."""
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        if not norm.isfinite():
+            self._stop(engine)
+
+    def _stop(self, engine: Engine) -> None:
+        state, batch = engine.state, cast(dict[str, Any], engine.state.batch)
+        loss = cast(dict[str, Any], state.output)["loss"].item()
+        files = {
+            name: _file_names(value)
+            for name, value in batch.items()
+            if isinstance(value, MetaTensor)
+        }
+        batches = cast(
+            list, idist.all_gather({"loss": str(loss), "files": files})
+        )  # gradients are those of all
+        batches = [batch for batch in batches if not math.isfinite(float(batch["loss"]))] or batches
+        if self.report is not None and idist.get_rank() == 0:
+            os.makedirs(os.path.dirname(self.report) or ".", exist_ok=True)
+            with open(self.report, "w") as file:
+                json.dump(
+                    {"epoch": state.epoch, "iteration": state.iteration, "batches": batches},
+                    file,
+                    indent=2,
+                )
+        idist.barrier()  # a launcher ends all processes as soon as one fails
+        told = "; ".join(f"the loss is {batch['loss']} on {batch['files']}" for batch in batches)
+        raise RuntimeError(
+            f"gradients are not finite in epoch {state.epoch}, iteration {state.iteration}: {told}; look at these "
+            "files, or lower learning_rate and start again"
+        )
+
+
+def _file_names(value: MetaTensor) -> list[str]:
+    """Where the images of a batch come from."""
+    names = value.meta.get("filename_or_obj", [])
+    return [names] if isinstance(names, str) else [str(name) for name in names]
+
+
+class Reseed:
+    """Make every random number of a run depend on the seed and its place in the run alone, so that it can resume.
+
+    The cases of an epoch and their augmentation follow from the epoch; timesteps and noise from the
+    iteration. Every process gets the same state: what differs between the samples of a batch,
+    `draw_per_sample` draws.
+
+    Args:
+        seed: seed of the run.
+        sampler: a `SeededSampler`.
+    """
+
+    def __init__(self, seed: int, sampler: SeededSampler) -> None:
+        self.seed = seed
+        self.sampler = sampler
+
+    def attach(self, engine: Engine) -> None:
+        """Seed at the start of each epoch, before the loader's next pass begins, and of each iteration."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
+        engine.add_event_handler(Events.ITERATION_STARTED, self.seed_iteration)
+
+    def seed_epoch(self, engine: Engine) -> None:
+        """Seed what the loader draws."""
+        self.sampler.set_epoch(engine.state.epoch)
+
+    def seed_iteration(self, engine: Engine) -> None:
+        """Seed what the network draws."""
+        torch.manual_seed(self.seed + 1009 * engine.state.iteration)
+
+
+class ValidateAtEnd(ValidationHandler):
+    """MONAI's handler for the last epoch, where that is not one of its interval's.
+
+    Args:
+        validator: the evaluator.
+        interval: epochs between two validations.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Validate when the run's last epoch is complete.
+
+        Raises:
+            ValueError: if the validator has no cases.
+        """
+        loader = cast(Evaluator, self.validator).data_loader
+        if isinstance(loader, Sized) and not len(loader):
+            raise ValueError(
+                "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI Label's val_split of "
+                "0.2 leaves none), or leave more of them to validation"
+            )
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_last)
+
+    def validate_last(self, engine: Engine) -> None:
+        """Validate, if this is the last epoch and its interval has not done so."""
+        if engine.state.epoch == engine.state.max_epochs and engine.state.epoch % self.interval:
+            self(engine)

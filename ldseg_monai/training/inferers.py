@@ -1,0 +1,75 @@
+"""How a trainer calls LDSeg and cDAL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+
+from ldseg_monai.diffusion.draws import draw_per_sample
+from ldseg_monai.networks.segmenter import diffusion_model
+from ldseg_monai.runtime.precision import autocast
+from ldseg_monai.runtime.processes import plain
+
+
+class TrainingInferer(Inferer):
+    """Run one training pass under bfloat16 autocast, on the CPU too (where MONAI's engines do not autocast).
+
+    Args:
+        amp: whether to compute in bfloat16 where autocast deems it safe.
+        pure_noise_share: share of the samples that are trained at the last timestep T, where the
+            latent is all noise; the others get a uniform one (0 for the paper's Algorithm 1). A
+            sampler of few steps spends half of them there, and has nothing but the image to go by.
+
+    Raises:
+        ValueError: if the share is not one.
+    """
+
+    def __init__(self, amp: bool = True, pure_noise_share: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= pure_noise_share <= 1:
+            raise ValueError(f"pure_noise_share is {pure_noise_share}: expected 0 to 1")
+        self.amp = amp
+        self.pure_noise_share = pure_noise_share
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return the training output of `LDSeg` for images ``(B, C, *spatial)`` and the keyword ``label``.
+
+        Raises:
+            ValueError: for another network.
+        """
+        tensors = {name: plain(value) for name, value in kwargs.items()}
+        num_timesteps = diffusion_model(network).scheduler.num_train_timesteps
+        timesteps = draw_per_sample(
+            len(inputs), lambda generator: self._draw_timestep(num_timesteps, generator)
+        )
+        with autocast(inputs.device, self.amp):
+            return network(plain(inputs), *map(plain, args), timesteps=timesteps, **tensors)
+
+    def _draw_timestep(self, num_timesteps: int, generator: torch.Generator) -> torch.Tensor:
+        uniform = torch.randint(num_timesteps, [], generator=generator)
+        last = torch.rand([], generator=generator) < self.pure_noise_share
+        return torch.where(last, num_timesteps - 1, uniform)
+
+
+class CDALTrainingInferer(Inferer):
+    """Run one pass of cDAL's generator or discriminator under bfloat16 autocast, on the CPU too.
+
+    Args:
+        amp: whether to compute in bfloat16 where autocast deems it safe.
+    """
+
+    def __init__(self, amp: bool = True) -> None:
+        super().__init__()
+        self.amp = amp
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Return what a `CDAL` or `CDALDiscriminator`, plain or in ``DistributedDataParallel``, does, in float32."""
+        with autocast(inputs.device, self.amp):
+            return network(inputs, *args, **kwargs).float()

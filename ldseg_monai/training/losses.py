@@ -1,0 +1,133 @@
+"""The one loss that trains all four parts of LDSeg, and the losses of cDAL's two networks."""
+
+from __future__ import annotations
+
+import torch
+from monai.losses import DiceCELoss
+from torch import nn
+from torch.nn import functional
+
+from ldseg_monai.networks.cdal.labels import label_logits
+
+
+class LDSegLoss(nn.Module):
+    r"""Segmentation loss in the label domain plus denoiser loss in the latent domain.
+
+    :math:`L = L_{CE} + \gamma L_{DSC} + \lambda \lVert prediction - target \rVert^2` (Zaman et al.,
+    2024, Eq. 14-18). Beside the paper's terms, the segmentation loss of the label decoded from its
+    own clean latent may be added: an autoencoder's loss, which lifts the ceiling that the decoder
+    sets and keeps the latent in use.
+
+    Args:
+        gamma: weight of the Dice loss (2 in the paper).
+        mse_weight: lambda, weight of the denoiser loss (1 in the paper).
+        reconstruction_weight: weight of the autoencoding term (0 in the paper).
+
+    Raises:
+        ValueError: for a negative weight.
+    """
+
+    def __init__(
+        self, gamma: float = 2.0, mse_weight: float = 1.0, reconstruction_weight: float = 0.0
+    ) -> None:
+        super().__init__()
+        for name, weight in (
+            ("gamma", gamma),
+            ("mse_weight", mse_weight),
+            ("reconstruction_weight", reconstruction_weight),
+        ):
+            if weight < 0:
+                raise ValueError(f"{name} is {weight}: expected 0 or more")
+        self.segmentation = DiceCELoss(to_onehot_y=True, softmax=True, lambda_dice=gamma)
+        self.mse_weight = mse_weight
+        self.reconstruction_weight = reconstruction_weight
+
+    def forward(self, output: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+        """Compute the scalar loss.
+
+        Args:
+            output: what a training pass of `LDSeg` returns.
+            label: class indices ``(B, 1, *spatial)``.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: if there is a weight for a reconstruction that the network did not make.
+        """
+        loss = self.segmentation(output["logits"].float(), label)
+        loss = loss + self.mse_weight * functional.mse_loss(output["prediction"], output["target"])
+        if self.reconstruction_weight:
+            if "reconstruction" not in output:
+                raise ValueError(
+                    "reconstruction_weight is not 0: expected a network with decode_clean=True"
+                )
+            reconstruction = self.segmentation(output["reconstruction"].float(), label)
+            loss = loss + self.reconstruction_weight * reconstruction
+        return loss
+
+
+class CDALLoss(nn.Module):
+    r"""Loss of cDAL's generator: :math:`\lVert x_0 - \hat x_0 \rVert^2` (Hejrati et al., 2024, Eq. 4).
+
+    The squares are averaged over channels and voxels. Beside the paper's term, Dice and
+    cross-entropy of the class probabilities that the prediction stands for may be added, as
+    `label_logits` has them.
+
+    Args:
+        segmentation_weight: weight of Dice plus cross-entropy (0 in the paper).
+
+    Raises:
+        ValueError: for a negative weight.
+    """
+
+    def __init__(self, segmentation_weight: float = 0.0) -> None:
+        super().__init__()
+        if segmentation_weight < 0:
+            raise ValueError(f"segmentation_weight is {segmentation_weight}: expected 0 or more")
+        self.segmentation = DiceCELoss(softmax=True)
+        self.segmentation_weight = segmentation_weight
+
+    def forward(self, prediction: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Compute the scalar loss.
+
+        Args:
+            prediction: the generator's estimate of ``x_0``, ``(B, classes, *spatial)``.
+            clean: ``x_0``, of the same shape.
+
+        Returns:
+            A scalar.
+        """
+        loss = functional.mse_loss(prediction.float(), clean)
+        if self.segmentation_weight:
+            segmentation = self.segmentation(label_logits(prediction.float()), (clean + 1) / 2)
+            loss = loss + self.segmentation_weight * segmentation
+        return loss
+
+
+def non_saturating_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of a discriminator (Goodfellow et al., 2014; Hejrati et al., 2024, Section 2.2).
+
+    Args:
+        real_logits: of true pairs, ``(B, 1)``.
+        fake_logits: of generated ones, ``(B, 1)``.
+
+    Returns:
+        A scalar: the mean of each kind's, added.
+    """
+    return functional.softplus(-real_logits).mean() + functional.softplus(fake_logits).mean()
+
+
+def gradient_penalty(real_logits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    r"""R1: :math:`\frac{1}{2} E \lVert \nabla D(x) \rVert^2` at true labels (Mescheder et al., 2018).
+
+    Args:
+        real_logits: of true labels, ``(B, 1)``.
+        real: these labels, ``(B, C, *spatial)``, requiring gradients.
+
+    Returns:
+        A scalar: the mean over the batch of half the squared norm, whose own gradients reach the
+            discriminator.
+    """
+    (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+    return gradient.square().flatten(1).sum(dim=1).mean() / 2

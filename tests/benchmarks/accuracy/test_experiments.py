@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from PIL import Image
+from programs import ROOT, tables
+from small_networks import SMALL_HIPPOCAMPUS
+
+from benchmarks.accuracy import experiments
+
+BUNDLE = ROOT / "bundles" / "ldseg_hippocampus"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small volumes of noise around a bright and a dark slab; the last is longer than the network's window."""
+    folder = tmp_path_factory.mktemp("data")
+    for index, length in enumerate((16, 16, 20)):
+        label = np.zeros((16, length, 16), dtype=np.uint8)
+        label[4:8, 3:-3, 2:-2], label[8:12, 3:-3, 2 + index :] = 1, 2
+        image = (
+            np.random.default_rng(index).normal(size=label.shape)
+            + 3 * (label == 1)
+            - 3 * (label == 2)
+        )
+        for kind, volume in (("images", image.astype(np.float32)), ("labels", label)):
+            (folder / kind).mkdir(exist_ok=True)
+            nib.save(
+                nib.Nifti1Image(volume, np.diag([1.0, 2.0, 1.0, 1.0])),
+                folder / kind / f"case{index}.nii.gz",
+            )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The hippocampus bundle, small, with untrained weights of LDSeg and of its UNet."""
+    folder = tmp_path_factory.mktemp("bundle") / "small"
+    for name in ("train.yaml", "evaluate.yaml", "baselines/unet.yaml"):
+        content = yaml.safe_load((BUNDLE / "configs" / name).read_text())
+        if name == "train.yaml":
+            content["network_def"].update(SMALL_HIPPOCAMPUS)
+            content.update({"spatial_size": [16, 16, 16], "val_fraction": 0.7})
+        elif "network_def" in content:
+            content["network_def"]["channels"] = [4, 8, 16]
+        path = folder / "configs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+    for weights, files in (
+        ("models/model.pt", ["train.yaml"]),
+        ("unet.pt", ["train.yaml", "baselines/unet.yaml"]),
+    ):
+        parser = ConfigParser()
+        parser.read_config([str(folder / "configs" / name) for name in files])
+        (folder / weights).parent.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        torch.save(parser.get_parsed_content("network_def").state_dict(), folder / weights)
+    return folder
+
+
+def run(
+    experiment: str, bundle: Path, data: Path, out: Path, *options: str
+) -> tuple[list[dict], list[dict], str]:
+    """Rows of the table, rows of the cases, and the text of an experiment's report."""
+    experiments.main(
+        [experiment, str(bundle), "--dataset_dir", str(data), "--out", str(out), *options]
+    )
+    text = (out / f"{experiment}.md").read_text()
+    with open(out / f"{experiment}.csv", newline="") as file:
+        cases = list(csv.DictReader(file))
+    assert Image.open(out / f"{experiment}.png").size[0] > 300
+    assert str(data) not in text and str(bundle) not in text
+    (rows,) = tables(text)
+    return rows, cases, text
+
+
+def evaluated(
+    bundle: Path, data: Path, out: Path, *overlays: str, **overrides: Any
+) -> dict[str, float]:
+    """What the bundle's own evaluation says of each case: the mean Dice of its classes."""
+    parser = ConfigParser()
+    parser.read_config(
+        [str(bundle / "configs" / name) for name in ("train.yaml", *overlays, "evaluate.yaml")]
+    )
+    own = {
+        "bundle_root": str(bundle),
+        "dataset_dir": str(data),
+        "output_dir": str(out),
+        "part": "val",
+    }
+    parser.update({**own, **overrides})
+    parser.get_parsed_content("validate#evaluator").run()
+    scores: dict[str, list[float]] = {}
+    with open(out / "metrics.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            scores.setdefault(row["case"], []).append(float(row["dice"]))
+    return {case: float(np.nanmean(values)) for case, values in scores.items()}
+
+
+def test_steps_gives_the_dice_of_the_bundles_evaluation(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    rows, cases, text = run("steps", bundle, data, tmp_path, "--steps", "1", "3")
+    assert [row["steps"] for row in rows] == ["K = 1", "K = 3"] and "2 cases" in text
+    for number in (1, 3):
+        expected = evaluated(bundle, data, tmp_path / "evaluation", num_inference_steps=number)
+        found = {row["case"]: float(row[f"K = {number}"]) for row in cases}
+        assert found == pytest.approx(expected, abs=1e-5)
+        row = rows[(1, 3).index(number)]
+        assert float(row["mean"]) == pytest.approx(np.mean(list(expected.values())), abs=1e-3)
+        assert float(row["SD"]) == pytest.approx(np.std(list(expected.values()), ddof=1), abs=1e-3)
+
+
+def test_named_cases_are_scored(bundle: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("case1\n")
+    for named in ("case1", str(tmp_path / "names.txt")):
+        _, cases, text = run(
+            "steps", bundle, data, tmp_path / "out", "--steps", "1", "--val_cases", named
+        )
+        assert [row["case"] for row in cases] == ["case1"] and "1 cases" in text
+
+
+def test_shipped_weights_are_scored_on_the_cases_that_their_training_left_out(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "small"))
+    (folder / "docs").mkdir()
+    (folder / "docs" / "val_cases.txt").write_text("case1\n")
+    options = ("--steps", "1")
+    scored = {}
+    for name, more in {
+        "shipped": (),
+        "others": ("--model_path", str(folder / "models" / "model.pt")),
+    }.items():
+        _, cases, _ = run("steps", folder, data, tmp_path / name, *options, *more)
+        scored[name] = [row["case"] for row in cases]
+    (folder / "docs" / "val_cases.txt").write_text("another_data_set\n")
+    scored["elsewhere"] = [
+        row["case"] for row in run("steps", folder, data, tmp_path / "elsewhere", *options)[1]
+    ]
+    assert scored["shipped"] == ["case1"] and len(scored["others"]) == len(scored["elsewhere"]) == 2
+
+
+def test_noise_compares_with_peers_and_is_none_at_sigma_0(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    peer = ("--peer", "baselines/unet.yaml", str(bundle / "unet.pt"))
+    rows, cases, _ = run("noise", bundle, data, tmp_path, *peer, "--sigmas", "0", "0.3")
+    assert [row["network"] for row in rows] == ["LDSeg", "unet"]
+    for name, overlays, weights in (
+        ("LDSeg", (), "models/model.pt"),
+        ("unet", ("baselines/unet.yaml",), "unet.pt"),
+    ):
+        clean = evaluated(
+            bundle, data, tmp_path / name, *overlays, model_path=str(bundle / weights)
+        )
+        assert {row["case"]: float(row[f"{name}, 0"]) for row in cases} == pytest.approx(
+            clean, abs=1e-5
+        )
+        assert any(
+            float(row[f"{name}, 0.3"]) != pytest.approx(clean[row["case"]], abs=1e-4)
+            for row in cases
+        )
+
+
+def test_uncertainty_writes_the_scores_and_each_cases_spread(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    rows, cases, text = run("uncertainty", bundle, data, tmp_path, "--num_samples", "3")
+    figures = {row["figure"]: row["value"] for row in rows}
+    assert list(figures) == [
+        "Dice of the mean",
+        "SD wrong",
+        "SD right",
+        "AUROC",
+        "ECE",
+        "SD-Dice r",
+    ]
+    expected = evaluated(bundle, data, tmp_path / "evaluation", num_samples=3)
+    assert {row["case"]: float(row["Dice"]) for row in cases} == pytest.approx(expected, abs=1e-5)
+    assert all(0 < float(row["SD"]) <= 0.5 for row in cases) and "3 samples" in text
+    assert Image.open(tmp_path / "uncertainty_maps.png").size[0] > 600 and "maps" not in text
+
+
+def test_noise_is_seeded_by_the_case_and_grows_with_the_range(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    seen: list[torch.Tensor] = []
+    files = [str(bundle / "configs" / name) for name in ("train.yaml", "evaluate.yaml")]
+    overrides = {
+        "bundle_root": str(bundle),
+        "dataset_dir": str(data),
+        "output_dir": str(tmp_path),
+        "part": "val",
+    }
+    experiment = experiments.Experiment(files, str(bundle / "models" / "model.pt"), overrides)
+    inferer = experiment.inferer
+    experiment.inferer = lambda image, network: (
+        seen.append(image.as_tensor().clone()),
+        inferer(image, network),
+    )[1]
+    for sigma in (0.0, 0.1, 0.1):
+        list(experiment.run(sigma))
+    clean, once, again = seen[:2], seen[2:4], seen[4:]
+    assert all(map(torch.equal, once, again))
+    noises = [noisy - image for noisy, image in zip(once, clean, strict=True)]
+    for noise, image in zip(noises, clean, strict=True):
+        assert noise.std().item() == pytest.approx(0.1 * experiments.value_range(image), rel=0.05)
+    assert not torch.allclose(noises[0][..., :16, :], noises[1][..., :16, :], atol=0.1)
+
+
+def test_range_is_2_for_pictures_and_robust_for_volumes() -> None:
+    assert experiments.value_range(torch.tensor([-1.0, 0.0, 0.5])) == 2
+    volume = torch.arange(1001.0) / 1000 * 8 - 3
+    volume[-1] = 1000
+    assert experiments.value_range(volume) == pytest.approx(0.98 * 8, rel=0.01)
+
+
+def test_maps_are_of_one_plane_in_the_files_geometry(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    files = [str(bundle / "configs" / name) for name in ("train.yaml", "evaluate.yaml")]
+    overrides = {
+        "bundle_root": str(bundle),
+        "dataset_dir": str(data),
+        "output_dir": str(tmp_path),
+        "part": "val",
+    }
+    experiment = experiments.Experiment(files, str(bundle / "models" / "model.pt"), overrides)
+    experiment.inferer.sampler.num_samples = 2
+    for case in experiment.run():
+        planes = experiments.widest_slice(case)
+        volume = nib.load(data / "labels" / f"{experiments.name_of(case)}.nii.gz").get_fdata()
+        index = int((volume > 0).sum(axis=(0, 1)).argmax())
+        assert np.array_equal(planes["label"][0].numpy(), volume[..., index].T)
+        image = nib.load(data / "images" / f"{experiments.name_of(case)}.nii.gz").get_fdata()
+        np.testing.assert_allclose(planes["image"][0].numpy(), image[..., index].T, rtol=1e-4)
+        assert {plane.shape for plane in planes.values()} == {planes["label"].shape}
+        assert 0 <= planes["mean"].min() and planes["mean"].max() <= 1 and planes["SD"].max() <= 0.5
+
+
+def test_volumes_are_not_turned(bundle: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="turned is for pictures: got 3 axes"):
+        run("uncertainty", bundle, data, tmp_path, "--num_samples", "2", "--turned")
+
+
+def test_one_sample_has_no_spread(
+    bundle: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        experiments.main(
+            ["uncertainty", str(bundle), "--dataset_dir", str(data), "--num_samples", "1"]
+        )
+    assert "expected 2 or more" in capsys.readouterr().err
+
+
+def test_mean_leaves_out_cases_without_a_score() -> None:
+    assert experiments.mean_and_deviation([0.25, 0.75, math.nan]) == {
+        "mean": "0.500",
+        "SD": "0.354",
+    }
+    assert experiments.mean_and_deviation([1.0]) == {
+        "mean": "1.000",
+        "SD": "–",
+    }  # one case has no spread

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from programs import ROOT, tables
+
+from benchmarks.speed import image_size
+from benchmarks.speed.image_size import NETWORKS, Row
+from benchmarks.speed.measure import Result
+from benchmarks.speed.workload import Bundle
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_slope_of_a_power_is_its_exponent(power: float) -> None:
+    voxels = [1e3, 1e4, 1e6]
+    assert image_size.slope(voxels, [3e-7 * n**power for n in voxels]) == pytest.approx(power)
+
+
+def test_larger_half_leaves_the_overhead_out() -> None:
+    sides = (16, 32, 64, 128, 256)
+    results = {
+        Row(network, (side,)): Result({0: 1e-3 * max(side, 64)})
+        for network in NETWORKS
+        for side in sides
+    }
+    rows = tables(image_size.slopes(results))[0]
+    assert all(float(row["all sizes"]) < 0.8 for row in rows)
+    assert all(float(row["larger half"]) == 1 for row in rows)
+
+
+def test_failed_sizes_are_left_out_of_the_curve() -> None:
+    results = {Row("UNet", (8,)): Result({0: 1.0}), Row("UNet", (16,)): Result(failure="no memory")}
+    assert image_size.curve(results, "UNet") == ([8.0], [1.0])
+    assert tables(image_size.slopes(results))[0][1]["all sizes"] == "–"
+
+
+def test_sizes_are_multiples_that_all_networks_take() -> None:
+    bundle = Bundle(ROOT / "bundles" / "ldseg_knee3d")
+    assert image_size.sizes(bundle, [1.5, 0.01, 0.25, 0.3]) == [
+        (8, 8, 8),
+        (32, 32, 64),
+        (40, 40, 80),
+        (192, 192, 384),
+    ]
+
+
+def test_tables_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:
+    image_size.main([*tiny, "--no_memory", "--factors", "0.5", "1"])
+    rows, slopes = tables((tmp_path / "image_size.md").read_text())
+    assert [row["size"] for row in rows] == ["8x16x8"] * 3 + ["16x24x16"] * 3
+    assert all(row["times LDSeg"] == "1" for row in rows if row["network"] == "LDSeg, K = 2")
+    assert [row["slope"] for row in slopes] == list(NETWORKS)
+    assert (tmp_path / "image_size.png").is_file() == (
+        importlib.util.find_spec("matplotlib") is not None
+    )

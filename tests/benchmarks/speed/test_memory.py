@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+from programs import ROOT, tables
+
+from benchmarks.speed import memory
+from benchmarks.speed.workload import argument_parser, bundle_of
+
+GLAS = (
+    "channels=[8,8,16]",
+    "label_channels=[8,8,8]",
+    "denoiser_channels=[16,32]",
+    "num_head_channels=8",
+)
+
+
+def test_peak_is_what_the_command_held_at_most() -> None:
+    nothing, _ = memory.peak_of([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    program = "import time; a = b'x' * 200_000_000; time.sleep(0.3); del a; time.sleep(0.3)"
+    held, seconds = memory.peak_of([sys.executable, "-c", program])
+    assert held - nothing == pytest.approx(200e6, rel=0.05)
+    assert seconds > 0.6
+
+
+def test_command_that_fails_is_an_error_with_what_it_printed() -> None:
+    with pytest.raises(RuntimeError, match=r"failed \(1\)(.|\n)*no such number"):
+        memory.peak_of([sys.executable, "-c", "raise SystemExit('no such number')"])
+
+
+def test_volume_is_on_the_grid_that_the_bundle_resamples_to(tmp_path: Path) -> None:
+    bundle = bundle_of(
+        argument_parser("").parse_args(
+            [str(ROOT / "bundles" / "ldseg_knee3d"), "--out", str(tmp_path)]
+        )
+    )
+    config = bundle.config("inference.yaml", overlap=0.5)
+    assert memory.voxel_size(config) == [1, 1, 1]
+    config.update({"voxel_size": [1.25, 0.8125, 0.9375]})  # superior, posterior, left
+    path = tmp_path / "volume.nii.gz"
+    memory.write_volume(path, (130, 60, 100), memory.voxel_size(config), seed=0)
+    volume = nib.load(path)
+    assert volume.shape == (130, 60, 100) and volume.get_data_dtype() == np.int16
+    assert volume.header.get_zooms() == (0.9375, 0.8125, 1.25)
+    assert nib.aff2axcodes(volume.affine) == ("R", "A", "S")
+
+
+def test_picture_is_the_phantom_again_and_again(tmp_path: Path) -> None:
+    path = tmp_path / "picture.tif"
+    memory.write_picture(path, (700, 600), seed=0)
+    phantom, _ = memory.gland_phantom(0)
+    expected = np.tile(phantom, (3, 3, 1))[:600, :700]
+    assert np.array_equal(tifffile.imread(path), expected)
+
+
+def test_table_of_tiny_pictures(tmp_path: Path) -> None:
+    network = [f"network_def#{value}" for value in GLAS]
+    arguments = [
+        str(ROOT / "bundles" / "ldseg_glas"),
+        "--out",
+        str(tmp_path),
+        "--size",
+        "64",
+        "64",
+        "--sizes",
+        "150x90",
+    ]
+    memory.main(
+        [*arguments, "--set", "num_samples=2", f"model_path={weights(tmp_path, network)}", *network]
+    )
+    text = (tmp_path / "memory.md").read_text()
+    [[row]] = tables(text)
+    assert row["size"] == "150x90" and float(row["peak memory, MB"]) > 100
+    assert float(row["noise field, MB"]) == pytest.approx(4 * 2 * 4 * 9 * 6 / 1e6, rel=0.01)
+    assert "inference.yaml + strips.yaml" in text
+
+
+def weights(folder: Path, overrides: list[str]) -> Path:
+    """Weights of the network that these overrides make."""
+    arguments = [str(ROOT / "bundles" / "ldseg_glas"), "--out", str(folder), "--set", *overrides]
+    bundle = bundle_of(argument_parser("").parse_args(arguments))
+    network = bundle.config("inference.yaml").get_parsed_content("network_def")
+    memory.workload.torch.save(network.state_dict(), folder / "model.pt")
+    return folder / "model.pt"
+
+
+def test_size_of_another_number_of_axes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--sizes 10x10x10: expected 2 sides"):
+        memory.main(
+            [str(ROOT / "bundles" / "ldseg_glas"), "--out", str(tmp_path), "--sizes", "10x10x10"]
+        )

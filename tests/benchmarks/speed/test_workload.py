@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from monai.networks.nets import DynUNet
+
+from benchmarks.speed import workload
+from benchmarks.speed.workload import Bundle
+
+TRAIN = """
+network_def:
+  _target_: ldseg_monai.networks.LDSeg
+  spatial_dims: 2
+  in_channels: 3
+  out_channels: '@num_classes'
+  channels: [8, 16]
+  denoiser_channels: [16, 32]
+  num_head_channels: 8
+num_classes: 2
+batch_size: 4
+crop_size: [32, 32]
+"""
+
+
+@pytest.fixture
+def glands(tmp_path: Path) -> Bundle:
+    """A bundle of pictures in color."""
+    configs = tmp_path / "glands" / "configs"
+    configs.mkdir(parents=True)
+    (configs / "train.yaml").write_text(TRAIN)
+    image = {"spatial_shape": [64, 96]}
+    (configs / "metadata.json").write_text(
+        json.dumps({"network_data_format": {"inputs": {"image": image}}})
+    )
+    return Bundle(configs.parent)
+
+
+def test_everything_is_read_from_the_bundle(glands: Bundle) -> None:
+    assert glands.name == "glands"
+    assert (glands.spatial_size, glands.training_size, glands.batch_size) == ((64, 96), (32, 32), 4)
+    assert glands.network()(glands.image(glands.spatial_size)).shape == (1, 2, 64, 96)
+
+
+def test_size_and_overrides_replace_what_the_bundle_says(glands: Bundle) -> None:
+    bundle = Bundle(glands.folder, size=(16, 16), overrides={"num_classes": 5})
+    assert bundle.spatial_size == bundle.training_size == (16, 16)
+    assert bundle.network().out_channels == 5
+
+
+def test_size_that_the_metadata_leaves_open_is_asked_for(glands: Bundle) -> None:
+    path = glands.folder / "configs" / "metadata.json"
+    path.write_text(path.read_text().replace("96", '"*"'))
+    with pytest.raises(ValueError, match="--size"):
+        _ = glands.spatial_size
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in workload.PEERS if name not in ("VNet", "SwinUNETR")]
+)
+def test_peer_gives_a_logit_for_every_class_and_pixel(glands: Bundle, name: str) -> None:
+    size = (32, 48)
+    output = workload.peer_call(glands, name, size, amp=True, layout="channels last")()
+    output = output[0] if isinstance(output, list) else output
+    assert isinstance(output, torch.Tensor)
+    assert output.shape == (1, 2, *workload.padded(size, workload.PEERS[name].stride))
+
+
+def test_vnet_of_a_color_picture_fails_with_its_reason(glands: Bundle) -> None:
+    with pytest.raises(ValueError, match="should be divisible by in_channels"):
+        workload.peer_call(glands, "VNet", (32, 32), amp=True, layout="channels last")
+
+
+def test_layouts_agree(glands: Bundle) -> None:
+    outputs = [
+        build()
+        for build in workload.layouts(workload.peer_call, glands, "UNet", (32, 32), False).values()
+    ]
+    logits = [call() for call in outputs]
+    torch.testing.assert_close(logits[0], logits[1])
+
+
+def test_pixel_diffusion_predicts_the_label_channels_on_the_image_grid(glands: Bundle) -> None:
+    output = workload.pixel_diffusion_call(glands, (16, 20), True, "channels last")()
+    assert isinstance(output, torch.Tensor)
+    assert output.shape == (1, 2, 16, 24)
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "filters"),
+    [  # what nnU-Net plans for patches of these sizes
+        ((512, 512), [[1, 1], *[[2, 2]] * 7], [32, 64, 128, 256, 512, 512, 512, 512]),
+        ((128, 128, 128), [[1, 1, 1], *[[2, 2, 2]] * 5], [32, 64, 128, 256, 320, 320]),
+        ((16, 64, 16), [[1, 1, 1], *[[2, 2, 2]] * 2, *[[1, 2, 1]] * 2], [32, 64, 128, 256, 320]),
+    ],
+)
+def test_dynunet_has_the_shape_of_nnunet(
+    size: tuple[int, ...], strides: list, filters: list[int]
+) -> None:
+    network = workload.PEERS["DynUNet"].make(len(size), 1, 2, size)
+    assert isinstance(network, DynUNet)
+    assert (network.strides, network.filters) == (strides, filters)

@@ -1,0 +1,323 @@
+"""Which series a folder has, and what is no volume."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_phantoms import AXIAL, OBLIQUE, SERIES, Series
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    SegmentationStorage,
+    generate_uid,
+)
+
+from ldseg_monai.data.datalist import resolve_datalist
+from ldseg_monai.data.dicom.series import read_series, series_datalist, slice_affine
+
+OTHER = replace(AXIAL, uid=generate_uid(entropy_srcs=["other series"]))
+
+
+def resolve(folder: Path, series_uid: str | None = "") -> list[dict]:
+    return resolve_datalist(
+        folder, "knee", folder / "no phantoms", require_labels=False, series_uid=series_uid
+    )
+
+
+def write_other_object(path: Path, modality: str | None = "SEG") -> None:
+    """A DICOM file that is no slice; without a modality it is a DICOMDIR, which has no series either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    item = pydicom.Dataset()
+    item.file_meta = FileMetaDataset()
+    item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    item.SOPClassUID = MediaStorageDirectoryStorage if modality is None else SegmentationStorage
+    item.SOPInstanceUID = generate_uid()
+    if modality is not None:
+        item.Modality, item.SeriesInstanceUID, item.Rows, item.Columns = (
+            modality,
+            generate_uid(),
+            4,
+            4,
+        )
+    item.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_slices_are_sorted_along_their_normal_and_placed(tmp_path: Path, name: str) -> None:
+    series = SERIES[name]
+    slices = read_series(series.write(tmp_path / "series"))
+    assert [item.SOPInstanceUID for item in slices] == [
+        item.SOPInstanceUID for item in series.datasets()
+    ]
+    affine = slice_affine(slices)
+    for index in [(0, 0, 0), (7, 0, 0), (0, 9, 0), (0, 0, 6), (3, 8, 5)]:  # column, row, slice
+        expected = series.positions()[index[::-1]] * [-1, -1, 1]
+        assert (affine @ [*index, 1])[:3] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "thickness"),
+    [
+        ({}, 3.0),
+        ({"SpacingBetweenSlices": 4.5}, 4.5),
+        ({"SliceThickness": None}, 1.0),
+        ({"SliceThickness": ""}, 1.0),
+    ],
+)
+def test_a_single_slice_is_as_thick_as_it_says(
+    tmp_path: Path, changes: dict, thickness: float
+) -> None:
+    single = replace(OBLIQUE, shape=(1, 10, 8))
+    affine = slice_affine(read_series(single.write(tmp_path / "series", **changes)))
+    assert affine[:3, 2] == pytest.approx(single.axes[:, 0] * [-1, -1, 1] * thickness, abs=1e-5)
+
+
+def test_positions_rounded_to_a_tenth_of_a_mm_are_even(tmp_path: Path) -> None:
+    fine = replace(AXIAL, shape=(9, 4, 4), spacing=(0.625, 1.0, 1.0))
+    folder = fine.write(tmp_path)
+    for path in folder.iterdir():
+        item = pydicom.dcmread(path)
+        item.ImagePositionPatient[2] = round(float(item.ImagePositionPatient[2]), 1)
+        item.save_as(path)
+    affine = slice_affine(read_series(folder))
+    assert affine[2, 2] == pytest.approx(0.625, abs=0.02)
+
+
+def test_a_folder_with_one_series_is_an_image_whatever_else_lies_there(tmp_path: Path) -> None:
+    folder = OBLIQUE.write(tmp_path / "knee 1")
+    write_other_object(folder / "seg.dcm")
+    write_other_object(folder / "DICOMDIR", modality=None)
+    (folder / "notes.txt").write_text("short")
+    (folder / ".hidden").write_bytes((folder / "seg.dcm").read_bytes()[:140])
+    assert resolve(folder) == [{"image": str(folder)}]
+    assert resolve_datalist(
+        str(folder) + "/", "knee", "", require_labels=False, series_uid=""
+    ) == resolve(folder)
+
+
+def test_the_current_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(AXIAL.write(tmp_path / "series"))
+    assert resolve(Path(".")) == [{"image": str(tmp_path / "series")}]
+
+
+def test_folders_of_series_are_an_image_each(tmp_path: Path) -> None:
+    write_other_object(tmp_path / "DICOMDIR", modality=None)
+    AXIAL.write(tmp_path / "patient_b" / "study" / "t1")
+    OTHER.write(tmp_path / "patient_a" / "t2")
+    write_other_object(tmp_path / "patient_a" / "report" / "1", "SR")
+    expected = [
+        {"image": str(tmp_path / "patient_a" / "t2")},
+        {"image": str(tmp_path / "patient_b" / "study" / "t1")},
+    ]
+    assert resolve(tmp_path) == expected
+    (tmp_path / "data").mkdir()
+    for patient in ("patient_a", "patient_b"):
+        (tmp_path / patient).rename(tmp_path / "data" / patient)
+    (tmp_path / "data").rename(tmp_path / "images")
+    assert [Path(item["image"]).name for item in resolve(tmp_path)] == ["t2", "t1"]
+    assert resolve(tmp_path, OTHER.uid) == [
+        {"image": str(tmp_path / "images" / "patient_a" / "t2")}
+    ]
+
+
+def test_one_of_several_series_in_a_folder_is_chosen_by_its_uid(tmp_path: Path) -> None:
+    folder = replace(OTHER, shape=(3, 10, 8)).write(AXIAL.write(tmp_path))
+    with pytest.raises(ValueError) as caught:
+        resolve(folder)
+    message = str(caught.value)
+    assert message.startswith("2 DICOM series in one folder") and "--series_uid UID" in message
+    assert (
+        f"{AXIAL.uid} (MR, a phantom, 7 slices)" in message
+        and f"{OTHER.uid} (MR, a phantom, 3 slices)" in message
+    )
+    assert resolve(folder, OTHER.uid) == [{"image": [str(folder), OTHER.uid]}]
+    assert len(read_series(folder, OTHER.uid)) == 3 and len(read_series(folder, AXIAL.uid)) == 7
+    with pytest.raises(
+        ValueError,
+        match=f"no DICOM series 1.2.3; .*{AXIAL.uid}.*expected one of these as series_uid",
+    ):
+        resolve(folder, "1.2.3")
+
+
+def rewrite(folder: Path, number: int, change: Callable[[pydicom.Dataset], None]) -> Path:
+    """Change one slice of a series, counted in order."""
+    paths = {pydicom.dcmread(path).SOPInstanceUID: path for path in folder.iterdir()}
+    path = paths[AXIAL.datasets()[number].SOPInstanceUID]
+    item = pydicom.dcmread(path)
+    change(item)
+    item.save_as(path)
+    return path
+
+
+def moved(millimeters: float, axis: int) -> Callable[[pydicom.Dataset], None]:
+    def change(item: pydicom.Dataset) -> None:
+        position = np.array(item.ImagePositionPatient, float)
+        position[axis] += millimeters
+        item.ImagePositionPatient = list(position)
+
+    return change
+
+
+def keyword(name: str, value: object) -> Callable[[pydicom.Dataset], None]:
+    return lambda item: delattr(item, name) if value is None else setattr(item, name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (keyword("Rows", 12), "has Rows 10 and .* 12|has Rows 12 and .* 10"),
+        (
+            keyword("PixelSpacing", [0.75, 1.3]),
+            "PixelSpacing .*1.3.*expected the same in all slices",
+        ),
+        (
+            keyword("ImageOrientationPatient", [1, 0, 0, 0, 0.8, 0.6]),
+            "ImageOrientationPatient .*expected the same",
+        ),
+        (keyword("FrameOfReferenceUID", "1.2.3"), "FrameOfReferenceUID .*expected the same"),
+        (
+            keyword("FrameOfReferenceUID", None),
+            "no slice like others of its series .missing: FrameOfReferenceUID",
+        ),
+        (
+            keyword("ImagePositionPatient", None),
+            "no slice like others .*missing: ImagePositionPatient",
+        ),
+        (
+            keyword("ImagePositionPatient", ""),
+            "no slice like others .*missing: ImagePositionPatient",
+        ),
+        (keyword("NumberOfFrames", 3), "no slice like others .*frames: 3.*expected one frame"),
+        (keyword("SamplesPerPixel", 3), "3 samples a pixel: expected 1"),
+        (moved(-4.0, 2), "in the same place: expected one slice in each"),
+        (
+            moved(1.0, 2),
+            r"5\.00 mm from .* to .*, 3\.00 mm elsewhere in the series: expected even spacing",
+        ),
+        (moved(3.0, 0), "mm off its place in an evenly spaced series"),
+    ],
+)
+def test_what_is_no_volume_is_an_error_that_names_the_file(
+    tmp_path: Path, change: Callable[[pydicom.Dataset], None], message: str
+) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    path = rewrite(folder, 3, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        resolve(folder)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("series", [AXIAL, OBLIQUE], ids=["axial", "oblique"])
+def test_a_missing_slice_is_an_error_that_names_its_neighbors(
+    tmp_path: Path, series: Series
+) -> None:
+    folder = series.write(tmp_path / "series", drop=[2])
+    names = {item.SOPInstanceUID: item.filename for item in map(pydicom.dcmread, folder.iterdir())}
+    before, after = (str(names[series.datasets()[number].SOPInstanceUID]) for number in (1, 3))
+    with pytest.raises(ValueError) as caught:
+        resolve(folder)
+    assert f"8.00 mm from {before} to {after}, 4.00 mm elsewhere" in str(caught.value)
+    assert "add the slices that are missing" in str(caught.value)
+
+
+def test_a_slice_that_is_missing_at_an_end_is_not_known_to_be(tmp_path: Path) -> None:
+    assert len(read_series(AXIAL.write(tmp_path / "series", drop=[0]))) == 6
+
+
+def rewrite_uid(path: Path, uid: str) -> None:
+    item = pydicom.dcmread(path)
+    item.SeriesInstanceUID = uid
+    item.save_as(path)
+
+
+@pytest.mark.parametrize("length", [140, 200, 480])
+def test_a_broken_file_is_named(tmp_path: Path, length: int) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    whole = next(folder.iterdir()).read_bytes()
+    (folder / "broken").write_bytes(whole[:length])
+    with pytest.raises(ValueError, match="broken cannot be read as DICOM .*remove or repair it"):
+        resolve(folder)
+
+
+def test_a_faulty_series_among_others_is_an_error_only_when_it_is_read(tmp_path: Path) -> None:
+    good, gap, broken = (tmp_path / name for name in ("a_good", "b_gap", "c_broken"))
+    for folder, drop, uid in ((good, [], "1.2.1"), (gap, [2], "1.2.2"), (broken, [], "1.2.3")):
+        for path in AXIAL.write(folder, drop=drop).iterdir():
+            rewrite_uid(path, uid)
+    (broken / "cut").write_bytes(next(broken.iterdir()).read_bytes()[:200])
+    assert [item["image"] for item in resolve(tmp_path)] == [str(good), str(gap), str(broken)]
+    read_series(good)
+    with pytest.raises(ValueError, match="expected even spacing"):
+        read_series(gap)
+    with pytest.raises(ValueError, match="cut cannot be read as DICOM"):
+        read_series(broken)
+
+
+def test_a_folder_without_slices_says_what_is_read(tmp_path: Path) -> None:
+    write_other_object(tmp_path / "a" / "seg.dcm")
+    with pytest.raises(
+        ValueError, match="no DICOM series of image slices in .*a: expected single-frame images"
+    ):
+        resolve(tmp_path)
+
+
+def test_series_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    for place in ("a/t1", "b/t1"):
+        AXIAL.write(tmp_path / "split" / place)
+    with pytest.raises(
+        ValueError, match=f"the DICOM series {AXIAL.uid} is in several folders; .*a/t1.*b/t1"
+    ):
+        series_datalist([tmp_path / "split" / place for place in ("a/t1", "b/t1")])
+    AXIAL.write(tmp_path / "named" / "a" / "t1.5")
+    OTHER.write(tmp_path / "named" / "b" / "t1.6")
+    with pytest.raises(
+        ValueError, match="the name t1 is that of several folders, after which results are named; "
+    ):
+        resolve(tmp_path / "named")
+
+
+def test_dicom_beside_other_images_is_an_error(tmp_path: Path) -> None:
+    (AXIAL.write(tmp_path) / "case.nii.gz").touch()
+    with pytest.raises(ValueError, match="holds DICOM files and case.nii.gz: expected one kind"):
+        resolve(tmp_path)
+
+
+def test_dicom_is_an_error_where_it_is_not_read(tmp_path: Path) -> None:
+    AXIAL.write(tmp_path / "below")
+    with pytest.raises(
+        ValueError,
+        match=r"below holds DICOM files, which this bundle does not read: expected .* \.nii\.gz, .*\.png",
+    ):
+        resolve(tmp_path, series_uid=None)
+
+
+def test_a_series_uid_that_would_be_ignored_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "case.nii.gz").touch()
+    with pytest.raises(ValueError, match=r"series_uid 1\.2 but no DICOM files in"):
+        resolve(tmp_path, "1.2")
+    with pytest.raises(ValueError, match=r"series_uid 1\.2 without dataset_dir"):
+        resolve_datalist("", "knee", tmp_path / "phantoms", require_labels=False, series_uid="1.2")
+    assert resolve(tmp_path) == [{"image": str(tmp_path / "case.nii.gz")}]
+    assert [path.name for path in tmp_path.iterdir()] == ["case.nii.gz"]
+
+
+def test_missing_packages_are_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AXIAL.write(tmp_path)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "highdicom" else found(name)
+    )
+    with pytest.raises(
+        ImportError,
+        match=r"needs pydicom and highdicom: pip install highdicom, or ldseg_monai\[dicom]",
+    ):
+        resolve(tmp_path)

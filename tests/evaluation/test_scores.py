@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from case_engine import case_engine
+from monai.data import MetaTensor
+from monai.metrics import compute_hausdorff_distance
+
+from ldseg_monai.evaluation.scores import SCORES, CaseScores, case_means, class_scores, summarize
+
+SPACING = (2.0, 1.0, 0.5)
+
+
+def box(size: tuple[int, ...], start: tuple[int, ...], sides: tuple[int, ...]) -> torch.Tensor:
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[tuple(slice(low, low + side) for low, side in zip(start, sides, strict=True))] = True
+    return mask
+
+
+def cube(start: tuple[int, ...]) -> torch.Tensor:
+    return box((12,) * len(start), start, (4,) * len(start))
+
+
+# class_scores
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_perfect_prediction_has_perfect_scores(dims: int) -> None:
+    mask = cube((3,) * dims)
+    scores = class_scores(mask, mask.clone(), SPACING[:dims])
+    assert scores == {"dice": 1.0, "iou": 1.0, "precision": 1.0, "recall": 1.0, "hd95_mm": 0.0}
+    assert tuple(scores) == SCORES
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("shift", [1, 2])
+def test_shifted_cube_has_the_scores_of_the_overlap_and_the_shift_in_mm(
+    shift: int, axis: int, dims: int
+) -> None:
+    axis = axis % dims
+    start = [3] * dims
+    start[axis] += shift
+    scores = class_scores(cube(tuple(start)), cube((3,) * dims), SPACING[:dims])
+    share = (4 - shift) / 4
+    assert scores["dice"] == pytest.approx(share)
+    assert scores["iou"] == pytest.approx(share / (2 - share))
+    assert scores["precision"] == scores["recall"] == pytest.approx(share)
+    assert scores["hd95_mm"] == pytest.approx(shift * SPACING[axis])
+
+
+def test_precision_and_recall_tell_too_much_from_too_little() -> None:
+    small, large = box((12, 12), (2, 2), (2, 3)), box((12, 12), (2, 2), (4, 6))
+    much, little = class_scores(large, small, (1, 1)), class_scores(small, large, (1, 1))
+    assert (much["precision"], much["recall"]) == (0.25, 1.0)
+    assert (little["precision"], little["recall"]) == (1.0, 0.25)
+    for scores in (much, little):
+        assert scores["dice"] == pytest.approx(0.4) and scores["iou"] == pytest.approx(0.25)
+
+
+def test_stray_voxel_does_not_count_in_the_95th_percentile() -> None:
+    label = cube((1, 1, 1))
+    prediction = label.clone()
+    prediction[10, 10, 10] = True
+    assert class_scores(prediction, label, SPACING)["hd95_mm"] == 0.0
+
+
+def test_distance_is_that_of_the_whole_volume_though_only_a_part_is_searched() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        prediction, label = torch.zeros(2, 14, 12, 10, dtype=torch.bool)
+        prediction[0:7, 3:9, 4:10] = (
+            torch.rand(7, 6, 6, generator=generator) > 0.4
+        )  # touches two borders
+        label[2:8, 2:8, 3:8] = torch.rand(6, 6, 5, generator=generator) > 0.4
+        expected = compute_hausdorff_distance(
+            prediction[None, None],
+            label[None, None],
+            include_background=True,
+            percentile=95,
+            spacing=list(SPACING),
+        )
+        assert class_scores(prediction, label, SPACING)["hd95_mm"] == pytest.approx(expected.item())
+
+
+def test_scores_with_nothing_to_measure_are_nan() -> None:
+    nothing, something = torch.zeros(12, 12, 12, dtype=torch.bool), cube((3, 3, 3))
+    assert all(math.isnan(score) for score in class_scores(nothing, nothing, SPACING).values())
+    missed = class_scores(nothing, something, SPACING)
+    assert missed["dice"] == missed["iou"] == missed["recall"] == 0
+    assert math.isnan(missed["precision"]) and math.isnan(missed["hd95_mm"])
+    invented = class_scores(something, nothing, SPACING)
+    assert invented["dice"] == invented["iou"] == invented["precision"] == 0
+    assert math.isnan(invented["recall"]) and math.isnan(invented["hd95_mm"])
+
+
+# CaseScores
+
+
+def evaluated(name: str, prediction: torch.Tensor, label: torch.Tensor) -> dict[str, Any]:
+    affine = torch.diag(torch.tensor([-SPACING[0], SPACING[1], SPACING[2], 1.0]))
+    image = MetaTensor(
+        torch.zeros(1, 1, 1, 1), meta={"filename_or_obj": f"/data/images/{name}.nii.gz"}
+    )
+    meta = {"filename_or_obj": f"/data/labels/{name}_anno.nii.gz"}
+    return {
+        "image": image,
+        "pred": MetaTensor(prediction[None].byte()),
+        "label": MetaTensor(label[None].byte(), affine, meta),
+    }
+
+
+def run(handler: CaseScores, batches: list[list[dict[str, Any]]], times: int = 1) -> None:
+    engine = case_engine()
+    handler.attach(engine)
+    for _ in range(times):
+        engine.run(batches)
+
+
+def reject(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+@pytest.fixture
+def cases() -> list[dict[str, Any]]:
+    one, shifted, two = cube((1, 1, 1)).long(), cube((2, 1, 1)).long(), 2 * cube((7, 7, 7)).long()
+    return [
+        evaluated("knee.1", one + two, one + two),
+        evaluated("knee2", shifted + two, one + two),
+        evaluated("knee3", shifted, one),  # has no class 2
+    ]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("batches", [[[0], [1], [2]], [[0, 1], [2]]])
+def test_table_has_a_row_for_each_case_and_class(
+    tmp_path: Path, cases, batches: list[list[int]], times: int
+) -> None:
+    run(
+        CaseScores(str(tmp_path / "new" / "folder"), 3),
+        [[cases[i] for i in batch] for batch in batches],
+        times,
+    )
+    with open(tmp_path / "new" / "folder" / "metrics.csv", newline="") as file:
+        assert file.readline().strip() == "case,class,dice,iou,precision,recall,hd95_mm"
+        file.seek(0)
+        rows = list(csv.DictReader(file))
+    assert [(row["case"], row["class"]) for row in rows] == [
+        (name, index) for name in ("knee.1", "knee2", "knee3") for index in ("1", "2")
+    ]
+    scores = [[float(row[score]) for score in SCORES] for row in rows]
+    assert scores[0] == scores[1] == scores[3] == [1, 1, 1, 1, 0]
+    assert (
+        scores[2] == scores[4] == pytest.approx([0.75, 0.6, 0.75, 0.75, 2.0])
+    )  # shifted along the axis of 2 mm
+    assert all(math.isnan(score) for score in scores[5])
+
+
+def test_summary_is_valid_json_and_leaves_nan_out(tmp_path: Path, cases) -> None:
+    run(CaseScores(str(tmp_path), 4), [cases])  # nobody has class 3
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=reject)
+    assert summary["cases"] == 3 and set(summary) == {"cases", "classes", "all"}
+    assert set(summary["classes"]) == {"1", "2", "3"}
+    assert summary["classes"]["1"]["dice"]["mean"] == pytest.approx((1 + 0.75 + 0.75) / 3)
+    assert summary["classes"]["2"]["dice"] == {"mean": 1.0, "sd": 0.0, "n": 2}
+    assert summary["classes"]["3"]["hd95_mm"] == {"mean": None, "sd": None, "n": 0}
+    assert summary["all"]["dice"]["mean"] == pytest.approx((1 + 0.875 + 0.75) / 3)
+    assert summary["all"]["hd95_mm"]["mean"] == pytest.approx((0 + 1 + 2) / 3)
+
+
+# summarize
+
+
+def row(case: str, index: int, dice: float, hd95: float) -> dict[str, Any]:
+    return {
+        "case": case,
+        "class": index,
+        "dice": dice,
+        "iou": 0.5,
+        "precision": 0.5,
+        "recall": 0.5,
+        "hd95_mm": hd95,
+    }
+
+
+def test_means_and_sds_are_over_the_cases() -> None:
+    nan = math.nan
+    rows = [
+        row("a", 1, 0.9, 1.0),
+        row("a", 2, 0.7, 3.0),
+        row("b", 1, 0.6, nan),
+        row("b", 2, 0.8, 5.0),
+        row("c", 1, 0.3, 2.0),
+        row("c", 2, nan, nan),
+    ]
+    summary = summarize(rows)
+    assert summary["cases"] == 3
+    expected = {
+        ("1", "dice"): [0.9, 0.6, 0.3],
+        ("2", "dice"): [0.7, 0.8],
+        ("1", "hd95_mm"): [1.0, 2.0],
+        ("2", "hd95_mm"): [3.0, 5.0],
+        ("1", "iou"): [0.5] * 3,
+    }
+    for (index, score), values in expected.items():
+        assert summary["classes"][index][score]["mean"] == pytest.approx(statistics.mean(values))
+        assert summary["classes"][index][score]["sd"] == pytest.approx(statistics.stdev(values))
+    for score, of_cases in {"dice": [0.8, 0.7, 0.3], "hd95_mm": [2.0, 5.0, 2.0]}.items():
+        assert summary["all"][score]["mean"] == pytest.approx(statistics.mean(of_cases))
+        assert summary["all"][score]["sd"] == pytest.approx(statistics.stdev(of_cases))
+
+
+def test_one_case_has_no_spread() -> None:
+    assert summarize([row("a", 1, 0.9, math.nan)])["all"] == {
+        "dice": {"mean": 0.9, "sd": 0.0, "n": 1},
+        "iou": {"mean": 0.5, "sd": 0.0, "n": 1},
+        "precision": {"mean": 0.5, "sd": 0.0, "n": 1},
+        "recall": {"mean": 0.5, "sd": 0.0, "n": 1},
+        "hd95_mm": {"mean": None, "sd": None, "n": 0},
+    }
+
+
+def test_mean_of_a_case_leaves_out_classes_without_the_score() -> None:
+    means = case_means(
+        [row("b", 1, 0.9, math.nan), row("b", 2, 0.7, 3.0), row("a", 1, math.nan, math.nan)]
+    )
+    assert list(means) == ["a", "b"]
+    assert means["b"] == pytest.approx(
+        {"dice": 0.8, "iou": 0.5, "precision": 0.5, "recall": 0.5, "hd95_mm": 3.0}
+    )
+    assert math.isnan(means["a"]["dice"]) and means["a"]["iou"] == 0.5

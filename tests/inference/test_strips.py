@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from monai.data import MetaTensor, decollate_batch
+from monai.transforms import CastToTyped, Compose, LoadImaged, ScaleIntensityRanged
+from PIL import Image
+
+from ldseg_monai.inference import strips
+from ldseg_monai.inference.samplers import SamplingInferer
+from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
+from ldseg_monai.inference.strips import MeasurePictured, StripInferer
+from ldseg_monai.inference.tiff import TiledFile, open_picture
+from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.runtime.files import saved_files
+
+WINDOW = (32, 24)  # columns and rows
+
+
+def picture_of(columns: int, rows: int, bands: int = 3) -> np.ndarray:
+    return np.random.default_rng(columns + rows).integers(
+        0, 256, (rows, columns, bands), dtype=np.uint8
+    )
+
+
+def network() -> LDSeg:
+    torch.manual_seed(0)
+    return LDSeg(
+        2,
+        3,
+        2,
+        [8, 16],
+        stem_stride=2,
+        latent_channels=2,
+        embedding_channels=8,
+        num_head_channels=8,
+    ).eval()
+
+
+def preprocessing() -> Compose:
+    return Compose(
+        [
+            LoadImaged(
+                "image",
+                "PILReader",
+                converter=lambda picture: picture.convert("RGB"),
+                ensure_channel_first=True,
+            ),
+            ScaleIntensityRanged("image", 0, 255, -1, 1),
+            CastToTyped("image", torch.float32),
+        ]
+    )
+
+
+def windows(num_samples: int = 1, amp: bool = True, **arguments) -> SlidingWindowSamplingInferer:
+    sampler = SamplingInferer(num_samples, seed=3, amp=amp)
+    settings = {"overlap": 0.25, "mode": "gaussian", "padding_mode": "replicate", "buffer_dim": 1}
+    return SlidingWindowSamplingInferer(sampler, WINDOW, **{**settings, **arguments})
+
+
+def in_strips(
+    path: Path, folder: Path, inferer: SlidingWindowSamplingInferer
+) -> dict[str, np.ndarray]:
+    """The files that are written of a picture, by what follows its name."""
+    size = MeasurePictured("image")({"image": path})["image"]
+    batch = MetaTensor(size.as_tensor()[None], meta={"filename_or_obj": [str(path)]})
+    output = StripInferer(inferer, preprocessing(), str(folder))(batch, network())
+    files = sorted(folder.iterdir())
+    (written,) = decollate_batch(output)
+    assert sorted(saved_files(written)) == [str(file) for file in files]
+    assert [file.suffix for file in files] == [".tif"] * len(files)  # nothing else is left
+    return {file.stem.removeprefix(f"{path.stem}_"): np.asarray(Image.open(file)) for file in files}
+
+
+def as_a_whole(path: Path, inferer: SlidingWindowSamplingInferer) -> dict[str, np.ndarray]:
+    """The same from the whole picture, by NumPy."""
+    output = (
+        inferer(preprocessing()({"image": str(path)})["image"][None], network())[0]
+        .numpy()
+        .swapaxes(1, 2)
+    )
+    label = output[:2].argmax(0).astype(np.uint8)
+    if len(output) == 2:
+        return {"label": label}
+    return {
+        "label": label,
+        "mean": (255 * output[1]).astype(np.uint8),
+        "sd": (255 * output[2]).astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        (70, 90),
+        (70, 24),  # one row of windows
+        (70, 9),  # lower than a window
+        (20, 61),  # narrower than one
+        (20, 9),
+        (57, 25),  # the last window a row after the first
+    ],
+)
+def test_strips_are_the_whole_picture_byte_by_byte(
+    tmp_path: Path, columns: int, rows: int, num_samples: int
+) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture_of(columns, rows), tile=(16, 32), compression="zlib")
+    found = in_strips(path, tmp_path / "out", windows(num_samples))
+    expected = as_a_whole(path, windows(num_samples))
+    assert found.keys() == expected.keys()
+    for name, pixels in expected.items():
+        assert pixels.shape == (rows, columns) and (name == "label" or len(np.unique(pixels)) > 1)
+        assert found[name].tobytes() == pixels.tobytes(), name
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"sw_batch_size": 5}, {"overlap": 0.7}, {"overlap": 0}, {"mode": "constant"}]
+)
+def test_strips_are_the_whole_picture_with_any_windows(tmp_path: Path, arguments: dict) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture_of(71, 83), rowsperstrip=7)
+    found, expected = (
+        in_strips(path, tmp_path / "out", windows(**arguments)),
+        as_a_whole(path, windows(**arguments)),
+    )
+    assert found["label"].tobytes() == expected["label"].tobytes()
+
+
+def test_only_the_rows_of_a_strip_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture_of(40, 400), tile=(16, 16))
+    asked: list[tuple[int, int]] = []
+    read = strips.TiffPicture.rows
+    monkeypatch.setattr(
+        strips.TiffPicture,
+        "rows",
+        lambda self, start, stop: asked.append((start, stop)) or read(self, start, stop),
+    )
+    in_strips(path, tmp_path / "out", windows())
+    assert asked[0] == (0, 24) and asked[-1] == (376, 400)
+    assert [stop - start for start, stop in asked] == [24] * len(asked)
+    assert asked == sorted(set(asked))
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"tile": (16, 32)},
+        {"tile": (32, 16), "compression": "zlib", "predictor": True},
+        {"rowsperstrip": 5},
+        {"rowsperstrip": 50, "compression": "zlib"},
+    ],
+)
+def test_rows_of_a_tiff_are_those_of_pillow(tmp_path: Path, layout: dict, bands: int) -> None:
+    path, pixels = tmp_path / "picture.tif", picture_of(45, 50, bands).squeeze()
+    kind = {1: {"photometric": "minisblack"}, 3: {"photometric": "rgb"}}.get(
+        bands, {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    )
+    tifffile.imwrite(path, pixels, **layout, **kind)
+    with open_picture(str(path)) as picture:
+        assert picture.size == (45, 50)
+        for start, stop in [(0, 50), (0, 1), (49, 50), (13, 37)]:
+            expected = Image.open(path).crop((0, start, 45, stop))
+            rows = picture.rows(start, stop)
+            assert (rows.mode, rows.tobytes()) == (expected.mode, expected.tobytes())
+
+
+def test_small_pictures_of_other_formats_are_cut_in_memory(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "picture.png", picture_of(30, 40)
+    Image.fromarray(pixels).save(path)
+    with open_picture(str(path)) as picture:
+        assert np.array_equal(np.asarray(picture.rows(5, 12)), pixels[5:12])
+
+
+def test_large_pictures_of_other_formats_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray(picture_of(30, 40)).save(path)
+    for limit in (1000, 500):  # Pillow would warn of the first and refuse the second
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(
+            ValueError, match=r"picture.png has too many pixels .* expected TIFF; convert it"
+        ):
+            MeasurePictured("image")({"image": path})
+
+
+def test_tiff_that_cannot_be_read_in_strips_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture.tif"
+    pixels = picture_of(30, 40)
+    for wrong, options, what in (
+        (pixels.astype(np.uint16), {}, "RGB of 3 x 16 bits"),
+        (
+            pixels,
+            {"photometric": "rgb", "planarconfig": "separate", "data": pixels.transpose(2, 0, 1)},
+            "axes SYX",
+        ),
+        (pixels[..., 0], {"photometric": "miniswhite"}, "MINISWHITE"),
+    ):
+        tifffile.imwrite(path, **{"data": wrong, **options})
+        with pytest.raises(
+            ValueError, match=f"picture.tif is .*{what}.*: expected gray or RGB of 8 bits"
+        ):
+            MeasurePictured("image")({"image": path})
+    tifffile.imwrite(path, np.stack([pixels, pixels]), photometric="rgb")
+    with pytest.raises(ValueError, match="picture.tif is a stack of pages: expected one picture"):
+        MeasurePictured("image")({"image": path})
+    with tifffile.TiffWriter(path) as file:  # a mask behind its picture
+        file.write(pixels, photometric="rgb")
+        file.write(pixels[..., 0])
+    with pytest.raises(ValueError, match="picture.tif is a stack of pages: expected one picture"):
+        MeasurePictured("image")({"image": path})
+    with tifffile.TiffWriter(path) as file:  # a slide scanner's, with a smaller copy
+        file.write(pixels, photometric="rgb")
+        file.write(pixels[::2, ::2], photometric="rgb", subfiletype=1)
+    assert MeasurePictured("image")({"image": path})["image"].tolist() == [30, 40]
+    path.write_bytes(b"no picture")
+    with pytest.raises(
+        ValueError, match="picture.tif cannot be read .*: expected a whole TIFF file"
+    ):
+        MeasurePictured("image")({"image": path})
+    tifffile.imwrite(path, pixels, rowsperstrip=40)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(
+        ValueError, match="is in pieces of 40 rows and 30 columns: expected smaller"
+    ):
+        MeasurePictured("image")({"image": path})
+
+
+def test_tiff_cut_short_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "picture.tif"
+    tifffile.imwrite(path, picture_of(70, 90), rowsperstrip=4, compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[18]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\0" * 40)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match=r"rows 54 to 78 of .*picture.tif cannot be read"):
+        in_strips(path, tmp_path / "out", windows())
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_preprocessing_that_changes_the_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "picture.tif"
+    tifffile.imwrite(path, picture_of(70, 90))
+    batch = MetaTensor(torch.tensor([[70, 90]]), meta={"filename_or_obj": [str(path)]})
+    inferer = StripInferer(windows(), lambda data: {"image": torch.zeros(3, 70, 10)}, str(tmp_path))
+    with pytest.raises(ValueError, match=r"preprocessing made \[70, 10\] of \[70, 24\] pixels"):
+        inferer(batch, network())
+
+
+def test_windows_that_do_not_come_together_row_by_row_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="buffer_dim of the inferer is 0: expected 1"):
+        StripInferer(windows(buffer_dim=0), preprocessing(), str(tmp_path))
+
+
+# Files
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("heights", [[300, 1, 400], [5, 5], [256], [900]])
+def test_file_holds_the_rows_that_came(tmp_path: Path, heights: list[int], samples: int) -> None:
+    path, pixels = tmp_path / "file.tif", picture_of(300, sum(heights), samples)
+    with TiledFile(str(path), (300, sum(heights))) as file:
+        for part in np.split(pixels, np.cumsum(heights)[:-1]):
+            file.append(part)
+        assert not path.exists()
+        file.save()
+    assert np.array_equal(tifffile.imread(path), pixels.squeeze())
+    page = tifffile.TiffFile(path).pages[0]
+    assert (page.tilelength, page.tilewidth, page.compression.name) == (256, 256, "ADOBE_DEFLATE")
+    assert list(tmp_path.iterdir()) == [path]

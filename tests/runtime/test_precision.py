@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from monai.inferers import SimpleInferer
+from torch import nn
+
+from ldseg_monai.inference.autocast import AutocastInferer
+from ldseg_monai.runtime.precision import autocast
+
+CPU = torch.device("cpu")
+
+
+def convolution(kind: type[nn.Module], depth: int) -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(depth)
+    return kind(8, 16, kernel_size=3, padding=1), torch.randn(2, 8, depth, 6, 5)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv3d, nn.ConvTranspose3d])
+@pytest.mark.parametrize(
+    ("depth", "dtype"), [(1, torch.float32), (2, torch.float32), (3, torch.bfloat16)]
+)
+def test_volumes_up_to_two_positions_deep_train_in_float32(
+    kind, depth: int, dtype: torch.dtype
+) -> None:
+    layer, volume = convolution(kind, depth)
+    with autocast(CPU):
+        output = layer(volume)
+    assert output.dtype == dtype
+    (expected,) = torch.autograd.grad(layer(volume).square().sum(), layer.weight)
+    (gradient,) = torch.autograd.grad(output.float().square().sum(), layer.weight)
+    if dtype == torch.float32:
+        assert torch.equal(gradient, expected)
+    else:
+        assert not torch.equal(gradient, expected)
+
+
+def test_depth_is_that_of_the_output() -> None:
+    volume = torch.randn(1, 4, 8, 8, 8)
+    with autocast(CPU):
+        assert nn.Conv3d(4, 4, kernel_size=4, stride=4)(volume).dtype == torch.float32
+        assert nn.Conv3d(4, 4, kernel_size=2, stride=2)(volume).dtype == torch.bfloat16
+
+
+def test_pictures_and_inference_stay_in_bfloat16() -> None:
+    layer, volume = convolution(nn.Conv3d, 2)
+    with autocast(CPU):
+        assert nn.Conv2d(8, 4, kernel_size=3)(volume[:, :, 0]).dtype == torch.bfloat16
+    with torch.no_grad(), autocast(CPU):
+        assert layer(volume).dtype == torch.bfloat16
+
+
+def test_nothing_changes_where_it_is_off_and_after_it() -> None:
+    layer, volume = convolution(nn.Conv3d, 2)
+    with autocast(CPU, enabled=False):
+        assert torch.equal(layer(volume), layer(volume).float())
+        assert not torch.is_autocast_enabled("cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(volume).dtype == torch.bfloat16
+
+
+def test_gradients_are_right_on_a_processor_with_avx512_bf16_and_no_amx() -> None:
+    program = """
+import torch
+from ldseg_monai.runtime.precision import autocast
+
+torch.manual_seed(0)
+layer, volume = torch.nn.Conv3d(32, 32, 3, padding=1), torch.randn(2, 32, 2, 8, 8)
+gradients = []
+for enabled in (False, True, True, True):
+    with autocast(torch.device("cpu"), enabled):
+        output = layer(volume)
+    gradients.append(torch.autograd.grad(output.float().square().sum(), layer.weight)[0])
+    del output
+    rubbish = [torch.full([10**5 * size], float("nan")) for size in range(1, 5)]  # freed memory that a bug may show
+    del rubbish
+assert all((gradient - gradients[0]).norm() < 0.02 * gradients[0].norm() for gradient in gradients)
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+def test_a_flat_peer_trains_in_float32_where_it_must() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv3d(1, 8, 3, padding=1), nn.Conv3d(8, 8, 3, 4, 1), nn.Conv3d(8, 2, 3, padding=1)
+    )
+    seen: list[torch.dtype] = []
+    for layer in network:
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    AutocastInferer(SimpleInferer())(torch.randn(1, 1, 8, 8, 8), network)
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_data import write_picture, write_volume
+
+from ldseg_monai.data.datalist import paired_datalist
+from ldseg_monai.tools.new_bundle.inspection import Inspection, class_names_of, inspect_datalist
+
+
+def inspect(folder: Path) -> Inspection:
+    return inspect_datalist(paired_datalist(folder))
+
+
+def volume(shape=(4, 6, 8)) -> tuple[np.ndarray, np.ndarray]:
+    image = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    label = np.zeros(shape, np.uint8)
+    label[:2] = 1
+    return image, label
+
+
+def test_volume_is_measured_along_anatomical_axes(tmp_path: Path) -> None:
+    image, label = volume()
+    affine = np.array(
+        [[0, 0, -3, 0], [1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]], float
+    )  # axes A, S, L
+    write_volume(tmp_path, "a", image, label, affine)
+    case = inspect(tmp_path).cases[0]
+    assert case.shape == (8, 4, 6)
+    assert case.spacing == (3, 1, 2)
+    assert (case.low, case.high) == (0, image.max())
+    assert case.counts == {0: 96, 1: 96}
+    np.testing.assert_array_equal(np.sort(case.foreground), np.sort(image[:2].ravel()))
+
+
+def test_picture_is_measured_in_columns_and_rows(tmp_path: Path) -> None:
+    gray = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    write_picture(tmp_path, "a", np.stack([gray] * 3, axis=-1), (gray > 20).astype(np.uint8) * 255)
+    inspection = inspect(tmp_path)
+    assert inspection.cases[0].shape == (6, 4)
+    assert inspection.label_values == [0, 255]
+    assert inspection.spatial_dims == 2 and not inspection.colored
+
+
+def test_colors_are_colors(tmp_path: Path) -> None:
+    colors = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    write_picture(tmp_path, "a", colors, np.ones((4, 6), np.uint8))
+    assert inspect(tmp_path).colored
+
+
+def test_16_bits_are_kept(tmp_path: Path) -> None:
+    write_picture(
+        tmp_path,
+        "a",
+        np.arange(3977, 4001, dtype=np.uint16).reshape(4, 6),
+        np.ones((4, 6), np.uint8),
+    )
+    assert inspect(tmp_path).cases[0].high == 4000
+
+
+def test_little_is_kept_of_a_large_foreground(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ldseg_monai.tools.new_bundle.inspection.SAMPLED_VOXELS", 10)
+    for name, columns in (
+        ("a", 6),
+        ("b", 3),
+        ("c", 1),
+    ):  # 24, 12 and 4 voxels, 2 of them background
+        label = np.ones((4, columns), np.uint8)
+        label[:2, 0] = 0
+        write_picture(
+            tmp_path, name, np.arange(4 * columns, dtype=np.uint8).reshape(4, columns), label
+        )
+    kept = [case.foreground for case in inspect(tmp_path).cases]
+    assert [len(values) for values in kept] == [8, 10, 2]
+    assert all(values.base is None for values in kept)
+
+
+def test_stack_of_pictures_is_refused(tmp_path: Path) -> None:
+    write_picture(tmp_path, "a", np.zeros((4, 6), np.uint8), np.ones((4, 6), np.uint8))
+    (tmp_path / "images" / "a.png").unlink()
+    page = Image.fromarray(np.zeros((4, 6), np.uint8))
+    page.save(tmp_path / "images" / "a.tif", save_all=True, append_images=[page, page])
+    with pytest.raises(ValueError, match=r"a\.tif is a stack of pages: expected one picture"):
+        inspect(tmp_path)
+
+
+def test_shares_are_means_over_cases_and_table_has_the_median(tmp_path: Path) -> None:
+    for name, side in (("a", 4), ("b", 6), ("c", 20)):
+        image, label = volume((side, 6, 8))
+        write_volume(tmp_path, name, image, label)
+    inspection = inspect(tmp_path)
+    assert inspection.share(1) == pytest.approx(np.mean([2 / 4, 2 / 6, 2 / 20]))
+    assert inspection.cases_with(1) == ["a", "b", "c"] and inspection.cases_with(2) == []
+    assert (
+        dict(inspection.table())["size (min / median / max)"]
+        == "4 x 6 x 8 / 6 x 6 x 8 / 20 x 6 x 8"
+    )
+
+
+@pytest.mark.parametrize(("low", "ct"), [(-1000.0, True), (-3.0, False)])
+def test_hounsfield_units_are_known_by_their_air(tmp_path: Path, low: float, ct: bool) -> None:
+    image, label = volume()
+    write_volume(tmp_path, "a", image + low, label)
+    assert inspect(tmp_path).is_ct is ct
+
+
+def corrupt(kind: str, image: np.ndarray, label: np.ndarray) -> dict[str, np.ndarray]:
+    other = {
+        "nan": {"image": np.where(image == 7, np.nan, image)},
+        "size": {"label": label[:-1]},
+        "fraction": {"label": label * np.float32(0.5)},
+        "negative": {"label": -label.astype(np.int16)},
+        "channels": {"image": np.stack([image, image], axis=-1)},
+        "axes": {"label_affine": np.diag([-1.0, 1, 1, 1])},
+        "shifted": {
+            "label_affine": np.array([[1.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        },
+        "constant": {"image": image * 0 + 5},
+        "empty": {"label": label * 0},
+    }
+    return {"image": image, "label": label, **other[kind]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("nan", "not finite"),
+        ("size", "expected the same"),
+        ("fraction", "not whole numbers"),
+        ("negative", "values -1 to 0"),
+        ("channels", "expected a volume of three axes"),
+        ("axes", "axes RAS and its label LAS"),
+        ("shifted", "lies up to 1 voxels beside its image"),
+        ("constant", "every voxel of .* is 5"),
+        ("empty", "every label of the 1 cases is 0"),
+    ],
+)
+def test_what_no_training_can_use_is_an_error(tmp_path: Path, kind: str, message: str) -> None:
+    write_volume(tmp_path, "a", **corrupt(kind, *volume()))
+    with pytest.raises(ValueError, match=message):
+        inspect(tmp_path)
+
+
+def test_every_faulty_case_is_named_at_once(tmp_path: Path) -> None:
+    image, label = volume()
+    for name in "abc":
+        write_volume(tmp_path, name, image * (np.nan if name != "b" else 1), label)
+    with pytest.raises(ValueError) as error:
+        inspect(tmp_path)
+    assert all((f"{name}.nii.gz" in str(error.value)) is (name != "b") for name in "abc")
+
+
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
+    write_picture(tmp_path, "a", np.zeros((4, 6), np.uint8), np.ones((4, 6), np.uint8))
+    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"a\.png cannot be read"):
+        inspect(tmp_path)
+
+
+def test_volumes_beside_pictures_are_refused(tmp_path: Path) -> None:
+    write_volume(tmp_path, "a", *volume())
+    write_picture(tmp_path, "b", np.zeros((4, 6), np.uint8), np.ones((4, 6), np.uint8))
+    with pytest.raises(ValueError, match="volumes beside pictures"):
+        inspect(tmp_path)
+
+
+def test_what_may_be_meant_is_a_warning(tmp_path: Path) -> None:
+    image, label = volume()
+    write_volume(tmp_path, "empty", image, label * 0)
+    write_volume(tmp_path, "wide", image, label, np.diag([2.0, 1, 1, 1]))
+    warnings = "\n".join(inspect(tmp_path).warnings)
+    assert "empty: the label is all background" in warnings
+    assert "from 1 x 1 x 1 to 2 x 1 x 1 mm" in warnings and "2 cases are few" in warnings
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"labels": {"0": "background", "1": "left  atrium"}}, {0: "background", 1: "left atrium"}),
+        ({"labels": {"background": 0}}, {}),
+        ({}, {}),
+    ],
+)
+def test_class_names_are_those_of_the_decathlon_file(
+    tmp_path: Path, content: dict, names: dict
+) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert class_names_of(tmp_path) == names
+
+
+def test_no_decathlon_file_has_no_class_names(tmp_path: Path) -> None:
+    assert class_names_of(tmp_path) == {}

@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from monai.bundle import ConfigParser
+from small_data import write_boxes, write_picture, write_volume
+
+from ldseg_monai.tools.cli import main
+from ldseg_monai.tools.new_bundle.write import new_bundle
+
+BUNDLES = Path(__file__).parents[3] / "bundles"
+KNEE, HIPPOCAMPUS, GLAS = (
+    str(BUNDLES / name) for name in ("ldseg_knee3d", "ldseg_hippocampus", "ldseg_glas")
+)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config(name: str, file: str = "train.yaml") -> ConfigParser:
+    return ConfigParser(ConfigParser.load_config_file(str(Path("bundles", name, "configs", file))))
+
+
+def targets(steps: list[dict]) -> list[str]:
+    return [step["_target_"].rpartition(".")[2] for step in steps]
+
+
+def test_command_prints_data_choices_and_commands(capsys: pytest.CaptureFixture) -> None:
+    write_boxes(Path("data"), 3)
+    argv = [
+        "new-bundle",
+        "--from",
+        KNEE,
+        "--name",
+        "my_organ",
+        "--dataset",
+        "data",
+        "--classes",
+        "left,right",
+    ]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    shares = re.findall(r"class \d (\w+): ([\d.]+)% of the voxels, in (\d) cases", printed)
+    assert [(name, count) for name, _, count in shares] == [
+        ("background", "4"),
+        ("left", "4"),
+        ("right", "4"),
+    ]
+    assert sum(float(share) for _, share, _ in shares) == pytest.approx(100, abs=0.02)
+    assert "0 is 0, 1 is 1, 3 is 2" in printed
+    assert (
+        "2 cases train, 2 validate (drawn with seed 0, whole patients, as info.csv names them)"
+        in printed
+    )
+    commands = [
+        line for line in printed.splitlines() if line.startswith("python -m monai.bundle run")
+    ]
+    assert len(commands) == 3 and all("--dataset_dir data " in line for line in commands)
+    assert all(
+        Path(path).is_file() for line in commands for path in re.findall(r"[\w/]+\.yaml", line)
+    )
+
+
+def test_classes_are_in_every_file() -> None:
+    write_boxes(Path("data"), 3)
+    new_bundle(KNEE, "new", "data", class_names=["left", "right"])
+    metadata = json.loads(Path("bundles/new/configs/metadata.json").read_text())
+    channels = {"0": "background", "1": "left", "2": "right"}
+    assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == channels
+    for file in ("train.yaml", "inference.yaml"):
+        assert (config("new", file)["num_classes"], config("new", file)["label_values"]) == (
+            3,
+            [0, 1, 3],
+        )
+        text = Path("bundles/new/configs", file).read_text()
+        assert "num_classes: 3  # background, left, right\n" in text
+    assert "0 background, 1 left, 2 right" in Path("bundles/new/docs/README.md").read_text()
+    assert not list(Path("bundles/new/models").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "label_values", "names"),
+    [
+        ((1, 2), {}, [0, 1, 2], ["class_1", "class_2"]),
+        ((1, 3), {}, [0, 1, 3], ["class_1", "class_3"]),
+        (
+            (1, 3),
+            {"class_names": ["a", "b", "c"]},
+            [0, 1, 2, 3],
+            ["a", "b", "c"],
+        ),  # a class that no case has
+        ((1, 3), {"class_names": ["background", "a", "b"]}, [0, 1, 3], ["a", "b"]),
+        ((255,), {"class_names": ["a"]}, [0, 255], ["a"]),
+        ((1, 3), {"instances": True}, None, ["class_1"]),
+        ((1, 3), {"instances": True, "class_names": ["a"]}, None, ["a"]),
+    ],
+)
+def test_label_values_become_classes(values, options, label_values, names) -> None:
+    write_boxes(Path("data"), 2, values)
+    new_bundle(GLAS, "new", "data", **options)
+    train = config("new")
+    assert train.get("label_values") == label_values
+    assert train["num_classes"] == len(names) + 1
+    steps = targets(train["train#deterministic_transforms"])
+    assert ("AsDiscreted" in steps, "ClassIndicesd" in steps) == (
+        label_values is None,
+        label_values is not None,
+    )
+
+
+def test_names_of_a_decathlon_file_are_taken() -> None:
+    write_boxes(Path("data"), 3, (1, 2))
+    pairs = [
+        {"image": f"./images/box_{i}.nii.gz", "label": f"./labels/box_{i}.nii.gz"} for i in range(4)
+    ]
+    content = {"labels": {"0": "background", "1": "head", "2": "tail"}, "training": pairs}
+    content["labels"]["3"] = "none has it"
+    Path("data/dataset.json").write_text(json.dumps(content))
+    assert "none has it (label value 3) is in 0 of 4 cases" in new_bundle(
+        HIPPOCAMPUS, "other", "data"
+    )
+    del content["labels"]["3"]
+    Path("data/dataset.json").write_text(json.dumps(content))
+    new_bundle(HIPPOCAMPUS, "new", "data")
+    assert (
+        "num_classes: 3  # background, head, tail"
+        in Path("bundles/new/configs/train.yaml").read_text()
+    )
+
+
+def test_ct_is_windowed_and_mr_standardized() -> None:
+    write_boxes(Path("mr"), 3)
+    write_boxes(Path("ct"), 3, low=-1000)
+    for name, wanted in (("mr", "NormalizeIntensityd"), ("ct", "ScaleIntensityRanged")):
+        new_bundle(KNEE, name, name)
+        for steps in (
+            config(name)["train#deterministic_transforms"],
+            config(name, "inference.yaml")["preprocessing#transforms"],
+        ):
+            assert {"NormalizeIntensityd", "ScaleIntensityRanged"} & set(targets(steps)) == {wanted}
+    low, high = config("ct")["intensity_range"]
+    assert (
+        -900 < low < -860 and -840 < high < -800
+    )  # the boxes are 120 and 180 above -1000, the noise has an SD of 5
+
+
+def test_gray_pictures_are_seen_whole_without_stain_or_mirror() -> None:
+    write_boxes(Path("data"), 2)
+    new_bundle(GLAS, "new", "data")
+    train = config("new")
+    random = set(targets(train["train#random_transforms"]))
+    assert not random & {"RandStaind", "RandFlipd", "RandRotate90d", "RandSpatialCropd"}
+    assert train["network_def#in_channels"] == 1
+    assert train["validate#inferer#roi_size"] == "@spatial_size" and "window_size" not in train
+    assert "convert('L')" in Path("bundles/new/configs/inference.yaml").read_text()
+
+
+def write_gray_of_16_bits(top: int) -> None:
+    rng = np.random.default_rng(0)
+    label = np.zeros((64, 64), np.uint8)
+    label[16:48, 16:48] = 1
+    for index in range(3):
+        write_picture(Path("data"), f"{index}", rng.integers(0, top, (64, 64), np.uint16), label)
+
+
+def test_gray_pictures_of_16_bits_are_read_so_however_dark() -> None:
+    write_gray_of_16_bits(200)
+    new_bundle(GLAS, "new", "data")
+    assert "convert('I')" in Path("bundles/new/configs/inference.yaml").read_text()
+    inference = config("new", "inference.yaml")
+    inference["dataset_dir"] = "data"
+    image = inference.get_parsed_content("preprocessing")({"image": "data/images/0.png"})["image"]
+    assert image.max() == pytest.approx(199 / 255 * 2 - 1, abs=0.01)
+
+
+def test_gray_pictures_of_16_bits_keep_their_range() -> None:
+    write_gray_of_16_bits(4096)
+    new_bundle(GLAS, "new", "data")
+    text = Path("bundles/new/configs/train.yaml").read_text()
+    assert re.findall(r"a_max: (\d+)", text) == re.findall(r"a_max: (40\d\d)", text) != []
+    assert "convert('I')" in text and "reader: ldseg_monai.data.LabelPictureReader" in text
+    files = [path for path in Path("bundles/new").rglob("*") if path.suffix in (".yaml", ".json")]
+    assert files and not [
+        path for path in files if re.search("imagenet|backbone|efficientnet", path.read_text())
+    ]
+    assert (
+        config("new")["network_def#num_res_blocks"],
+        config("new")["network_def#label_res_blocks"],
+    ) == (2, 1)
+
+
+def test_colored_pictures_keep_crops_and_stain() -> None:
+    rng = np.random.default_rng(0)
+    label = np.zeros((100, 120), np.uint8)
+    label[10:80, 20:90] = 255
+    for index in range(3):
+        write_picture(
+            Path("data"), f"{index}", rng.integers(0, 255, (100, 120, 3), np.uint8), label
+        )
+    new_bundle(GLAS, "new", "data")
+    train = config("new")
+    assert "RandStaind" in targets(train["train#random_transforms"])
+    assert train["network_def#image_backbone"] == "efficientnet_lite0"
+    assert (train["network_def#in_channels"], train["window_size"], train["crop_size"]) == (
+        3,
+        [128, 112],
+        [96, 96],
+    )
+
+
+def test_small_structures_get_a_finer_latent_than_large_ones() -> None:
+    for name, side in (("large", 16), ("small", 6)):
+        for index in range(2):
+            label = np.zeros((32, 32, 32), np.uint8)
+            label[8 : 8 + side, 8 : 8 + side, 8 : 8 + side] = 1
+            write_volume(Path(name), f"{index}", label.astype(np.float32), label)
+        new_bundle(KNEE, name, name)
+    stems = {name: config(name)["network_def#stem_stride"] for name in ("large", "small")}
+    assert stems["large"] == 4 and stems["small"] < 4
+    stride = 2 * stems["small"]
+    assert (
+        config("small")["network_def#latent_shape"]
+        == f"$[side // {stride} for side in @spatial_size]"
+    )
+
+
+def test_structure_that_no_latent_holds_is_a_warning() -> None:
+    for index in range(2):
+        label = np.zeros((32, 32, 32), np.uint8)
+        label[3::8, 3::8, 3::8] = 1
+        write_volume(Path("data"), f"{index}", label.astype(np.float32), label)
+    assert "the smallest class hardly survives the latent" in new_bundle(KNEE, "new", "data")
+
+
+def test_rare_class_in_a_large_volume_is_looked_for() -> None:
+    for index in range(3):
+        label = np.zeros((80, 80, 80), np.uint8)
+        label[20:32, 20:32, 20:32] = 1
+        write_volume(Path("data"), f"{index}", label.astype(np.float32), label)
+    report = new_bundle(HIPPOCAMPUS, "new", "data")
+    train = config("new")
+    assert "RandCropByLabelClassesd" in targets(train["train#random_transforms"])
+    assert (
+        train["network_def#latent_norm"] == "batch" and "latent_shape" not in train["network_def"]
+    )
+    assert "crops: centered on each class equally often" in report
+    assert np.prod(train["spatial_size"]) <= 40 * 56 * 44
+
+
+def test_patients_stay_together_in_training_and_evaluation() -> None:
+    write_boxes(Path("data"), 3)
+    new_bundle(KNEE, "new", "data")
+    train, evaluate = config("new"), config("new", "evaluate.yaml")
+    for parser, key in (
+        (train, "train#dataset#data"),
+        (train, "validate#dataset#data"),
+        (evaluate, "validate#dataset"),
+    ):
+        data = parser.get().get(key, {}).get("data") if key == "validate#dataset" else parser[key]
+        assert data["groups"] == "@groups", key
+    train["dataset_dir"] = "data"
+    assert train.get_parsed_content("groups") == {f"box_{i}": f"patient {i // 2}" for i in range(4)}
+
+
+def test_no_table_of_patients_splits_case_by_case() -> None:
+    write_boxes(Path("data"), 2)
+    Path("data/info.csv").unlink()
+    assert "no table" in new_bundle(GLAS, "new", "data")
+    assert config("new")["patients"] == ""
+
+
+def test_out_is_where_the_configs_look() -> None:
+    write_boxes(Path("data"), 3)
+    report = new_bundle(KNEE, "new", "data", out="some where/else")
+    text = Path("some where/else/new/configs/train.yaml").read_text()
+    assert yaml.safe_load(text)["bundle_root"].startswith("$'some where/else/new' if")
+    assert (
+        "\"['some where/else/new/configs/train.yaml','some where/else/new/configs/evaluate.yaml']\""
+        in report
+    )
+
+
+def faulty(kind: str) -> dict:
+    write_boxes(Path("data"), 3)
+    options = {
+        "no bundle": {"source": "none"},
+        "written": {"source": "old"},
+        "pictures": {"source": GLAS},
+        "name": {"name": "my organ"},
+        "taken": {"name": "taken"},
+        "quote": {"out": "it's"},
+        "classes": {"class_names": ["only one"]},
+        "twice": {"class_names": ["a", "a"]},
+        "instances": {"class_names": ["a", "b"], "instances": True},
+        "line": {"class_names": ["a", "b\nrun: $print()"]},
+        "expression": {"class_names": ["a", "$__import__('os').system('true')"]},
+        "json": {},
+        "missing": {"dataset_dir": "nowhere"},
+        "unpaired": {},
+        "many": {"dataset_dir": "many"},
+    }
+    if kind == "written":
+        new_bundle(KNEE, "old", "data")
+    if kind == "unpaired":
+        Path("data/labels/box_0.nii.gz").unlink()
+    if kind == "json":
+        content = {"labels": {"0": "background", "1": "$print()"}, "training": []}
+        Path("data/dataset.json").write_text(json.dumps(content))
+    if kind == "many":
+        image = np.arange(4**3, dtype=np.float32).reshape(4, 4, 4) % 100
+        for name in "ab":
+            write_volume(Path("many"), name, image, (image + (name == "b")).astype(np.uint8))
+    Path("bundles/taken").mkdir(parents=True, exist_ok=True)
+    return {"source": KNEE, "name": "new", "dataset_dir": "data", **options[kind]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        ("no bundle", OSError, "none is not a bundle: expected"),
+        (
+            "written",
+            ValueError,
+            r"was itself written by new-bundle: expected a bundle such as ldseg_knee3d",
+        ),
+        (
+            "pictures",
+            ValueError,
+            r"3D volumes, but ldseg_glas segments 2D pictures: expected --from .*ldseg_knee3d",
+        ),
+        ("name", ValueError, "name 'my organ': expected letters"),
+        ("taken", OSError, "bundles/taken exists: expected a new name"),
+        ("quote", ValueError, "without quotes"),
+        (
+            "classes",
+            ValueError,
+            "classes has 1 names, but the labels have the values 0, 1, 3: expected 2",
+        ),
+        ("twice", ValueError, "expected different names"),
+        ("instances", ValueError, "classes has 2 names: expected one"),
+        ("line", ValueError, r"class name 'b\\nrun: \$print\(\)': expected printable characters"),
+        ("expression", ValueError, "which a config would run"),
+        ("json", ValueError, r"class name '\$print\(\)'.* correct dataset.json"),
+        ("missing", OSError, "nowhere does not exist"),
+        ("unpaired", ValueError, "1 images without label"),
+        ("many", ValueError, "65 values, 0 to 64: expected at most 64 classes; pass --instances"),
+    ],
+)
+def test_bad_input_is_an_error_that_leaves_nothing(
+    place: Path, kind: str, error: type, message: str
+) -> None:
+    options = faulty(kind)
+    before = sorted(place.rglob("*"))
+    with pytest.raises(error, match=message):
+        new_bundle(**options)
+    assert sorted(place.rglob("*")) == before
+
+
+def test_picture_data_name_the_bundles_for_pictures() -> None:
+    write_boxes(Path("data"), 2)
+    with pytest.raises(ValueError, match=r"segments 3D volumes: expected --from ldseg_glas$"):
+        new_bundle(KNEE, "new", "data")
+
+
+def test_template_that_cannot_be_changed_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_boxes(Path("data"), 3)
+    monkeypatch.setattr("ldseg_monai.tools.new_bundle.write._set_classes", lambda *args: None)
+    with pytest.raises(ValueError, match="cannot be changed"):
+        new_bundle(GLAS.replace("glas", "hippocampus"), "new", "data", class_names=["a", "b", "c"])
+    assert list(Path("bundles").iterdir()) == []
+
+
+def test_card_and_terms_say_whose_they_are() -> None:
+    write_boxes(Path("data"), 3)
+    new_bundle(HIPPOCAMPUS, "new", "data")
+    card = Path("bundles/new/docs/README.md").read_text()
+    headings = re.findall(
+        r"^#+ (.*)$", Path(HIPPOCAMPUS, "docs/README.md").read_text(), re.MULTILINE
+    )
+    assert re.findall(r"^#+ (.*)$", card, re.MULTILINE) == headings
+    assert "Not trained" in card and "Simpson" not in card and "zaman2024ldseg" in card
+    assert (
+        "Weights that are trained on data" in Path("bundles/new/docs/data_license.txt").read_text()
+    )
+
+
+def test_comments_of_the_template_stay() -> None:
+    write_boxes(Path("data"), 3)
+    new_bundle(KNEE, "new", "data")
+    text = Path("bundles/new/configs/train.yaml").read_text()
+    assert "learning_rate: 0.001  # of the first step; decays exponentially" in text
+    assert yaml.safe_load(text)["learning_rate"] == 0.001

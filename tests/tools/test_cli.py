@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ldseg_monai.data.datalist import paired_datalist
+from ldseg_monai.runtime.errors import TRACEBACK
+from ldseg_monai.tools.cli import main
+
+
+@pytest.mark.parametrize(("kind", "end"), [("knee", ".nii.gz"), ("gland", ".png")])
+def test_phantom_writes_a_data_set(tmp_path: Path, kind: str, end: str) -> None:
+    assert main(["phantom", kind, "--out", str(tmp_path / "new"), "--num", "2", "--seed", "3"]) == 0
+    datalist = paired_datalist(tmp_path / "new")
+    assert [Path(item["image"]).name for item in datalist] == [f"case_000{end}", f"case_001{end}"]
+
+
+def test_phantom_passes_the_seed_on(tmp_path: Path) -> None:
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert (
+            main(["phantom", "gland", "--out", str(tmp_path / name), "--num", "1", "--seed", seed])
+            == 0
+        )
+    a, b, c = ((tmp_path / name / "images" / "case_000.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fantom"], "invalid choice: 'fantom'"),
+        (["phantom", "elbow", "--out", "x"], "invalid choice: 'elbow'"),
+        (["phantom", "knee"], "the following arguments are required: --out"),
+        (["phantom", "knee", "--out", "x", "--num", "many"], "invalid int value: 'many'"),
+        (["phantom", "knee", "--out", "x", "--num", "0"], "num 0: expected at least 1"),
+        (["phantom", "knee", "--out", "x", "--seed", "-1"], "seed -1: expected 0 or more"),
+        (["phantom", "knee", "--out", "file"], "file"),
+        (["new-bundle", "--from", "x"], "the following arguments are required: --name, --dataset"),
+        (["new-bundle", "--from", "x", "--name", "a", "--dataset", "d"], "x is not a bundle"),
+    ],
+)
+def test_user_error_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch, capsys, argv, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("ldseg: error: ") and message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_help_names_the_subcommands(capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert "phantom" in printed and "new-bundle" in printed
+
+
+def test_variable_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(TRACEBACK, "1")
+    with pytest.raises(ValueError, match="num 0"):
+        main(["phantom", "gland", "--out", str(tmp_path), "--num", "0"])
+
+
+def test_mistake_in_the_program_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ldseg_monai.data.write_phantoms", lambda *_: int("no number"))
+    with pytest.raises(ValueError, match="no number"):
+        main(["phantom", "gland", "--out", str(tmp_path)])
+
+
+def test_error_of_the_system_is_told_and_not_what_came_before_it(
+    monkeypatch, tmp_path: Path, capsys
+) -> None:
+    refused = PermissionError("not permitted")
+    refused.__context__ = FileNotFoundError("no parent")  # as Path.mkdir has it
+
+    def refuse(*_: object, **__: object) -> None:
+        raise refused
+
+    monkeypatch.setattr("ldseg_monai.data._refuse_other_data", lambda *_: None)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    assert main(["phantom", "gland", "--out", str(tmp_path), "--num", "1"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "ldseg: error: not permitted"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "OUT", "--num", "0"], "num 0"),
+        ([], "the following arguments are required: --out"),
+        (["--out", "OUT", "--nu", "1"], "unrecognized arguments: --nu 1"),
+    ],
+)
+def test_process_ends_without_traceback(tmp_path: Path, options: list[str], message: str) -> None:
+    options = [str(tmp_path) if option == "OUT" else option for option in options]
+    command = [sys.executable, "-m", "ldseg_monai.tools.cli", "phantom", "gland", *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"ldseg: error: {message}")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ldseg_monai.training.losses import LDSegLoss
+
+SIZES = [(6, 5), (4, 3, 5)]
+
+
+def outputs(size: tuple[int, ...], seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """What a training pass of three classes and two latent channels may return, and a label."""
+    generator = torch.Generator().manual_seed(seed)
+    output = {
+        name: torch.randn(2, channels, *size, generator=generator)
+        for name, channels in (
+            ("logits", 3),
+            ("reconstruction", 3),
+            ("prediction", 2),
+            ("target", 2),
+        )
+    }
+    return output, torch.randint(3, (2, 1, *size), generator=generator)
+
+
+def perfect(label: torch.Tensor) -> dict[str, torch.Tensor]:
+    one_hot = (label == torch.arange(3).reshape([1, 3] + [1] * (label.ndim - 2))).float()
+    latent = torch.randn(2, 2, 3, 3)
+    return {
+        "logits": 50 * one_hot,
+        "reconstruction": 50 * one_hot,
+        "prediction": latent,
+        "target": latent.clone(),
+    }
+
+
+def cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> float:
+    """Eq. 14, averaged over the voxels as the expectation of Eq. 16 asks."""
+    probability, one_hot = probability_and_one_hot(logits, label)
+    return float(-(one_hot * np.log(probability)).sum(axis=1).mean())
+
+
+def dice(logits: torch.Tensor, label: torch.Tensor) -> float:
+    """Eq. 15 with its sums over the voxels, averaged over classes and samples."""
+    probability, one_hot = probability_and_one_hot(logits, label)
+    voxels = tuple(range(2, logits.ndim))
+    both, all_ = (probability * one_hot).sum(voxels), probability.sum(voxels) + one_hot.sum(voxels)
+    return float((1 - 2 * both / all_).mean())
+
+
+def probability_and_one_hot(
+    logits: torch.Tensor, label: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    exponential = np.exp(logits.double().numpy())
+    one_hot = np.stack([label.numpy()[:, 0] == index for index in range(logits.shape[1])], axis=1)
+    return exponential / exponential.sum(axis=1, keepdims=True), one_hot.astype(float)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("gamma", "mse_weight", "reconstruction_weight"), [(2, 1, 0), (0, 0, 0), (0.5, 3, 0.7)]
+)
+def test_value_is_that_of_the_papers_equations(
+    size: tuple[int, ...], gamma: float, mse_weight: float, reconstruction_weight: float
+) -> None:
+    output, label = outputs(size)
+    expected = cross_entropy(output["logits"], label) + gamma * dice(output["logits"], label)
+    expected += mse_weight * float(((output["prediction"] - output["target"]) ** 2).mean())
+    clean = cross_entropy(output["reconstruction"], label) + gamma * dice(
+        output["reconstruction"], label
+    )
+    expected += reconstruction_weight * clean
+    loss = LDSegLoss(gamma, mse_weight, reconstruction_weight)(output, label)
+    assert loss.ndim == 0
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_defaults_are_the_papers_and_need_no_reconstruction() -> None:
+    output, label = outputs((6, 5))
+    del output["reconstruction"]
+    assert torch.equal(LDSegLoss()(output, label), LDSegLoss(2.0, 1.0, 0.0)(output, label))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_perfect_output_costs_nothing_and_every_fault_costs_something(
+    size: tuple[int, ...],
+) -> None:
+    _, label = outputs(size)
+    loss = LDSegLoss(reconstruction_weight=1.0)
+    assert loss(perfect(label), label).item() == pytest.approx(0, abs=1e-4)
+    for name in ("logits", "reconstruction", "prediction"):
+        output = perfect(label)
+        output[name] = output[name].flip(1)  # another class, another channel
+        assert loss(output, label) > 0.1, name
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
+def test_type_of_the_label_does_not_matter(dtype: torch.dtype) -> None:
+    output, label = outputs((6, 5))
+    assert torch.equal(LDSegLoss()(output, label.to(dtype)), LDSegLoss()(output, label))
+
+
+def test_half_precision_logits_are_scored_in_float32() -> None:
+    output, label = outputs((6, 5))
+    halved = {
+        **output,
+        "logits": output["logits"].bfloat16(),
+        "reconstruction": output["reconstruction"].bfloat16(),
+    }
+    loss = LDSegLoss(reconstruction_weight=1.0)
+    assert loss(halved, label).dtype == torch.float32
+    assert loss(halved, label).item() == pytest.approx(loss(output, label).item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("reconstruction_weight", [0.0, 0.5])
+def test_gradients_reach_every_term_that_counts(reconstruction_weight: float) -> None:
+    output, label = outputs((6, 5))
+    for tensor in output.values():
+        tensor.requires_grad_()
+    LDSegLoss(reconstruction_weight=reconstruction_weight)(output, label).backward()
+    for name in ("logits", "prediction", "target"):
+        assert output[name].grad.isfinite().all() and output[name].grad.abs().max() > 0
+    assert (output["reconstruction"].grad is not None) == (reconstruction_weight > 0)
+    torch.testing.assert_close(
+        output["prediction"].grad,
+        2 * (output["prediction"] - output["target"]).detach() / output["target"].numel(),
+    )
+
+
+@pytest.mark.parametrize("name", ["gamma", "mse_weight", "reconstruction_weight"])
+def test_negative_weights_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is -0.1: expected 0 or more"):
+        LDSegLoss(**{name: -0.1})
+
+
+def test_reconstruction_that_the_network_did_not_make_is_an_error() -> None:
+    output = {
+        "logits": torch.zeros(1, 2, 4, 4),
+        "prediction": torch.zeros(1),
+        "target": torch.zeros(1),
+    }
+    with pytest.raises(ValueError, match="expected a network with decode_clean=True"):
+        LDSegLoss(reconstruction_weight=1.0)(output, torch.zeros(1, 1, 4, 4))
