@@ -1,4 +1,4 @@
-"""How the speed benchmarks measure: interleaved rounds in one process, and the peak memory of a fresh process.
+"""How the speed benchmarks measure: rounds in turns, and the peak memory of a fresh process.
 
 A candidate is what is compared: a mapping of variants (such as memory layouts) to functions that
 build it. What a build returns is the call to be measured; it may return the seconds of its own
@@ -85,10 +85,12 @@ class Result:
     def median_parts(self) -> dict[str, float]:
         """Median seconds of each part over the rounds."""
         rounds = list(self.parts.values())
-        return {
-            name: statistics.median(parts[name] for parts in rounds)
-            for name in (rounds[0] if rounds else ())
-        }
+        if not rounds:
+            return {}
+        medians = {}
+        for name in rounds[0]:
+            medians[name] = statistics.median(parts[name] for parts in rounds)
+        return medians
 
 
 def compare(
@@ -129,7 +131,7 @@ def interleave(
     budget: float,
     device: str = "cpu",
 ) -> None:
-    """Time the candidates in turns, each once a round, so that what slows the machine down for a while slows all.
+    """Time the candidates in turns, once a round: what slows the machine for a while slows all.
 
     Args:
         candidates: as of `compare`.
@@ -194,7 +196,7 @@ def peak_memory(build: Build, device: str = "cpu") -> Memory:
 
 
 class Stopwatch:
-    """Seconds of named parts of a call, also of those that it runs in code which is not the benchmark's.
+    """Seconds of named parts of a call, also of those in code that is not the benchmark's.
 
     Args:
         device: ``cpu`` or ``cuda``, which is waited for around each part.
@@ -235,7 +237,10 @@ class Stopwatch:
 
 
 def _warm_up(builds: Mapping[str, Build], result: Result, budget: float, device: str) -> Call:
-    """Run each variant once and return the fastest, noted in the result; its run counts if it outlasted the budget."""
+    """Run each variant once and return the fastest, noted in the result.
+
+    Its run counts if it outlasted the budget.
+    """
     fastest, best = None, float("inf")
     for variant, build in builds.items():
         call = build()

@@ -1,4 +1,4 @@
-"""How the time of a bundle's LDSeg grows with the samples drawn of one image, and which part takes it.
+"""How the time of a bundle's LDSeg grows with the samples of one image, and which part takes it.
 
     python -m benchmarks.speed.samples bundles/ldseg_knee3d
 
@@ -14,24 +14,24 @@ from functools import partial
 from benchmarks import report
 from benchmarks.speed import measure, workload
 from benchmarks.speed.measure import Call, Result, Stopwatch
-from benchmarks.speed.workload import Bundle
+from benchmarks.speed.workload import Workload
 from ldseg_monai.inference.samplers import SamplingInferer
 
 NUMBERS = (1, 5, 20, 100)
 ENCODING, DENOISING, DECODING = "image encoding", "denoising", "decoding and ensemble"
-ABOUT = """One image of {size} voxels, from network input to class logits (one sample) or to the mean and the
-standard deviation of the class probabilities (more), in bfloat16 autocast with {steps} reverse steps and untrained
-weights. Ratios are to one sample, in the same round; the parts are medians, in seconds. Memory is of a process of its
-own."""
+ABOUT = """One image of {size} voxels, from network input to class logits (one sample) or to the
+mean and the standard deviation of the class probabilities (more), in bfloat16 autocast with {steps}
+reverse steps and untrained weights. Ratios are to one sample, in the same round; the parts are
+medians, in seconds. Memory is of a process of its own."""
 
 
-def sampling_call(bundle: Bundle, num_samples: int) -> Call:
+def sampling_call(work: Workload, num_samples: int) -> Call:
     """Build LDSeg; the call draws samples of one image and returns the seconds of its parts."""
-    network, image = bundle.network(), bundle.image(bundle.spatial_size)
-    inferer = SamplingInferer(num_samples, seed=bundle.seed)
-    if bundle.compiled:
+    network, image = work.network(), work.image(work.spatial_size)
+    inferer = SamplingInferer(num_samples, seed=work.seed)
+    if work.compiled:
         inferer(image, network)
-    stopwatch = Stopwatch(bundle.device)
+    stopwatch = Stopwatch(work.device)
     stopwatch.watch(network, "encode_image", ENCODING)
     stopwatch.watch(network, "sample_latent", DENOISING)
 
@@ -73,22 +73,22 @@ def lines(results: Mapping[int, Result]) -> dict[str, tuple[list[float], list[fl
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write samples.md and its plot for the bundle named on the command line, and print the table."""
+    """Write samples.md and its plot, and print the table."""
     parser = workload.argument_parser(__doc__)
     workload.add_comparison(parser)
     parser.add_argument(
         "--samples", type=int, nargs="+", default=NUMBERS, help="numbers of samples, beside one"
     )
     arguments = parser.parse_args(argv)
-    bundle = workload.bundle_of(arguments)
+    work = workload.workload_of(arguments)
     about = ABOUT.format(
-        size="x".join(map(str, bundle.spatial_size)), steps=bundle.network().num_inference_steps
+        size="x".join(map(str, work.spatial_size)), steps=work.network().num_inference_steps
     )
     head = report.header(
-        f"Time of several samples: {bundle.name}", about, "speed.samples", argv, arguments.seed
+        f"Time of several samples: {work.name}", about, "speed.samples", argv, arguments.seed
     )
     chosen = {
-        number: {"": partial(sampling_call, bundle, number)}
+        number: {"": partial(sampling_call, work, number)}
         for number in sorted({1, *arguments.samples})
     }
     memory = () if arguments.no_memory else tuple(chosen)

@@ -285,7 +285,7 @@ def test_mistake_in_the_program_keeps_its_traceback(
     bundle: Path, data: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(
-        "ldseg_monai.evaluation.fit_temperature", lambda cases: torch.zeros(2) @ torch.zeros(3)
+        "ldseg_monai.tools.calibrate.fit_temperature", lambda cases: torch.zeros(2) @ torch.zeros(3)
     )
     with pytest.raises(RuntimeError):
         main(

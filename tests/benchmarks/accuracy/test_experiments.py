@@ -17,6 +17,7 @@ from programs import ROOT, tables
 from small_networks import SMALL_HIPPOCAMPUS
 
 from benchmarks.accuracy import experiments
+from ldseg_monai.bundle import Bundle
 
 BUNDLE = ROOT / "bundles" / "ldseg_hippocampus"
 
@@ -196,14 +197,8 @@ def test_noise_is_seeded_by_the_case_and_grows_with_the_range(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
     seen: list[torch.Tensor] = []
-    files = [str(bundle / "configs" / name) for name in ("train.yaml", "evaluate.yaml")]
-    overrides = {
-        "bundle_root": str(bundle),
-        "dataset_dir": str(data),
-        "output_dir": str(tmp_path),
-        "part": "val",
-    }
-    experiment = experiments.Experiment(files, str(bundle / "models" / "model.pt"), overrides)
+    overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
+    experiment = experiments.Experiment(Bundle(bundle), **overrides)
     inferer = experiment.inferer
     experiment.inferer = lambda image, network: (
         seen.append(image.as_tensor().clone()),
@@ -229,14 +224,8 @@ def test_range_is_2_for_pictures_and_robust_for_volumes() -> None:
 def test_maps_are_of_one_plane_in_the_files_geometry(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
-    files = [str(bundle / "configs" / name) for name in ("train.yaml", "evaluate.yaml")]
-    overrides = {
-        "bundle_root": str(bundle),
-        "dataset_dir": str(data),
-        "output_dir": str(tmp_path),
-        "part": "val",
-    }
-    experiment = experiments.Experiment(files, str(bundle / "models" / "model.pt"), overrides)
+    overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
+    experiment = experiments.Experiment(Bundle(bundle), **overrides)
     experiment.inferer.sampler.num_samples = 2
     for case in experiment.run():
         planes = experiments.widest_slice(case)

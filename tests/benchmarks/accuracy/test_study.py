@@ -55,7 +55,7 @@ SHARED = {
     "M params",
 }  # by what differs in steps alone
 COSTS = ["ms", "K = 10 time", "MB"]  # measured anew by each call
-STUDIES = sorted((ROOT / "benchmarks" / "study").glob("*.yaml"))
+STUDIES = sorted((ROOT / "benchmarks" / "accuracy" / "studies").glob("*.yaml"))
 LISTED = {path: yaml.safe_load(path.read_text()) for path in STUDIES}
 
 

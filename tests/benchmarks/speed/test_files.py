@@ -6,14 +6,14 @@ import pytest
 from programs import ROOT, tables
 
 from benchmarks.speed import files
-from benchmarks.speed.workload import argument_parser, bundle_of
+from benchmarks.speed.workload import argument_parser, workload_of
 
 
 def test_steps_are_the_config_in_order_and_add_up_to_the_whole(
     tiny: list[str], tmp_path: Path
 ) -> None:
-    bundle = bundle_of(argument_parser("").parse_args(tiny))
-    config = bundle.config("inference.yaml", output_dir=str(tmp_path))
+    work = workload_of(argument_parser("").parse_args(tiny))
+    config = work.config("inference.yaml", output_dir=str(tmp_path))
     pipeline = files.Pipeline(config, "cpu")
     steps, totals = files.repeat(pipeline, 2)
 
@@ -33,10 +33,10 @@ def test_cdal_is_timed_as_it_denoises_the_label_itself(tmp_path: Path) -> None:
     network = ["network_def#channels=[8,8]", "network_def#attention_levels=[false,false]"]
     values = ["model_path=none", "num_samples=2", "overlap=0", *network]
     options = ["--size", "52", "52", "40", "--out", str(tmp_path), "--set", *values]
-    bundle = bundle_of(
+    work = workload_of(
         argument_parser("").parse_args([str(ROOT / "bundles" / "cdal_hippocampus"), *options])
     )
-    step = files.Pipeline(bundle.config("inference.yaml", output_dir=str(tmp_path)), "cpu").run()
+    step = files.Pipeline(work.config("inference.yaml", output_dir=str(tmp_path)), "cpu").run()
     assert {"image encoding", "denoising"} <= set(step) and "decoding" not in step
     assert all(seconds > 0 for seconds in step.values())
 

@@ -9,7 +9,8 @@ from programs import ROOT, tables
 from benchmarks.speed import image_size
 from benchmarks.speed.image_size import NETWORKS, Row
 from benchmarks.speed.measure import Result
-from benchmarks.speed.workload import Bundle
+from benchmarks.speed.workload import Workload
+from ldseg_monai.bundle import Bundle
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
@@ -37,8 +38,8 @@ def test_failed_sizes_are_left_out_of_the_curve() -> None:
 
 
 def test_sizes_are_multiples_that_all_networks_take() -> None:
-    bundle = Bundle(ROOT / "bundles" / "ldseg_knee3d")
-    assert image_size.sizes(bundle, [1.5, 0.01, 0.25, 0.3]) == [
+    work = Workload(Bundle(ROOT / "bundles" / "ldseg_knee3d"))
+    assert image_size.sizes(work, [1.5, 0.01, 0.25, 0.3]) == [
         (8, 8, 8),
         (32, 32, 64),
         (40, 40, 80),

@@ -10,7 +10,7 @@ import tifffile
 from programs import ROOT, tables
 
 from benchmarks.speed import memory
-from benchmarks.speed.workload import argument_parser, bundle_of
+from benchmarks.speed.workload import argument_parser, workload_of
 
 GLAS = (
     "channels=[8,8,16]",
@@ -34,12 +34,12 @@ def test_command_that_fails_is_an_error_with_what_it_printed() -> None:
 
 
 def test_volume_is_on_the_grid_that_the_bundle_resamples_to(tmp_path: Path) -> None:
-    bundle = bundle_of(
+    work = workload_of(
         argument_parser("").parse_args(
             [str(ROOT / "bundles" / "ldseg_knee3d"), "--out", str(tmp_path)]
         )
     )
-    config = bundle.config("inference.yaml", overlap=0.5)
+    config = work.config("inference.yaml", overlap=0.5)
     assert memory.voxel_size(config) == [1, 1, 1]
     config.update({"voxel_size": [1.25, 0.8125, 0.9375]})  # superior, posterior, left
     path = tmp_path / "volume.nii.gz"
@@ -83,8 +83,8 @@ def test_table_of_tiny_pictures(tmp_path: Path) -> None:
 def weights(folder: Path, overrides: list[str]) -> Path:
     """Weights of the network that these overrides make."""
     arguments = [str(ROOT / "bundles" / "ldseg_glas"), "--out", str(folder), "--set", *overrides]
-    bundle = bundle_of(argument_parser("").parse_args(arguments))
-    network = bundle.config("inference.yaml").get_parsed_content("network_def")
+    work = workload_of(argument_parser("").parse_args(arguments))
+    network = work.config("inference.yaml").get_parsed_content("network_def")
     memory.workload.torch.save(network.state_dict(), folder / "model.pt")
     return folder / "model.pt"
 

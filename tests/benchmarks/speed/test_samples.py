@@ -8,11 +8,11 @@ from programs import tables
 
 from benchmarks.speed import samples
 from benchmarks.speed.measure import Result, timed
-from benchmarks.speed.workload import argument_parser, bundle_of
+from benchmarks.speed.workload import argument_parser, workload_of
 
 
 def test_parts_are_the_whole(tiny: list[str]) -> None:
-    call = samples.sampling_call(bundle_of(argument_parser("").parse_args(tiny)), 3)
+    call = samples.sampling_call(workload_of(argument_parser("").parse_args(tiny)), 3)
     call()
     seconds, parts = timed(call)
     assert set(parts) == {samples.ENCODING, samples.DENOISING, samples.DECODING}
