@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from monai.bundle import ConfigParser
 from monai.data import save_net_with_metadata
 from torch import nn
 from torch.export import Dim
 
-from ldseg_monai.bundle.bundle import find_bundle
+from ldseg_monai.bundle.bundle import Bundle
+from ldseg_monai.data.datalist import PathLike
 from ldseg_monai.diffusion.noise import seeded_noise
 from ldseg_monai.networks.cdal.network import CDAL
 from ldseg_monai.networks.ldseg.network import LDSeg
-from ldseg_monai.networks.weights import check_weights, read_state
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +95,9 @@ def random_inputs(
 
 
 def export(
-    bundle: str | Path,
-    path: str | Path,
-    weights: str | Path | None = None,
+    bundle: PathLike,
+    path: PathLike,
+    weights: PathLike | None = None,
     num_samples: int | None = None,
 ) -> None:
     """Write a bundle's network with its reverse process and its weights as one file. Its samples are never ``turned``.
@@ -117,33 +116,26 @@ def export(
             network.
         FileNotFoundError: without the bundle's files, its weights, or the folder to write to.
     """
-    bundle, path = find_bundle(bundle), Path(path)
+    source, path = Bundle.find(bundle), Path(path)
     writers = {".ts": _write_torchscript, ".onnx": _write_onnx}
     if path.suffix not in writers:
         raise ValueError(f"{path} ends in {path.suffix!r}: expected {' or '.join(writers)}")
-    weights = Path(weights or bundle / "models" / "model.pt")
-    config = next(
-        (bundle / "configs").glob("inference.*"), bundle / "configs" / "inference.yaml"
-    )  # or JSON
-    for file, wanted in (
-        (config, "the folder of a bundle"),
-        (weights, "a state dict; name one with --weights"),
-        (path.parent, "a folder to write to; make it first"),
-    ):
-        if not file.exists():
-            raise FileNotFoundError(f"{file} is not there: expected {wanted}")
-    parser = ConfigParser()
-    parser.read_config(str(config))
-    num_samples = parser["num_samples"] if num_samples is None else num_samples
+    weights = Path(weights or source.weights)
+    if not weights.exists():
+        raise FileNotFoundError(
+            f"{weights} is not there: expected a state dict; name one with --weights"
+        )
+    if not path.parent.exists():
+        raise FileNotFoundError(
+            f"{path.parent} is not there: expected a folder to write to; make it first"
+        )
+    if num_samples is None:
+        num_samples = int(source.config("inference.yaml").get_parsed_content("num_samples"))
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}: expected 1 or more")
-    network = parser.get_parsed_content("network_def").eval()
-    state = read_state(str(weights), "cpu")
-    check_weights(state, network, str(weights))
-    network.load_state_dict(state)
-    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    network = cast(LDSeg | CDAL, source.network(weights))
     with torch.no_grad():
-        writers[path.suffix](network, num_samples, path, metadata)
+        writers[path.suffix](network, num_samples, path, source.metadata)
     logger.info("wrote %s: %d sample(s) of each image", path, num_samples)
 
 
