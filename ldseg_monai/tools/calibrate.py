@@ -18,6 +18,7 @@ from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.knobs import check_names, check_values
 from ldseg_monai.data.datalist import PathLike
 from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
+from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
 
 SPLIT = {
@@ -82,17 +83,11 @@ def calibrate(
     config = source.config("train.yaml", dataset_dir=dataset_dir, num_samples=1, **knobs)
     config.update({"validate#dataset#data#split": part, "validate#dataset#cache_rate": 0.0})
     check_values(config)
-    network = config.get_parsed_content("network").eval()
-    decoder = getattr(network, "label_decoder", None)
-    if decoder is None:
-        raise ValueError(
-            f"{source.name} is a {type(network).__name__}: expected an LDSeg, which has logits to scale"
-        )
+    network = diffusion_segmenter(config.get_parsed_content("network")).eval()
+    network.scale_logits(1.0)  # changes nothing, but for an error of a network without logits
     load_weights(network, str(weights or source.weights))
     fit = fit_temperature(_segment(config, network))
-    with torch.no_grad():
-        for parameter in decoder.to_logits[-1].parameters():
-            parameter.div_(fit.temperature)
+    network.scale_logits(fit.temperature)
     torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, out)
     return fit
 
