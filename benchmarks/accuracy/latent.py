@@ -121,18 +121,18 @@ class LatentReport(GridScores):
         network, case = self.network, self.original(item)
         resized = one_hot(self.on_grid(item)["label"].as_tensor()[None].long(), self.num_classes)
         embedding, features = network.encode_image(case["image"].as_tensor()[None])
-        noise = seeded_noise(list(own.shape[1:]), 0)
+        shape = list(own.shape[1:])  # [C_z, *latent]
         row = {
             "resize": self.dice(resized, case),
             "ceiling": self.dice(network.label_decoder(own), case),
             "swapped": self.dice(network.label_decoder(other, features), case),
         }
         for steps in STEPS:
-            draws = seeded_noise(list(own.shape[1:]), 0, 1, network.num_draws(steps))
+            draws = seeded_noise(shape, 0, 1, network.num_draws(steps))
             latent = network.sample_latent(embedding, draws, steps)
             row[f"K = {steps}"] = self.dice(network.label_decoder(latent, features), case)
         for name, clean in (("own at T/2", own), ("other at T/2", other)):
-            latent = denoised_from_middle(network, clean, embedding, noise[0])
+            latent = denoised_from_middle(network, clean, embedding, seeded_noise(shape, 0)[0])
             row[name] = self.dice(network.label_decoder(latent, features), case)
         return row
 

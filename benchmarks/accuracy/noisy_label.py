@@ -22,7 +22,7 @@ from benchmarks.accuracy.latent import GridScores
 from benchmarks.accuracy.quality import cell, deviation, mean
 from ldseg_monai.data.datalist import case_name, resolve_datalist
 from ldseg_monai.data.split import read_val_cases, split_datalist
-from ldseg_monai.inference.samplers import CDALSamplingInferer
+from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.networks.cdal.network import CDAL
 
 ABOUT = """Mean foreground Dice over {count} validation cases, shipped weights, one sample each, in
@@ -73,9 +73,8 @@ def scores_of_cases(
         row = {}
         for name, clean in zip(ESTIMATES, (None, own, other, none), strict=True):
             with estimate_before_the_last_step(network, clean):
-                logits = CDALSamplingInferer(amp=grid.amp)(
-                    cases[index]["image"].as_tensor()[None], network
-                )
+                image = cases[index]["image"].as_tensor()[None]
+                logits = SamplingInferer(amp=grid.amp)(image, network)
             row[name] = grid.dice(logits, cases[index])
         scores[case_name(datalist[index]["image"])] = row
     return scores, len(cases) - len(fits)

@@ -155,21 +155,16 @@ def ldseg_scores(network: LDSeg, pairs: list[Pair], sigmas: list[float]) -> dict
                 denoised_from_middle(network, clean, embedding, noise[0]), features
             )
             row[name] = foreground_dice(decoded, label)
+        shape = network.noise_shape(image)
         for steps in STEPS:
-            draws = seeded_noise(list(own.shape[1:]), 0, 1, network.num_draws(steps))
-            logits = network.label_decoder(network.sample_latent(embedding, draws, steps), features)
+            draws = network.seeded_noise(shape, 0, 1, steps)
+            (logits,) = network.draw(image, draws, steps)
             row[f"K = {steps}"] = foreground_dice(logits, label)
         for sigma in sigmas:
-            row[f"noise {sigma:g}"] = foreground_dice(
-                network.segment(with_noise(image, sigma, index)), label
-            )
-        draws = seeded_noise(list(own.shape[1:]), 0, NUM_SAMPLES, network.num_draws())
-        samples = network.sample_latent(
-            embedding.expand([NUM_SAMPLES] + list(embedding.shape[1:])), draws
-        )
-        probabilities, spread = summarize(
-            network.label_decoder(sample[None], features) for sample in samples
-        )
+            noisy = with_noise(image, sigma, index)
+            row[f"noise {sigma:g}"] = foreground_dice(network.segment(noisy), label)
+        samples = network.draw(image, network.seeded_noise(shape, 0, NUM_SAMPLES))
+        probabilities, spread = summarize(samples)
         row[f"mean of {NUM_SAMPLES}"] = foreground_dice(probabilities, label)
         calibration.add(probabilities, spread, label)
         rows.append(row)
@@ -194,9 +189,8 @@ def peer_scores(
         logits = network(image)
         row = {"K = 1": foreground_dice(logits, label)}
         for sigma in sigmas:
-            row[f"noise {sigma:g}"] = foreground_dice(
-                network(with_noise(image, sigma, index)), label
-            )
+            noisy = with_noise(image, sigma, index)
+            row[f"noise {sigma:g}"] = foreground_dice(network(noisy), label)
         probabilities = logits.float().softmax(dim=1)
         spread = (probabilities * (1 - probabilities)).sqrt().amax(dim=1, keepdim=True)
         calibration.add(probabilities, spread, label)

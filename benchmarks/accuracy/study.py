@@ -51,7 +51,7 @@ from benchmarks.speed.measure import Call
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.inference.autocast import AutocastInferer
 from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks.segmenter import DiffusionSegmenter
 from ldseg_monai.networks.weights import load_weights
 
 
@@ -144,7 +144,7 @@ def score(
         for item in parser.get_parsed_content("validate#dataset#data"):
             pair = on_grid(item)
             pairs.append((pair["image"].as_tensor()[None], pair["label"].as_tensor()[None].long()))
-        scores = ldseg_scores if isinstance(network, LDSeg) else peer_scores
+        scores = ldseg_scores if isinstance(network, DiffusionSegmenter) else peer_scores
         figures = scores(network, pairs, study["noise"])
     return {**figures, "M params": sum(p.numel() for p in network.parameters()) / 1e6}
 
@@ -153,9 +153,10 @@ def segmenter(study: dict[str, Any], variant: dict[str, Any], steps: int) -> Cal
     """Build a variant's network, untrained; the call segments one image in so many steps."""
     parser = parsed(study, variant)
     network = parser.get_parsed_content("network_def").eval()
-    inferer: Inferer = AutocastInferer(SimpleInferer(), parser.get_parsed_content("amp"))
-    if isinstance(network, LDSeg):
-        inferer = SamplingInferer(num_inference_steps=steps, amp=parser.get_parsed_content("amp"))
+    amp = parser.get_parsed_content("amp")
+    inferer: Inferer = AutocastInferer(SimpleInferer(), amp)
+    if isinstance(network, DiffusionSegmenter):
+        inferer = SamplingInferer(num_inference_steps=steps, amp=amp)
     image = torch.zeros(1, *study["image_size"])
 
     def call() -> object:

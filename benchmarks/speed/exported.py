@@ -24,6 +24,8 @@ from benchmarks import report
 from benchmarks.speed import measure, workload
 from benchmarks.speed.measure import Call, Result
 from benchmarks.speed.workload import PRECISIONS, Workload
+from ldseg_monai.evaluation.report.trajectory import sampler_of
+from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.tools.export import export, random_inputs
 
@@ -52,16 +54,16 @@ def image_of(config: ConfigParser, size: Sequence[int]) -> torch.Tensor:
 def bundle_call(work: Workload, amp: bool, image: torch.Tensor) -> Call:
     """The bundle's network and the inferer of a window."""
     config = work.config("inference.yaml", amp=amp)
-    network = config.get_parsed_content("network_def").eval()
+    network = diffusion_segmenter(config.get_parsed_content("network_def")).eval()
     load_weights(network, str(work.bundle.weights))
-    inferer = config.get_parsed_content("inferer")
-    inferer = getattr(inferer, "sampler", inferer)
+    sampler = sampler_of(config.get_parsed_content("inferer"))
+    assert sampler is not None  # which a diffusion segmenter's config has
 
     def call() -> torch.Tensor:
-        output = inferer(image, network)
-        return (
-            output[:, : network.out_channels] if inferer.num_samples > 1 else output.softmax(dim=1)
-        )
+        output = sampler(image, network)
+        if sampler.num_samples == 1:
+            return output.softmax(dim=1)
+        return output[:, : network.out_channels]  # without the SD
 
     return call
 

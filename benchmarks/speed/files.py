@@ -24,9 +24,9 @@ from monai.transforms import Compose, LoadImaged, SaveImaged
 
 from benchmarks import report
 from benchmarks.speed import workload
-from benchmarks.speed.measure import Stopwatch
+from benchmarks.speed.measure import DECODING, DENOISING, ENCODING, Stopwatch
 from ldseg_monai.evaluation.overlays import SaveOverlay
-from ldseg_monai.networks.cdal.network import CDAL
+from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
 
 LOAD, PREPROCESSING, NETWORK, POSTPROCESSING, SAVE = (
@@ -61,23 +61,15 @@ class Pipeline:
         self.inferer = config.get_parsed_content("inferer")
         handlers = config.get_parsed_content("handlers")
         self.overlays = [handler for handler in handlers if isinstance(handler, SaveOverlay)]
-        self.network = config.get_parsed_content("network").eval()
+        self.network = diffusion_segmenter(config.get_parsed_content("network")).eval()
         weights = Path(config.get_parsed_content("model_path"))
         self.shipped = weights.is_file()
         if self.shipped:
             load_weights(self.network, str(weights))
         self.kinds: dict[str, str] = {}
         self.stopwatch = Stopwatch(device)
-        if isinstance(self.network, CDAL):
-            denoising = [(self.network, "sample_label", "denoising")]
-        else:
-            denoising = [
-                (self.network, "sample_latent", "denoising"),
-                (self.network.label_decoder, "forward", "decoding"),
-            ]
-        for owner, method, name in [(self.network, "encode_image", "image encoding"), *denoising]:
-            self.stopwatch.watch(owner, method, name)
-            self.kinds[name] = NETWORK
+        self.stopwatch.watch(self.network)
+        self.kinds |= dict.fromkeys((ENCODING, DENOISING, DECODING), NETWORK)
 
     @torch.no_grad()
     def run(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How the time for one image grows with its size: LDSeg, a UNet, and diffusion on the whole grid.
+"""How the time for one image grows with its size, beside a UNet and diffusion on the whole grid.
 
     python -m benchmarks.speed.image_size bundles/ldseg_knee3d
 
@@ -19,12 +19,12 @@ from benchmarks.speed import measure, workload
 from benchmarks.speed.measure import Build, Result
 from benchmarks.speed.workload import Workload
 
-LDSEG, UNET, PIXEL_DIFFUSION = "LDSeg, K = 2", "UNet", "PixelDiffusion, one step"
-NETWORKS = (LDSEG, UNET, PIXEL_DIFFUSION)
+STEPS = 2
+UNET, PIXEL_DIFFUSION = "UNet", "PixelDiffusion, one step"
 FACTORS = {2: (0.25, 0.5, 1.0, 2.0), 3: (0.25, 0.5, 0.75, 1.0, 1.5)}
 ABOUT = """One image, from network input to class logits, in bfloat16 autocast with untrained
 weights. UNet is MONAI's ({unet}); PixelDiffusion is one step of MONAI's DiffusionModelUNet on the
-image's own grid. Ratios are to LDSeg with two steps at the same size, in the same round. Memory is
+image's own grid. Ratios are to the bundle's network at the same size, in the same round. Memory is
 of a process of its own."""
 
 
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 def sizes(work: Workload, factors: Sequence[float]) -> list[tuple[int, ...]]:
     """The bundle's size times each factor, in multiples that all networks take, smallest first."""
     stride = math.lcm(
-        work.network().stride, workload.PEERS[UNET].stride, workload.PIXEL_DIFFUSION_STRIDE
+        work.about.stride, workload.PEERS[UNET].stride, workload.PIXEL_DIFFUSION_STRIDE
     )
     scaled = set()
     for factor in factors:
@@ -56,12 +56,18 @@ def candidates(
     """Builds of each network at each size."""
     rows: dict[Row, Mapping[str, Build]] = {}
     for size in image_sizes:
-        rows[Row(LDSEG, size)] = {"": partial(workload.ldseg_call, work, size, 2, True)}
+        own = partial(workload.segmenter_call, work, size, STEPS, True)
+        rows[Row(f"{work.about.method}, K = {STEPS}", size)] = {"": own}
         rows[Row(UNET, size)] = workload.layouts(workload.peer_call, work, UNET, size, True)
         rows[Row(PIXEL_DIFFUSION, size)] = workload.layouts(
             workload.pixel_diffusion_call, work, size, True
         )
     return rows
+
+
+def networks_of(results: Mapping[Row, Result]) -> list[str]:
+    """Names of the networks, the bundle's own first."""
+    return list(dict.fromkeys(row.network for row in results))
 
 
 def curve(results: Mapping[Row, Result], network: str) -> tuple[list[float], list[float]]:
@@ -92,7 +98,7 @@ def slopes(results: Mapping[Row, Result]) -> str:
     Overhead matters less in the larger half.
     """
     rows = []
-    for network in NETWORKS:
+    for network in networks_of(results):
         voxels, seconds = curve(results, network)
         half = min(len(voxels) // 2, max(len(voxels) - 2, 0))
         row = {"slope": network}
@@ -107,13 +113,15 @@ def slopes(results: Mapping[Row, Result]) -> str:
 def table(results: Mapping[Row, Result]) -> str:
     """A row for each network at each size."""
     rows = []
+    own = networks_of(results)[0]
     for row, result in results.items():
         about = {
             "size": "x".join(map(str, row.size)),
             "voxels, millions": report.number(math.prod(row.size) / 1e6),
             "network": row.network,
         }
-        rows.append(about | report.measured(result, results[Row(LDSEG, row.size)], "LDSeg"))
+        reference = results[Row(own, row.size)]
+        rows.append(about | report.measured(result, reference, own))
     return report.table(rows)
 
 
@@ -134,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = candidates(work, sizes(work, factors))
     memory = () if arguments.no_memory else tuple(chosen)
     results = measure.compare(chosen, arguments.rounds, arguments.budget, arguments.device, memory)
-    lines = {network: curve(results, network) for network in NETWORKS}
+    lines = {network: curve(results, network) for network in networks_of(results)}
     picture = report.plot(
         arguments.out / "image_size.png", lines, "voxels", "seconds for one image"
     )

@@ -1,12 +1,12 @@
-r"""How long one image takes a bundle's LDSeg, its peers, and diffusion on the whole grid.
+r"""How long one image takes a bundle's network, its peers, and diffusion on the whole grid.
 
     python -m benchmarks.speed.inference bundles/ldseg_knee3d
     python -m benchmarks.speed.inference bundles/ldseg_hippocampus --samples 1 5 \
         --beside bundles/cdal_hippocampus
 
-All run in one process in turns, and the ratios are to LDSeg with two steps in bfloat16 autocast,
-round by round. One step of the pixel-space diffusion is measured; its further rows are that times
-the steps. ``--samples`` adds the bundle, and each one ``--beside`` it, drawing so many
+All run in one process in turns, and the ratios are to two steps of the bundle's network in bfloat16
+autocast, round by round. One step of the pixel-space diffusion is measured; its further rows are
+that times the steps. ``--samples`` adds the bundle, and each one ``--beside`` it, drawing so many
 segmentations by the inferer of its inference.yaml.
 """
 
@@ -26,17 +26,17 @@ from benchmarks.speed.workload import PEERS, PRECISIONS, Workload
 
 STEPS = (1, 2, 10, 50, 1000)
 MEMORY_STEPS = 10
-LDSEG, PIXEL_DIFFUSION = "LDSeg", "PixelDiffusion"
-ABOUT = """One image of {size} voxels, from network input to class logits; untrained weights. LDSeg
-is the bundle's, with K reverse steps; its parameters include the label encoder, which only training
-uses. The others are MONAI's, each in the faster of two memory layouts (see the remark): {peers}.
-PixelDiffusion is MONAI's DiffusionModelUNet on the image's own grid, with noisy label channels
-beside the image; one step was measured and the rows with more steps are that times the steps.
-Precision bfloat16 means autocast. A side that a network cannot take is padded (see the remark).
-Each ran once a round, in turns, in one process; ratios are of the same round. Memory is of a
-process of its own; it does not depend on K, and was measured for up to {steps} steps. A bundle's
-name stands for its network and its inferer as inference.yaml has them, which draws so many
-samples."""
+OWN, PIXEL_DIFFUSION = "own", "PixelDiffusion"
+REFERENCE_STEPS, REFERENCE_PRECISION = 2, "bfloat16"
+ABOUT = """One image of {size} voxels, from network input to class logits; untrained weights. {own}
+is the bundle's, with K reverse steps; its parameters include what only training uses. The others
+are MONAI's, each in the faster of two memory layouts (see the remark): {peers}. PixelDiffusion is
+MONAI's DiffusionModelUNet on the image's own grid, with noisy label channels beside the image; one
+step was measured and the rows with more steps are that times the steps. Precision bfloat16 means
+autocast. A side that a network cannot take is padded (see the remark). Each ran once a round, in
+turns, in one process; ratios are of the same round. Memory is of a process of its own; it does not
+depend on K, and was measured for up to {steps} steps. A bundle's name stands for its network and
+its inferer as inference.yaml has them, which draws so many samples."""
 
 
 class Row(NamedTuple):
@@ -64,7 +64,9 @@ class Row(NamedTuple):
         return f"{self.network}, {number}" if self.samples else self.network
 
 
-REFERENCE = Row(LDSEG, 2, "bfloat16")
+def reference_of(work: Workload) -> Row:
+    """The bundle's network, to which the ratios are."""
+    return Row(work.about.method, REFERENCE_STEPS, REFERENCE_PRECISION)
 
 
 def candidates(
@@ -78,13 +80,13 @@ def candidates(
     size = work.spatial_size
     rows: dict[Row, Mapping[str, Build]] = {}
     for precision, amp in PRECISIONS.items():
-        for number in sorted({REFERENCE.steps, *steps}):
-            row = Row(LDSEG, number, precision)
-            if LDSEG in names or row == REFERENCE:
-                rows[row] = {"": partial(workload.ldseg_call, work, size, number, amp)}
+        for number in sorted({REFERENCE_STEPS, *steps}):
+            row = Row(work.about.method, number, precision)
+            if OWN in names or row == reference_of(work):
+                rows[row] = {"": partial(workload.segmenter_call, work, size, number, amp)}
     for one in (work, *beside):
         for number in samples:
-            row = Row(one.name, 0, REFERENCE.precision, number)
+            row = Row(one.name, 0, REFERENCE_PRECISION, number)
             rows[row] = {
                 "": partial(workload.samples_call, one, size, number, PRECISIONS[row.precision])
             }
@@ -105,7 +107,7 @@ def parameters(work: Workload, name: str, beside: Sequence[Workload]) -> str:
     """Millions of parameters of a network, or a dash where it cannot be made."""
     makers: dict[str, Callable[[], nn.Module]] = {
         **{one.name: one.network for one in (work, *beside)},
-        LDSEG: work.network,
+        work.about.method: work.network,
         PIXEL_DIFFUSION: partial(workload.pixel_diffusion_network, work),
     }
     make = makers.get(name, partial(workload.peer_network, work, name, work.spatial_size))
@@ -134,13 +136,14 @@ def table(
     """A row for each candidate, and for each number of steps of the pixel-space diffusion."""
     names = {row.network for row in results}
     millions = {name: parameters(work, name, beside) for name in names}
-    rows = []
+    rows, reference = [], reference_of(work)
     for row, result in results.items():
         remark = padding(row.network, work.spatial_size)
         multiplied = row.network == PIXEL_DIFFUSION and not result.failure
         for number in sorted({1, *steps}) if multiplied else [row.steps]:
             repeats = number if multiplied else 1
-            columns = report.measured(result, results[REFERENCE], "LDSeg K = 2", repeats)
+            name = f"{reference.network} K = {reference.steps}"
+            columns = report.measured(result, results[reference], name, repeats)
             if remark and not result.failure:
                 columns["remark"] = f"{columns['remark']}; {remark}"
             about = {
@@ -155,11 +158,15 @@ def table(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write inference.md for the bundle named on the command line, and print it."""
-    names = [LDSEG, *PEERS, PIXEL_DIFFUSION]
+    names = [OWN, *PEERS, PIXEL_DIFFUSION]
     parser = workload.argument_parser(__doc__)
     workload.add_comparison(parser)
     parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, help="networks beside the reference"
+        "--only",
+        nargs="+",
+        choices=names,
+        default=names,
+        help="networks beside the reference; own: the bundle's",
     )
     parser.add_argument(
         "--steps", type=int, nargs="+", default=STEPS, help="numbers of reverse steps"
@@ -183,7 +190,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     beside = [replace(work, bundle=bundle, overrides={}) for bundle in arguments.beside]
     peers = "; ".join(f"{name} ({peer.about})" for name, peer in PEERS.items())
     about = ABOUT.format(
-        size="x".join(map(str, work.spatial_size)), peers=peers, steps=MEMORY_STEPS
+        size="x".join(map(str, work.spatial_size)),
+        own=work.about.method,
+        peers=peers,
+        steps=MEMORY_STEPS,
     )
     head = report.header(
         f"Inference time: {work.name}", about, "speed.inference", argv, arguments.seed

@@ -60,15 +60,15 @@ def candidates(
 def network_call(
     work: Workload, amp: bool = True, layout: str = LAYOUTS[0], num_samples: int = 1
 ) -> Call:
-    """Build LDSeg in a precision and a layout of `LAYOUTS`; the call segments one image."""
-    network = workload.laid_out(work.network(), layout, work.network_argument("spatial_dims"))
+    """Build the network in a precision and a layout of `LAYOUTS`; the call segments one image."""
+    network = workload.laid_out(work.network(), layout, work.about.spatial_dims)
     inferer = SamplingInferer(num_samples, STEPS, work.seed, amp)
     image = work.image(work.spatial_size)
     return lambda: inferer(image, network)
 
 
 def encodings_call(work: Workload) -> Call:
-    """Build LDSeg; the call segments one image `SAMPLES` times, encoding it anew each time."""
+    """Build the network; the call segments one image `SAMPLES` times, encoding it each time."""
     network, image = work.network(), work.image(work.spatial_size)
     inferers = [SamplingInferer(1, STEPS, work.seed + index) for index in range(SAMPLES)]
     return lambda: summarize(inferer(image, network) for inferer in inferers)
@@ -102,7 +102,7 @@ def way_back(
     config = work.config("inference.yaml", dataset_dir=dataset_dir, output_dir=folder)
     preprocessing = config.get_parsed_content("preprocessing")
     item = preprocessing(dict(config.get_parsed_content("datalist")[0]))
-    classes = work.network_argument("out_channels")
+    classes = work.about.out_channels
     generator = torch.Generator().manual_seed(work.seed)
     logits = MetaTensor(
         torch.randn([classes, *item["image"].shape[1:]], generator=generator).to(work.device)

@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(workload.torch.get_num_threads()))
     work = workload.workload_of(arguments)
-    dims = work.network_argument("spatial_dims")
+    dims = work.about.spatial_dims
     sizes = [tuple(map(int, size.split("x"))) for size in arguments.sizes or SIZES[dims]]
     for size in sizes:
         if len(size) != dims:

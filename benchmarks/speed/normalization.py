@@ -2,13 +2,15 @@
 
     python -m benchmarks.speed.normalization bundles/ldseg_hippocampus
 
-The largest feature map of the bundle's image encoder, forward and backward, in bfloat16.
+The largest feature map of the bundle's encoders, forward and backward, in bfloat16.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,14 +29,15 @@ channels first and back while it trains. Ratios are to ours, in the same round."
 
 
 def feature_shape(work: Workload) -> list[int]:
-    """Of what a batch's first level makes, in the image's residual encoder, or else the label's."""
-    network = work.config().get_parsed_content("network_def")
-    encoders = (network.image_encoder.encoder, network.label_encoder.encoder)
-    stem = next(encoder for encoder in encoders if isinstance(encoder, ResidualEncoder)).levels[0][
-        0
-    ]
-    size = [side // step for side, step in zip(work.training_size, stem.stride, strict=True)]
-    return [work.batch_size, stem.out_channels, *size]
+    """Of the largest feature map that a residual encoder makes of a batch, at its first level."""
+    shapes = []
+    for encoder in work.network().modules():
+        if isinstance(encoder, ResidualEncoder):
+            stem = cast(Any, encoder.levels[0])[0]
+            sides = zip(work.training_size, stem.stride, strict=True)
+            size = [side // step for side, step in sides]
+            shapes.append([work.batch_size, stem.out_channels, *size])
+    return max(shapes, key=math.prod)
 
 
 def pass_call(name: str, shape: Sequence[int], device: str) -> Call:

@@ -22,10 +22,10 @@ from benchmarks.speed.measure import Build, Call, Result
 from benchmarks.speed.workload import Workload
 from ldseg_monai.inference.autocast import AutocastInferer
 
-LDSEG, UNET = "LDSeg", "UNet"
-ABOUT = """One step on {batch} of {size} voxels: forward, loss, backward, optimizer. LDSeg, its
+UNET = "UNet"
+ABOUT = """One step on {batch} of {size} voxels: forward, loss, backward, optimizer. {own}, its
 inferer, loss and optimizer are the bundle's. UNet is MONAI's ({unet}) with Dice and cross-entropy
-loss and AdamW, with the precision of LDSeg, in the faster of two memory layouts (see the remark),
+loss and AdamW, with the precision of {own}, in the faster of two memory layouts (see the remark),
 on sides padded to multiples of {stride}. Images and labels are noise. Ratios are of the same round.
 Memory is of a process of its own."""
 
@@ -34,12 +34,12 @@ def batch(work: Workload, stride: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise as a batch of images and labels, padded to a multiple of the stride."""
     size, number = workload.padded(work.training_size, stride), work.batch_size
     generator = torch.Generator().manual_seed(work.seed)
-    classes = work.network_argument("out_channels")
+    classes = work.about.out_channels
     label = torch.randint(classes, [number, 1, *size], generator=generator, dtype=torch.uint8)
     return work.image(size, number), label.to(work.device)
 
 
-def ldseg_step(work: Workload) -> Call:
+def own_step(work: Workload) -> Call:
     """Build what the bundle trains with; the call is one step, and returns its loss."""
     torch.manual_seed(work.seed)
     config = work.config()
@@ -66,15 +66,16 @@ def unet_step(work: Workload, layout: str) -> Call:
 
 def candidates(work: Workload) -> dict[str, Mapping[str, Build]]:
     """Builds of both steps."""
-    return {LDSEG: {"": partial(ldseg_step, work)}, UNET: workload.layouts(unet_step, work)}
+    own = {"": partial(own_step, work)}
+    return {work.about.method: own, UNET: workload.layouts(unet_step, work)}
 
 
 def table(results: Mapping[str, Result], number: int) -> str:
-    """A row for each network, for steps of so many images."""
-    rows = []
+    """A row for each network, the bundle's first, for steps of so many images."""
+    rows, own = [], next(iter(results))
     for name, result in results.items():
         throughput = report.number(number / result.median) if result.seconds else report.NONE
-        columns = report.measured(result, results[LDSEG], "LDSeg")
+        columns = report.measured(result, results[own], own)
         rows.append({"network": name, "images a second": throughput} | columns)
     return report.table(rows)
 
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = workload.workload_of(arguments)
     number = work.batch_size
     about = ABOUT.format(
+        own=work.about.method,
         stride=workload.PEERS[UNET].stride,
         batch="one image" if number == 1 else f"{number} images",
         size="x".join(map(str, work.training_size)),

@@ -1,4 +1,4 @@
-"""What the speed benchmarks run: a bundle's LDSeg, its peers from MONAI, and images of noise.
+"""What the speed benchmarks run: a bundle's network, its peers from MONAI, and images of noise.
 
 Weights are untrained: they do not change the speed.
 """
@@ -10,8 +10,8 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import yaml
@@ -33,12 +33,23 @@ from benchmarks.speed.measure import Build, Call
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.inference.autocast import AutocastInferer
 from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 
 PRECISIONS = {"bfloat16": True, "float32": False}
 LAYOUTS = ("channels last", "channels first")
 TRAINING_SIZES = ("crop_size", "spatial_size")  # knobs of the bundles, the first that a config has
 SIZES = (*TRAINING_SIZES, "window_size")
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+class About(NamedTuple):
+    """What a network is made for: its class, and numbers of axes, channels, classes and stride."""
+
+    method: str
+    spatial_dims: int
+    in_channels: int
+    out_channels: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -104,24 +115,33 @@ class Workload:
         """Images in one step of its optimizer."""
         return int(self.config().get_parsed_content("batch_size"))
 
-    def network_argument(self, name: str) -> int:
-        """A whole number that the network is made with, such as ``in_channels``."""
-        return int(self.config().get_parsed_content(f"network_def#{name}"))
-
-    def network(self) -> LDSeg:
+    def network(self) -> DiffusionSegmenter:
         """The network on the device, in eval mode."""
         torch.manual_seed(self.seed)
-        network: LDSeg = self.config().get_parsed_content("network_def")
+        network = diffusion_segmenter(self.config().get_parsed_content("network_def"))
         return self.prepare(network).eval()
 
-    def prepare(self, network: Any) -> Any:
+    @cached_property
+    def about(self) -> About:
+        """What the network is made for."""
+        network = diffusion_segmenter(self.config().get_parsed_content("network_def"))
+        return About(
+            type(network).__name__,
+            network.spatial_dims,
+            network.in_channels,
+            network.out_channels,
+            network.stride,
+        )
+
+    def prepare(self, network: AnyNetwork) -> AnyNetwork:
         """Move a network to the device and, if wanted, compile it.
 
-        An `LDSeg` is compiled part by part, as it calls them.
+        A `DiffusionSegmenter` is compiled part by part, as it calls them.
         """
         network = network.to(self.device)
         if self.compiled:
-            for module in network.children() if isinstance(network, LDSeg) else [network]:
+            whole = not isinstance(network, DiffusionSegmenter)
+            for module in [network] if whole else network.children():
                 module.compile()
         return network
 
@@ -130,7 +150,7 @@ class Workload:
     ) -> torch.Tensor:
         """Noise as the network takes it, ``(B, in_channels + more_channels, *size)``."""
         generator = torch.Generator().manual_seed(self.seed)
-        channels = self.network_argument("in_channels") + more_channels
+        channels = self.about.in_channels + more_channels
         return torch.randn([batch_size, channels, *size], generator=generator).to(self.device)
 
 
@@ -211,12 +231,9 @@ def peer_network(
 ) -> nn.Module:
     """One of `PEERS` for the bundle's images and classes, in one of `LAYOUTS`."""
     torch.manual_seed(work.seed)
-    dims, in_channels, classes = map(
-        work.network_argument, ("spatial_dims", "in_channels", "out_channels")
-    )
-    return laid_out(
-        PEERS[name].make(dims, in_channels, classes, padded(size, PEERS[name].stride)), layout, dims
-    )
+    _, dims, in_channels, classes, _ = work.about
+    network = PEERS[name].make(dims, in_channels, classes, padded(size, PEERS[name].stride))
+    return laid_out(network, layout, dims)
 
 
 def pixel_diffusion_network(work: Workload, layout: str = LAYOUTS[0]) -> nn.Module:
@@ -226,9 +243,7 @@ def pixel_diffusion_network(work: Workload, layout: str = LAYOUTS[0]) -> nn.Modu
     where the positions are fewest, since it grows with their square.
     """
     torch.manual_seed(work.seed)
-    dims, in_channels, classes = map(
-        work.network_argument, ("spatial_dims", "in_channels", "out_channels")
-    )
+    _, dims, in_channels, classes, _ = work.about
     network = DiffusionModelUNet(
         dims,
         in_channels + classes,
@@ -241,8 +256,8 @@ def pixel_diffusion_network(work: Workload, layout: str = LAYOUTS[0]) -> nn.Modu
     return laid_out(network, layout, dims)
 
 
-def ldseg_call(work: Workload, size: Sequence[int], steps: int, amp: bool) -> Call:
-    """Build LDSeg; the call segments one image in so many steps."""
+def segmenter_call(work: Workload, size: Sequence[int], steps: int, amp: bool) -> Call:
+    """Build the bundle's network; the call segments one image in so many steps."""
     network, image = work.network(), work.image(size)
     inferer = SamplingInferer(num_inference_steps=steps, seed=work.seed, amp=amp)
     return _ready(work, lambda: inferer(image, network))
@@ -269,9 +284,7 @@ def peer_call(work: Workload, name: str, size: Sequence[int], amp: bool, layout:
 def pixel_diffusion_call(work: Workload, size: Sequence[int], amp: bool, layout: str) -> Call:
     """Build the pixel-space denoiser in a memory layout; the call is one step of it."""
     network = work.prepare(pixel_diffusion_network(work, layout)).eval()
-    image = work.image(
-        padded(size, PIXEL_DIFFUSION_STRIDE), more_channels=work.network_argument("out_channels")
-    )
+    image = work.image(padded(size, PIXEL_DIFFUSION_STRIDE), more_channels=work.about.out_channels)
     timesteps = torch.tensor([500], device=work.device)
     return _ready(
         work, partial(_infer, AutocastInferer(SimpleInferer(), amp), image, network, timesteps)
