@@ -65,8 +65,14 @@ class AdversarialDraws(NamedTuple):
         rollout = self.rollout
         if rollout is not None:
             rollout = RolloutDraws(*[tensor.to(device) for tensor in rollout])
-        timesteps, latent, *noise = [tensor.to(device) for tensor in self[:-1]]
-        return AdversarialDraws(timesteps, latent, *noise, rollout=rollout)
+        return AdversarialDraws(
+            timesteps=self.timesteps.to(device),
+            latent=self.latent.to(device),
+            noise=self.noise.to(device),
+            noise_of_true=self.noise_of_true.to(device),
+            noise_of_predicted=self.noise_of_predicted.to(device),
+            rollout=rollout,
+        )
 
 
 def draw_training_step(
