@@ -22,7 +22,7 @@ from benchmarks.speed.workload import Workload
 STEPS = 2
 UNET, PIXEL_DIFFUSION = "UNet", "PixelDiffusion, one step"
 FACTORS = {2: (0.25, 0.5, 1.0, 2.0), 3: (0.25, 0.5, 0.75, 1.0, 1.5)}
-ABOUT = """One image, from network input to class logits, in bfloat16 autocast with untrained
+ABOUT = """One image, from network input to class logits, in {precision} with untrained
 weights. UNet is MONAI's ({unet}); PixelDiffusion is one step of MONAI's DiffusionModelUNet on the
 image's own grid. Ratios are to the bundle's network at the same size, in the same round. Memory is
 of a process of its own."""
@@ -56,11 +56,11 @@ def candidates(
     """Builds of each network at each size."""
     rows: dict[Row, Mapping[str, Build]] = {}
     for size in image_sizes:
-        own = partial(workload.segmenter_call, work, size, STEPS, True)
+        own = partial(workload.segmenter_call, work, size, STEPS, work.amp)
         rows[Row(f"{work.about.method}, K = {STEPS}", size)] = {"": own}
-        rows[Row(UNET, size)] = workload.layouts(workload.peer_call, work, UNET, size, True)
+        rows[Row(UNET, size)] = workload.layouts(workload.peer_call, work, UNET, size, work.amp)
         rows[Row(PIXEL_DIFFUSION, size)] = workload.layouts(
-            workload.pixel_diffusion_call, work, size, True
+            workload.pixel_diffusion_call, work, size, work.amp
         )
     return rows
 
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     work = workload.workload_of(arguments)
-    about = ABOUT.format(unet=workload.PEERS[UNET].about)
+    about = ABOUT.format(precision=work.precision, unet=workload.PEERS[UNET].about)
     head = report.header(
         f"Time against image size: {work.name}", about, "speed.image_size", argv, arguments.seed
     )

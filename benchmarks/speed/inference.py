@@ -4,8 +4,8 @@ r"""How long one image takes a bundle's network, its peers, and diffusion on the
     python -m benchmarks.speed.inference bundles/ldseg_hippocampus --samples 1 5 \
         --beside bundles/cdal_hippocampus
 
-All run in one process in turns, and the ratios are to two steps of the bundle's network in bfloat16
-autocast, round by round. One step of the pixel-space diffusion is measured; its further rows are
+All run in one process in turns, and the ratios are to two steps of the bundle's network in its own
+precision, round by round. One step of the pixel-space diffusion is measured; its further rows are
 that times the steps. ``--samples`` adds the bundle, and each one ``--beside`` it, drawing so many
 segmentations by the inferer of its inference.yaml.
 """
@@ -27,7 +27,7 @@ from benchmarks.speed.workload import PEERS, PRECISIONS, Workload
 STEPS = (1, 2, 10, 50, 1000)
 MEMORY_STEPS = 10
 OWN, PIXEL_DIFFUSION = "own", "PixelDiffusion"
-REFERENCE_STEPS, REFERENCE_PRECISION = 2, "bfloat16"
+REFERENCE_STEPS = 2
 ABOUT = """One image of {size} voxels, from network input to class logits; untrained weights. {own}
 is the bundle's, with K reverse steps; its parameters include what only training uses. The others
 are MONAI's, each in the faster of two memory layouts (see the remark): {peers}. PixelDiffusion is
@@ -66,7 +66,7 @@ class Row(NamedTuple):
 
 def reference_of(work: Workload) -> Row:
     """The bundle's network, to which the ratios are."""
-    return Row(work.about.method, REFERENCE_STEPS, REFERENCE_PRECISION)
+    return Row(work.about.method, REFERENCE_STEPS, work.precision)
 
 
 def candidates(
@@ -75,6 +75,7 @@ def candidates(
     steps: Sequence[int],
     beside: Sequence[Workload],
     samples: Sequence[int],
+    precisions: Sequence[str],
 ) -> dict[Row, Mapping[str, Build]]:
     """Builds of each candidate, the reference among them."""
     size = work.spatial_size
@@ -82,24 +83,24 @@ def candidates(
     for precision, amp in PRECISIONS.items():
         for number in sorted({REFERENCE_STEPS, *steps}):
             row = Row(work.about.method, number, precision)
-            if OWN in names or row == reference_of(work):
+            asked_for = OWN in names and precision in precisions
+            if asked_for or row == reference_of(work):
                 rows[row] = {"": partial(workload.segmenter_call, work, size, number, amp)}
     for one in (work, *beside):
         for number in samples:
-            row = Row(one.name, 0, REFERENCE_PRECISION, number)
-            rows[row] = {
-                "": partial(workload.samples_call, one, size, number, PRECISIONS[row.precision])
-            }
+            row = Row(one.name, 0, work.precision, number)
+            rows[row] = {"": partial(workload.samples_call, one, size, number, work.amp)}
     for name in PEERS:
-        for precision, amp in PRECISIONS.items():
+        for precision in precisions:
             if name in names:
-                rows[Row(name, 0, precision)] = workload.layouts(
-                    workload.peer_call, work, name, size, amp
-                )
-    for precision, amp in PRECISIONS.items():
+                amp = PRECISIONS[precision]
+                builds = workload.layouts(workload.peer_call, work, name, size, amp)
+                rows[Row(name, 0, precision)] = builds
+    for precision in precisions:
         if PIXEL_DIFFUSION in names:
-            row = Row(PIXEL_DIFFUSION, 1, precision)
-            rows[row] = workload.layouts(workload.pixel_diffusion_call, work, size, amp)
+            amp = PRECISIONS[precision]
+            builds = workload.layouts(workload.pixel_diffusion_call, work, size, amp)
+            rows[Row(PIXEL_DIFFUSION, 1, precision)] = builds
     return rows
 
 
@@ -169,6 +170,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="networks beside the reference; own: the bundle's",
     )
     parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=list(PRECISIONS),
+        default=list(PRECISIONS),
+        help="of the networks; the reference has the bundle's, which `amp` sets",
+    )
+    parser.add_argument(
         "--steps", type=int, nargs="+", default=STEPS, help="numbers of reverse steps"
     )
     parser.add_argument(
@@ -198,7 +206,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     head = report.header(
         f"Inference time: {work.name}", about, "speed.inference", argv, arguments.seed
     )
-    chosen = candidates(work, arguments.only, arguments.steps, beside, arguments.samples)
+    chosen = candidates(
+        work,
+        arguments.only,
+        arguments.steps,
+        beside,
+        arguments.samples,
+        arguments.precision,
+    )
     memory = [row for row in chosen if row.steps <= MEMORY_STEPS and not arguments.no_memory]
     results = measure.compare(chosen, arguments.rounds, arguments.budget, arguments.device, memory)
     print(

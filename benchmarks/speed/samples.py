@@ -21,7 +21,7 @@ NUMBERS = (1, 5, 20, 100)
 ENSEMBLE = "ensemble"
 PARTS = (ENCODING, DENOISING, DECODING, ENSEMBLE)
 ABOUT = """One image of {size} voxels, from network input to class logits (one sample) or to the
-mean and the standard deviation of the class probabilities (more), in bfloat16 autocast with {steps}
+mean and the standard deviation of the class probabilities (more), in {precision} with {steps}
 reverse steps and untrained weights. Ratios are to one sample, in the same round; the parts are
 medians, in seconds. Memory is of a process of its own."""
 
@@ -29,7 +29,7 @@ medians, in seconds. Memory is of a process of its own."""
 def sampling_call(work: Workload, num_samples: int) -> Call:
     """Build the network; the call draws samples of one image and returns its parts' seconds."""
     network, image = work.network(), work.image(work.spatial_size)
-    inferer = SamplingInferer(num_samples, seed=work.seed)
+    inferer = SamplingInferer(num_samples, seed=work.seed, amp=work.amp)
     if work.compiled:
         inferer(image, network)
     stopwatch = Stopwatch(work.device)
@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     work = workload.workload_of(arguments)
     about = ABOUT.format(
-        size="x".join(map(str, work.spatial_size)), steps=work.network().num_inference_steps
+        size="x".join(map(str, work.spatial_size)),
+        precision=work.precision,
+        steps=work.network().num_inference_steps,
     )
     head = report.header(
         f"Time of several samples: {work.name}", about, "speed.samples", argv, arguments.seed

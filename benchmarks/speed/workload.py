@@ -115,6 +115,16 @@ class Workload:
         """Images in one step of its optimizer."""
         return int(self.config().get_parsed_content("batch_size"))
 
+    @property
+    def amp(self) -> bool:
+        """Whether its inference computes in bfloat16 where autocast deems it safe."""
+        return bool(self.config("inference.yaml").get_parsed_content("amp"))
+
+    @property
+    def precision(self) -> str:
+        """One of `PRECISIONS`."""
+        return next(name for name, amp in PRECISIONS.items() if amp == self.amp)
+
     def network(self) -> DiffusionSegmenter:
         """The network on the device, in eval mode."""
         torch.manual_seed(self.seed)
@@ -230,8 +240,8 @@ def peer_network(
     work: Workload, name: str, size: Sequence[int], layout: str = LAYOUTS[0]
 ) -> nn.Module:
     """One of `PEERS` for the bundle's images and classes, in one of `LAYOUTS`."""
-    torch.manual_seed(work.seed)
     _, dims, in_channels, classes, _ = work.about
+    torch.manual_seed(work.seed)
     network = PEERS[name].make(dims, in_channels, classes, padded(size, PEERS[name].stride))
     return laid_out(network, layout, dims)
 
@@ -242,8 +252,8 @@ def pixel_diffusion_network(work: Workload, layout: str = LAYOUTS[0]) -> nn.Modu
     The channels are those of MONAI's `DiffusionModelUNet`; attention is at the last level only,
     where the positions are fewest, since it grows with their square.
     """
-    torch.manual_seed(work.seed)
     _, dims, in_channels, classes, _ = work.about
+    torch.manual_seed(work.seed)
     network = DiffusionModelUNet(
         dims,
         in_channels + classes,

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import small_networks as networks
 import torch
 
 from benchmarks.accuracy import latent
@@ -13,9 +14,7 @@ from ldseg_monai.data.phantoms.files import write_phantoms
 ROOT = Path(__file__).parents[3]
 SMALL = {
     "spatial_size": [32, 48, 40],
-    "network_def#channels": [8, 16],
-    "network_def#denoiser_channels": [16, 32],
-    "network_def#num_head_channels": 8,
+    **networks.SMALL["ldseg_knee3d"],
     "amp": False,
 }
 

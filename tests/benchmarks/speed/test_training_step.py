@@ -13,7 +13,7 @@ from benchmarks.speed.workload import argument_parser, workload_of
 def test_steps_train(tiny: list[str]) -> None:
     work = workload_of(argument_parser("").parse_args(tiny))
     for step in (
-        training_step.ldseg_step(work),
+        training_step.own_step(work),
         training_step.unet_step(work, "channels last"),
     ):
         losses = [step() for _ in range(12)]
