@@ -74,7 +74,8 @@ def overlay(
     volumes = [_plain(image), _plain(prediction), None if label is None else _plain(label)]
     cut_by = prediction if label is None else label
     cuts = _cuts(volumes, _plain(cut_by), spacing, height)
-    return np.concatenate([_panel(*planes, size) for planes, size in cuts], axis=1)
+    panels = [_panel(shown, predicted, true, size) for (shown, predicted, true), size in cuts]
+    return np.concatenate(panels, axis=1)
 
 
 def sd_map(sd: torch.Tensor, label: torch.Tensor, height: int = 384) -> np.ndarray:
