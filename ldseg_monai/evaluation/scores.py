@@ -148,15 +148,16 @@ def case_means(rows: Sequence[dict]) -> dict[str, dict[str, float]]:
 
 def _statistics(rows: Sequence[dict]) -> dict[str, dict[str, float | None]]:
     """Mean, SD and number of each score's finite values."""
-    return {score: _mean_sd([row[score] for row in rows]) for score in SCORES}
+    return {score: _mean_sd(rows, score) for score in SCORES}
 
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _mean_sd(values: Sequence[float]) -> dict[str, float | None]:
-    finite = torch.tensor([value for value in values if math.isfinite(value)], dtype=torch.double)
+def _mean_sd(rows: Sequence[dict], score: str) -> dict[str, float | None]:
+    values = [row[score] for row in rows if math.isfinite(row[score])]
+    finite = torch.tensor(values, dtype=torch.double)
     if not len(finite):
         return {"mean": None, "sd": None, "n": 0}
     return {

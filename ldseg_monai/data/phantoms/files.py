@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -148,7 +149,7 @@ def _refuse_other_data(out_dir: Path, files: list[dict[str, str]]) -> None:
 
 
 def _paths(files: list[dict[str, str]]) -> set[str]:
-    return {path for item in files for path in item.values()}
+    return set(chain.from_iterable(item.values() for item in files))
 
 
 def _write_whole(path: str, write: Callable[[str], object]) -> None:

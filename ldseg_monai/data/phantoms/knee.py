@@ -140,7 +140,7 @@ def _knee_frame(
     turn = np.diag([side, 1.0, 1.0]) @ pose.T / scale
     to_knee = turn @ affine[:3, :3]
     offset = turn @ (affine[:3, 3] - center - shift)
-    i, j, k = (axis.astype(np.float32) for axis in np.ogrid[tuple(slice(n) for n in shape)])
+    i, j, k = (axis.astype(np.float32) for axis in np.ogrid[tuple(map(slice, shape))])
     lr, ap, si = (np.float32(a) * i + np.float32(b) * j + np.float32(c) * k for a, b, c in to_knee)
     origin = offset.astype(np.float32)
     return KneeFrame(lr + origin[0], ap + origin[1], si + origin[2])
