@@ -16,6 +16,7 @@ from monai.transforms import (
 from monai.transforms.utils import convert_applied_interp_mode
 
 from ldseg_monai.inference.ensemble import case_uncertainty, most_probable_class
+from ldseg_monai.runtime.errors import InputError
 
 
 class SplitPredictiond(MapTransform):
@@ -54,7 +55,7 @@ class SplitPredictiond(MapTransform):
                 result[key] = prediction
                 continue
             if channels not in (self.num_classes, self.num_classes + 1):
-                raise ValueError(
+                raise InputError(
                     f"{key} has {channels} channels: expected {self.num_classes} classes, one more for an ensemble; "
                     "make num_classes agree with the network's out_channels"
                 )

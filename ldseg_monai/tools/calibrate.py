@@ -15,7 +15,8 @@ from monai.transforms import Invertd
 from torch import nn
 
 from ldseg_monai.bundle.bundle import Bundle
-from ldseg_monai.bundle.knobs import check_names, check_values
+from ldseg_monai.bundle.knobs import check_values
+from ldseg_monai.bundle.names import check_names
 from ldseg_monai.data.datalist import PathLike
 from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
 from ldseg_monai.networks.segmenter import diffusion_segmenter

@@ -24,7 +24,8 @@ from config_files import (
 )
 from monai.bundle import ConfigParser
 
-from ldseg_monai.bundle.knobs import references, unknown_ids
+from ldseg_monai.bundle.components import references
+from ldseg_monai.bundle.names import unknown_ids
 from ldseg_monai.evaluation.pictures import COLORS
 
 KNOBS = (
