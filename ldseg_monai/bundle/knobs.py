@@ -215,7 +215,9 @@ def unknown_ids(
     return [
         name
         for name in _ids(base, changes)
-        if name not in base and not _is_argument(base, name, known)
+        if name not in base
+        and not name.startswith("knob_kinds#")  # an overlay's own knobs have kinds too
+        and not _is_argument(base, name, known)
     ]
 
 

@@ -3,11 +3,19 @@
 from ldseg_monai.runtime.errors import ListedErrors, show_errors_in_one_line
 from ldseg_monai.runtime.files import note_saved, save_whole, saved_files, unwritable
 from ldseg_monai.runtime.precision import autocast
-from ldseg_monai.runtime.processes import plain, rank_and_world_size, unwrapped
+from ldseg_monai.runtime.processes import (
+    join_processes,
+    local_device,
+    plain,
+    rank_and_world_size,
+    unwrapped,
+)
 
 __all__ = [
     "ListedErrors",
     "autocast",
+    "join_processes",
+    "local_device",
     "note_saved",
     "plain",
     "rank_and_world_size",

@@ -86,7 +86,9 @@ def calibrate(
     config.update(
         {"bundle_root": str(bundle), "dataset_dir": dataset_dir, "num_samples": 1, **knobs}
     )
-    config.update({"validate#dataset#data#split": part, "validate#dataset#cache_rate": 0.0})
+    config.update(
+        {"validate#dataset#data": f"$@split.part({part!r})", "validate#dataset#cache_rate": 0.0}
+    )
     check_values(config)
     network = config.get_parsed_content("network").eval()
     decoder = getattr(network, "label_decoder", None)
