@@ -1,42 +1,238 @@
-"""cDAL small enough for a test, and what shows how a network is called."""
+"""Networks small enough for a test, and what shows how a network is called."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 
-from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.networks.cdal.discriminator import CDALDiscriminator
-from ldseg_monai.networks.cdal.network import CDAL
+from ldseg_monai.diffusion import PosteriorScheduler
+from ldseg_monai.inference import SamplingInferer
+from ldseg_monai.networks import CDAL, CDALDiscriminator, CDALGenerator, LDSeg, ResidualEncoder
 
+NETWORKS = "ldseg_monai.networks."
 NORM = ("group", {"num_groups": 4})
-SMALL_HIPPOCAMPUS = {  # changes of the network of the bundle ldseg_hippocampus
-    "channels": [8, 16],
-    "label_channels": None,
-    "decoder_channels": None,
-    "stem_stride": 2,
-    "attention_levels": None,
-    "decoder_image_levels": None,
-    "denoiser_channels": [16, 32],
-    "num_head_channels": 8,
+LDSEG_3D = {  # of the bundles with an LDSeg in 3D
+    "network_def#label_encoder#channels": [8, 16],
+    "network_def#image_encoder#channels": [8, 16],
+    "network_def#image_encoder#num_head_channels": 8,
+    "network_def#denoiser#channels": [16, 32],
+    "network_def#denoiser#num_head_channels": 8,
+    "network_def#denoiser#attention_levels": [False, True],
+    "network_def#label_decoder#channels": [8, 16],
+}
+SMALL = {  # changes that make the network of a bundle small, at its own stride
+    "ldseg_knee3d": LDSEG_3D,
+    "ldseg_hippocampus": {
+        **LDSEG_3D,
+        "network_def#label_encoder#channels": [8, 8, 8],
+        "network_def#image_encoder#channels": [8, 8, 16],
+        "network_def#label_decoder#channels": [8, 8, 8],
+        "network_def#label_decoder#image_channels": [8, 8, 16],
+    },
+    "ldseg_glas": {
+        "network_def#label_encoder#channels": [8, 8, 8],
+        "network_def#image_encoder#channels": 16,
+        "network_def#image_encoder#num_head_channels": 8,
+        "network_def#denoiser#channels": [16, 32],
+        "network_def#denoiser#num_head_channels": 8,
+        "network_def#label_decoder#channels": [8, 8, 8],
+    },
+    "cdal_hippocampus": {
+        "network_def#image_encoder#channels": [8],
+        "network_def#image_encoder#out_channels": 8,
+        "network_def#generator#channels": [8, 8, 16],
+        "network_def#generator#num_head_channels": 8,
+    },
+}
+SMALL_HIPPOCAMPUS = {  # changes of the hippocampus that make it one of two levels
+    **LDSEG_3D,
+    "network_def#label_encoder#stem_stride": 2,
+    "network_def#image_encoder#stem_stride": 2,
+    "network_def#image_encoder#attention_levels": [True, True],
+    "network_def#label_decoder#stem_stride": 2,
+    "network_def#label_decoder#image_channels": None,
 }
 
 
-def tiny_cdal(spatial_dims: int = 2, **arguments) -> CDAL:
-    torch.manual_seed(0)
-    defaults = {
-        "in_channels": 2,
-        "out_channels": 3,
-        "channels": (8, 16),
-        "image_channels": 8,
-        "image_res_blocks": 1,
-        "latent_size": 5,
-        "num_head_channels": 8,
-        "norm": NORM,
+def ldseg_config(
+    spatial_dims: int = 2,
+    in_channels: int = 2,
+    out_channels: int = 3,
+    channels: Sequence[int] = (8, 16),
+    stem_stride: int = 1,
+    num_res_blocks: int = 1,
+    label_channels: Sequence[int] | None = None,
+    decoder_channels: Sequence[int] | None = None,
+    label_res_blocks: int | None = None,
+    denoiser_res_blocks: int | None = None,
+    latent_channels: int = 1,
+    embedding_channels: int = 1,
+    denoiser_channels: Sequence[int] = (8, 16),
+    attention_levels: Sequence[bool] | None = None,
+    denoiser_attention_levels: Sequence[bool] | None = None,
+    num_head_channels: int = 4,
+    norm: Any = NORM,
+    latent_norm: str = "sample",
+    latent_shape: Sequence[int] | None = None,
+    decoder_image_levels: Sequence[bool] | None = None,
+    image_backbone: str | None = None,
+    num_train_timesteps: int = 1000,
+    schedule: str = "cosine",
+    prediction_type: str = "epsilon",
+    eta: float = 0.0,
+    timestep_spacing: str = "inclusive",
+    **arguments: Any,
+) -> dict[str, Any]:
+    """The config of an LDSeg whose parts are alike, as a bundle's YAML has it.
+
+    Label parts and denoiser take what is None from the image encoder.
+    """
+    levels = len(channels)
+    label_channels = label_channels or channels
+    decoder_channels = decoder_channels or label_channels
+    label_res_blocks = label_res_blocks or num_res_blocks
+    if attention_levels is None:
+        attention_levels = [level >= levels - 2 for level in range(levels)]
+    shared = {"spatial_dims": spatial_dims, "norm": norm}
+    image_encoder = {
+        "_target_": NETWORKS + "ResidualEncoder",
+        **shared,
+        "in_channels": in_channels,
+        "out_channels": embedding_channels,
+        "channels": channels,
+        "stem_stride": stem_stride,
+        "num_res_blocks": num_res_blocks,
+        "attention_levels": attention_levels,
+        "num_head_channels": num_head_channels,
     }
-    return CDAL(spatial_dims, **{**defaults, **arguments}).eval()
+    if image_backbone:
+        image_encoder = {
+            "_target_": NETWORKS + "EfficientNetEncoder",
+            "out_channels": embedding_channels,
+            "channels": channels[-1],
+            "num_res_blocks": num_res_blocks,
+            "attends": attention_levels[-1],
+            "num_head_channels": num_head_channels,
+            "norm": norm,
+        }
+    standardizations: dict[str, dict[str, Any]] = {
+        "sample": {"_target_": NETWORKS + "SampleStandardization"},
+        "batch": {"_target_": NETWORKS + "BatchStandardization", "channels": latent_channels},
+        "cases": {
+            "_target_": NETWORKS + "CaseStandardization",
+            "channels": latent_channels,
+            "latent_shape": latent_shape,
+        },
+    }
+    image_channels = None
+    if decoder_image_levels is not None:
+        image_channels = [
+            width * used for width, used in zip(channels, decoder_image_levels, strict=False)
+        ]
+    return {
+        "_target_": NETWORKS + "LDSeg",
+        "label_encoder": {
+            "_target_": NETWORKS + "ResidualEncoder",
+            **shared,
+            "in_channels": out_channels,
+            "out_channels": latent_channels,
+            "channels": label_channels,
+            "stem_stride": stem_stride,
+            "num_res_blocks": label_res_blocks,
+        },
+        "standardization": standardizations[latent_norm],
+        "image_encoder": image_encoder,
+        "denoiser": {
+            "_target_": NETWORKS + "LatentDenoiser",
+            **shared,
+            "latent_channels": latent_channels,
+            "embedding_channels": embedding_channels,
+            "channels": denoiser_channels,
+            "num_res_blocks": denoiser_res_blocks or num_res_blocks,
+            "attention_levels": denoiser_attention_levels,
+            "num_head_channels": num_head_channels,
+        },
+        "label_decoder": {
+            "_target_": NETWORKS + "LabelDecoder",
+            **shared,
+            "latent_channels": latent_channels,
+            "out_channels": out_channels,
+            "channels": decoder_channels,
+            "stem_stride": stem_stride,
+            "num_res_blocks": label_res_blocks,
+            "image_channels": image_channels,
+        },
+        "scheduler": {
+            "_target_": "ldseg_monai.diffusion.EvenlySpacedScheduler",
+            "num_train_timesteps": num_train_timesteps,
+            "schedule": schedule,
+            "prediction_type": prediction_type,
+            "eta": eta,
+            "timestep_spacing": timestep_spacing,
+        },
+        **arguments,
+    }
+
+
+def small_ldseg(spatial_dims: int = 2, **arguments: Any) -> LDSeg:
+    """An LDSeg by `ldseg_config`; what a config makes wrong is the ValueError of its component."""
+    torch.manual_seed(0)
+    return build(ldseg_config(spatial_dims, **arguments))
+
+
+def build(config: dict[str, Any]) -> Any:
+    """What the config of a component makes."""
+    try:
+        return ConfigParser({"it": config}).get_parsed_content("it")
+    except RuntimeError as error:
+        causes = error
+        while causes.__cause__ is not None:
+            causes = causes.__cause__
+        raise causes from error
+
+
+def tiny_cdal(
+    spatial_dims: int = 2,
+    in_channels: int = 2,
+    out_channels: int = 3,
+    channels: Sequence[int] = (8, 16),
+    num_res_blocks: int = 1,
+    image_channels: int = 8,
+    image_res_blocks: int = 1,
+    latent_size: int = 5,
+    attention_levels: Sequence[bool] | None = None,
+    num_head_channels: int = 8,
+    norm: Any = NORM,
+    num_train_timesteps: int = 4,
+    beta_min: float = 0.1,
+    beta_max: float = 20.0,
+    **arguments: Any,
+) -> CDAL:
+    torch.manual_seed(0)
+    image_encoder = ResidualEncoder(
+        spatial_dims,
+        in_channels,
+        channels[0],
+        channels=[image_channels],
+        num_res_blocks=image_res_blocks,
+        norm=norm,
+    )
+    generator = CDALGenerator(
+        spatial_dims,
+        out_channels,
+        channels,
+        num_res_blocks,
+        latent_size,
+        attention_levels,
+        num_head_channels,
+        norm,
+    )
+    scheduler = PosteriorScheduler(num_train_timesteps, beta_min=beta_min, beta_max=beta_max)
+    return CDAL(image_encoder, generator, scheduler, **arguments).eval()
 
 
 def tiny_discriminator(

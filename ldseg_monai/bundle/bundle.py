@@ -2,44 +2,149 @@
 
 from __future__ import annotations
 
+import json
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
 
 from ldseg_monai.data.datalist import PathLike, case_name, resolve_datalist
 from ldseg_monai.data.split import read_val_cases
+from ldseg_monai.networks.weights import load_weights
 
 
-def find_bundle(bundle: str | Path) -> Path:
-    """The absolute folder of a bundle, given as a folder or as a name in ``bundles`` below the current directory.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    for folder in (Path(bundle), Path("bundles", bundle)):
-        if (folder / "configs" / "metadata.json").is_file():
-            return folder.absolute()
-    there = sorted(path.parents[1].name for path in Path("bundles").glob("*/configs/metadata.json"))
-    raise FileNotFoundError(
-        f"{bundle} is not a bundle: expected a folder with configs/metadata.json, or the name of one in ./bundles "
-        f"({', '.join(there) or 'which has none: run this in the repository root'})"
-    )
-
-
-def shipped_val_cases(bundle: PathLike, dataset_dir: PathLike) -> list[str] | None:
-    """The cases that the training of a bundle's own weights left out.
+class Bundle:
+    """A bundle's folder, and what is in it; everything is read when it is asked for.
 
     Args:
-        bundle: folder of the bundle; its ``docs/val_cases.txt`` names them.
-        dataset_dir: data set.
+        root: the folder.
 
-    Returns:
-        Their names; None where the bundle names none, or the data set is not the one that has them.
+    Example:
+        >>> bundle = Bundle.find("ldseg_glas")  # doctest: +SKIP
+        >>> network = bundle.network()  # doctest: +SKIP
     """
-    path = Path(bundle, "docs", "val_cases.txt")
-    if not path.is_file():
-        return None
-    names = read_val_cases(path)
-    there = {
-        case_name(item["image"])
-        for item in resolve_datalist(dataset_dir, phantom="", phantom_dir="")
-    }
-    return names if there.issuperset(names) else None
+
+    def __init__(self, root: PathLike) -> None:
+        self.root = Path(root)
+
+    @classmethod
+    def find(cls, bundle: PathLike) -> Bundle:
+        """The bundle in a folder, or of a name in ``bundles`` below the current directory.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        for folder in (Path(bundle), Path("bundles", bundle)):
+            if (folder / "configs" / "metadata.json").is_file():
+                return cls(folder.absolute())
+        metadata = Path("bundles").glob("*/configs/metadata.json")
+        names = sorted(path.parents[1].name for path in metadata)
+        there = ", ".join(names) or "which has none: run this in the repository root"
+        raise FileNotFoundError(
+            f"{bundle} is not a bundle: expected a folder with configs/metadata.json, or the name "
+            f"of one in ./bundles ({there})"
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.root.resolve().name
+
+    @property
+    def title(self) -> str:
+        """What its metadata call it; without any, the name of the folder."""
+        return self.metadata.get("name") or self.name
+
+    @property
+    def configs(self) -> Path:
+        """Folder of the configs."""
+        return self.root / "configs"
+
+    @property
+    def weights(self) -> Path:
+        """File of the weights that it ships with, which a new bundle does not have yet."""
+        return self.root / "models" / "model.pt"
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """Content of ``configs/metadata.json``; empty where there is none.
+
+        Raises:
+            ValueError: if it is no JSON.
+        """
+        path = self.configs / "metadata.json"
+        if not path.is_file():
+            return {}
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"metadata.json of {self.name} is no JSON ({error}): correct it"
+            ) from error
+        return content
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Names of the classes by their index, from the background on, as the metadata have them."""
+        outputs = self.metadata.get("network_data_format", {}).get("outputs", {})
+        names = outputs.get("pred", {}).get("channel_def", {})
+        return {int(index): name for index, name in names.items()}
+
+    def config_file(self, name: str) -> Path:
+        """Path of a config below ``configs``: that of its JSON form where there is no YAML.
+
+        Raises:
+            FileNotFoundError: if there is neither.
+        """
+        path = self.configs / name
+        for file in (path, path.with_suffix(".json")):
+            if file.is_file():
+                return file
+        raise FileNotFoundError(f"{path} is not there: expected a file of the bundle {self.name}")
+
+    def config(self, *names: str, **overrides: Any) -> ConfigParser:
+        """Read configs, each over the ones before, for this folder.
+
+        Args:
+            names: files below ``configs``, such as ``train.yaml``.
+            overrides: values by id, as the command line gives them.
+
+        Raises:
+            FileNotFoundError: if one is not there.
+        """
+        parser = ConfigParser()
+        parser.read_config([str(self.config_file(name)) for name in names])
+        parser.update({"bundle_root": str(self.root), **overrides})
+        return parser
+
+    def network(self, weights: PathLike | None = None, **overrides: Any) -> torch.nn.Module:
+        """Its trained network, as ``inference.yaml`` makes it, in eval mode on the CPU.
+
+        Args:
+            weights: state dict; None for the bundle's own.
+            overrides: of the config.
+
+        Raises:
+            FileNotFoundError: without weights.
+            ValueError: if they cannot be read, or are of another network.
+        """
+        config = self.config("inference.yaml", **overrides)
+        network: torch.nn.Module = config.get_parsed_content("network_def")
+        load_weights(network, str(weights or self.weights))
+        return network.eval()
+
+    def val_cases(self, dataset_dir: PathLike) -> list[str] | None:
+        """The cases that the training of its own weights left out: ``docs/val_cases.txt``.
+
+        Returns:
+            Their names; None where the bundle names none, or the data set is another one.
+        """
+        path = self.root / "docs" / "val_cases.txt"
+        if not path.is_file():
+            return None
+        names = read_val_cases(path)
+        datalist = resolve_datalist(dataset_dir, phantom="", phantom_dir="")
+        there = {case_name(item["image"]) for item in datalist}
+        return names if there.issuperset(names) else None

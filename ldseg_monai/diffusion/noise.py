@@ -1,8 +1,35 @@
-"""The noise of a reverse process."""
+"""The random numbers of a reverse process."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+
+
+class Noise(NamedTuple):
+    """Everything random in the segmentations of a batch of images.
+
+    Attributes:
+        field: numbers that belong to places, ``(draws, 1 or B, samples, C, *latent)``. The first
+            draw starts the process; each further one belongs to a stochastic step. One image's
+            numbers may stand for all.
+        latents: a random latent for the image as a whole, ``(steps, 1 or B, samples, numbers)``; of
+            size 0 for a method that has none.
+    """
+
+    field: torch.Tensor
+    latents: torch.Tensor
+
+    def of_images(self, batch_size: int) -> Noise:
+        """The same with numbers for each of a batch of images, ``(draws, B, samples, ...)``."""
+        field_rest = [-1] * (self.field.ndim - 2)
+        field = self.field.expand([-1, batch_size] + field_rest)
+        return Noise(field, self.latents.expand(-1, batch_size, -1, -1))
+
+    def of_samples(self, chosen: slice) -> Noise:
+        """The same for chosen samples alone."""
+        return Noise(self.field[:, :, chosen], self.latents[:, :, chosen])
 
 
 def seeded_noise(

@@ -88,8 +88,8 @@ class EvenlySpacedScheduler(DDIMScheduler):
         """
         if num_inference_steps < 1 or num_inference_steps > self.num_train_timesteps:
             raise ValueError(
-                f"num_inference_steps is {num_inference_steps}: expected 1 to {self.num_train_timesteps}, "
-                "the number of timesteps in training"
+                f"num_inference_steps is {num_inference_steps}: expected 1 to "
+                f"{self.num_train_timesteps}, the number of timesteps in training"
             )
         self.num_inference_steps = num_inference_steps
         last = self.num_train_timesteps - 1
@@ -122,6 +122,40 @@ class EvenlySpacedScheduler(DDIMScheduler):
         if self.prediction_type == "epsilon":
             return (sample - noise * model_output) / signal
         return signal * sample - noise * model_output
+
+    def target(
+        self, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """What a network learns to predict, of the kind ``prediction_type``.
+
+        Args:
+            clean: ``z_0``, ``(B, C_z, *latent)``.
+            noise: that ``z_t`` was made with, of the same shape.
+            timesteps: indices of ``z_t``, ``(B,)``.
+
+        Returns:
+            The noise, the clean latent or the velocity, of the same shape.
+        """
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "sample":
+            return clean
+        return self.get_velocity(clean, noise, timesteps)
+
+    def decodable(
+        self, model_output: torch.Tensor, timesteps: torch.Tensor, sample: torch.Tensor
+    ) -> torch.Tensor:
+        """What the decoder gets in a training step.
+
+        Of a network that predicts noise, that is ``z_t - eps_hat`` (Zaman et al., 2024, Eq. 12), and
+        not the estimate of the clean latent, which is ill-conditioned near T.
+
+        Args:
+            model_output, timesteps, sample: as of `denoise`.
+        """
+        if self.prediction_type == "epsilon":
+            return sample - model_output
+        return self.denoise(model_output, timesteps, sample)
 
     def step(
         self,
@@ -247,6 +281,11 @@ class PosteriorScheduler(DDPMScheduler):
             clean: :math:`x_0`, ``(B, C, *spatial)``.
             noisy: :math:`x_t`, of the same shape.
             timesteps: index of ``noisy`` for each sample, ``(B,)``.
+
+        The supplement prints the coefficient of :math:`x_0` in Algorithm 2 with
+        :math:`\sqrt{\bar\alpha_{t-1} \beta_t}`. That is a slip: at t = 1 it comes to 1.04 for T = 2
+        and to 1.45 for T = 4, where it must be 1. Here it is Ho et al.'s,
+        :math:`\sqrt{\bar\alpha_{t-1}} \beta_t`.
 
         Returns:
             The mean, ``(B, C, *spatial)``, and the variance, ``(B, 1, ..., 1)``, which is 0 for

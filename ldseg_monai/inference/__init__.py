@@ -9,14 +9,13 @@ from ldseg_monai.inference.postprocessing import (
     SplitPredictiond,
     SummarizeUncertaintyd,
 )
-from ldseg_monai.inference.samplers import CDALSamplingInferer, SamplingInferer
+from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.slices import SliceSamplingInferer
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.inference.strips import MeasurePictured, StripInferer
 
 __all__ = [
     "AutocastInferer",
-    "CDALSamplingInferer",
     "CaseDataset",
     "CaseEvaluator",
     "FinishedCases",

@@ -1,4 +1,4 @@
-"""How a diffusion network draws segmentations of an image."""
+"""How a diffusion segmenter draws segmentations of an image."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
-from ldseg_monai.diffusion.noise import seeded_noise
+from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.ensemble import summarize
-from ldseg_monai.networks.cdal.labels import label_logits
-from ldseg_monai.networks.cdal.network import CDAL
-from ldseg_monai.networks.ldseg.network import LDSeg
-from ldseg_monai.networks.segmenter import diffusion_model
+from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, diffusion_segmenter
 from ldseg_monai.runtime.precision import autocast
 from ldseg_monai.runtime.processes import plain
 
-ALL = slice(None)
 ORIENTATIONS = 8  # of a picture: four quarter turns, and their mirror images
 
 
@@ -28,8 +24,7 @@ class SamplingInferer(Inferer):
     in any batch.
 
     Args:
-        num_samples: segmentations drawn for each image; the image is encoded once and the latents
-            are denoised in one batch.
+        num_samples: segmentations drawn for each image, which is encoded once.
         num_inference_steps: steps of the reverse process; None for the network's own number.
         seed: seed of the noise.
         amp: whether to compute in bfloat16 where autocast deems it safe.
@@ -37,6 +32,7 @@ class SamplingInferer(Inferer):
             one as it is. They then differ by what the network makes of the orientation too, not by
             the noise alone; each orientation is encoded for itself. For pictures that have no top,
             such as histology.
+        callback: is told each state of the reverse processes, as `DiffusionSegmenter.draw` has it.
 
     Raises:
         ValueError: if ``num_samples`` is below 1.
@@ -49,6 +45,7 @@ class SamplingInferer(Inferer):
         seed: int = 0,
         amp: bool = True,
         turned: bool = False,
+        callback: Callback | None = None,
     ) -> None:
         super().__init__()
         if num_samples < 1:
@@ -58,12 +55,11 @@ class SamplingInferer(Inferer):
         self.seed = seed
         self.amp = amp
         self.turned = turned
+        self.callback = callback
 
-    def draw_noise(self, network: LDSeg | CDAL, shape: list[int]) -> torch.Tensor:
-        """Noise ``(draws, num_samples, C_z, *latent)`` of the reverse process for a latent ``shape`` of one image."""
-        return seeded_noise(
-            shape, self.seed, self.num_samples, network.num_draws(self.num_inference_steps)
-        )
+    def seeded_noise(self, network: DiffusionSegmenter, shape: list[int]) -> Noise:
+        """Everything random in the segmentations of an image, for a field of noise of a shape."""
+        return network.seeded_noise(shape, self.seed, self.num_samples, self.num_inference_steps)
 
     @torch.no_grad()
     def __call__(
@@ -73,107 +69,54 @@ class SamplingInferer(Inferer):
 
         Args:
             inputs: images ``(B, in_channels, *spatial)``.
-            network: an `LDSeg` (of `CDALSamplingInferer`, a `CDAL`) in eval mode, or one wrapped in
+            network: a `DiffusionSegmenter` in eval mode, or one wrapped in
                 ``DistributedDataParallel``.
             args: nothing.
-            kwargs: ``noise`` ``(draws, num_samples or B * num_samples, C_z, *latent)`` instead of
-                the seed's; cDAL's latent is the label itself, ``classes`` channels in the image's
-                size.
+            kwargs: ``noise``, a `Noise` in place of the seed's.
 
         Returns:
             For one sample, class logits ``(B, classes, *spatial)``. For more, class probabilities
-            averaged over the samples followed by one channel with their standard deviation, ``(B,
-            classes + 1, *spatial)``.
+            averaged over the samples followed by one channel with their standard deviation,
+            ``(B, classes + 1, *spatial)``.
 
         Raises:
             TypeError: for arguments beside these.
             ValueError: for another network, or for volumes, where they are to be turned.
         """
         if args or set(kwargs) - {"noise"}:
-            raise TypeError(
-                f"got {[*map(type, args), *kwargs]} beside inputs and network: expected at most noise"
-            )
-        model = diffusion_model(network)
-        image = plain(inputs)
+            got = [*map(type, args), *kwargs]
+            raise TypeError(f"got {got} beside inputs and network: expected at most noise")
+        model, image = diffusion_segmenter(network), plain(inputs)
         noise = kwargs.get("noise")
         if noise is None:
-            noise = self.draw_noise(model, model.noise_shape(image))
-        own_noise = noise.shape[1] == len(image) * self.num_samples
-        noise = noise.unflatten(1, (len(image) if own_noise else 1, self.num_samples))
+            noise = self.seeded_noise(model, model.noise_shape(image))
+        draw = self._draw_turned if self.turned else self._draw
         with autocast(image.device, self.amp):
-            draw = self._draw_turned if self.turned else self._draw
             samples = draw(model, image, noise)
-            return next(samples) if self.num_samples == 1 else torch.cat(summarize(samples), dim=1)
+            if self.num_samples == 1:
+                return next(samples)
+            return torch.cat(summarize(samples), dim=1)
 
     def _draw(
-        self, network: LDSeg, image: torch.Tensor, noise: torch.Tensor, chosen: slice = ALL
+        self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise
     ) -> Iterator[torch.Tensor]:
-        """The class logits of chosen samples, one by one, for noise ``(draws, 1 or B, num_samples, C_z, *latent)``."""
-        embedding, features = network.encode_image(image)
-        noise = noise[:, :, chosen]
-        number = noise.shape[2]
-        noise = noise.expand(-1, len(image), *[-1] * (noise.ndim - 2)).flatten(1, 2)
-        repeated = embedding.repeat_interleave(number, dim=0)
-        latents = network.sample_latent(repeated, noise, self.num_inference_steps)
-        for latent in latents.unflatten(0, (len(image), number)).unbind(1):
-            yield network.label_decoder(latent, features)
+        """The class logits of one sample after the other."""
+        return network.draw(image, noise, self.num_inference_steps, self.callback)
 
     def _draw_turned(
-        self, network: Any, image: torch.Tensor, noise: torch.Tensor
+        self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise
     ) -> Iterator[torch.Tensor]:
         """As `_draw`, orientation after orientation; the noise is turned with the image."""
         if image.ndim != 4:
             raise ValueError(
-                f"turned is for pictures: got {image.ndim - 2} axes, expected 2; set turned to false"
+                f"turned is for pictures: got {image.ndim - 2} axes, expected 2; set turned to "
+                "false"
             )
         for index in range(min(ORIENTATIONS, self.num_samples)):
-            turned_image, turned_noise = (turn(tensor, index) for tensor in (image, noise))
-            chosen = slice(index, None, ORIENTATIONS)
-            yield from (
-                turn_back(logits, index)
-                for logits in self._draw(network, turned_image, turned_noise, chosen)
-            )
-
-
-class CDALSamplingInferer(SamplingInferer):
-    """Draw one or several segmentations of each image with cDAL (Hejrati et al., 2024, Algorithm 2 and Section 3.2).
-
-    The image is encoded once. Noise and random latents depend on the seed and the sample's number
-    alone, so an image gives the same result in any batch.
-
-    Args:
-        args: as of `SamplingInferer`; the steps are None or the network's own.
-        samples_in_pass: samples that are denoised in one pass of the network; None for one on a
-            CPU, where that is the fastest and takes the least memory, and for all of them
-            elsewhere.
-        kwargs: as of `SamplingInferer`.
-
-    Raises:
-        ValueError: if a number is below 1.
-    """
-
-    def __init__(self, *args: Any, samples_in_pass: int | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if samples_in_pass is not None and samples_in_pass < 1:
-            raise ValueError(f"samples_in_pass is {samples_in_pass}: expected 1 or more")
-        self.samples_in_pass = samples_in_pass
-
-    def _draw(  # type: ignore[override]
-        self, network: CDAL, image: torch.Tensor, noise: torch.Tensor, chosen: slice = ALL
-    ) -> Iterator[torch.Tensor]:
-        features = network.encode_image(image)
-        in_pass = self.samples_in_pass or (1 if image.device.type == "cpu" else self.num_samples)
-        latents = network.seeded_latents(self.seed, self.num_samples)[:, None, chosen]
-        noise = noise[:, :, chosen]
-        noise = noise.expand(-1, len(image), *[-1] * (noise.ndim - 2))
-        latents = latents.expand(-1, len(image), -1, -1)
-        for own, own_latents in zip(
-            noise.split(in_pass, dim=2), latents.split(in_pass, dim=2), strict=True
-        ):
-            number = own.shape[2]
-            repeated = features.repeat_interleave(number, dim=0)
-            labels = network.sample_label(repeated, own.flatten(1, 2), own_latents.flatten(1, 2))
-            yield from label_logits(labels).unflatten(0, (len(image), number)).unbind(1)
+            chosen = noise.of_samples(slice(index, None, ORIENTATIONS))
+            turned = Noise(turn(chosen.field, index), chosen.latents)
+            for logits in self._draw(network, turn(image, index), turned):
+                yield turn_back(logits, index)
 
 
 def turn(picture: torch.Tensor, orientation: int) -> torch.Tensor:

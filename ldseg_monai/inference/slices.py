@@ -31,15 +31,14 @@ class SliceSamplingInferer(SliceInferer):
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Segment volumes ``(B, in_channels, *spatial)`` of any size; returns what the sampler returns.
+        """Segment volumes ``(B, in_channels, *spatial)``; returns what the sampler returns.
 
         Raises:
             TypeError: for further arguments, which no slice would get.
         """
         if args or kwargs:
-            raise TypeError(
-                f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else"
-            )
+            got = [*map(type, args), *kwargs]
+            raise TypeError(f"got {got} beside inputs and network: expected nothing else")
         return cast(
             torch.Tensor,
             super().__call__(plain(inputs), lambda slices: self.sampler(slices, network)),

@@ -12,17 +12,16 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import SlidingWindowInferer
 from monai.utils import PytorchPadMode, fall_back_tuple
 
+from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.slabs import slide
-from ldseg_monai.networks.cdal.network import CDAL
-from ldseg_monai.networks.ldseg.network import LDSeg
-from ldseg_monai.networks.segmenter import diffusion_model
+from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 from ldseg_monai.runtime.processes import plain
 
 
 class SlidingWindowSamplingInferer(SlidingWindowInferer):
-    """Segment an image of any size window by window, with one noise field drawn for the whole image.
+    """Segment an image of any size window by window, with one noise field for the whole image.
 
     Overlapping windows see the same noise where they overlap (to the nearest position of the
     latent), so that their samples agree and may be averaged. They come together slab by slab (see
@@ -112,23 +111,21 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
             What the sampler returns for the whole image, ``(1, K, *spatial)``, slab after slab
             along ``buffer_dim``.
         """
-        model = diffusion_model(network)
+        model = diffusion_segmenter(network)
         window = fall_back_tuple(self.roi_size, size)
         latent = model.noise_shape(torch.empty(1, 0, *window))[1:]
-        field = self.sampler.draw_noise(model, self.noise_field_shape(model, size))
+        noise = self.sampler.seeded_noise(model, self.noise_field_shape(model, size))
 
         def segment(windows: torch.Tensor, starts: list[tuple[int, ...]]) -> torch.Tensor:
-            crops = []
+            fields = []
             for start in starts:
-                corner = [round(position / model.stride) for position in start]
-                area = [
-                    slice(first, first + length)
-                    for first, length in zip(corner, latent, strict=True)
-                ]
-                crops.append(field[tuple([slice(None)] * 3 + area)])
-            return self.sampler(
-                windows.to(self.sw_device or windows.device), model, noise=torch.cat(crops, dim=1)
-            )
+                area = [slice(None)] * 4  # (draws, 1, samples, C_z, *latent)
+                for position, length in zip(start, latent, strict=True):
+                    corner = round(position / model.stride)
+                    area.append(slice(corner, corner + length))
+                fields.append(noise.field[tuple(area)])
+            own = Noise(torch.cat(fields, dim=1), noise.latents)
+            return self.sampler(windows.to(self.sw_device or windows.device), model, noise=own)
 
         return slide(
             read,
@@ -140,23 +137,25 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
             self.sw_batch_size,
             PytorchPadMode(self.padding_mode).value,
             self.cval,
-            "cpu"
-            if self.device is None and math.prod(size) > (self.cpu_thresh or math.inf)
-            else self.device,
+            self._device_of_maps(size),
             self.progress,
         )
 
-    def noise_field_shape(self, network: LDSeg | CDAL, size: Sequence[int]) -> list[int]:
-        """``[C_z, *sides]`` of the noise of an image of a spatial size: it ends where the last window's latent does."""
+    def noise_field_shape(self, network: DiffusionSegmenter, size: Sequence[int]) -> list[int]:
+        """``[C_z, *sides]`` of the noise of a whole image: it ends where the last window's does."""
         window = fall_back_tuple(self.roi_size, size)
         channels, *latent = network.noise_shape(torch.empty(1, 0, *window))
-        last = [
-            max(side - length, 0) / network.stride
-            for side, length in zip(size, window, strict=True)
-        ]
-        return [channels] + [
-            round(first) + length for first, length in zip(last, latent, strict=True)
-        ]
+        sides = []
+        for side, length, own in zip(size, window, latent, strict=True):
+            last_start = round(max(side - length, 0) / network.stride)
+            sides.append(last_start + own)
+        return [channels, *sides]
+
+    def _device_of_maps(self, size: Sequence[int]) -> torch.device | str | None:
+        """Where the maps of an image of this size come together; None for where the image is."""
+        if self.device is None and self.cpu_thresh and math.prod(size) > self.cpu_thresh:
+            return "cpu"
+        return self.device
 
     def _weights(self, window: tuple[int, ...]) -> torch.Tensor:
         """How much each position of a window counts where windows overlap."""

@@ -1,14 +1,16 @@
 """The diffusion segmenters, their parts, and peers that segment in one pass."""
 
-from ldseg_monai.networks.cdal import CDAL, CDALDiscriminator, CDALGenerator
-from ldseg_monai.networks.ldseg import (
-    ImageEncoder,
-    LabelDecoder,
-    LabelEncoder,
-    LatentDenoiser,
-    LDSeg,
+from ldseg_monai.networks.blocks import (
+    BatchStandardization,
+    CaseStandardization,
+    Downsampling,
+    ResidualEncoder,
+    SampleStandardization,
 )
+from ldseg_monai.networks.cdal import CDAL, CDALDiscriminator, CDALGenerator
+from ldseg_monai.networks.ldseg import EfficientNetEncoder, LabelDecoder, LatentDenoiser, LDSeg
 from ldseg_monai.networks.peers import EfficientNetUNet
+from ldseg_monai.networks.segmenter import DiffusionSegmenter, State
 from ldseg_monai.networks.weights import (
     WeightsCheckpointLoader,
     load_imagenet_weights,
@@ -16,15 +18,21 @@ from ldseg_monai.networks.weights import (
 )
 
 __all__ = [
+    "BatchStandardization",
     "CDAL",
     "CDALDiscriminator",
     "CDALGenerator",
+    "CaseStandardization",
+    "DiffusionSegmenter",
+    "Downsampling",
+    "EfficientNetEncoder",
     "EfficientNetUNet",
-    "ImageEncoder",
     "LDSeg",
     "LabelDecoder",
-    "LabelEncoder",
     "LatentDenoiser",
+    "ResidualEncoder",
+    "SampleStandardization",
+    "State",
     "WeightsCheckpointLoader",
     "load_imagenet_weights",
     "load_weights",

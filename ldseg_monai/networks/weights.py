@@ -115,8 +115,21 @@ def load_weights(network: torch.nn.Module, path: str) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or is of another network or number of classes.
     """
+    load_state(network, read_state(path, "cpu"), path)
+
+
+def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str) -> None:
+    """Start a network from a state dict.
+
+    Args:
+        network: the network, plain or wrapped in ``DistributedDataParallel``.
+        state: tensors by name.
+        path: where the state is from, for the message.
+
+    Raises:
+        ValueError: if it is of another network or number of classes.
+    """
     network = unwrapped(network)
-    state = read_state(path, "cpu")
     check_weights(state, network, path)
     network.load_state_dict(state)
 
@@ -165,8 +178,7 @@ def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> 
             state = {
                 name: tensor for name, tensor in published.items() if name in backbone.state_dict()
             }
-            check_weights(state, backbone, path)
-            backbone.load_state_dict(state)
+            load_state(backbone, state, path)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(
             f"imagenet_weights is {path!r}: expected the file of EfficientNet-Lite0 in the package "
@@ -181,7 +193,8 @@ class WeightsCheckpointLoader(CheckpointLoader):
     name, since the weights are the server's.
 
     Args:
-        args, kwargs: as of `monai.handlers.CheckpointLoader`.
+        args, kwargs: as of `monai.handlers.CheckpointLoader`, of which ``load_path`` and
+            ``load_dict`` are used: a tensor goes to where the network's is.
 
     Raises:
         FileNotFoundError: at the start of the engine, if there is no file at ``load_path``.
@@ -189,8 +202,8 @@ class WeightsCheckpointLoader(CheckpointLoader):
     """
 
     def __call__(self, engine: Engine) -> None:
-        """Check the file, and load it."""
+        """Read the file once, and load each network from it."""
         state = read_state(self.load_path, "cpu")
         for name, network in self.load_dict.items():
-            check_weights(state.get(name, state), unwrapped(network), self.load_path)
-        super().__call__(engine)
+            load_state(network, state.get(name, state), self.load_path)
+        self.logger.info(f"Restored all variables from {self.load_path}")

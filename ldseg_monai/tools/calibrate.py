@@ -14,9 +14,11 @@ from monai.data.utils import list_data_collate
 from monai.transforms import Invertd
 from torch import nn
 
-from ldseg_monai.bundle.bundle import find_bundle, shipped_val_cases
+from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.knobs import check_names, check_values
+from ldseg_monai.data.datalist import PathLike
 from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
+from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
 
 SPLIT = {
@@ -32,10 +34,10 @@ FIXED = {"bundle_root", "dataset_dir", "num_samples"}  # knobs that are not the 
 
 
 def calibrate(
-    bundle: str | Path,
+    bundle: PathLike,
     dataset_dir: str,
-    out: str | Path,
-    weights: str | Path | None = None,
+    out: PathLike,
+    weights: PathLike | None = None,
     part: str = "val",
     knobs: Mapping[str, Any] | None = None,
 ) -> Fit:
@@ -64,45 +66,36 @@ def calibrate(
             knobs, or no case.
         RuntimeError: around the ValueError of a case that cannot be read.
     """
-    bundle, out = find_bundle(bundle), Path(out)
+    source, out = Bundle.find(bundle), Path(out)
     if out.exists():
         raise FileExistsError(f"{out} is there already: expected the name of a new file")
     if not out.parent.is_dir():
         raise FileNotFoundError(
             f"{out.parent} is not there: expected a folder to write to; make it first"
         )
-    train = str(bundle / "configs" / "train.yaml")
     knobs = dict(knobs or {})
-    check_names([train], knobs)
-    if knobs.keys() & FIXED:
-        raise ValueError(
-            f"knobs have {', '.join(sorted(knobs.keys() & FIXED))}: expected none of {', '.join(sorted(FIXED))}"
-        )
-    chosen = any("dataset" in name or re.split("#|::", name)[-1] in SPLIT for name in knobs)
-    if not chosen and weights is None and part == "val":
-        knobs["val_cases"] = shipped_val_cases(bundle, dataset_dir)
-    config = ConfigParser()
-    config.read_config(train)
-    config.update(
-        {"bundle_root": str(bundle), "dataset_dir": dataset_dir, "num_samples": 1, **knobs}
-    )
-    config.update(
-        {"validate#dataset#data": f"$@split.part({part!r})", "validate#dataset#cache_rate": 0.0}
-    )
+    check_names([str(source.config_file("train.yaml"))], knobs)
+    fixed = ", ".join(sorted(knobs.keys() & FIXED))
+    if fixed:
+        raise ValueError(f"knobs have {fixed}: expected none of {', '.join(sorted(FIXED))}")
+    if weights is None and part == "val" and not any(map(_chooses_cases, knobs)):
+        knobs["val_cases"] = source.val_cases(dataset_dir)
+    config = source.config("train.yaml", dataset_dir=dataset_dir, num_samples=1, **knobs)
+    config["validate#dataset#data"] = f"$@split.part({part!r})"
+    config["validate#dataset#cache_rate"] = 0.0
     check_values(config)
-    network = config.get_parsed_content("network").eval()
-    decoder = getattr(network, "label_decoder", None)
-    if decoder is None:
-        raise ValueError(
-            f"{bundle.name} is a {type(network).__name__}: expected an LDSeg, which has logits to scale"
-        )
-    load_weights(network, str(weights or bundle / "models" / "model.pt"))
+    network = diffusion_segmenter(config.get_parsed_content("network")).eval()
+    network.scale_logits(1.0)  # changes nothing, but for an error of a network without logits
+    load_weights(network, str(weights or source.weights))
     fit = fit_temperature(_segment(config, network))
-    with torch.no_grad():
-        for parameter in decoder.to_logits[-1].parameters():
-            parameter.div_(fit.temperature)
+    network.scale_logits(fit.temperature)
     torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, out)
     return fit
+
+
+def _chooses_cases(knob: str) -> bool:
+    """Whether a knob, or an id below one, says which cases validate."""
+    return "dataset" in knob or re.split("#|::", knob)[-1] in SPLIT
 
 
 @torch.no_grad()

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from monai.data import save_net_with_metadata
 from torch import nn
 from torch.export import Dim
 
-from ldseg_monai.bundle.bundle import find_bundle
-from ldseg_monai.diffusion.noise import seeded_noise
-from ldseg_monai.networks.cdal.network import CDAL
-from ldseg_monai.networks.ldseg.network import LDSeg
-from ldseg_monai.networks.weights import check_weights, read_state
+from ldseg_monai.bundle.bundle import Bundle
+from ldseg_monai.data.datalist import PathLike
+from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +30,7 @@ class Segmenter(nn.Module):
         seed: of the noise, as in `SamplingInferer`: the same numbers give the same segmentation.
     """
 
-    def __init__(self, network: LDSeg | CDAL, num_samples: int = 1, seed: int = 0) -> None:
+    def __init__(self, network: DiffusionSegmenter, num_samples: int = 1, seed: int = 0) -> None:
         super().__init__()
         self.network = network
         self.num_samples = num_samples
@@ -57,15 +54,17 @@ class NoiseSegmenter(nn.Module):
         num_samples: segmentations of each image whose mean is returned.
     """
 
-    def __init__(self, network: LDSeg | CDAL, num_samples: int = 1) -> None:
+    def __init__(self, network: DiffusionSegmenter, num_samples: int = 1) -> None:
         super().__init__()
         self.network = network
         self.num_samples = num_samples
 
     def forward(self, image: torch.Tensor, *random: torch.Tensor) -> torch.Tensor:
         """Segment one preprocessed image ``(1, in_channels, *spatial)`` with the numbers of `random_inputs`."""
-        arguments: list[Any] = [image, *random, self.num_samples]
-        logits = self.network.segment(*arguments)
+        noise, *latents = random
+        logits = self.network.segment(
+            image, noise, latents[0] if latents else None, self.num_samples
+        )
         return _mean_probabilities(logits, self.num_samples)
 
 
@@ -74,7 +73,7 @@ def _mean_probabilities(logits: torch.Tensor, num_samples: int) -> torch.Tensor:
 
 
 def random_inputs(
-    network: LDSeg | CDAL, image: torch.Tensor, seed: int, num_samples: int
+    network: DiffusionSegmenter, image: torch.Tensor, seed: int, num_samples: int
 ) -> dict[str, torch.Tensor]:
     """Everything random in the segmentation of an image, by the names of the ONNX file's inputs.
 
@@ -85,20 +84,20 @@ def random_inputs(
         num_samples: segmentations of the image.
 
     Returns:
-        ``noise``, standard normal, ``(draws, num_samples, C, *latent)``, and for cDAL ``latents``.
+        ``noise``, standard normal, ``(draws, num_samples, C, *latent)``, and, of a network that has
+        a random latent, such as cDAL, ``latents``, ``(steps, num_samples, latent_size)``.
     """
-    numbers = {
-        "noise": seeded_noise(network.noise_shape(image), seed, num_samples, network.num_draws())
-    }
-    if isinstance(network, CDAL):
-        numbers["latents"] = network.seeded_latents(seed, num_samples)
+    noise = network.seeded_noise(network.noise_shape(image), seed, num_samples)
+    numbers = {"noise": noise.field[:, 0]}
+    if network.latent_size:
+        numbers["latents"] = noise.latents[:, 0]
     return numbers
 
 
 def export(
-    bundle: str | Path,
-    path: str | Path,
-    weights: str | Path | None = None,
+    bundle: PathLike,
+    path: PathLike,
+    weights: PathLike | None = None,
     num_samples: int | None = None,
 ) -> None:
     """Write a bundle's network with its reverse process and its weights as one file. Its samples are never ``turned``.
@@ -117,38 +116,31 @@ def export(
             network.
         FileNotFoundError: without the bundle's files, its weights, or the folder to write to.
     """
-    bundle, path = find_bundle(bundle), Path(path)
+    source, path = Bundle.find(bundle), Path(path)
     writers = {".ts": _write_torchscript, ".onnx": _write_onnx}
     if path.suffix not in writers:
         raise ValueError(f"{path} ends in {path.suffix!r}: expected {' or '.join(writers)}")
-    weights = Path(weights or bundle / "models" / "model.pt")
-    config = next(
-        (bundle / "configs").glob("inference.*"), bundle / "configs" / "inference.yaml"
-    )  # or JSON
-    for file, wanted in (
-        (config, "the folder of a bundle"),
-        (weights, "a state dict; name one with --weights"),
-        (path.parent, "a folder to write to; make it first"),
-    ):
-        if not file.exists():
-            raise FileNotFoundError(f"{file} is not there: expected {wanted}")
-    parser = ConfigParser()
-    parser.read_config(str(config))
-    num_samples = parser["num_samples"] if num_samples is None else num_samples
+    weights = Path(weights or source.weights)
+    if not weights.exists():
+        raise FileNotFoundError(
+            f"{weights} is not there: expected a state dict; name one with --weights"
+        )
+    if not path.parent.exists():
+        raise FileNotFoundError(
+            f"{path.parent} is not there: expected a folder to write to; make it first"
+        )
+    if num_samples is None:
+        num_samples = int(source.config("inference.yaml").get_parsed_content("num_samples"))
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}: expected 1 or more")
-    network = parser.get_parsed_content("network_def").eval()
-    state = read_state(str(weights), "cpu")
-    check_weights(state, network, str(weights))
-    network.load_state_dict(state)
-    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    network = diffusion_segmenter(source.network(weights))
     with torch.no_grad():
-        writers[path.suffix](network, num_samples, path, metadata)
+        writers[path.suffix](network, num_samples, path, source.metadata)
     logger.info("wrote %s: %d sample(s) of each image", path, num_samples)
 
 
 def _write_torchscript(
-    network: LDSeg | CDAL, num_samples: int, path: Path, metadata: dict[str, Any]
+    network: DiffusionSegmenter, num_samples: int, path: Path, metadata: dict[str, Any]
 ) -> None:
     save_net_with_metadata(
         torch.jit.script(Segmenter(network, num_samples).eval()), str(path), meta_values=metadata
@@ -156,7 +148,7 @@ def _write_torchscript(
 
 
 def _write_onnx(
-    network: LDSeg | CDAL, num_samples: int, path: Path, metadata: dict[str, Any]
+    network: DiffusionSegmenter, num_samples: int, path: Path, metadata: dict[str, Any]
 ) -> None:
     try:
         import onnxscript  # noqa: F401, PyTorch's export needs it

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from monai.bundle import ConfigParser
 
 from ldseg_monai import __version__
-from ldseg_monai.bundle.bundle import find_bundle
+from ldseg_monai.bundle.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +74,8 @@ def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None =
         ValueError: if it is not whole, or one that the zoo would not take.
         FileExistsError: if the folder or the zip is there already.
     """
-    source = find_bundle(bundle)
-    try:
-        metadata = json.loads((source / "configs" / "metadata.json").read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"metadata.json of {source.name} is no JSON ({error}): correct it"
-        ) from error
+    found = Bundle.find(bundle)
+    source, metadata = found.root, found.metadata
     check_bundle(source, metadata, large_files)
     folder = Path(out) / source.name
     archive = Path(out) / f"{source.name}_v{metadata['version']}.zip"

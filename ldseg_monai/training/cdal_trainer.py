@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,15 +12,17 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import nn
 from torch.optim import Optimizer
 
-from ldseg_monai.diffusion.draws import draw_per_sample
+from ldseg_monai.diffusion.draws import AdversarialDraws, draw_adversarial_step
 from ldseg_monai.networks.cdal.discriminator import CDALDiscriminator
 from ldseg_monai.networks.cdal.network import CDAL
-from ldseg_monai.runtime.processes import unwrapped
+from ldseg_monai.runtime.processes import plain, unwrapped
 from ldseg_monai.training.losses import gradient_penalty, non_saturating_loss
 
 
 class CDALTrainer(SupervisedTrainer):
-    """Train cDAL's discriminator on true and generated pairs, then its generator (Hejrati et al., 2024, Algorithm 1).
+    """Train cDAL's two networks in turn (Hejrati et al., 2024, Algorithm 1).
+
+    The discriminator learns from true and generated pairs, the generator after it.
 
     The generator learns to restore the true label from a noisy one that the discriminator's
     attention map weighted; the discriminator has no other say in it. Where the paper leaves a
@@ -52,7 +53,7 @@ class CDALTrainer(SupervisedTrainer):
         rollout_share: share of the samples, of those before the last timestep, whose noisy label is
             made as sampling makes it: by a reverse step from the generator's own estimate, and not
             from the true label (0: the paper). Without it the generator learns to trust a noisy
-            label that it will never see so good again.
+            label that it will never see so good again (Fu et al., 2023, arXiv 2303.06040).
         kwargs: as of `monai.engines.SupervisedTrainer`: ``network`` is a `CDAL`, plain or wrapped,
             ``loss_function`` is `CDALLoss` or another of predicted and true ``x_0``, and
             ``inferer`` calls both networks, such as `CDALTrainingInferer`, which also does the
@@ -82,17 +83,20 @@ class CDALTrainer(SupervisedTrainer):
             raise ValueError(f"penalty_weight is {penalty_weight}: expected 0 or more")
         if penalty_interval < 1:
             raise ValueError(
-                f"penalty_interval is {penalty_interval}: expected 1 or more; penalty_weight 0 turns it off"
+                f"penalty_interval is {penalty_interval}: expected 1 or more; penalty_weight 0 turns "
+                "it off"
             )
         if not 0 <= rollout_share <= 1:
             raise ValueError(f"rollout_share is {rollout_share}: expected 0 to 1")
         if kwargs.get("amp") or kwargs.get("amp_kwargs"):
             raise ValueError(
-                "amp is the inferer's here: expected CDALTrainingInferer(amp=True) as inferer instead"
+                "amp is the inferer's here: expected CDALTrainingInferer(amp=True) as inferer "
+                "instead"
             )
         if kwargs.get("accumulation_steps", 1) != 1:
             raise ValueError(
-                f"accumulation_steps is {kwargs['accumulation_steps']}: expected 1; raise the batch size"
+                f"accumulation_steps is {kwargs['accumulation_steps']}: expected 1; raise the "
+                "batch size"
             )
         super().__init__(**kwargs)
         self.discriminator = discriminator
@@ -103,75 +107,75 @@ class CDALTrainer(SupervisedTrainer):
         self.rollout_share = rollout_share
 
     def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict:
-        """Take one step of each network on a batch."""
+        """Take one step of each network on a batch, by the steps of Algorithm 1."""
         image, label = self.prepare_batch(
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )
-        image, label = (
-            value.as_tensor() if hasattr(value, "as_tensor") else value for value in (image, label)
-        )
+        image, label = plain(image), plain(label)
         self.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
         network: CDAL = unwrapped(self.network)
-        clean = network.encode_label(label)
-        timesteps = self._draw(
-            clean, lambda each: torch.randint(network.num_train_timesteps, [], generator=each)
-        )
-        latent = self._draw_normal(clean, network.latent_size)
-        noise, noise_of_true, noise_of_predicted = [
-            self._draw_normal(clean, *clean.shape[1:]) for _ in range(3)
-        ]
-        condition = {"timesteps": timesteps, "latent": latent}
+        scheduler = network.scheduler
+        clean = network.encode_label(label)  # x_0, (B, C, *spatial)
+        # 1. Draw a timestep, z and all noise.
+        draws = draw_adversarial_step(
+            len(clean),
+            list(clean.shape[1:]),
+            network.latent_size,
+            network.num_train_timesteps,
+            rollout=self.rollout_share > 0,
+        ).to(clean.device)
+        timesteps = draws.timesteps
+        condition = {"timesteps": timesteps, "latent": draws.latent}
 
         self.network.train()
         attended = clean
         if self.discriminator is not None:
-            noisy = network.scheduler.add_noise(clean, noise, timesteps)
+            # 2. Make the pairs: x_t with x_{t-1} of the true and of the predicted label.
+            noisy = scheduler.add_noise(clean, draws.noise, timesteps)
             with torch.no_grad():
                 predicted = self.inferer(image, network, noisy_label=noisy, **condition)
-            real = network.scheduler.sample_previous(clean, noisy, timesteps, noise_of_true)
-            fake = network.scheduler.sample_previous(
-                predicted, noisy, timesteps, noise_of_predicted
-            )
+            real = scheduler.sample_previous(clean, noisy, timesteps, draws.noise_of_true)
+            fake = scheduler.sample_previous(predicted, noisy, timesteps, draws.noise_of_predicted)
+            # 3. Train the discriminator on them.
             self._train_discriminator(real, fake, noisy, timesteps)
+            # 4. Weight the true label by its attention map.
             attended = clean * self._attend(real, noisy, timesteps)
-        noisy = network.scheduler.add_noise(attended, noise, timesteps)
-        if self.rollout_share:
-            noisy = self._roll_out(noisy, image, clean, timesteps)
+        # 5. Train the generator on x_t of the weighted label.
+        noisy = scheduler.add_noise(attended, draws.noise, timesteps)
+        if draws.rollout is not None:
+            noisy = self._roll_out(noisy, image, clean, draws)
         self._train_generator(image, clean, noisy_label=noisy, **condition)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
 
-    def _draw(
-        self, clean: torch.Tensor, draw: Callable[[torch.Generator], torch.Tensor]
-    ) -> torch.Tensor:
-        """Draw for each sample of the batch on the CPU, whatever the device."""
-        return draw_per_sample(len(clean), draw).to(clean.device)
-
-    def _draw_normal(self, clean: torch.Tensor, *shape: int) -> torch.Tensor:
-        """Draw standard normal numbers ``(B, *shape)``."""
-        return self._draw(clean, lambda each: torch.randn(shape, generator=each))
-
     @torch.no_grad()
     def _roll_out(
-        self, noisy: torch.Tensor, image: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor
+        self,
+        noisy: torch.Tensor,
+        image: torch.Tensor,
+        clean: torch.Tensor,
+        draws: AdversarialDraws,
     ) -> torch.Tensor:
-        """Return x_t, a share of it as sampling makes it: from x_{t+1} and the generator's estimate."""
+        """Return x_t, a share of it as sampling makes it: from x_{t+1} and the own estimate."""
         network: CDAL = unwrapped(self.network)
-        chance = self._draw(clean, lambda each: torch.rand([], generator=each))
-        chosen = (timesteps < network.num_train_timesteps - 1) & (chance < self.rollout_share)
-        latent = self._draw_normal(clean, network.latent_size)[chosen]
-        noise, fresh = (self._draw_normal(clean, *clean.shape[1:])[chosen] for _ in range(2))
+        own = draws.rollout
+        assert own is not None
+        is_early = draws.timesteps < network.num_train_timesteps - 1
+        chosen = is_early & (own.chance < self.rollout_share)
         if not chosen.any():
             return noisy
-        earlier = timesteps[chosen] + 1
-        before = network.scheduler.add_noise(clean[chosen], noise, earlier)
+        earlier = draws.timesteps[chosen] + 1
+        before = network.scheduler.add_noise(clean[chosen], own.noise[chosen], earlier)
         estimate = self.inferer(
-            image[chosen], network, noisy_label=before, timesteps=earlier, latent=latent
+            image[chosen],
+            network,
+            noisy_label=before,
+            timesteps=earlier,
+            latent=own.latent[chosen],
         )
+        fresh = own.fresh[chosen] if network.stochastic else None
         rolled_out = noisy.clone()
-        rolled_out[chosen] = network.scheduler.sample_previous(
-            estimate, before, earlier, fresh if network.stochastic else None
-        )
+        rolled_out[chosen] = network.scheduler.sample_previous(estimate, before, earlier, fresh)
         return rolled_out
 
     def _train_discriminator(

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
-from ldseg_monai.diffusion.draws import draw_per_sample
-from ldseg_monai.networks.segmenter import diffusion_model
+from ldseg_monai.diffusion.draws import draw_training_step
+from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.precision import autocast
 from ldseg_monai.runtime.processes import plain
 
 
 class TrainingInferer(Inferer):
-    """Run one training pass under bfloat16 autocast, on the CPU too (where MONAI's engines do not autocast).
+    """Run one training pass under bfloat16 autocast, on the CPU too, where MONAI's engines do not.
+
+    It draws all random numbers of the pass and hands them to the network.
 
     Args:
         amp: whether to compute in bfloat16 where autocast deems it safe.
@@ -37,23 +39,23 @@ class TrainingInferer(Inferer):
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Return the training output of `LDSeg` for images ``(B, C, *spatial)`` and the keyword ``label``.
+        """Return what a network makes of images ``(B, C, *spatial)`` and the keyword ``label``.
+
+        Args:
+            inputs: the images.
+            network: a `DiffusionSegmenter` that trains on `Draws`, such as `LDSeg`.
+            args, kwargs: further arguments of the network.
 
         Raises:
             ValueError: for another network.
         """
-        tensors = {name: plain(value) for name, value in kwargs.items()}
-        num_timesteps = diffusion_model(network).scheduler.num_train_timesteps
-        timesteps = draw_per_sample(
-            len(inputs), lambda generator: self._draw_timestep(num_timesteps, generator)
+        model, image = diffusion_segmenter(network), plain(inputs)
+        draws = draw_training_step(
+            len(image), model.noise_shape(image), model.num_train_timesteps, self.pure_noise_share
         )
-        with autocast(inputs.device, self.amp):
-            return network(plain(inputs), *map(plain, args), timesteps=timesteps, **tensors)
-
-    def _draw_timestep(self, num_timesteps: int, generator: torch.Generator) -> torch.Tensor:
-        uniform = torch.randint(num_timesteps, [], generator=generator)
-        last = torch.rand([], generator=generator) < self.pure_noise_share
-        return torch.where(last, num_timesteps - 1, uniform)
+        tensors = {name: plain(value) for name, value in kwargs.items()}
+        with autocast(image.device, self.amp):
+            return network(image, *map(plain, args), draws=draws, **tensors)
 
 
 class CDALTrainingInferer(Inferer):
@@ -70,6 +72,6 @@ class CDALTrainingInferer(Inferer):
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Return what a `CDAL` or `CDALDiscriminator`, plain or in ``DistributedDataParallel``, does, in float32."""
+        """Return what a `CDAL` or `CDALDiscriminator` does, plain or wrapped, in float32."""
         with autocast(inputs.device, self.amp):
             return network(inputs, *args, **kwargs).float()

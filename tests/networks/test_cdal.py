@@ -18,7 +18,7 @@ from ldseg_monai.networks.cdal.generator import CDALGenerator
 from ldseg_monai.networks.cdal.labels import label_logits
 from ldseg_monai.networks.cdal.network import CDAL
 from ldseg_monai.networks.cdal.network import discriminator as cdal_discriminator
-from ldseg_monai.networks.cdal.network import network as cdal
+from ldseg_monai.networks.cdal import network as cdal
 
 CASES = [  # size of the image, further arguments
     ((16, 16), {}),

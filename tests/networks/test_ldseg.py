@@ -7,6 +7,7 @@ import io
 import pytest
 import torch
 from monai.networks import one_hot
+from small_networks import small_ldseg
 from torch import nn
 
 from ldseg_monai.diffusion.noise import seeded_noise
@@ -18,7 +19,7 @@ from ldseg_monai.diffusion.schedulers import (
 from ldseg_monai.networks.blocks import ResidualBlock
 from ldseg_monai.networks.ldseg.latent_denoiser import LatentDenoiser
 from ldseg_monai.networks.ldseg.network import LDSeg
-from ldseg_monai.networks.ldseg.network import network as ldseg
+from ldseg_monai.networks.ldseg import network as ldseg
 
 CASES = [  # size of the image, stem stride, further arguments
     ((16, 16), 1, {}),
@@ -88,17 +89,7 @@ each_prediction_type = pytest.mark.parametrize("prediction_type", PREDICTION_TYP
 
 
 def tiny(spatial_dims: int = 2, **arguments) -> LDSeg:
-    torch.manual_seed(0)
-    defaults = {
-        "in_channels": 2,
-        "out_channels": 3,
-        "channels": (8, 16),
-        "denoiser_channels": (8, 16),
-        "num_head_channels": 4,
-        "norm": ("group", {"num_groups": 4}),
-        "decode_clean": True,
-    }
-    return LDSeg(spatial_dims, **{**defaults, **arguments})
+    return small_ldseg(spatial_dims, **{"decode_clean": True, **arguments})
 
 
 def pair(size: tuple[int, ...], batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:

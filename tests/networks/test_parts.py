@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ldseg_monai.networks.ldseg.image_encoder import ImageEncoder
+from ldseg_monai.networks.ldseg.label_encoder import LabelEncoder
 from torch.nn import functional
 
 from ldseg_monai.networks.blocks import (
@@ -10,9 +12,7 @@ from ldseg_monai.networks.blocks import (
     SampleStandardization,
     SelfAttention,
 )
-from ldseg_monai.networks.ldseg.image_encoder import ImageEncoder
 from ldseg_monai.networks.ldseg.label_decoder import LabelDecoder
-from ldseg_monai.networks.ldseg.label_encoder import LabelEncoder
 from ldseg_monai.networks.ldseg.latent_denoiser import LatentDenoiser
 
 NORM = ("group", {"num_groups": 4})

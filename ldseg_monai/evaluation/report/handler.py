@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import platform
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
@@ -23,6 +21,7 @@ from monai.engines.utils import IterationEvents
 from PIL import Image
 
 from ldseg_monai import __version__
+from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.evaluation.pictures import MAX_SD, sd_map, upright
 from ldseg_monai.evaluation.report.curves import training_curves
@@ -100,32 +99,33 @@ class Report:
             self.sd_maps |= part
         if idist.get_rank() > 0:
             return
-        rows, bundle = self.scores.rows, read_bundle(self.bundle_root, self.scores.num_classes)
+        rows, bundle = self.scores.rows, Bundle(self.bundle_root)
+        classes = _classes(bundle, self.scores.num_classes)
         shown = shown_cases(rows)
-        middle = next(
-            (name for name, role in shown.items() if role == "Median"), next(iter(shown), None)
-        )
-        sd_maps = {
-            name: _read_png(self.sd_maps[name]) * (MAX_SD / 255)
-            for name in shown
-            if name in self.sd_maps
-        }
+        middle = _middle_case(shown)
+        maps = self._shown_sd_maps(shown)
+        overlays = self._overlays(shown)
+        title = f"{bundle.title}: evaluation"
+        about = {"bundle": _version(bundle), **self.settings, **_facts(engine)}
+        curves = training_curves(self.training_dir)
         sections = [
-            head_section(
-                f"{bundle.name}: evaluation",
-                {"bundle": bundle.title, **self.settings, **_facts(engine)},
-            ),
-            score_section(rows, bundle.classes),
-            case_section(
-                shown, rows, bundle.classes, self._overlays(shown), sd_maps, _why_no_sd_map(engine)
-            ),
-            trajectory_section(middle, _trajectory(engine, middle), bundle.classes),
-            training_section(self.training_dir, training_curves(self.training_dir)),
+            head_section(title, about),
+            score_section(rows, classes),
+            case_section(shown, rows, classes, overlays, maps, _why_no_sd_map(engine)),
+            trajectory_section(middle, _trajectory(engine, middle), classes),
+            training_section(self.training_dir, curves),
         ]
         path = os.path.join(self.scores.output_dir, "report.html")
         with open(path, "w", encoding="utf-8") as file:
-            file.write(page(f"{bundle.name}: evaluation", sections))
+            file.write(page(title, sections))
         engine.logger.info("wrote %s", path)
+
+    def _shown_sd_maps(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        maps = {}
+        for name in names:
+            if name in self.sd_maps:
+                maps[name] = _read_png(self.sd_maps[name]) * (MAX_SD / 255)
+        return maps
 
     def _overlays(self, names: Iterable[str]) -> dict[str, bytes]:
         overlays = {}
@@ -135,35 +135,6 @@ class Report:
                 with open(path, "rb") as file:
                     overlays[name] = file.read()
         return overlays
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """Names of a bundle and of its classes but the background, by their index."""
-
-    name: str
-    title: str
-    classes: dict[int, str]
-
-
-def read_bundle(root: str, num_classes: int) -> Bundle:
-    """Read what the metadata say; without any, a bundle is called as its folder, and its classes by number."""
-    path = os.path.join(root, "configs", "metadata.json")
-    metadata: dict[str, Any] = {}
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            metadata = json.load(file)
-    name = metadata.get("name") or os.path.basename(os.path.abspath(root))
-    names = (
-        metadata.get("network_data_format", {})
-        .get("outputs", {})
-        .get("pred", {})
-        .get("channel_def", {})
-    )
-    classes = {index: names.get(str(index), f"class {index}") for index in range(1, num_classes)}
-    return Bundle(
-        name, " ".join(filter(None, [name, metadata.get("version"), f"({root})"])), classes
-    )
 
 
 def shown_cases(rows: Sequence[dict]) -> dict[str, str]:
@@ -183,6 +154,26 @@ def shown_cases(rows: Sequence[dict]) -> dict[str, str]:
             zip(ranked, ("Best", "Worst") if len(ranked) == 2 else ("The only case",), strict=False)
         )
     return {ranked[0]: "Best", ranked[(len(ranked) - 1) // 2]: "Median", ranked[-1]: "Worst"}
+
+
+def _middle_case(shown: Mapping[str, str]) -> str | None:
+    """Name of the median case; of the first one where there is none, None of no case."""
+    for name, role in shown.items():
+        if role == "Median":
+            return name
+    return next(iter(shown), None)
+
+
+def _classes(bundle: Bundle, num_classes: int) -> dict[int, str]:
+    """Names of the classes but the background, by their index; a number where the bundle has none."""
+    names = bundle.class_names
+    return {index: names.get(index, f"class {index}") for index in range(1, num_classes)}
+
+
+def _version(bundle: Bundle) -> str:
+    """What a bundle is called, its version, and where it is."""
+    parts = [bundle.title, bundle.metadata.get("version"), f"({bundle.root})"]
+    return " ".join(part for part in parts if part)
 
 
 def _facts(engine: Engine) -> dict[str, Any]:

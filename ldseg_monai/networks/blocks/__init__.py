@@ -1,15 +1,22 @@
 """Building blocks that the networks share."""
 
-from .attention import SelfAttention
+from .attention import SelfAttention, attention_heads
 from .embedding import TimestepEmbedding
-from .encoder import Downsampling, ResidualEncoder
-from .normalization import normalization
+from .encoder import (
+    Downsampling,
+    ResidualEncoder,
+    channels_last,
+    check_spatial_dims,
+    check_stem,
+)
+from .normalization import NORM, normalization
 from .one_hot import one_hot
 from .residual import ResidualBlock
 from .standardization import BatchStandardization, CaseStandardization, SampleStandardization
 from .unet import ConditionedLevel, ResidualUNet
 
 __all__ = [
+    "NORM",
     "BatchStandardization",
     "CaseStandardization",
     "ConditionedLevel",
@@ -20,6 +27,10 @@ __all__ = [
     "SampleStandardization",
     "SelfAttention",
     "TimestepEmbedding",
+    "attention_heads",
+    "channels_last",
+    "check_spatial_dims",
+    "check_stem",
     "normalization",
     "one_hot",
 ]

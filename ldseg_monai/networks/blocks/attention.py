@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -29,3 +31,33 @@ class SelfAttention(nn.Module):
         )  # so that each B rounds alike
         attended = self.attention(tokens, tokens, tokens, need_weights=False)[0]
         return x + attended.permute(1, 2, 0).reshape(x.shape)
+
+
+def attention_heads(
+    channels: Sequence[int], attention_levels: Sequence[bool] | None, num_head_channels: int
+) -> list[int]:
+    """Channels of an attention head in each level, 0 in a level without attention.
+
+    Args:
+        channels: channels of each level.
+        attention_levels: for each level, whether it has attention; None for nowhere.
+        num_head_channels: channels of one head.
+
+    Raises:
+        ValueError: for another number of levels, or heads that do not divide the channels.
+    """
+    if attention_levels is None:
+        return [0] * len(channels)
+    if len(attention_levels) != len(channels):
+        raise ValueError(
+            f"attention_levels has {len(attention_levels)} entries: expected one for each of the "
+            f"{len(channels)} levels"
+        )
+    heads = []
+    for width, attends in zip(channels, attention_levels, strict=True):
+        if attends and width % num_head_channels:
+            raise ValueError(
+                f"num_head_channels is {num_head_channels}: expected a divisor of {width} channels"
+            )
+        heads.append(num_head_channels if attends else 0)
+    return heads

@@ -1,4 +1,4 @@
-"""The encoder shape that the label encoder and the image encoder share."""
+"""What encodes a label or an image, and what stands in for it where nothing is learned."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ from monai.networks.layers import Conv
 from torch import nn
 from torch.nn import functional
 
-from .attention import SelfAttention
+from .attention import SelfAttention, attention_heads
+from .normalization import NORM
 from .residual import ResidualBlock
 
 
 class ResidualEncoder(nn.Module):
-    """Residual U-Net encoder without skip connections (Zaman et al., 2024, Section IV-B).
+    """Residual U-Net encoder without skip connections (Zaman et al., 2024, Eq. 9, 10, Section IV-B).
 
     A stem that cuts the image into patches of ``stem_stride`` voxels (a convolution whose kernel
     equals its stride, which is space-to-depth followed by a 1-wide convolution) stands for the
     first ``log2(stem_stride)`` down-samplings; each further level halves the size once more. So the
-    output is smaller by ``stem_stride * 2 ** (len(channels) - 1)``.
+    output is smaller by ``stride = stem_stride * 2 ** (len(channels) - 1)``.
 
     Args:
         spatial_dims: 2 or 3.
-        in_channels: channels of the input.
-        out_channels: channels of the latent.
-        channels: channels of each level, from the largest to the smallest image.
+        in_channels: channels of an image, or classes of a one-hot label.
+        out_channels: channels of the embedding, or of the latent (1 in the paper).
+        channels: channels of each level, from the largest to the smallest size.
         stem_stride: side of a stem patch in voxels; 1 keeps the full resolution (the paper).
         num_res_blocks: residual blocks in each level.
-        attention_levels: for each level, whether self-attention follows its blocks.
+        attention_levels: for each level, whether self-attention follows its blocks; None for
+            nowhere (the paper has it in the last two levels of the image encoder).
         num_head_channels: channels of one attention head.
         norm: normalization as MONAI writes it.
+
+    Raises:
+        ValueError: for arguments that contradict each other, before anything is built.
     """
 
     def __init__(
@@ -39,35 +44,42 @@ class ResidualEncoder(nn.Module):
         in_channels: int,
         out_channels: int,
         channels: Sequence[int],
-        stem_stride: int,
-        num_res_blocks: int,
-        attention_levels: Sequence[bool],
-        num_head_channels: int,
-        norm: tuple | str,
+        stem_stride: int = 1,
+        num_res_blocks: int = 1,
+        attention_levels: Sequence[bool] | None = None,
+        num_head_channels: int = 32,
+        norm: tuple | str = NORM,
     ) -> None:
         super().__init__()
+        check_spatial_dims(spatial_dims)
+        check_stem(stem_stride)
+        heads = attention_heads(channels, attention_levels, num_head_channels)
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.feature_channels = list(channels)
+        self.stride = stem_stride * 2 ** (len(channels) - 1)
         conv = Conv[Conv.CONV, spatial_dims]
         self.levels = nn.ModuleList()
         previous, stride = in_channels, stem_stride
-        for width, attends in zip(channels, attention_levels, strict=True):
+        for width, head_channels in zip(channels, heads, strict=True):
             kernel_size, padding = (3, 1) if stride == 1 else (stride, 0)
             blocks: list[nn.Module] = [conv(previous, width, kernel_size, stride, padding)]
             blocks += [
                 ResidualBlock(spatial_dims, width, width, norm) for _ in range(num_res_blocks)
             ]
-            if attends:
-                blocks.append(SelfAttention(width, num_head_channels))
+            if head_channels:
+                blocks.append(SelfAttention(width, head_channels))
             self.levels.append(nn.Sequential(*blocks))
             previous, stride = width, 2
         self.to_latent = conv(previous, out_channels, kernel_size=1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Map ``(B, in_channels, *spatial)`` to the latent and to what each level made of the input.
+        """Map ``(B, in_channels, *spatial)`` to the latent and to what each level made of it.
 
         Returns:
-            The latent, ``(B, out_channels, *spatial / total stride)``, and the output of each
-            level, from the largest to the smallest, ``(B, channels[i], *spatial / stem_stride /
-            2**i)``.
+            The latent, ``(B, out_channels, *spatial / stride)``, and the output of each level, from
+            the largest to the smallest, ``(B, channels[i], *spatial / stem_stride / 2**i)``.
         """
         features: list[torch.Tensor] = []
         for level in self.levels:
@@ -77,24 +89,21 @@ class ResidualEncoder(nn.Module):
 
 
 class Downsampling(nn.Module):
-    """Nearest-neighbor down-sampling in the place of an encoder, for the ablation of Zaman et al. (2024), Table V.
+    """Nearest-neighbor down-sampling in the place of an encoder (Zaman et al., 2024, Table V).
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels wanted.
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input, and of the output.
         stride: by how much the output is smaller.
-
-    Raises:
-        ValueError: if the channels differ.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, spatial_dims: int, in_channels: int, stride: int) -> None:
         super().__init__()
-        if out_channels != in_channels:
-            raise ValueError(
-                f"{out_channels} channels wanted of what is not encoded: expected its own {in_channels}; set "
-                "latent_channels to out_channels for a label, embedding_channels to in_channels for an image"
-            )
+        check_spatial_dims(spatial_dims)
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
+        self.out_channels = in_channels
+        self.feature_channels: list[int] = []
         self.stride = stride
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -102,3 +111,31 @@ class Downsampling(nn.Module):
         features: list[torch.Tensor] = []
         size = [side // self.stride for side in x.shape[2:]]
         return functional.interpolate(x, size=size, mode="nearest-exact"), features
+
+
+def check_spatial_dims(spatial_dims: int) -> None:
+    """Check the number of axes.
+
+    Raises:
+        ValueError: if it is not 2 or 3.
+    """
+    if spatial_dims not in (2, 3):
+        raise ValueError(f"spatial_dims is {spatial_dims}: expected 2 or 3")
+
+
+def check_stem(stem_stride: int) -> None:
+    """Check the side of a stem's patches.
+
+    Raises:
+        ValueError: if it is no power of two.
+    """
+    if stem_stride < 1 or stem_stride & (stem_stride - 1):
+        raise ValueError(
+            f"stem_stride is {stem_stride}: expected a power of two, 1 for a full-resolution stem"
+        )
+
+
+def channels_last(network: nn.Module, spatial_dims: int) -> None:
+    """Lay out the weights channels-last, the faster layout on a CPU, which the inputs follow."""
+    layout = torch.channels_last if spatial_dims == 2 else torch.channels_last_3d
+    network.to(memory_format=layout)  # type: ignore[call-overload]

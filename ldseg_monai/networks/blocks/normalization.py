@@ -7,6 +7,8 @@ from monai.networks.layers import get_norm_layer
 from torch import nn
 from torch.nn import functional
 
+NORM = ("group", {"num_groups": 8})  # of every part where nothing else is said
+
 
 class GroupNorm(nn.GroupNorm):
     """Group normalization that trains fast in the channels-last layout too.

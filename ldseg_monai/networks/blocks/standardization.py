@@ -38,6 +38,7 @@ class BatchStandardization(nn.Module):
 
     def __init__(self, channels: int, momentum: float = 0.01) -> None:
         super().__init__()
+        self.channels = channels
         self.momentum = momentum
         self.mean: torch.Tensor
         self.variance: torch.Tensor
@@ -89,6 +90,8 @@ class CaseStandardization(nn.Module):
 
     def __init__(self, channels: int, latent_shape: Sequence[int], momentum: float = 0.005) -> None:
         super().__init__()
+        self.channels = channels
+        self.spatial_dims = len(latent_shape)
         self.momentum = momentum
         self.per_sample = SampleStandardization()
         self.mean: torch.Tensor

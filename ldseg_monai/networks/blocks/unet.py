@@ -9,7 +9,8 @@ from monai.networks.layers import Conv
 from torch import nn
 from torch.nn import functional
 
-from .attention import SelfAttention
+from .attention import SelfAttention, attention_heads
+from .encoder import check_spatial_dims
 from .residual import ResidualBlock
 
 
@@ -88,21 +89,9 @@ class ResidualUNet(nn.Module):
         embedding_channels: int,
     ) -> None:
         super().__init__()
-        if len(attention_levels) != len(channels):
-            raise ValueError(
-                f"attention_levels has {len(attention_levels)} entries: expected one for each of the "
-                f"{len(channels)} levels"
-            )
-        uneven = [
-            w
-            for w, attends in zip(channels, attention_levels, strict=True)
-            if attends and w % num_head_channels
-        ]
-        if uneven:
-            raise ValueError(
-                f"num_head_channels is {num_head_channels}: expected a divisor of {uneven[0]} channels"
-            )
-        head_channels = [num_head_channels * attends for attends in attention_levels]
+        check_spatial_dims(spatial_dims)
+        head_channels = attention_heads(channels, attention_levels, num_head_channels)
+        self.spatial_dims = spatial_dims
         shared = (num_res_blocks, norm, embedding_channels)
         conv = Conv[Conv.CONV, spatial_dims]
         self.down_levels, self.downsamplings, self.up_levels = (

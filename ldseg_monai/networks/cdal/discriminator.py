@@ -9,7 +9,14 @@ from monai.networks.layers import Conv
 from torch import nn
 from torch.nn import functional
 
-from ldseg_monai.networks.blocks import ConditionedLevel, TimestepEmbedding, normalization
+from ldseg_monai.networks.blocks import (
+    NORM,
+    ConditionedLevel,
+    TimestepEmbedding,
+    channels_last,
+    check_spatial_dims,
+    normalization,
+)
 
 
 class CDALDiscriminator(nn.Module):
@@ -47,11 +54,10 @@ class CDALDiscriminator(nn.Module):
         channels: Sequence[int] = (32, 64, 128, 128),
         num_res_blocks: int = 1,
         attention_level: int = 2,
-        norm: tuple | str = ("group", {"num_groups": 8}),
+        norm: tuple | str = NORM,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims is {spatial_dims}: expected 2 or 3")
+        check_spatial_dims(spatial_dims)
         if not 0 <= attention_level < len(channels):
             raise ValueError(
                 f"attention_level is {attention_level}: expected 0 to {len(channels) - 1}, a level"
@@ -83,7 +89,7 @@ class CDALDiscriminator(nn.Module):
             previous = level_channels
         self.head = nn.Sequential(normalization(norm, spatial_dims, previous), nn.SiLU())
         self.to_logit = nn.Linear(previous, 1)
-        self.to(memory_format=torch.channels_last if spatial_dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
+        channels_last(self, spatial_dims)
 
     def forward(
         self, previous_label: torch.Tensor, noisy_label: torch.Tensor, timesteps: torch.Tensor

@@ -8,54 +8,50 @@ import torch
 from monai.networks.layers import Conv
 from torch import nn
 
-from ldseg_monai.networks.blocks import (
-    ResidualEncoder,
-    ResidualUNet,
-    TimestepEmbedding,
-    normalization,
-)
+from ldseg_monai.networks.blocks import NORM, ResidualUNet, TimestepEmbedding, normalization
 
 
 class CDALGenerator(ResidualUNet):
-    """Residual U-Net that predicts the clean label of a noisy one (Hejrati et al., 2024, Sections 2.1 and 2.3).
+    """Residual U-Net that predicts the clean label of a noisy one (Hejrati et al., 2024, 2.1, 2.3).
 
-    A light encoder without down-sampling makes features of the image, which are added to those of
-    the noisy label. The timestep, as sinusoids, and the random latent, through a mapping network,
-    scale and shift what the second normalization of each of the U-Net's residual blocks returns;
-    the image's features know neither.
+    The features of the image are added to those of the noisy label. The timestep, as sinusoids, and
+    the random latent, through a mapping network, scale and shift what the second normalization of
+    each of the U-Net's residual blocks returns.
 
     Args:
         spatial_dims: 2 or 3.
-        in_channels: channels of the image.
         out_channels: classes of the label, background included.
-        channels: channels of each level of the U-Net; every level after the first halves the size.
+        channels: channels of each level of the U-Net, the first as many as the image's features
+            have; every level after the first halves the size.
         num_res_blocks: residual blocks in each level, on the way down and on the way up.
-        image_channels: channels of the image encoder.
-        image_res_blocks: residual blocks of the image encoder.
         latent_size: L, numbers of the random latent z; 0 for none (the ablation of Table 1).
-        attention_levels: for each level, whether self-attention follows its blocks.
+        attention_levels: levels of the U-Net with self-attention; None for the last.
         num_head_channels: channels of one attention head; must divide the channels of the levels
             with attention.
         norm: normalization as MONAI writes it.
 
     Raises:
-        ValueError: for attention levels or heads that do not fit the channels.
+        ValueError: for fewer than two classes, a negative latent size, or attention levels or heads
+            that do not fit the channels.
     """
 
     def __init__(
         self,
         spatial_dims: int,
-        in_channels: int,
         out_channels: int,
-        channels: Sequence[int],
-        num_res_blocks: int,
-        image_channels: int,
-        image_res_blocks: int,
-        latent_size: int,
-        attention_levels: Sequence[bool],
-        num_head_channels: int,
-        norm: tuple | str,
+        channels: Sequence[int] = (32, 64, 128, 128),
+        num_res_blocks: int = 1,
+        latent_size: int = 64,
+        attention_levels: Sequence[bool] | None = None,
+        num_head_channels: int = 32,
+        norm: tuple | str = NORM,
     ) -> None:
+        if out_channels < 2:
+            raise ValueError(f"out_channels is {out_channels}: expected 2 or more")
+        if latent_size < 0:
+            raise ValueError(f"latent_size is {latent_size}: expected 0 or more")
+        if attention_levels is None:
+            attention_levels = [level == len(channels) - 1 for level in range(len(channels))]
         width = 4 * channels[0]  # of each of the two embeddings
         super().__init__(
             spatial_dims,
@@ -67,18 +63,9 @@ class CDALGenerator(ResidualUNet):
             embedding_channels=2 * width if latent_size else width,
         )
         conv = Conv[Conv.CONV, spatial_dims]
+        self.out_channels = out_channels
+        self.channels = channels[0]
         self.latent_size = latent_size
-        self.image_encoder = ResidualEncoder(
-            spatial_dims,
-            in_channels,
-            channels[0],
-            channels=[image_channels],
-            stem_stride=1,
-            num_res_blocks=image_res_blocks,
-            attention_levels=[False],
-            num_head_channels=1,
-            norm=norm,
-        )
         self.time_embedding = TimestepEmbedding(channels[0], width)
         self.mapping = _mapping_network(latent_size, width) if latent_size else nn.Identity()
         self.from_label = conv(out_channels, channels[0], kernel_size=3, padding=1)
@@ -101,7 +88,7 @@ class CDALGenerator(ResidualUNet):
             noisy_label: ``x_t``, ``(B, out_channels, *spatial)``.
             timesteps: ``(B,)`` integers from 0 to T - 1; index ``t - 1`` of the paper's ``t``.
             latent: ``z``, ``(B, latent_size)``.
-            features: of the image ``I``, as of `encode_image`.
+            features: of the image ``I``, ``(B, channels[0], *spatial)``.
 
         Returns:
             The estimate of ``x_0``, ``(B, out_channels, *spatial)``, not bounded.
@@ -109,10 +96,6 @@ class CDALGenerator(ResidualUNet):
         embedding = torch.cat([self.time_embedding(timesteps), self.mapping(latent)], dim=1)
         hidden = self.from_label(noisy_label) + features
         return self.to_label(self.through_levels(hidden, embedding))
-
-    def encode_image(self, image: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, in_channels, *spatial)`` to features ``(B, channels[0], *spatial)``, the same for every step."""
-        return self.image_encoder(image)[0]
 
 
 def _mapping_network(latent_size: int, width: int) -> nn.Module:

@@ -11,7 +11,7 @@ from monai.networks.layers import Act
 from torch import nn
 from torch.nn import functional
 
-from ldseg_monai.networks.blocks import ResidualBlock, SelfAttention
+from ldseg_monai.networks.blocks import NORM, ResidualBlock, SelfAttention, attention_heads
 
 # Kernel, stride, expansion, channels and number of the blocks of each stage.
 STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3))
@@ -37,37 +37,46 @@ class EfficientNetEncoder(nn.Module):
     LDSeg's own encoder.
 
     Args:
-        embedding_channels: channels of the embedding.
+        out_channels: channels of the embedding.
         channels: channels of what follows the backbone.
         num_res_blocks: residual blocks that follow it.
         attends: whether self-attention follows those.
         num_head_channels: channels of one attention head.
         norm: normalization of what follows the backbone, as MONAI writes it.
+
+    Raises:
+        ValueError: for heads that do not divide the channels.
     """
+
+    spatial_dims = 2
+    in_channels = 3
+    stride = STRIDE
 
     def __init__(
         self,
-        embedding_channels: int,
+        out_channels: int,
         channels: int,
-        num_res_blocks: int,
-        attends: bool,
-        num_head_channels: int,
-        norm: tuple | str,
+        num_res_blocks: int = 1,
+        attends: bool = True,
+        num_head_channels: int = 32,
+        norm: tuple | str = NORM,
     ) -> None:
         super().__init__()
+        self.out_channels = out_channels
+        (head_channels,) = attention_heads([channels], [attends], num_head_channels)
         self.backbone = EfficientNetLite0()
         self.from_fine = nn.Conv2d(CHANNELS[-2], channels, kernel_size=1)
         self.from_coarse = nn.ConvTranspose2d(CHANNELS[-1], channels, kernel_size=2, stride=2)
         blocks: list[nn.Module] = [
             ResidualBlock(2, channels, channels, norm) for _ in range(num_res_blocks)
         ]
-        if attends:
-            blocks.append(SelfAttention(channels, num_head_channels))
+        if head_channels:
+            blocks.append(SelfAttention(channels, head_channels))
         self.blocks = nn.Sequential(*blocks)
-        self.to_latent = nn.Conv2d(channels, embedding_channels, kernel_size=1)
+        self.to_latent = nn.Conv2d(channels, out_channels, kernel_size=1)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Map pictures of -1 to 1, ``(B, 3, H, W)``, to ``(B, embedding_channels, H / 16, W / 16)``; no features."""
+        """Map pictures of -1 to 1, ``(B, 3, H, W)``, to ``(B, out_channels, H / 16, W / 16)``; no features."""
         features: list[torch.Tensor] = []
         _, _, fine, coarse = self.backbone(functional.avg_pool2d(image, kernel_size=2))
         x = self.from_fine(fine) + self.from_coarse(coarse)[:, :, : fine.shape[2], : fine.shape[3]]

@@ -8,15 +8,21 @@ import torch
 from monai.networks.layers import Conv
 from torch import nn
 
-from ldseg_monai.networks.blocks import ResidualBlock, normalization
+from ldseg_monai.networks.blocks import (
+    NORM,
+    ResidualBlock,
+    check_spatial_dims,
+    check_stem,
+    normalization,
+)
 
 
 class LabelDecoder(nn.Module):
-    """Latent to class logits, a residual U-Net decoder without skip connections (Zaman et al., 2024, Eq. 13).
+    """Latent to class logits (Zaman et al., 2024, Eq. 13).
 
-    A departure from the paper, off by default: features of the image encoder may be added at chosen
-    levels, which gives outlines the image's resolution. Left to itself, such a decoder ignores the
-    latent; see `LDSeg`'s ``image_dropout``.
+    A residual U-Net decoder without skip connections. A departure from the paper, off by default:
+    features of the image encoder may be added at chosen levels, which gives outlines the image's
+    resolution. Left to itself, such a decoder ignores the latent; see `LDSeg`'s ``image_dropout``.
 
     Every up-sampling is a transposed convolution, which is a sub-pixel convolution without its
     rearrangement. The last one mirrors the encoders' stem, overlaps its neighbors and starts out as
@@ -26,61 +32,69 @@ class LabelDecoder(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         latent_channels: channels of the latent.
-        num_classes: classes of the label, background included.
-        channels: channels of each level, from the largest to the smallest image, as in the label
-            encoder.
+        out_channels: classes of the label, background included.
+        channels: channels of each level, from the largest to the smallest image, as many as the
+            label encoder has. Every further sample costs a decoder's pass.
         stem_stride: factor of the last up-sampling; 1 for none.
         num_res_blocks: residual blocks in each level.
         norm: normalization as MONAI writes it.
-        image_channels: channels of the image features at each level, in the order of ``channels``;
-            0 for a level without; None for none at all (the paper).
+        image_channels: channels of the image encoder's features at each level, in the order of
+            ``channels``; 0 for a level without; None for none at all (the paper).
+
+    Raises:
+        ValueError: for arguments that contradict each other, before anything is built.
     """
 
     def __init__(
         self,
         spatial_dims: int,
         latent_channels: int,
-        num_classes: int,
+        out_channels: int,
         channels: Sequence[int],
-        stem_stride: int,
-        num_res_blocks: int,
-        norm: tuple | str,
+        stem_stride: int = 1,
+        num_res_blocks: int = 1,
+        norm: tuple | str = NORM,
         image_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        check_spatial_dims(spatial_dims)
+        check_stem(stem_stride)
+        if image_channels is not None and len(image_channels) != len(channels):
+            raise ValueError(
+                f"image_channels has {len(image_channels)} entries: expected one for each of the "
+                f"{len(channels)} levels"
+            )
+        self.spatial_dims = spatial_dims
+        self.latent_channels = latent_channels
+        self.out_channels = out_channels
+        self.image_channels = list(image_channels or [])
+        self.sees_image = any(self.image_channels)
+        self.stride = stem_stride * 2 ** (len(channels) - 1)
+        conv = Conv[Conv.CONV, spatial_dims]
         upsample = Conv[Conv.CONVTRANS, spatial_dims]
         previous = channels[-1]
-        self.from_latent = Conv[Conv.CONV, spatial_dims](
-            latent_channels, previous, kernel_size=3, padding=1
-        )
+        self.from_latent = conv(latent_channels, previous, kernel_size=3, padding=1)
         self.levels = nn.ModuleList()
         for level in reversed(range(len(channels))):
-            self.levels.append(
-                _Level(
-                    upsample(previous, channels[level], kernel_size=2, stride=2)
-                    if len(self.levels)
-                    else nn.Identity(),
-                    _image_projection(
-                        spatial_dims,
-                        image_channels[level] if image_channels else 0,
-                        channels[level],
-                    ),
-                    [
-                        ResidualBlock(spatial_dims, channels[level], channels[level], norm)
-                        for _ in range(num_res_blocks)
-                    ],
-                )
-            )
-            previous = channels[level]
-        self.to_logits = nn.Sequential(
-            normalization(norm, spatial_dims, previous),
-            nn.SiLU(),
-            _interpolating(
-                upsample(previous, num_classes, 2 * stem_stride, stem_stride, stem_stride // 2)
-            )
-            if stem_stride > 1
-            else Conv[Conv.CONV, spatial_dims](previous, num_classes, kernel_size=3, padding=1),
-        )
+            width = channels[level]
+            upsampling: nn.Module = nn.Identity()
+            if level < len(channels) - 1:
+                upsampling = upsample(previous, width, kernel_size=2, stride=2)
+            feature_channels = image_channels[level] if image_channels else 0
+            image = _image_projection(spatial_dims, feature_channels, width)
+            blocks = [
+                ResidualBlock(spatial_dims, width, width, norm) for _ in range(num_res_blocks)
+            ]
+            self.levels.append(_Level(upsampling, image, blocks))
+            previous = width
+        layers = [normalization(norm, spatial_dims, previous), nn.SiLU()]
+        if stem_stride > 1:
+            kernel_size, padding = 2 * stem_stride, stem_stride // 2
+            last = upsample(previous, out_channels, kernel_size, stem_stride, padding)
+            layers.append(_interpolating(last))
+        else:
+            layers.append(conv(previous, out_channels, kernel_size=3, padding=1))
+        self.to_logits = nn.Sequential(*layers)
 
     def forward(
         self, latent: torch.Tensor, features: list[torch.Tensor] | None = None
@@ -93,7 +107,7 @@ class LabelDecoder(nn.Module):
                 without the image.
 
         Returns:
-            Class logits ``(B, num_classes, *spatial)``.
+            Class logits ``(B, out_channels, *spatial)``.
         """
         hidden = self.from_latent(latent)
         coarsest_first = [] if features is None else features[::-1]
@@ -102,6 +116,13 @@ class LabelDecoder(nn.Module):
             hidden = level(hidden, coarsest_first[index] if index < len(coarsest_first) else None)
             index += 1  # noqa: SIM113
         return self.to_logits(hidden)
+
+    @torch.jit.unused
+    def scale_logits(self, temperature: float) -> None:
+        """Divide the logits by a temperature, in the weights of the last layer."""
+        with torch.no_grad():
+            for parameter in self.to_logits[-1].parameters():
+                parameter.div_(temperature)
 
 
 class _Level(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from monai.networks.layers import Conv
 from torch import nn
 
-from ldseg_monai.networks.blocks import ResidualUNet, TimestepEmbedding, normalization
+from ldseg_monai.networks.blocks import NORM, ResidualUNet, TimestepEmbedding, normalization
 
 
 class LatentDenoiser(ResidualUNet):
@@ -22,7 +22,8 @@ class LatentDenoiser(ResidualUNet):
         embedding_channels: channels of the image embedding.
         channels: channels of each level; every level after the first halves the latent.
         num_res_blocks: residual blocks in each level, on the way down and on the way up.
-        attention_levels: for each level, whether self-attention follows its blocks.
+        attention_levels: for each level, whether self-attention follows its blocks; None for all
+            but the first.
         num_head_channels: channels of one attention head.
         norm: normalization as MONAI writes it.
 
@@ -35,13 +36,15 @@ class LatentDenoiser(ResidualUNet):
         spatial_dims: int,
         latent_channels: int,
         embedding_channels: int,
-        channels: Sequence[int],
-        num_res_blocks: int,
-        attention_levels: Sequence[bool],
-        num_head_channels: int,
-        norm: tuple | str,
+        channels: Sequence[int] = (64, 128),
+        num_res_blocks: int = 1,
+        attention_levels: Sequence[bool] | None = None,
+        num_head_channels: int = 32,
+        norm: tuple | str = NORM,
     ) -> None:
         time_channels = 4 * channels[0]
+        if attention_levels is None:
+            attention_levels = [level > 0 for level in range(len(channels))]
         super().__init__(
             spatial_dims,
             channels,
@@ -51,6 +54,8 @@ class LatentDenoiser(ResidualUNet):
             norm,
             time_channels,
         )
+        self.latent_channels = latent_channels
+        self.embedding_channels = embedding_channels
         conv = Conv[Conv.CONV, spatial_dims]
         self.time_embedding = TimestepEmbedding(channels[0], time_channels)
         self.from_latent = conv(

@@ -2,298 +2,164 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from ldseg_monai.diffusion.draws import draw_per_sample
-from ldseg_monai.diffusion.noise import seeded_noise
+from ldseg_monai.diffusion.draws import Draws, draw_training_step
+from ldseg_monai.diffusion.noise import Noise, seeded_noise
 from ldseg_monai.diffusion.schedulers import EvenlySpacedScheduler
-from ldseg_monai.networks.blocks import SampleStandardization, one_hot
-from ldseg_monai.networks.ldseg.efficientnet_encoder import STRIDE as EFFICIENTNET_STRIDE
-from ldseg_monai.networks.ldseg.image_encoder import ImageEncoder
-from ldseg_monai.networks.ldseg.label_decoder import LabelDecoder
-from ldseg_monai.networks.ldseg.label_encoder import LabelEncoder
-from ldseg_monai.networks.ldseg.latent_denoiser import LatentDenoiser
+from ldseg_monai.networks.blocks import SampleStandardization, channels_last, one_hot
+from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, State
 
 
-class LDSeg(nn.Module):
-    """Latent diffusion for segmentation, trained end to end (Zaman et al., 2024, Figure 1, Algorithms 1 and 2).
+class LDSeg(DiffusionSegmenter):
+    """Latent diffusion for segmentation (Zaman et al., 2024, Figure 1, Algorithms 1 and 2).
 
-    With a label, ``forward`` is a whole training pass (so that DistributedDataParallel can wrap
-    it); with an image alone it runs the whole reverse process and returns class logits. The latent
-    is smaller than the image by ``stride = stem_stride * 2 ** (len(channels) - 1)``, which must
-    divide every side of the image.
+    Its parts are trained together, by one loss. With a label, ``forward`` is a whole training pass
+    (so that DistributedDataParallel can wrap it). With an image alone it runs the whole reverse
+    process and returns class logits. The encoders' stride must divide every side of the image.
+
+    Each part can be another one. What it has to take and to return:
+
+    - ``image_encoder(image)`` returns ``z_i`` (Eq. 9), ``(B, C_i, *latent)``, and a list of
+      features for the decoder, from the largest to the smallest, empty where it has none. It has
+      the attributes ``spatial_dims``, ``in_channels`` and ``stride``.
+    - ``label_encoder(one_hot)`` returns a latent (Eq. 10), ``(B, C_z, *latent)``, and a list that is
+      not used. It has the attribute ``out_channels``, C_z.
+    - ``standardization(latent)`` returns ``z_l(0)``.
+    - ``denoiser(z_l(t), z_i, timesteps)`` returns a prediction (Eq. 12), ``(B, C_z, *latent)``, of
+      the scheduler's kind.
+    - ``label_decoder(latent, features)`` returns class logits (Eq. 13). It has the attribute
+      ``out_channels``, the classes. ``sees_image`` says whether it uses features.
+
+    Further attributes that neighbors both have, such as ``latent_channels``, must agree.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
-        out_channels: classes of the label, background included.
-        channels: channels of each level of the image encoder.
-        label_channels: channels of each level of the label encoder, as many levels; None for the
-            image encoder's. A label is simpler than an image.
-        decoder_channels: channels of each level of the decoder, mirrored; None for the label
-            encoder's. Every further sample costs a decoder's pass.
-        stem_stride: side in voxels of the patches that the first layer makes and the last one
-            fills: it stands for the first ``log2(stem_stride)`` down-samplings; 1 keeps the full
-            resolution (the paper).
-        num_res_blocks: residual blocks in each level of the image encoder.
-        label_res_blocks: of the label encoder and of the decoder; None for the image encoder's.
-        denoiser_res_blocks: of the denoiser; None for the image encoder's.
-        latent_channels: channels of the label latent (1 in the paper).
-        embedding_channels: channels of the image embedding (1 in the paper).
-        denoiser_channels: channels of each level of the denoiser's U-Net.
-        attention_levels: levels of the image encoder with self-attention; None for the last two
-            (the paper).
-        denoiser_attention_levels: levels of the denoiser with self-attention; None for all but the
-            first.
-        num_head_channels: channels of one attention head; must divide the channels of the levels
-            with attention.
-        norm: normalization as MONAI writes it.
-        latent_norm: ``sample`` (the paper), ``cases`` or ``batch``: see `LabelEncoder`.
-        latent_shape: spatial shape of the latent for ``latent_norm='cases'``: see
-            `CaseStandardization`.
-        num_train_timesteps: T.
-        schedule: ``cosine`` (the paper), ``linear`` or ``quadratic``.
-        prediction_type: ``epsilon`` (the paper: the decoder then gets ``z_t - eps_hat``, Eq. 12),
-            ``sample`` or ``v_prediction`` (the decoder gets the estimate of the clean latent).
+        label_encoder, standardization, image_encoder, denoiser, label_decoder: the parts.
+        scheduler: noise schedule and reverse steps.
         num_inference_steps: steps K of the reverse process (2 in the paper).
-        eta: 0 for DDIM, 1 for DDPM.
-        timestep_spacing: ``inclusive`` (the paper) or ``trailing``: see `EvenlySpacedScheduler`.
-        decoder_image_levels: for each level, whether the decoder also gets the image encoder's
-            features there; None for nowhere (the paper).
-        image_dropout: share of the training samples whose label is decoded without these features,
-            so that the latent has to carry it; the clean latent is always decoded without them.
-        decode_clean: whether a training pass also decodes the clean latent, for the loss's
-            autoencoding term.
-        learned_label_encoder, learned_image_encoder: False to down-sample the label, or the image,
-            instead of encoding it: see `Downsampling`.
-        image_backbone: ``efficientnet_lite0`` for an image encoder of color pictures that can start
-            from ImageNet's weights, `EfficientNetEncoder` (it has only the last of ``channels`` and
-            ``attention_levels``); None for the paper's.
         restandardize: whether the latent gets mean 0 and standard deviation 1 again, per sample,
             after each step.
+        image_dropout: share of the training samples whose label is decoded without the image's
+            features, so that the latent has to carry it; the clean latent always is.
+        decode_clean: whether a training pass also decodes the clean latent, for the loss's
+            autoencoding term.
         seed: seed of the noise when none is passed.
 
     Raises:
-        ValueError: for arguments that contradict each other, before anything is built.
+        ValueError: for parts that do not fit together.
 
     Example:
-        >>> small = {"channels": (8, 16), "denoiser_channels": (8, 16), "num_head_channels": 8}
-        >>> network = LDSeg(spatial_dims=2, in_channels=3, out_channels=2, **small).eval()
+        >>> from ldseg_monai.networks import LabelDecoder, LatentDenoiser, ResidualEncoder
+        >>> network = LDSeg(
+        ...     label_encoder=ResidualEncoder(2, in_channels=2, out_channels=1, channels=(8, 16)),
+        ...     standardization=SampleStandardization(),
+        ...     image_encoder=ResidualEncoder(2, in_channels=3, out_channels=4, channels=(8, 16)),
+        ...     denoiser=LatentDenoiser(2, latent_channels=1, embedding_channels=4, channels=(32,)),
+        ...     label_decoder=LabelDecoder(2, latent_channels=1, out_channels=2, channels=(8, 16)),
+        ...     scheduler=EvenlySpacedScheduler(),
+        ... ).eval()
         >>> network(torch.zeros(1, 3, 32, 48)).shape
         torch.Size([1, 2, 32, 48])
     """
 
     def __init__(
         self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        channels: Sequence[int] = (16, 32, 64, 128, 128),
-        stem_stride: int = 1,
-        num_res_blocks: int = 1,
-        label_channels: Sequence[int] | None = None,
-        decoder_channels: Sequence[int] | None = None,
-        label_res_blocks: int | None = None,
-        denoiser_res_blocks: int | None = None,
-        latent_channels: int = 1,
-        embedding_channels: int = 1,
-        denoiser_channels: Sequence[int] = (64, 128),
-        attention_levels: Sequence[bool] | None = None,
-        denoiser_attention_levels: Sequence[bool] | None = None,
-        num_head_channels: int = 32,
-        norm: tuple | str = ("group", {"num_groups": 8}),
-        latent_norm: str = "sample",
-        latent_shape: Sequence[int] | None = None,
-        num_train_timesteps: int = 1000,
-        schedule: str = "cosine",
-        prediction_type: str = "epsilon",
+        label_encoder: nn.Module,
+        standardization: nn.Module,
+        image_encoder: nn.Module,
+        denoiser: nn.Module,
+        label_decoder: nn.Module,
+        scheduler: EvenlySpacedScheduler,
         num_inference_steps: int = 2,
-        eta: float = 0.0,
-        timestep_spacing: str = "inclusive",
         restandardize: bool = False,
-        decoder_image_levels: Sequence[bool] | None = None,
         image_dropout: float = 0.0,
         decode_clean: bool = False,
-        learned_label_encoder: bool = True,
-        learned_image_encoder: bool = True,
-        image_backbone: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if attention_levels is None:
-            attention_levels = [level >= len(channels) - 2 for level in range(len(channels))]
-        if denoiser_attention_levels is None:
-            denoiser_attention_levels = [level > 0 for level in range(len(denoiser_channels))]
-        label_channels = channels if label_channels is None else label_channels
-        decoder_channels = label_channels if decoder_channels is None else decoder_channels
-        for name, levels in (
-            ("label_channels", label_channels),
-            ("decoder_channels", decoder_channels),
-        ):
-            if len(levels) != len(channels):
-                raise ValueError(
-                    f"{name} has {len(levels)} levels: expected the {len(channels)} of channels, so that label latent "
-                    "and image embedding have one size"
-                )
-        _check_arguments(
-            spatial_dims,
-            channels,
-            stem_stride,
-            attention_levels,
-            denoiser_channels,
-            denoiser_attention_levels,
-            num_head_channels,
-            latent_shape,
-        )
-        if restandardize and latent_norm != "sample":
+        parts: dict[str, Any] = {
+            "label_encoder": label_encoder,
+            "standardization": standardization,
+            "image_encoder": image_encoder,
+            "denoiser": denoiser,
+            "label_decoder": label_decoder,
+        }
+        check_neighbors(parts)
+        if restandardize and not isinstance(standardization, SampleStandardization):
             raise ValueError(
-                f"restandardize works per sample: expected latent_norm 'sample', not {latent_norm!r}"
+                "restandardize works per sample: expected a SampleStandardization, not "
+                f"{type(standardization).__name__}"
             )
-        if decoder_image_levels is not None and len(decoder_image_levels) != len(channels):
-            raise ValueError(
-                f"decoder_image_levels has {len(decoder_image_levels)} entries: expected one for each of the "
-                f"{len(channels)} levels"
-            )
-        sees_image = any(decoder_image_levels or [])
-        if sees_image and not learned_image_encoder:
-            raise ValueError(
-                "decoder_image_levels need the image encoder's features: leave them out, or let it learn"
-            )
-        if image_backbone is not None:
-            _check_backbone(
-                image_backbone, spatial_dims, in_channels, stem_stride * 2 ** (len(channels) - 1)
-            )
-            if sees_image or not learned_image_encoder:
-                raise ValueError(
-                    "image_backbone gives the decoder no features, and is learned: expected neither "
-                    "decoder_image_levels nor learned_image_encoder=False"
-                )
+        sees_image = bool(getattr(label_decoder, "sees_image", False))
         if not 0 <= image_dropout <= 1:
             raise ValueError(f"image_dropout is {image_dropout}: expected 0 to 1")
         if image_dropout and not sees_image:
             raise ValueError(
-                f"image_dropout is {image_dropout}, but no decoder_image_levels: expected 0 there"
+                f"image_dropout is {image_dropout}, but the decoder gets no image features: "
+                "expected 0 there"
             )
-        self.out_channels = out_channels
-        self.latent_channels = latent_channels
+        self.spatial_dims = int(parts["image_encoder"].spatial_dims)
+        self.in_channels = int(parts["image_encoder"].in_channels)
+        self.out_channels = int(parts["label_decoder"].out_channels)
+        self.latent_channels = int(parts["label_encoder"].out_channels)
+        self.stride = int(parts["image_encoder"].stride)
+        self.num_train_timesteps = int(scheduler.num_train_timesteps)
+        self.num_inference_steps = num_inference_steps
         self.decode_clean = decode_clean
         self.image_dropout = image_dropout
-        self.stride = stem_stride * 2 ** (len(channels) - 1)
-        self.num_inference_steps = num_inference_steps
         self.seed = seed
-
-        label_parts = (
-            stem_stride,
-            num_res_blocks if label_res_blocks is None else label_res_blocks,
-            norm,
-        )
-        self.label_encoder = LabelEncoder(
-            spatial_dims,
-            out_channels,
-            latent_channels,
-            label_channels,
-            *label_parts,
-            latent_norm,
-            latent_shape,
-            learned_label_encoder,
-        )
-        self.image_encoder = ImageEncoder(
-            spatial_dims,
-            in_channels,
-            embedding_channels,
-            channels,
-            stem_stride,
-            num_res_blocks,
-            attention_levels,
-            num_head_channels,
-            norm,
-            learned_image_encoder,
-            image_backbone,
-        )
-        self.denoiser = LatentDenoiser(
-            spatial_dims,
-            latent_channels,
-            embedding_channels,
-            denoiser_channels,
-            num_res_blocks if denoiser_res_blocks is None else denoiser_res_blocks,
-            denoiser_attention_levels,
-            num_head_channels,
-            norm,
-        )
-        decoder_image_levels = decoder_image_levels or [False] * len(channels)
         self.decoder_sees_image = sees_image
-        image_channels = [
-            width * used for width, used in zip(channels, decoder_image_levels, strict=True)
-        ]
-        self.label_decoder = LabelDecoder(
-            spatial_dims,
-            latent_channels,
-            out_channels,
-            decoder_channels,
-            *label_parts,
-            image_channels,
-        )
-        self.scheduler = EvenlySpacedScheduler(
-            num_train_timesteps, schedule, prediction_type, eta, timestep_spacing
-        )
+
+        self.label_encoder = label_encoder
+        self.standardization = standardization
+        self.image_encoder = image_encoder
+        self.denoiser = denoiser
+        self.label_decoder = label_decoder
+        self.scheduler = scheduler
         self.scheduler.set_timesteps(num_inference_steps)
         self.after_step = SampleStandardization() if restandardize else nn.Identity()
-        # Convolutions follow the layout of their weights: channels-last is the faster one on a CPU.
-        self.to(memory_format=torch.channels_last if spatial_dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
+        channels_last(self, self.spatial_dims)
 
     def forward(
         self,
         image: torch.Tensor,
         label: torch.Tensor | None = None,
-        timesteps: torch.Tensor | None = None,
-        noise: torch.Tensor | None = None,
+        draws: Draws | None = None,
     ):
         """Train on a pair, or segment an image.
 
         Args:
             image: ``(B, in_channels, *spatial)``.
             label: class indices ``(B, 1, *spatial)`` for a training pass; None to segment.
-            timesteps: with a label, indices from 0 to T - 1, ``(B,)``; drawn uniformly if None.
-            noise: with a label, ``(B, C_z, *latent)``, drawn if None; without one, the noise of the
-                reverse process, as `segment` takes it.
+            draws: with a label, the random numbers of the pass; drawn if None.
 
         Returns:
             Without a label: class logits ``(B, out_channels, *spatial)``. With one, what
-                `LDSegLoss` needs: a
-            dictionary of ``logits``, of ``prediction`` and ``target`` ``(B, C_z, *latent)`` of the
-            denoiser, and, with ``decode_clean``, of ``reconstruction``, the logits decoded from the
-            clean latent.
+            `LDSegLoss` needs: a dictionary of ``logits``, of ``prediction`` and ``target``
+            ``(B, C_z, *latent)`` of the denoiser, and, with ``decode_clean``, of
+            ``reconstruction``, the logits decoded from the clean latent.
 
         Raises:
             ValueError: if the stride does not divide the image, naming the size to pad to.
         """
         if torch.jit.is_scripting() or label is None:
-            return self.segment(image, noise)
-        return self._training_pass(image, label, timesteps, noise)
+            return self.segment(image)
+        return self._training_pass(image, label, draws)
 
     def segment(
         self,
         image: torch.Tensor,
         noise: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
         num_samples: int = 1,
         seed: int | None = None,
     ) -> torch.Tensor:
-        """Run the whole reverse process (Algorithm 2), in one batch for several samples of an image.
-
-        Args:
-            image: ``(B, in_channels, *spatial)``.
-            noise: ``(draws, num_samples or B * num_samples, C_z, *latent)`` as of `seeded_noise`;
-                drawn if None.
-            num_samples: segmentations of each image, which is encoded once.
-            seed: of the noise that is drawn; None for the network's own.
-
-        Returns:
-            Class logits ``(B * num_samples, out_channels, *spatial)``, the samples of an image one
-            after the other.
-        """
+        """Run the whole reverse process (Algorithm 2): see `DiffusionSegmenter.segment`."""
         embedding, features = self.encode_image(image)
         if noise is None:
             seed = self.seed if seed is None else seed
@@ -301,11 +167,37 @@ class LDSeg(nn.Module):
         if num_samples > 1:
             embedding = embedding.repeat_interleave(num_samples, dim=0)
             features = [feature.repeat_interleave(num_samples, dim=0) for feature in features]
-            noise = noise.repeat([1, embedding.shape[0] // noise.shape[1]] + [1] * (noise.ndim - 2))
+            repeats = embedding.shape[0] // noise.shape[1]
+            noise = noise.repeat([1, repeats] + [1] * (noise.ndim - 2))
         return self.label_decoder(self.sample_latent(embedding, noise), features)
 
+    def draw(
+        self,
+        image: torch.Tensor,
+        noise: Noise,
+        num_inference_steps: int | None = None,
+        callback: Callback | None = None,
+    ) -> Iterator[torch.Tensor]:
+        """Segment images: see `DiffusionSegmenter.draw`.
+
+        All samples are denoised in one batch, since latents are small, and decoded one by one.
+        """
+        batch_size, num_samples = len(image), noise.field.shape[2]
+        embedding, features = self.encode_image(image)
+        embedding = embedding.repeat_interleave(num_samples, dim=0)
+        field = noise.of_images(batch_size).field.flatten(
+            1, 2
+        )  # (draws, B * samples, C_z, *latent)
+        told = None
+        if callback is not None:
+            told = partial(self._tell, callback, partial(self._decode, features))
+        latents = self.sample_latent(embedding, field, num_inference_steps, told)
+        latents = latents.unflatten(0, (batch_size, num_samples))  # (B, samples, C_z, *latent)
+        for latent in latents.unbind(1):
+            yield self.label_decoder(latent, features)
+
     def encode_image(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """``z_i`` of Eq. 9, ``(B, embedding_channels, *latent)``, and the features that the decoder may use."""
+        """Return ``z_i`` (Eq. 9), ``(B, C_i, *latent)``, and the features for the decoder."""
         self._check_size(image)
         embedding, features = self.image_encoder(image)
         if not self.decoder_sees_image:
@@ -318,20 +210,25 @@ class LDSeg(nn.Module):
         Raises:
             ValueError: if the label has a class that the network does not know.
         """
-        return self.label_encoder(
-            one_hot(label, self.out_channels).to(self.label_decoder.from_latent.weight.dtype)
-        )
+        weight = next(self.label_decoder.parameters())
+        classes = one_hot(label, self.out_channels).to(weight.dtype)  # (B, classes, *spatial)
+        return self.standardization(self.label_encoder(classes)[0])
 
     def sample_latent(
-        self, embedding: torch.Tensor, noise: torch.Tensor, num_inference_steps: int | None = None
+        self,
+        embedding: torch.Tensor,
+        noise: torch.Tensor,
+        num_inference_steps: int | None = None,
+        told: Any = None,
     ) -> torch.Tensor:
-        """Denoise from T to the clean latent.
+        """Denoise from T to the clean latent (Algorithm 2).
 
         Args:
-            embedding: ``z_i``, ``(B, embedding_channels, *latent)``.
+            embedding: ``z_i``, ``(B, C_i, *latent)``.
             noise: ``(draws, 1 or B, C_z, *latent)``; the first draw starts the process, each
                 further one belongs to a stochastic step.
             num_inference_steps: steps K; None for the network's own.
+            told: called with the paper's t and the latent, before each step and at the end.
 
         Returns:
             ``z_l(0)``, ``(B, C_z, *latent)``, float32.
@@ -340,9 +237,8 @@ class LDSeg(nn.Module):
             ValueError: if the steps are not 1 to T, or the draws are not one, or one a step if it
                 is stochastic.
         """
-        noise = noise.to(embedding.device).expand(
-            [-1, embedding.shape[0]] + [-1] * (embedding.ndim - 1)
-        )
+        batch_size = embedding.shape[0]
+        noise = noise.to(embedding.device).expand([-1, batch_size] + [-1] * (embedding.ndim - 1))
         steps = self.num_inference_steps if num_inference_steps is None else num_inference_steps
         if steps != self.scheduler.num_inference_steps:
             self.scheduler.set_timesteps(steps)
@@ -350,14 +246,17 @@ class LDSeg(nn.Module):
             raise ValueError(
                 f"noise has {len(noise)} draws: expected {self.num_draws(steps)} for {steps} steps"
             )
-        latent = noise[0]
+        latent = noise[0]  # step 1: z_l(T) is all noise
         for step, timestep in enumerate(self.scheduler.indices):
+            if not torch.jit.is_scripting() and told is not None:
+                told(timestep + 1, latent)
             now = torch.full([latent.shape[0]], timestep, device=latent.device)
-            prediction = self.denoiser(latent, embedding, now).float()
+            prediction = self.denoiser(latent, embedding, now).float()  # step 2: Eq. 12
             fresh = noise[step + 1] if step + 1 < len(noise) else None
-            latent = self.after_step(
-                self.scheduler.step(prediction, timestep, latent, variance_noise=fresh)[0]
-            )
+            latent = self.scheduler.step(prediction, timestep, latent, variance_noise=fresh)[0]
+            latent = self.after_step(latent)  # step 3: z_l at the next timestep
+        if not torch.jit.is_scripting() and told is not None:
+            told(0, latent)
         return latent
 
     def noise_shape(self, image: torch.Tensor) -> list[int]:
@@ -365,117 +264,115 @@ class LDSeg(nn.Module):
         return [self.latent_channels] + [side // self.stride for side in image.shape[2:]]
 
     def num_draws(self, num_inference_steps: int | None = None) -> int:
-        """How many draws of noise the reverse process takes: one, or one a step if it is stochastic."""
+        """How many draws of noise the process takes: one, or one a step if it is stochastic."""
         steps = self.num_inference_steps if num_inference_steps is None else num_inference_steps
         return 1 if self.scheduler.eta == 0 else steps
 
+    @torch.jit.unused
+    def scale_logits(self, temperature: float) -> None:
+        """Divide the logits by a temperature, in the decoder's last layer."""
+        decoder: Any = self.label_decoder
+        decoder.scale_logits(temperature)
+
     def _training_pass(
-        self,
-        image: torch.Tensor,
-        label: torch.Tensor,
-        timesteps: torch.Tensor | None,
-        noise: torch.Tensor | None,
+        self, image: torch.Tensor, label: torch.Tensor, draws: Draws | None
     ) -> dict[str, torch.Tensor]:
         """Algorithm 1, up to the loss."""
         if label.shape[2:] != image.shape[2:]:
             raise ValueError(
-                f"label of size {list(label.shape[2:])}: expected the image's {list(image.shape[2:])}"
+                f"label of size {list(label.shape[2:])}: expected the image's "
+                f"{list(image.shape[2:])}"
             )
+        # 1. Encode the image (Eq. 9) and the label (Eq. 10).
         embedding, features = self.encode_image(image)
         clean = self.encode_label(label)
-        if timesteps is None:
-            num_timesteps = self.scheduler.num_train_timesteps
-            timesteps = draw_per_sample(
-                len(clean), lambda each: torch.randint(num_timesteps, [], generator=each)
+        # 2. Draw a timestep and noise for each sample.
+        if draws is None:
+            draws = draw_training_step(
+                len(image), self.noise_shape(image), self.num_train_timesteps
             )
-        if noise is None:
-            noise = draw_per_sample(
-                len(clean), lambda each: torch.randn(clean.shape[1:], generator=each)
-            )
-        timesteps, noise = timesteps.to(clean.device), noise.to(clean.device)
+        timesteps, noise = draws.timesteps.to(clean.device), draws.noise.to(clean.device)
+        # 3. Diffuse the label's latent (Eq. 11).
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        # 4. Denoise it beside the image's embedding (Eq. 12).
         prediction = self.denoiser(noisy, embedding, timesteps).float()
-        if self.scheduler.prediction_type == "epsilon":
-            denoised, target = noisy - prediction, noise  # Eq. 12
-        else:
-            denoised = self.scheduler.denoise(prediction, timesteps, noisy)
-            velocity = self.scheduler.prediction_type == "v_prediction"
-            target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else clean
-            target = (
-                target.detach()
-            )  # as constant as Eq. 17's noise: the latent must not shrink toward its prediction
+        denoised = self.scheduler.decodable(prediction, timesteps, noisy)
+        # As constant as Eq. 17's noise: the latent must not shrink toward its prediction.
+        target = self.scheduler.target(clean, noise, timesteps).detach()
+        # 5. Decode it (Eq. 13); a share of the samples without the image's features.
         if self.training and self.decoder_sees_image:
-            chance = draw_per_sample(
-                len(image), lambda each: torch.rand([1] * (image.ndim - 1), generator=each)
-            )
-            shown = (chance >= self.image_dropout).to(image.device)
+            shown = (draws.chance >= self.image_dropout).to(image.device)
+            shown = shown.reshape([-1] + [1] * (image.ndim - 1))  # (B, 1, ..., 1)
             features = [feature * shown for feature in features]
-        output = {
-            "logits": self.label_decoder(denoised, features),
-            "prediction": prediction,
-            "target": target,
-        }
+        logits = self.label_decoder(denoised, features)
+        output = {"logits": logits, "prediction": prediction, "target": target}
         if self.decode_clean:
             output["reconstruction"] = self.label_decoder(clean)
         return output
+
+    def _decode(self, features: list[torch.Tensor], latent: torch.Tensor) -> torch.Tensor:
+        """Class logits of latents of all samples of the images that the features are of."""
+        if features:
+            num_samples = len(latent) // len(features[0])
+            features = [feature.repeat_interleave(num_samples, dim=0) for feature in features]
+        return self.label_decoder(latent, features)
+
+    def _tell(self, callback: Any, decode: Any, timestep: int, latent: torch.Tensor) -> None:
+        callback(State(timestep, latent, decode))
 
     def _check_size(self, image: torch.Tensor) -> None:
         spatial = image.shape[2:]
         padded = [-(-side // self.stride) * self.stride for side in spatial]
         if padded != list(spatial):
-            got, fitting = (
-                "x".join([str(side) for side in spatial]),
-                "x".join([str(side) for side in padded]),
-            )
+            got = "x".join([str(side) for side in spatial])
+            fitting = "x".join([str(side) for side in padded])
             raise ValueError(
                 f"image size {got}: expected multiples of {self.stride}; pad to {fitting}"
             )
 
 
-def _check_backbone(name: str, spatial_dims: int, in_channels: int, stride: int) -> None:
-    if name != "efficientnet_lite0":
-        raise ValueError(f"image_backbone is {name!r}: expected 'efficientnet_lite0' or None")
-    if (spatial_dims, in_channels, stride) != (2, 3, EFFICIENTNET_STRIDE):
-        raise ValueError(
-            f"image_backbone with spatial_dims {spatial_dims}, in_channels {in_channels} and a stride of {stride}: "
-            f"expected 2, 3 and {EFFICIENTNET_STRIDE} (stem_stride * 2 ** (len(channels) - 1))"
-        )
+# What two parts both say of themselves has to be the same: part, attribute, part, attribute.
+NEIGHBORS = (
+    ("image_encoder", "spatial_dims", "label_encoder", "spatial_dims"),
+    ("image_encoder", "spatial_dims", "denoiser", "spatial_dims"),
+    ("image_encoder", "spatial_dims", "label_decoder", "spatial_dims"),
+    ("image_encoder", "spatial_dims", "standardization", "spatial_dims"),
+    ("image_encoder", "stride", "label_encoder", "stride"),
+    ("image_encoder", "stride", "label_decoder", "stride"),
+    ("image_encoder", "out_channels", "denoiser", "embedding_channels"),
+    ("label_encoder", "out_channels", "standardization", "channels"),
+    ("label_encoder", "out_channels", "denoiser", "latent_channels"),
+    ("label_encoder", "out_channels", "label_decoder", "latent_channels"),
+    ("label_encoder", "in_channels", "label_decoder", "out_channels"),
+)
 
 
-def _check_arguments(
-    spatial_dims: int,
-    channels: Sequence[int],
-    stem_stride: int,
-    attention_levels: Sequence[bool],
-    denoiser_channels: Sequence[int],
-    denoiser_attention_levels: Sequence[bool],
-    num_head_channels: int,
-    latent_shape: Sequence[int] | None,
-) -> None:
-    if spatial_dims not in (2, 3):
-        raise ValueError(f"spatial_dims is {spatial_dims}: expected 2 or 3")
-    if stem_stride < 1 or stem_stride & (stem_stride - 1):
-        raise ValueError(
-            f"stem_stride is {stem_stride}: expected a power of two, 1 for a full-resolution stem"
+def check_neighbors(parts: dict[str, Any]) -> None:
+    """Check that the parts of an LDSeg fit together, as far as they say of what they are made.
+
+    Args:
+        parts: by their names as arguments of `LDSeg`.
+
+    Raises:
+        ValueError: naming the two parts and what differs.
+    """
+    for one, attribute, other, other_attribute in NEIGHBORS:
+        got, wanted = (
+            getattr(parts[one], attribute, None),
+            getattr(parts[other], other_attribute, None),
         )
-    if latent_shape is not None and len(latent_shape) != spatial_dims:
-        raise ValueError(
-            f"latent_shape has {len(latent_shape)} sides: expected {spatial_dims}, one for each axis"
-        )
-    for name, levels, attends in (
-        ("attention_levels", channels, attention_levels),
-        ("denoiser_attention_levels", denoiser_channels, denoiser_attention_levels),
-    ):
-        if len(levels) != len(attends):
+        if got is not None and wanted is not None and got != wanted:
             raise ValueError(
-                f"{name} has {len(attends)} entries: expected one for each of the {len(levels)} levels"
+                f"{other} has {other_attribute} {wanted}: expected {got}, the {attribute} of "
+                f"{one}; change one of them"
             )
-        uneven = [
-            width
-            for width, attend in zip(levels, attends, strict=True)
-            if attend and width % num_head_channels
-        ]
-        if uneven:
+    wanted_features = list(getattr(parts["label_decoder"], "image_channels", []))
+    if not any(wanted_features):
+        return
+    features = list(getattr(parts["image_encoder"], "feature_channels", []))
+    for level, wanted in enumerate(wanted_features):
+        if wanted and (len(features) != len(wanted_features) or features[level] != wanted):
             raise ValueError(
-                f"num_head_channels is {num_head_channels}: expected a divisor of {uneven[0]} channels"
+                f"label_decoder has image_channels {wanted_features}: expected 0 or the image "
+                f"encoder's own, {features or 'which has no features'}, for each level"
             )

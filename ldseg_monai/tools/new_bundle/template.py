@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
+from ldseg_monai.bundle.bundle import Bundle
 
 
-@dataclass(frozen=True)
 class Template:
-    """The bundle that a new one starts from.
+    """What is asked of the bundle that a new one starts from.
+
+    Args:
+        bundle: that bundle.
 
     Attributes:
-        root: its folder.
         train: the content of its `train.yaml`.
         text: the text of its `train.yaml`.
+
+    Raises:
+        FileNotFoundError: without a `train.yaml`.
     """
 
-    root: Path
-    train: dict[str, Any]
-    text: str
-
-    @classmethod
-    def read(cls, root: Path) -> Template:
-        """Read the bundle in a folder.
-
-        Raises:
-            FileNotFoundError: if it is none.
-        """
-        path = root / "configs" / "train.yaml"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{root} is no bundle: expected a folder with {path.relative_to(root)}"
-            )
-        return cls(root, ConfigParser.load_config_file(str(path)), path.read_text())
-
-    @property
-    def name(self) -> str:
-        """Name of the folder."""
-        return self.root.resolve().name
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.root = bundle.root
+        self.name = bundle.name
+        self.train: dict[str, Any] = bundle.config("train.yaml").get()
+        self.text = bundle.config_file("train.yaml").read_text()
 
     @property
     def method(self) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from ldseg_monai.bundle.bundle import find_bundle
+from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import paired_datalist
 from ldseg_monai.evaluation.pictures import COLORS
 from ldseg_monai.tools.new_bundle.config_text import ConfigText
@@ -61,8 +61,8 @@ def new_bundle(
         ValueError, OSError: for a name that is taken, data that cannot be used, or a bundle that
             does not fit them.
     """
-    template = Template.read(find_bundle(source))
-    if origin := _origin(template.root):
+    template = Template(Bundle.find(source))
+    if origin := _origin(template.bundle):
         raise ValueError(
             f"{source} was itself written by new-bundle: expected a bundle such as {origin}, its own origin"
         )
@@ -78,9 +78,9 @@ def new_bundle(
     return _report(plan, inspection, [*inspection.warnings, *warnings], target, dataset_dir)
 
 
-def _origin(root: Path) -> str | None:
+def _origin(bundle: Bundle) -> str | None:
     """Name of the bundle that a written one came from."""
-    changes = json.loads((root / "configs" / "metadata.json").read_text())["changelog"].values()
+    changes = bundle.metadata["changelog"].values()
     found = re.search(re.escape(CHANGE).replace("NAME", r"(\w+)"), "; ".join(changes))
     return found[1] if found else None
 
@@ -108,13 +108,13 @@ def _require_same_dimensions(template: Template, image: str) -> None:
         return
     kinds = {2: "2D pictures", 3: "3D volumes"}
     siblings = [
-        Template.read(path.parents[1])
+        Template(Bundle(path.parents[1]))
         for path in sorted(template.root.parent.glob("*/configs/train.yaml"))
     ]
     fitting = [
         sibling.name
         for sibling in siblings
-        if sibling.spatial_dims == dims and not _origin(sibling.root)
+        if sibling.spatial_dims == dims and not _origin(sibling.bundle)
     ]
     raise ValueError(
         f"the data are {kinds[dims]}, but {template.name} segments {kinds[template.spatial_dims]}: expected --from "
@@ -142,9 +142,8 @@ def _write(
                 _new_config(path.name, path.read_text(), template, plan, inspection, target)
             )
         path = draft / "configs" / "metadata.json"
-        metadata = new_metadata(
-            json.loads(path.read_text()), template, plan, inspection, target.name, data_name
-        )
+        old = template.bundle.metadata
+        metadata = new_metadata(old, template, plan, inspection, target.name, data_name)
         if not plan.fits_imagenet:
             metadata.pop("optional_packages_version", None)
         path.write_text(json.dumps(metadata, indent=4) + "\n")

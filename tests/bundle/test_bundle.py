@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_data import write_boxes
+
+from ldseg_monai.bundle import Bundle
+
+METADATA = {
+    "name": "LDSeg for boxes",
+    "network_data_format": {
+        "outputs": {"pred": {"channel_def": {"0": "background", "1": "left", "2": "right"}}}
+    },
+}
+INFERENCE = {
+    "bundle_root": "elsewhere",
+    "features": 3,
+    "network_def": {"_target_": "torch.nn.Linear", "in_features": "@features", "out_features": 2},
+}
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> Bundle:
+    """A bundle with weights."""
+    root = tmp_path / "bundles" / "boxes"
+    for folder in ("configs", "models", "docs"):
+        (root / folder).mkdir(parents=True)
+    (root / "configs" / "metadata.json").write_text(json.dumps(METADATA))
+    (root / "configs" / "inference.json").write_text(json.dumps(INFERENCE))
+    torch.save(torch.nn.Linear(3, 2).state_dict(), root / "models" / "model.pt")
+    return Bundle(root)
+
+
+def test_a_bundle_is_found_by_folder_and_by_name(
+    boxes: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Bundle.find(boxes.root).root == boxes.root
+    monkeypatch.chdir(boxes.root.parents[1])
+    for where in ("boxes", "bundles/boxes", Path("bundles", "boxes")):
+        found = Bundle.find(where)
+        assert (found.root, found.name) == (boxes.root, "boxes")
+    with pytest.raises(FileNotFoundError, match=r"bones is not a bundle: .*in ./bundles \(boxes\)"):
+        Bundle.find("bones")
+
+
+def test_metadata_name_the_bundle_and_its_classes(boxes: Bundle, tmp_path: Path) -> None:
+    assert (boxes.title, boxes.class_names) == (
+        "LDSeg for boxes",
+        {0: "background", 1: "left", 2: "right"},
+    )
+    bare = Bundle(tmp_path / "bare")
+    assert (bare.title, bare.metadata, bare.class_names) == ("bare", {}, {})
+
+
+def test_metadata_that_are_no_json_are_told(boxes: Bundle) -> None:
+    (boxes.configs / "metadata.json").write_text("{")
+    with pytest.raises(ValueError, match="metadata.json of boxes is no JSON"):
+        _ = boxes.metadata
+
+
+def test_configs_lie_over_each_other_and_know_their_folder(boxes: Bundle) -> None:
+    (boxes.configs / "wide.yaml").write_text("features: 30\n")
+    config = boxes.config("inference.yaml", "wide.yaml", **{"network_def#out_features": 4})
+    assert config["bundle_root"] == str(boxes.root)
+    assert config.get_parsed_content("network_def").weight.shape == (4, 30)
+    with pytest.raises(FileNotFoundError, match="train.yaml is not there: .*bundle boxes"):
+        boxes.config("train.yaml")
+
+
+def test_the_network_has_the_weights_of_the_bundle_or_those_given(
+    boxes: Bundle, tmp_path: Path
+) -> None:
+    network = boxes.network()
+    saved = torch.load(boxes.weights)
+    torch.testing.assert_close(network.state_dict(), saved, rtol=0, atol=0)
+    assert not network.training
+    torch.save({name: value + 1 for name, value in saved.items()}, tmp_path / "other.pt")
+    other = boxes.network(tmp_path / "other.pt").state_dict()
+    torch.testing.assert_close(other["bias"], saved["bias"] + 1)
+    with pytest.raises(ValueError, match="of another size"):
+        boxes.network(features=7)
+
+
+def test_validation_cases_are_those_of_the_data_set_that_has_them(
+    boxes: Bundle, tmp_path: Path
+) -> None:
+    write_boxes(tmp_path / "data", 3)
+    assert boxes.val_cases(tmp_path / "data") is None
+    names = boxes.root / "docs" / "val_cases.txt"
+    names.write_text("box_1\nbox_3\n")
+    assert boxes.val_cases(tmp_path / "data") == ["box_1", "box_3"]
+    names.write_text("box_1\nbox_9\n")
+    assert boxes.val_cases(tmp_path / "data") is None
