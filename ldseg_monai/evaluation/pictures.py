@@ -16,6 +16,7 @@ from scipy.ndimage import minimum_filter
 from torch.nn import functional
 
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
+from ldseg_monai.data.loaders import without_codec_warning
 from ldseg_monai.data.readers import is_deep
 
 COLORS = np.array(
@@ -38,8 +39,9 @@ def load_image(path: str, series_uid: str = "") -> torch.Tensor:
     """
     if path.lower().endswith((".nii", ".nii.gz")) or os.path.isdir(path):
         item = [path, series_uid] if series_uid else path
-        volume = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)(item)
-        return upright(volume)
+        with without_codec_warning():
+            load = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)
+        return upright(load(item))
     with Image.open(path) as picture:
         if is_deep(picture.mode):  # which RGB would cut to 255
             return torch.from_numpy(np.array(picture, dtype=np.float32))[None]
