@@ -21,7 +21,7 @@ from benchmarks import command, report
 from benchmarks.accuracy.latent import GridScores
 from benchmarks.accuracy.quality import cell, deviation, mean
 from ldseg_monai.data.datalist import case_name, resolve_datalist
-from ldseg_monai.data.split import read_val_cases, split_datalist
+from ldseg_monai.data.split import Split, read_val_cases
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.networks.cdal.network import CDAL
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     val_cases: list[str] = []
     for item in arguments.val_cases or [bundle.root / "docs" / "val_cases.txt"]:
         val_cases += read_val_cases(item)
-    scores, left_out = scores_of_cases(grid, split_datalist(datalist, "val", val_cases=val_cases))
+    scores, left_out = scores_of_cases(grid, Split(datalist, val_cases=val_cases).part("val"))
     out = command.folder_of(arguments)
     with open(out / "noisy_label.csv", "w", newline="") as file:
         writer = csv.writer(file)

@@ -13,6 +13,8 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.infer.bundle import BundleInferTask
 
+from ldseg_monai.runtime.errors import InputError
+
 NUM_SAMPLES = 5
 
 logger = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class UncertaintyScoring(ScoringMethod):
             request.get("num_samples", max(NUM_SAMPLES, self.infer_task.config()["num_samples"]))
         )
         if num_samples < 2:
-            raise ValueError(
+            raise InputError(
                 f"num_samples is {num_samples}: expected 2 or more, whose spread is the uncertainty"
             )
         weights_time = int(os.stat(self.infer_task.get_path()).st_mtime)

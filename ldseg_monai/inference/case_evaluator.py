@@ -13,7 +13,15 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.utils import ensure_tuple
 
-from ldseg_monai.runtime.errors import ListedErrors, cause, chain, is_own, one_line
+from ldseg_monai.runtime.errors import (
+    FileError,
+    InputError,
+    ListedErrors,
+    UserError,
+    cause,
+    chain,
+    one_line,
+)
 
 logger = logging.getLogger("ldseg_monai.inference.case_evaluator")
 
@@ -75,7 +83,7 @@ class CaseEvaluator(SupervisedEvaluator):
         super().__init__(**kwargs)
         batch_size = getattr(self.data_loader, "batch_size", 1)
         if batch_size != 1:
-            raise ValueError(
+            raise InputError(
                 f"batches of {batch_size} cases: expected 1, so that one that fails does not take others"
             )
         self.output_dir = output_dir
@@ -103,9 +111,9 @@ class CaseEvaluator(SupervisedEvaluator):
                     self.fire_event(event)
         except Exception as error:
             problem = self._folder_error(error)
-            if problem is None or is_own(problem):
+            if problem is None or isinstance(problem, UserError):
                 raise
-            raise OSError(
+            raise FileError(
                 problem.errno,
                 f"output_dir {self.output_dir} cannot be written to ({problem}): make room there or choose another "
                 "folder, then run the same command again",

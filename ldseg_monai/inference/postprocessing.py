@@ -16,6 +16,7 @@ from monai.transforms import (
 from monai.transforms.utils import convert_applied_interp_mode
 
 from ldseg_monai.inference.ensemble import case_uncertainty, most_probable_class
+from ldseg_monai.runtime.errors import InputError
 
 
 class SplitPredictiond(MapTransform):
@@ -54,7 +55,7 @@ class SplitPredictiond(MapTransform):
                 result[key] = prediction
                 continue
             if channels not in (self.num_classes, self.num_classes + 1):
-                raise ValueError(
+                raise InputError(
                     f"{key} has {channels} channels: expected {self.num_classes} classes, one more for an ensemble; "
                     "make num_classes agree with the network's out_channels"
                 )
@@ -97,6 +98,21 @@ class InvertLabeld(Transform):
         for key in self.invert.key_iterator(result):
             result[key] = result[key].to(torch.uint8)
         return result
+
+
+class InvertMapsd(Invertd):
+    """MONAI's `Invertd` for the maps of an ensemble, if there are any: back to their image's geometry, interpolated.
+
+    Args:
+        keys: keys of maps.
+        transform: the preprocessing that ``orig_keys`` went through.
+        orig_keys: key of the image whose geometry is wanted.
+    """
+
+    def __init__(self, keys: KeysCollection, transform: Any, orig_keys: str = "image") -> None:
+        super().__init__(
+            keys, transform, orig_keys=orig_keys, nearest_interp=False, allow_missing_keys=True
+        )
 
 
 class SummarizeUncertaintyd(MapTransform):

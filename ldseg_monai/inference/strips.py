@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
+from ldseg_monai.runtime.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
     pass
@@ -76,7 +77,7 @@ class StripInferer(Inferer):
     ) -> None:
         super().__init__()
         if inferer.buffer_dim not in (1, -1):
-            raise ValueError(
+            raise InputError(
                 f"buffer_dim of the inferer is {inferer.buffer_dim}: expected 1, a picture's rows"
             )
         self.inferer = inferer
@@ -104,7 +105,7 @@ class StripInferer(Inferer):
                 its size.
         """
         if args or kwargs:
-            raise TypeError(
+            raise ArgumentError(
                 f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else"
             )
         batch = MetaTensor(inputs)
@@ -142,7 +143,7 @@ class StripInferer(Inferer):
                 strip = torch.as_tensor(self.preprocessing({"image": strip_path})["image"])
                 size, expected = list(strip.shape[1:]), [picture.size[0], stop - start]
                 if size != expected:
-                    raise ValueError(
+                    raise InputError(
                         f"preprocessing made {size} of {expected} pixels: expected one that keeps the size"
                     )
                 return MetaTensor(strip).as_tensor()[None].to(device)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ldseg_monai.runtime.errors import InputError, MissingPackageError
+
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
@@ -37,7 +39,7 @@ class WholePicture:
             try:
                 self.picture = Image.open(path)
             except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-                raise ValueError(
+                raise InputError(
                     f"{path} has too many pixels for a format that cannot be read in strips ({error}): expected TIFF; "
                     + ADVICE
                 ) from error
@@ -70,7 +72,7 @@ class TiffPicture:
         try:
             self.file = tifffile.TiffFile(path)
         except tifffile.TiffFileError as error:
-            raise ValueError(
+            raise InputError(
                 f"{path} cannot be read ({error}): expected a whole TIFF file; write it again"
             ) from error
         try:
@@ -114,7 +116,7 @@ class TiffPicture:
                     ]
                     area[:] = tile[0, : area.shape[0], : area.shape[1]]
         except Exception as error:  # decompressors raise many kinds
-            raise ValueError(
+            raise InputError(
                 f"rows {start} to {stop} of {self.path} cannot be read ({error}): expected a whole TIFF file, and "
                 "imagecodecs installed for a compression other than deflate; write it again"
             ) from error
@@ -152,15 +154,15 @@ class TiffPicture:
             or not simple
             or page.samplesperpixel > 4
         ):
-            raise ValueError(
+            raise InputError(
                 f"{self.path} is {kind}: expected gray or RGB of 8 bits, axes YX or YXS; convert it"
             )
         if self._is_stack():
-            raise ValueError(
+            raise InputError(
                 f"{self.path} is a stack of pages: expected one picture; write each page as its own file"
             )
         if page.chunks[0] * page.chunks[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
-            raise ValueError(
+            raise InputError(
                 f"{self.path} is in pieces of {page.chunks[0]} rows and {page.chunks[1]} columns: expected smaller "
                 f"ones; {ADVICE}"
             )
@@ -255,7 +257,7 @@ def _tifffile() -> Any:
     try:
         import tifffile
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "pictures in strips take tifffile: pip install 'ldseg_monai[strips]'"
         ) from error
     return tifffile

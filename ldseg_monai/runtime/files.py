@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from monai.utils import MetaKeys, ensure_tuple
 
+from ldseg_monai.runtime.errors import FileError
+
 
 def note_saved(image: Any, path: str | os.PathLike[str]) -> None:
     """Add a file to those that the metadata of an image names as written of it, where MONAI's `SaveImage` notes its."""
@@ -25,7 +27,7 @@ def saved_files(image: Any) -> list[str]:
 
 def unwritable(path: Any, error: OSError) -> OSError:
     """The error for a file that could not be written, which Python's own names only if it cannot be opened."""
-    return OSError(
+    return FileError(
         error.errno,
         f"{os.fspath(path)} cannot be written ({error.strerror or error}): make room, or choose another output_dir",
     )

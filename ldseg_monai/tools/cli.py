@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ldseg_monai.runtime.errors import TRACEBACK, cause, is_own
+from ldseg_monai.runtime.errors import TRACEBACK, InputError, UserError, cause
 
 USER_ERROR = 2
+SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (see `{self.prog} --help`)")
+        raise InputError(f"{message} (see `{self.prog} --help`)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,20 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         arguments.command(arguments)
-    except (
-        ValueError,
-        OSError,
-        ImportError,
-        RuntimeError,
-    ) as error:  # MONAI wraps what a component of a config says
-        told = (
-            error
-            if isinstance(error, (OSError, ImportError)) and not is_own(cause(error))
-            else cause(error)
-        )
-        if os.environ.get(TRACEBACK) or not (
-            is_own(told) or isinstance(told, (OSError, ImportError))
-        ):
+    except Exception as error:  # MONAI wraps what a component of a config says
+        told = cause(error)
+        if isinstance(error, SYSTEM_ERRORS) and not isinstance(told, UserError):
+            told = error
+        if os.environ.get(TRACEBACK) or not isinstance(told, (UserError, *SYSTEM_ERRORS)):
             raise
         sys.stderr.write(f"ldseg: error: {' '.join(str(told).split())}\n")
         return USER_ERROR
@@ -144,9 +136,9 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         try:
             knobs[key] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError) as error:  # ValueError of a date that is none
-            raise ValueError(f"--set {item}: expected a value as YAML has it ({error})") from error
+            raise InputError(f"--set {item}: expected a value as YAML has it ({error})") from error
         if not separator:
-            raise ValueError(f"--set {item}: expected KEY=VALUE")
+            raise InputError(f"--set {item}: expected KEY=VALUE")
     fit = calibrate(
         arguments.bundle,
         arguments.dataset_dir,

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 
 from ldseg_monai import __version__
 from ldseg_monai.bundle.bundle import Bundle
+from ldseg_monai.runtime.errors import ExistingFileError, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,9 @@ def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None =
     archive = Path(out) / f"{source.name}_v{metadata['version']}.zip"
     for path in (folder, archive):
         if path.exists():
-            raise FileExistsError(f"{path} exists: remove it, or choose another folder to write to")
+            raise ExistingFileError(
+                f"{path} exists: remove it, or choose another folder to write to"
+            )
 
     for part in ("configs", "docs"):
         shutil.copytree(source / part, folder / part)
@@ -124,29 +127,29 @@ def check_bundle(source: Path, metadata: dict[str, Any], large_files: str | None
         ValueError: if it is not.
     """
     if not source.name.isidentifier():
-        raise ValueError(
+        raise InputError(
             f"bundle {source.name}: expected a name of letters, digits and _, as of a Python package"
         )
     missing = [name for name in FILES if not (source / name).is_file()]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{source} has no {', '.join(missing)}: expected a trained bundle with all of its files"
         )
     missing = [key for key in METADATA if key not in metadata]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"metadata.json of {source.name} has no {', '.join(missing)}: the zoo requires them"
         )
     version, changelog = metadata["version"], metadata["changelog"]
     if version not in changelog:
-        raise ValueError(
+        raise InputError(
             f"version {version} of {source.name} is not in the changelog of its metadata.json, which has "
             f"{', '.join(changelog) or 'nothing'}: add a line on it"
         )
     if large_files is not None and not (
         urlsplit(large_files).scheme and urlsplit(large_files).path
     ):
-        raise ValueError(
+        raise InputError(
             f"large files at {large_files}: expected the URL of model.pt, such as https://HOST/model.pt"
         )
     for path in [
@@ -162,7 +165,7 @@ def check_bundle(source: Path, metadata: dict[str, Any], large_files: str | None
             and not (is_weights and large_files is not None)
         ):
             advice = "upload it and give --large-files its URL" if is_weights else "make it smaller"
-            raise ValueError(
+            raise InputError(
                 f"{path} has {path.stat().st_size / 1e6:.0f} MB: the zoo takes at most {MAX_FILE_BYTES / 1e6:.0f} MB a "
                 f"file; {advice}"
             )
@@ -195,7 +198,7 @@ def stand_alone(text: str, suffix: str, name: str, metadata: dict[str, Any]) -> 
     )
     origin = (
         f"Exported from the repository of {PACKAGE.name} {__version__}, whose code is in `{package}`. What this text "
-        "says of `benchmarks`, `docs/architecture.md` and the command `ldseg` is there."
+        "says of `benchmarks`, of pages in `docs` and of the command `ldseg` is there."
     )
     return re.sub(
         r"^## \*\*Additional Usage Steps\*\*\n", rf"\g<0>{origin}\n\n", text, flags=re.MULTILINE

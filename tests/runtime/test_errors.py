@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ldseg_monai.data.split import split_datalist
+from ldseg_monai.data.split import Split
 from ldseg_monai.runtime import errors as error_display
 from ldseg_monai.runtime.errors import cause, is_own, one_line, show_errors_in_one_line
 
@@ -21,11 +21,11 @@ def raised(function: Callable[[], object]) -> BaseException:
 
 
 def refused() -> None:
-    split_datalist([], "nonsense")
+    Split([]).part("nonsense")
 
 
 def mistake() -> None:
-    split_datalist(3, "val")  # type: ignore[arg-type]
+    Split(3).part("val")  # type: ignore[arg-type]
 
 
 def wrapped(function: Callable[[], object]) -> Callable[[], None]:
@@ -73,7 +73,7 @@ def test_mistake_in_the_code_keeps_its_traceback_and_ends_in_one_line(
     error = raised(wrapped(mistake))
     assert isinstance(cause(error), TypeError) and not is_own(cause(error))
     printed = hook(error)
-    assert "Traceback" in printed and "split_datalist" in printed
+    assert "Traceback" in printed and "Split(3)" in printed
     assert printed.splitlines()[-1] == "ldseg_monai: error: TypeError: 'int' object is not iterable"
 
 
