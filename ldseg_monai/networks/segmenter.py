@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ldseg_monai.diffusion.draws import Draws, draw_training_step
 from ldseg_monai.diffusion.noise import Noise, seeded_noise
 from ldseg_monai.runtime.processes import unwrapped
 
@@ -127,6 +128,17 @@ class DiffusionSegmenter(nn.Module):
             f"network is a {type(self).__name__}, which has no logits to scale: expected one that "
             "ends in class logits, such as an LDSeg"
         )
+
+    @torch.jit.unused
+    def training_draws(self, image: torch.Tensor, pure_noise_share: float = 0.0) -> Draws:
+        """Draw the random numbers of a training pass by one loss, as `TrainingInferer` wants them.
+
+        Args:
+            image: ``(B, in_channels, *spatial)``.
+            pure_noise_share: as of `draw_training_step`.
+        """
+        shape = self.noise_shape(image)
+        return draw_training_step(len(image), shape, self.num_train_timesteps, pure_noise_share)
 
     @torch.jit.unused
     def seeded_noise(

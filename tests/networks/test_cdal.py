@@ -324,6 +324,19 @@ def test_random_numbers_of_another_number_of_steps_are_refused(
 # Labels and arguments
 
 
+def test_logits_make_the_probabilities_that_the_label_stands_for() -> None:
+    probability = torch.rand(2, 3, 4, 4).softmax(dim=1)
+    torch.testing.assert_close(label_logits(2 * probability - 1).softmax(dim=1), probability)
+
+
+def test_logits_keep_the_order_of_values_beyond_the_range() -> None:
+    label = torch.tensor([[-1.4, 1.1, 1.3], [-3.0, -1.0, 0.5]])
+    logits = label_logits(label)
+    assert logits.isfinite().all()
+    assert logits.argmax(dim=1).tolist() == [2, 2] and (logits[0, 1] > logits[0, 0])
+    torch.testing.assert_close(logits.softmax(dim=1)[1], torch.tensor([1e-3, 1e-3, 0.75]) / 0.752)
+
+
 @each_size
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_label_is_1_where_a_class_is_and_minus_1_elsewhere(

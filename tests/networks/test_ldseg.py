@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from monai.networks import one_hot
-from small_networks import NETWORKS, build, ldseg_config, small_ldseg
+from small_networks import NETWORKS, build, ldseg_config, pair_of, small_ldseg
 from torch import nn
 
 from ldseg_monai.diffusion.draws import Draws
@@ -93,12 +93,6 @@ def tiny(spatial_dims: int = 2, **arguments) -> LDSeg:
     return small_ldseg(spatial_dims, **{"decode_clean": True, **arguments})
 
 
-def pair(size: tuple[int, ...], batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    image = torch.randn(batch, 2, *size, generator=generator)
-    return image, torch.randint(3, (batch, 1, *size), generator=generator)
-
-
 def draws_for(
     network: LDSeg, image: torch.Tensor, timesteps: tuple[int, ...] = (100, 700)
 ) -> Draws:
@@ -131,14 +125,14 @@ def test_segmentation_has_a_logit_for_every_class_and_voxel(
 ) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
     with torch.no_grad():
-        logits = network(pair(size)[0])
+        logits = network(pair_of(size)[0])
     assert logits.shape == (2, 3, *size) and logits.dtype == torch.float32
     assert logits.isfinite().all()
 
 
 @each_case
 def test_training_pass_returns_what_the_loss_needs(size, stem_stride: int, arguments: dict) -> None:
-    outputs = tiny(len(size), stem_stride=stem_stride, **arguments)(*pair(size))
+    outputs = tiny(len(size), stem_stride=stem_stride, **arguments)(*pair_of(size))
     latent = (2, arguments.get("latent_channels", 1), *(side // (2 * stem_stride) for side in size))
     assert {name: tuple(tensor.shape) for name, tensor in outputs.items()} == {
         "logits": (2, 3, *size),
@@ -154,7 +148,7 @@ def test_gradients_of_a_training_pass_reach_every_parameter(
     size, stem_stride: int, arguments: dict
 ) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments)
-    image, label = pair(size)
+    image, label = pair_of(size)
     outputs = network(image, label, draws_for(network, image, (300, 600)))
     assert not outputs.pop("target").requires_grad  # a constant, as the paper's noise is
     sum((value * torch.randn(value.shape)).sum() for value in outputs.values()).backward()
@@ -168,7 +162,7 @@ def test_gradients_of_a_training_pass_reach_every_parameter(
 @each_case
 def test_batch_of_two_is_two_batches_of_one(size, stem_stride: int, arguments: dict) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
-    image, label = pair(size)
+    image, label = pair_of(size)
     draws = draws_for(network, image)
     apart = []
     with torch.no_grad():
@@ -190,7 +184,7 @@ def test_segmentation_is_deterministic_and_leaves_the_global_random_state_alone(
     size, stem_stride: int, arguments: dict
 ) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
-    image, _ = pair(size)
+    image, _ = pair_of(size)
     torch.manual_seed(1)
     state = torch.get_rng_state()
     with torch.no_grad():
@@ -204,7 +198,7 @@ def test_segmentation_is_deterministic_and_leaves_the_global_random_state_alone(
 @each_prediction_type
 def test_image_changes_the_segmentation_of_its_own_sample_only(size, prediction_type: str) -> None:
     network = tiny(len(size), prediction_type=prediction_type).eval()
-    image, _ = pair(size)
+    image, _ = pair_of(size)
     changed = image.clone()
     changed[1] = changed[1].flip(-1)
     with torch.no_grad():
@@ -215,7 +209,7 @@ def test_image_changes_the_segmentation_of_its_own_sample_only(size, prediction_
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_noise_and_seed_change_the_segmentation(eta: float) -> None:
-    image, _ = pair((16, 12))
+    image, _ = pair_of((16, 12))
     network = tiny(prediction_type="v_prediction", eta=eta).eval()
     with torch.no_grad():
         default = network(image)
@@ -228,7 +222,7 @@ def test_noise_and_seed_change_the_segmentation(eta: float) -> None:
 
 
 def test_each_image_of_a_batch_may_have_its_own_noise() -> None:
-    image = pair((16, 12), 1)[0].expand(3, -1, -1, -1)
+    image = pair_of((16, 12), 1)[0].expand(3, -1, -1, -1)
     network = tiny(prediction_type="v_prediction").eval()
     noise = seeded_noise(network.noise_shape(image), 0, 2)[:, [0, 1, 0]]
     with torch.no_grad():
@@ -316,7 +310,7 @@ def test_noise_of_another_number_of_draws_is_refused(
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_restandardize_gives_the_sampled_latent_mean_0_and_sd_1(eta: float) -> None:
     network = tiny(latent_channels=2, restandardize=True, eta=eta, num_inference_steps=3).eval()
-    image, _ = pair((16, 12))
+    image, _ = pair_of((16, 12))
     with torch.no_grad():
         noise = seeded_noise(network.noise_shape(image), 0, 1, network.num_draws())
         latent = network.sample_latent(network.encode_image(image)[0], noise).flatten(2)
@@ -327,7 +321,7 @@ def test_restandardize_gives_the_sampled_latent_mean_0_and_sd_1(eta: float) -> N
 @each_prediction_type
 def test_target_and_decoded_latent_follow_the_prediction_type(prediction_type: str) -> None:
     network = tiny(prediction_type=prediction_type, latent_channels=2).eval()
-    image, label = pair((16, 12))
+    image, label = pair_of((16, 12))
     draws = draws_for(network, image, (200, 800))
     timesteps, noise = draws.timesteps, draws.noise
     with torch.no_grad():
@@ -352,18 +346,18 @@ def test_target_and_decoded_latent_follow_the_prediction_type(prediction_type: s
 
 
 def test_clean_latent_is_decoded_only_when_asked() -> None:
-    assert set(tiny(decode_clean=False)(*pair((16, 16)))) == {"logits", "prediction", "target"}
+    assert set(tiny(decode_clean=False)(*pair_of((16, 16)))) == {"logits", "prediction", "target"}
 
 
 def test_training_pass_draws_timesteps_and_noise_from_the_global_generator() -> None:
     network = tiny().eval()
     with torch.no_grad():
-        first, second = network(*pair((16, 16))), network(*pair((16, 16)))
+        first, second = network(*pair_of((16, 16))), network(*pair_of((16, 16)))
         assert not torch.allclose(first["target"], second["target"])
         again = []
         for _ in range(2):
             torch.manual_seed(3)
-            again.append(network(*pair((16, 16))))
+            again.append(network(*pair_of((16, 16))))
     assert all(torch.equal(again[0][name], again[1][name]) for name in again[0])
 
 
@@ -378,7 +372,7 @@ def test_timestep_changes_the_prediction() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32])
 def test_label_latent_does_not_depend_on_the_type_of_the_label(dtype: torch.dtype) -> None:
     network = tiny(latent_channels=2).eval()
-    _, label = pair((16, 12))
+    _, label = pair_of((16, 12))
     latent = network.encode_label(label)
     assert torch.equal(network.encode_label(label.to(dtype)), latent)
     torch.testing.assert_close(latent.flatten(2).mean(-1), torch.zeros(2, 2), rtol=0, atol=1e-5)
@@ -390,7 +384,7 @@ def test_label_latent_does_not_depend_on_the_type_of_the_label(dtype: torch.dtyp
 @pytest.mark.parametrize("size", [(16, 12), (16, 12, 8)])
 def test_label_is_encoded_as_one_channel_a_class(size: tuple[int, ...]) -> None:
     network = tiny(len(size)).eval()
-    _, label = pair(size)
+    _, label = pair_of(size)
     encoded = network.label_encoder(one_hot(label, num_classes=3))[0]
     assert torch.equal(network.encode_label(label), network.standardization(encoded))
 
@@ -398,7 +392,7 @@ def test_label_is_encoded_as_one_channel_a_class(size: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_class_that_the_network_does_not_know_is_refused(dtype: torch.dtype) -> None:
     network = tiny()
-    image, label = pair((16, 12))
+    image, label = pair_of((16, 12))
     label[1, 0, 3, 4] = 3
     with pytest.raises(
         ValueError, match=r"label has classes \d to 3: expected 0 to 2; set out_channels"
@@ -410,7 +404,7 @@ def test_class_that_the_network_does_not_know_is_refused(dtype: torch.dtype) -> 
 
 def test_label_latent_of_another_size_than_the_latent_shape_is_refused_but_not_the_image() -> None:
     network = tiny(latent_norm="cases", latent_shape=(8, 8)).eval()
-    image, label = pair((16, 12))
+    image, label = pair_of((16, 12))
     with pytest.raises(ValueError, match=r"latent of shape \[8, 6\]: expected \[8, 8\]"):
         network(image, label)
     with torch.no_grad():
@@ -429,7 +423,7 @@ def test_image_that_does_not_fit_is_told_the_size_to_pad_to(
     size, stem_stride: int, message: str
 ) -> None:
     network = tiny(len(size), stem_stride=stem_stride).eval()
-    image, label = pair(size)
+    image, label = pair_of(size)
     with pytest.raises(ValueError, match=message):
         network(image)
     with pytest.raises(ValueError, match=message):
@@ -503,7 +497,7 @@ def test_scripted_network_segments_like_the_eager_one(
         prediction_type=prediction_type, eta=eta, num_inference_steps=3, **arguments
     ).eval()
     scripted = torch.jit.script(network)
-    image, _ = pair((16, 24))
+    image, _ = pair_of((16, 24))
     with torch.no_grad():
         torch.testing.assert_close(scripted(image), network(image), rtol=1e-4, atol=1e-4)
 
@@ -514,7 +508,7 @@ def test_scripted_network_checks_the_size_too() -> None:
         torch.no_grad(),
         pytest.raises(torch.jit.Error, match="image size 17x20: expected .* of 8; pad to 24x24"),
     ):
-        scripted(pair((17, 20))[0])
+        scripted(pair_of((17, 20))[0])
 
 
 @pytest.mark.parametrize(
@@ -534,7 +528,7 @@ def test_saved_script_segments_like_the_eager_one_in_3d(arguments: dict) -> None
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(network), file)
     file.seek(0)
-    image, _ = pair((16, 24, 16))
+    image, _ = pair_of((16, 24, 16))
     with torch.no_grad():
         torch.testing.assert_close(
             torch.jit.load(file)(image), network(image), rtol=1e-4, atol=1e-4
@@ -553,7 +547,7 @@ def test_state_dict_loads_with_weights_only(arguments: dict) -> None:
     network, other = tiny(**arguments), tiny(**arguments)
     for parameter in other.parameters():
         nn.init.zeros_(parameter)
-    image, label = pair((16, 16))
+    image, label = pair_of((16, 16))
     network(image, label)  # moves the running statistics, if there are any
     file = io.BytesIO()
     torch.save(network.state_dict(), file)
@@ -583,7 +577,7 @@ def test_label_of_another_size_than_the_image_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"label of size \[16, 12\]: expected the image's \[16, 16\]"
     ):
-        tiny()(pair((16, 16))[0], pair((16, 12))[1])
+        tiny()(pair_of((16, 16))[0], pair_of((16, 12))[1])
 
 
 @pytest.mark.parametrize(
@@ -610,7 +604,7 @@ def test_timestep_spacing_is_that_of_the_reverse_process() -> None:
             lambda module, inputs, told=seen[spacing]: told.extend(inputs[2].tolist())
         )
         with torch.no_grad():
-            network(pair((16, 12), 1)[0])
+            network(pair_of((16, 12), 1)[0])
     assert seen == {"inclusive": [999, 0], "trailing": [999, 499]}
 
 
@@ -639,7 +633,7 @@ def test_each_part_is_of_its_own_width_and_depth() -> None:
     assert widths(network.label_encoder) == {4, 12, 1} and res_blocks(network.label_encoder) == 2
     assert widths(network.label_decoder) == {20, 24, 3} and res_blocks(network.label_decoder) == 2
     assert res_blocks(network.denoiser) == res_blocks(tiny(num_res_blocks=2).denoiser)
-    assert set(network(*pair((16, 16)))) == {"logits", "prediction", "target", "reconstruction"}
+    assert set(network(*pair_of((16, 16)))) == {"logits", "prediction", "target", "reconstruction"}
 
 
 def test_weights_are_named_after_the_parts() -> None:
@@ -714,7 +708,7 @@ def test_every_pair_of_neighbors_is_tried() -> None:
 
 def test_part_that_says_nothing_of_itself_is_taken_at_its_word() -> None:
     network = build({**ldseg_config(), "standardization": {"_target_": "torch.nn.Identity"}})
-    _, label = pair((16, 16))
+    _, label = pair_of((16, 16))
     encoded = network.label_encoder(one_hot(label, num_classes=3))[0]
     assert torch.equal(network.encode_label(label), encoded)
 
@@ -746,7 +740,7 @@ def training_logits(network: LDSeg, batch: int = 2) -> torch.Tensor:
     """Logits of a training pass whose random numbers are the same at every call."""
     torch.manual_seed(5)
     with torch.no_grad():
-        return network(*pair((16, 24), batch))["logits"]
+        return network(*pair_of((16, 24), batch))["logits"]
 
 
 def cut_image(network: LDSeg) -> LDSeg:
@@ -761,7 +755,7 @@ def cut_image(network: LDSeg) -> LDSeg:
 @pytest.mark.parametrize("levels", [[True, False], [False, True], [True, True]])
 def test_image_features_change_the_segmentation(levels: list[bool]) -> None:
     network = tiny(decoder_image_levels=levels, prediction_type="sample").eval()
-    image, _ = pair((16, 24))
+    image, _ = pair_of((16, 24))
     with torch.no_grad():
         embedding, features = network.encode_image(image)
         latent = network.sample_latent(embedding, seeded_noise(network.noise_shape(image), 0))
@@ -776,7 +770,7 @@ def test_decoder_of_the_paper_gets_no_features() -> None:
     network, other = tiny(), tiny(decoder_image_levels=[False, False])
     assert set(network.state_dict()) == set(other.state_dict())
     for each in (network, other):
-        assert each.encode_image(pair((16, 24))[0])[1] == []
+        assert each.encode_image(pair_of((16, 24))[0])[1] == []
 
 
 @pytest.mark.parametrize(
@@ -808,7 +802,7 @@ def test_image_is_dropped_where_the_chance_is_below_its_share_at_all_levels_toge
     image_dropout: float,
 ) -> None:
     network = tiny(decoder_image_levels=[True, True], image_dropout=image_dropout)
-    image, label = pair((16, 24), 5)
+    image, label = pair_of((16, 24), 5)
     draws = draws_for(network, image, (100, 200, 300, 400, 500))
     draws = draws._replace(chance=torch.tensor([0.2, 0.9, 0.25, 0.49, 0.5]))
     with torch.no_grad():
@@ -826,7 +820,7 @@ def test_image_is_dropped_where_the_chance_is_below_its_share_at_all_levels_toge
 @pytest.mark.parametrize("training", [True, False])
 def test_reconstruction_never_sees_the_image(training: bool) -> None:
     network = tiny(decoder_image_levels=[True, True], image_dropout=0.0).train(training)
-    image, label = pair((16, 24))
+    image, label = pair_of((16, 24))
     draws = draws_for(network, image)
     with torch.no_grad():
         before, after = (network(picture, label, draws) for picture in (image, image.flip(-1)))
@@ -844,7 +838,7 @@ def test_gradients_reach_the_features_projection_and_the_encoder_through_it_if_t
     features = network.image_encoder.levels[0][0].weight
     for parameter in network.denoiser.parameters():
         nn.init.zeros_(parameter)  # the other way from the image to the logits
-    network(*pair((16, 24)))["logits"].square().sum().backward()
+    network(*pair_of((16, 24)))["logits"].square().sum().backward()
     projection = network.label_decoder.levels[1].image.weight
     assert (projection.grad.abs().max() > 1e-3) == reached
     assert (features.grad.abs().max() > 1e-3) == reached

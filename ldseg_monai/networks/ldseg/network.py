@@ -269,6 +269,17 @@ class LDSeg(DiffusionSegmenter):
         return 1 if self.scheduler.eta == 0 else steps
 
     @torch.jit.unused
+    def training_draws(self, image: torch.Tensor, pure_noise_share: float = 0.0) -> Draws:
+        """Draw the random numbers of a training pass: see `DiffusionSegmenter.training_draws`."""
+        return draw_training_step(
+            len(image),
+            self.noise_shape(image),
+            self.num_train_timesteps,
+            pure_noise_share,
+            chance=self.decoder_sees_image,
+        )
+
+    @torch.jit.unused
     def scale_logits(self, temperature: float) -> None:
         """Divide the logits by a temperature, in the decoder's last layer."""
         decoder: Any = self.label_decoder
@@ -288,9 +299,7 @@ class LDSeg(DiffusionSegmenter):
         clean = self.encode_label(label)
         # 2. Draw a timestep and noise for each sample.
         if draws is None:
-            draws = draw_training_step(
-                len(image), self.noise_shape(image), self.num_train_timesteps
-            )
+            draws = self.training_draws(image)
         timesteps, noise = draws.timesteps.to(clean.device), draws.noise.to(clean.device)
         # 3. Diffuse the label's latent (Eq. 11).
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
