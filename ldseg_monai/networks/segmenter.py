@@ -44,22 +44,28 @@ class DiffusionSegmenter(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         out_channels: classes of the label, background included.
-        stride: sides of the image over sides of what is diffused.
+        stride: sides of the image over sides of what is diffused; a method starts with 1.
         num_train_timesteps: T.
         num_inference_steps: steps of the reverse process where nothing else is said.
-        latent_size: numbers of the random latent z that each reverse step takes for the whole image; 0
-            for none.
-        seed: seed of the noise where none is passed.
+        latent_size: numbers of the random latent z that each reverse step takes for the whole
+            image; 0 for none, which is what a method starts with.
+        seed: seed of the noise where none is passed; a method starts with 0.
     """
 
     spatial_dims: int
     in_channels: int
     out_channels: int
-    stride: int = 1
+    stride: int
     num_train_timesteps: int
     num_inference_steps: int
-    latent_size: int = 0
-    seed: int = 0
+    latent_size: int
+    seed: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stride = 1  # not the class's, of which TorchScript takes no attribute
+        self.latent_size = 0
+        self.seed = 0
 
     def noise_shape(self, image: torch.Tensor) -> list[int]:
         """``[C, *latent]`` of what is diffused for an image ``(B, in_channels, *spatial)``."""

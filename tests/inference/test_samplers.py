@@ -92,12 +92,12 @@ def test_image_is_encoded_once_and_its_samples_are_denoised_in_one_batch(num_sam
     encoded, denoised, decoded = map(
         count_calls,
         (
-            network.image_encoder.encoder,
+            network.image_encoder,
             network.denoiser.time_embedding,
             network.label_decoder.levels[0],
         ),
     )
-    SamplingInferer(num_samples)(pair_of((16, 24))[0], network)
+    SamplingInferer(num_samples, amp=False)(pair_of((16, 24))[0], network)
     assert encoded == [2]
     assert denoised == [2 * num_samples] * 5
     assert decoded == [2] * num_samples
@@ -180,11 +180,12 @@ def test_number_of_steps_may_differ_from_the_networks_own(num_samples: int, eta:
 def test_noise_may_be_given_for_each_image(num_samples: int) -> None:
     network, inferer = noisy_ldseg(eta=1.0), SamplingInferer(num_samples, amp=False)
     image, _ = pair_of((16, 24))
-    noise = torch.randn(2, 2 * num_samples, *network.noise_shape(image))
-    apart = [
-        inferer(image[i : i + 1], network, noise=noise[:, i * num_samples :][:, :num_samples])
-        for i in range(2)
-    ]
+    field = torch.randn(2, 2, num_samples, *network.noise_shape(image))
+    noise = Noise(field, torch.empty(2, 2, num_samples, 0))
+    apart = []
+    for one in (slice(0, 1), slice(1, 2)):
+        own = Noise(field[:, one], noise.latents[:, one])
+        apart.append(inferer(image[one], network, noise=own))
     torch.testing.assert_close(
         inferer(image, network, noise=noise), torch.cat(apart), rtol=1e-4, atol=1e-5
     )
@@ -209,25 +210,26 @@ def test_each_orientation_is_another_and_can_be_undone(orientation: int) -> None
 def test_mean_over_the_orientations_turns_with_the_picture() -> None:
     network, inferer = noisy_ldseg(), SamplingInferer(8, amp=False, turned=True)
     image = pair_of((16, 24))[0]
-    noise = torch.randn(1, 1, *network.noise_shape(image)).expand(-1, 8, -1, -1, -1)
+    field = torch.randn(1, 1, 1, *network.noise_shape(image)).expand(-1, -1, 8, -1, -1, -1)
+    noise = Noise(field, torch.empty(2, 1, 8, 0))
     expected = inferer(image, network, noise=noise)
     assert expected[:, 3:].max() > 0.01  # the network itself is not the same in all orientations
     for orientation in range(1, 8):
-        turned = inferer(turn(image, orientation), network, noise=turn(noise, orientation))
+        own = Noise(turn(field, orientation), noise.latents)
+        turned = inferer(turn(image, orientation), network, noise=own)
         torch.testing.assert_close(turn_back(turned, orientation), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("own_noise", [False, True])
 def test_sample_sees_the_picture_and_its_own_noise_in_its_orientation(own_noise: bool) -> None:
     network, image = noisy_ldseg(eta=1.0), pair_of((16, 24))[0]
-    noise = torch.randn(2, 20 if own_noise else 10, *network.noise_shape(image))
+    field = torch.randn(2, 2 if own_noise else 1, 10, *network.noise_shape(image))
+    noise = Noise(field, torch.empty(2, 1, 10, 0))
     result = SamplingInferer(10, amp=False, turned=True)(image, network, noise=noise)
     probabilities = []
     for index in range(10):
-        own = noise[:, [index, 10 + index]] if own_noise else noise[:, [index]]
-        plain = SamplingInferer(amp=False)(
-            turn(image, index % 8), network, noise=turn(own, index % 8)
-        )
+        own = Noise(turn(field[:, :, [index]], index % 8), noise.latents[:, :, [index]])
+        plain = SamplingInferer(amp=False)(turn(image, index % 8), network, noise=own)
         probabilities.append(turn_back(plain, index % 8).softmax(1))
     torch.testing.assert_close(
         result[:, :3], torch.stack(probabilities).mean(0), rtol=1e-4, atol=1e-5
@@ -239,7 +241,7 @@ def test_first_sample_is_of_the_picture_as_it_is_and_each_orientation_is_encoded
     assert torch.equal(
         SamplingInferer(1, turned=True)(image, network), SamplingInferer(1)(image, network)
     )
-    encoded = count_calls(network.image_encoder.encoder)
+    encoded = count_calls(network.image_encoder)
     for number, orientations in ((3, 3), (20, 8)):
         encoded.clear()
         SamplingInferer(number, turned=True)(image, network)
@@ -266,5 +268,8 @@ def test_sampling_refuses_what_the_network_refuses(num_samples: int) -> None:
         SamplingInferer(num_samples)(image[..., :21], network)
     with pytest.raises(ValueError, match="num_inference_steps is 1001: expected 1 to 1000"):
         SamplingInferer(num_samples, num_inference_steps=1001)(image, network)
+    noise = Noise(torch.randn(2, 1, num_samples, 2, 4, 6), torch.empty(2, 1, num_samples, 0))
     with pytest.raises(ValueError, match="noise has 2 draws: expected 1 for 2 steps"):
-        SamplingInferer(num_samples)(image, network, noise=torch.randn(2, num_samples, 2, 4, 6))
+        SamplingInferer(num_samples)(image, network, noise=noise)
+    with pytest.raises(TypeError, match="expected at most noise"):
+        SamplingInferer()(image, network, label=image)

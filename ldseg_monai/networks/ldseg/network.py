@@ -264,8 +264,17 @@ class LDSeg(DiffusionSegmenter):
         return [self.latent_channels] + [side // self.stride for side in image.shape[2:]]
 
     def num_draws(self, num_inference_steps: int | None = None) -> int:
-        """How many draws of noise the process takes: one, or one a step if it is stochastic."""
+        """How many draws of noise the process takes: one, or one a step if it is stochastic.
+
+        Raises:
+            ValueError: if the steps are not 1 to T.
+        """
         steps = self.num_inference_steps if num_inference_steps is None else num_inference_steps
+        if steps < 1 or steps > self.num_train_timesteps:
+            raise ValueError(
+                f"num_inference_steps is {steps}: expected 1 to {self.num_train_timesteps}, the "
+                "number of timesteps in training"
+            )
         return 1 if self.scheduler.eta == 0 else steps
 
     @torch.jit.unused
