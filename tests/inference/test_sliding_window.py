@@ -6,9 +6,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from small_networks import RecordingSampler, Wrapper, image_of, noisy_ldseg, pair_of, tiny_cdal
+from small_networks import RecordingSampler, Wrapper, noisy_ldseg, pair_of, tiny_cdal
 
-from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.networks.ldseg.network import LDSeg
@@ -33,24 +32,8 @@ def grid(size: tuple[int, ...], batch: int = 1) -> torch.Tensor:
 
 def field_of(sampler: SamplingInferer, network: LDSeg, size: tuple[int, ...]) -> torch.Tensor:
     """The noise of a whole image, up to where the latent of its last window of 16 ends."""
-    return sampler.draw_noise(
-        network, [network.latent_channels] + [round((side - 16) / 4) + 4 for side in size]
-    )
-
-
-@each_eta
-@each_size
-@pytest.mark.parametrize("num_samples", [1, 3])
-def test_one_window_is_sampled_as_an_image_without_windows(
-    num_samples: int, size: tuple[int, ...], eta: float
-) -> None:
-    network, sampler = (
-        noisy_ldseg(len(size), eta=eta),
-        SamplingInferer(num_samples, seed=4, amp=False),
-    )
-    image, _ = pair_of(size)
-    result = SlidingWindowSamplingInferer(sampler, roi_size=size, mode="constant")(image, network)
-    torch.testing.assert_close(result, sampler(image, network), rtol=1e-4, atol=1e-5)
+    sides = [round((side - 16) / 4) + 4 for side in size]
+    return sampler.seeded_noise(network, [network.latent_channels, *sides]).field
 
 
 @pytest.mark.parametrize("num_samples", [1, 2])
@@ -58,33 +41,33 @@ def test_one_window_is_sampled_as_an_image_without_windows(
 def test_windows_aligned_to_the_stride_see_the_same_noise_where_they_overlap(
     eta: float, num_samples: int
 ) -> None:
-    network, sampler = noisy_ldseg(eta=eta), RecordingSampler(num_samples)
+    network, sampler = noisy_ldseg(eta=eta), RecordingSampler(num_samples, amp=False)
     size = (32, 40)
     SlidingWindowSamplingInferer(sampler, roi_size=16, overlap=0.5)(grid(size), network)
     assert len(sampler.windows) == 3 * 4
-    seen = torch.full((network.num_draws(), num_samples, 2, 8, 10), torch.nan)
+    seen = torch.full((network.num_draws(), 1, num_samples, 2, 8, 10), torch.nan)
     overlaps = 0
     for window, noise in sampler.windows:
         row, column = (int(start) // 4 for start in window[:, 0, 0])
         area = seen[..., row : row + 4, column : column + 4]
         known = ~area.isnan()
         overlaps += int(known.sum() > 0)
-        assert torch.equal(area[known], noise[known])
-        area.copy_(noise)
+        assert torch.equal(area[known], noise.field[known])
+        area.copy_(noise.field)
     assert overlaps > 6
     assert torch.equal(seen, field_of(sampler, network, size))
     assert len(seen.unique()) == seen.numel()
 
 
 def test_other_windows_see_the_noise_of_the_nearest_position() -> None:
-    network, sampler = noisy_ldseg(), RecordingSampler()
+    network, sampler = noisy_ldseg(), RecordingSampler(amp=False)
     size = (31, 37)
     SlidingWindowSamplingInferer(sampler, roi_size=(16, 16), overlap=0.25)(grid(size), network)
     field, starts = field_of(sampler, network, size), set()
     for window, noise in sampler.windows:
         start = tuple(int(corner) for corner in window[:, 0, 0])
         row, column = (round(side / 4) for side in start)
-        assert torch.equal(noise, field[..., row : row + 4, column : column + 4])
+        assert torch.equal(noise.field, field[..., row : row + 4, column : column + 4])
         starts.add(start)
     assert any(side % 4 for start in starts for side in start)
 
@@ -106,7 +89,7 @@ def test_image_of_any_size_is_segmented(size: tuple[int, ...], roi_size, num_sam
     network = noisy_ldseg(len(size))
     image, _ = pair_of(size)
     inferer = SlidingWindowSamplingInferer(
-        SamplingInferer(num_samples), roi_size=roi_size, mode="gaussian"
+        SamplingInferer(num_samples, amp=False), roi_size=roi_size, mode="gaussian"
     )
     result = inferer(image, network)
     assert result.shape == (2, 3 if num_samples == 1 else 4, *size)
@@ -117,14 +100,9 @@ def test_image_of_any_size_is_segmented(size: tuple[int, ...], roi_size, num_sam
     assert torch.equal(inferer(image, network), result)
 
 
-@each_eta
-@pytest.mark.parametrize("num_samples", [1, 3])
 @pytest.mark.parametrize("sw_batch_size", [2, 4, 100])
-@each_network
-def test_number_of_windows_in_a_batch_does_not_matter(
-    arguments: dict, sw_batch_size: int, num_samples: int, eta: float
-) -> None:
-    network, sampler = noisy_ldseg(eta=eta, **arguments), SamplingInferer(num_samples, amp=False)
+def test_number_of_windows_in_a_batch_does_not_matter(sw_batch_size: int) -> None:
+    network, sampler = noisy_ldseg(eta=1.0), SamplingInferer(3, amp=False)
     image, _ = pair_of((30, 24))
     one, more = (
         SlidingWindowSamplingInferer(sampler, roi_size=16, sw_batch_size=number, overlap=0.5)(
@@ -147,7 +125,10 @@ def test_windows_of_a_batch_of_two_are_those_of_two_batches_of_one(arguments: di
 
 
 def test_windows_take_metadata_and_wrapped_networks() -> None:
-    network, inferer = noisy_ldseg(), SlidingWindowSamplingInferer(SamplingInferer(2), roi_size=16)
+    network, inferer = (
+        noisy_ldseg(),
+        SlidingWindowSamplingInferer(SamplingInferer(2, amp=False), roi_size=16),
+    )
     image, _ = pair_of((20, 24))
     assert torch.equal(inferer(MetaTensor(image), Wrapper(network)), inferer(image, network))
 
@@ -156,11 +137,12 @@ def test_windows_take_metadata_and_wrapped_networks() -> None:
 def test_label_of_one_sample_is_its_most_probable_class(buffer_dim: int) -> None:
     network, (image, _) = noisy_ldseg(), pair_of((30, 24))
     windows = partial(SlidingWindowSamplingInferer, roi_size=16, overlap=0.5, buffer_dim=buffer_dim)
-    label = windows(SamplingInferer(), as_label=True)(image, network)
+    one, two = SamplingInferer(amp=False), SamplingInferer(2, amp=False)
+    label = windows(one, as_label=True)(image, network)
     assert label.dtype == torch.uint8
-    assert torch.equal(label[:, 0].long(), windows(SamplingInferer())(image, network).argmax(1))
-    ensemble = windows(SamplingInferer(2), as_label=True)(image, network)
-    assert torch.equal(ensemble, windows(SamplingInferer(2))(image, network))
+    assert torch.equal(label[:, 0].long(), windows(one)(image, network).argmax(1))
+    ensemble = windows(two, as_label=True)(image, network)
+    assert torch.equal(ensemble, windows(two)(image, network))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +152,7 @@ def test_label_of_one_sample_is_its_most_probable_class(buffer_dim: int) -> None
 def test_network_of_another_kind_is_refused(inferer: Inferer) -> None:
     with pytest.raises(
         ValueError,
-        match="network is a Identity: expected an LDSeg or a CDAL; a peer's overlay comes",
+        match="network is a Identity: expected a DiffusionSegmenter, .* a peer's overlay comes",
     ):
         inferer(torch.zeros(1, 1, 16, 16), torch.nn.Identity())
 
@@ -191,8 +173,6 @@ def test_window_that_does_not_fit_the_stride_is_refused() -> None:
 
 def test_arguments_that_would_be_ignored_are_refused() -> None:
     network, (image, _) = noisy_ldseg(), pair_of((16, 16))
-    with pytest.raises(TypeError, match="expected at most noise"):
-        SamplingInferer()(image, network, label=image)
     with pytest.raises(TypeError, match="expected nothing else"):
         SlidingWindowSamplingInferer(SamplingInferer(), (8, 8))(image, network, noise=image)
 
@@ -200,41 +180,20 @@ def test_arguments_that_would_be_ignored_are_refused() -> None:
 # cDAL
 
 
-@each_process
-@each_number
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("num_samples", [1, 3])
 def test_windows_see_the_noise_of_their_place_and_the_latents_of_their_sample(
     num_samples: int, stochastic: bool
 ) -> None:
-    network = tiny(stochastic=stochastic)
-
-    class Recorder(RecordingSampler, CDALSamplingInferer):
-        """Samples with cDAL."""
-
-    rows, columns = torch.meshgrid(torch.arange(20.0), torch.arange(27.0), indexing="ij")
-    sampler = Recorder(num_samples, amp=False)
-    image = torch.stack([rows, columns])[None]
+    network = tiny_cdal(num_train_timesteps=2, stochastic=stochastic)
+    sampler = RecordingSampler(num_samples, amp=False)
     result = SlidingWindowSamplingInferer(sampler, roi_size=12, overlap=0.5, sw_batch_size=3)(
-        image, network
+        grid((20, 27)), network
     )
     assert result.shape == (1, 3 if num_samples == 1 else 4, 20, 27)
-    field = sampler.draw_noise(network, [3, 20, 27])
+    field, latents = sampler.seeded_noise(network, [3, 20, 27])
     for window, noise in sampler.windows:
         row, column = (int(start) for start in window[:, 0, 0])
-        assert torch.equal(noise, field[..., row : row + 12, column : column + 12])
+        assert torch.equal(noise.field, field[..., row : row + 12, column : column + 12])
+        assert torch.equal(noise.latents, latents)
     assert len(sampler.windows) > 4
-
-
-@each_size
-@each_number
-def test_number_of_windows_in_a_batch_does_not_matter(
-    num_samples: int, size: tuple[int, ...]
-) -> None:
-    network, sampler = tiny(len(size)), CDALSamplingInferer(num_samples, amp=False)
-    image = image_of(tuple(side + 3 for side in size), batch=1)
-    one, more = (
-        SlidingWindowSamplingInferer(sampler, roi_size=size, sw_batch_size=number, overlap=0.25)(
-            image, network
-        )
-        for number in (1, 3)
-    )
-    torch.testing.assert_close(more, one, rtol=1e-4, atol=1e-5)
