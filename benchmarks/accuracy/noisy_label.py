@@ -23,7 +23,7 @@ from benchmarks import report
 from benchmarks.accuracy.latent import GridScores
 from benchmarks.accuracy.quality import cell, deviation, mean
 from ldseg_monai.data.datalist import case_name, resolve_datalist
-from ldseg_monai.data.split import read_val_cases, split_datalist
+from ldseg_monai.data.split import Split, read_val_cases
 from ldseg_monai.inference.samplers import CDALSamplingInferer
 from ldseg_monai.networks.cdal.network import CDAL
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     datalist = resolve_datalist(arguments.dataset_dir, phantom="", phantom_dir="")
     named = arguments.val_cases or [arguments.bundle / "docs" / "val_cases.txt"]
     val_cases = [name for item in named for name in read_val_cases(item)]
-    scores, left_out = scores_of_cases(grid, split_datalist(datalist, "val", val_cases=val_cases))
+    scores, left_out = scores_of_cases(grid, Split(datalist, val_cases=val_cases).part("val"))
     out = arguments.out or Path(__file__).parents[1] / "results" / arguments.bundle.resolve().name
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "noisy_label.csv", "w", newline="") as file:

@@ -77,6 +77,8 @@ def unknown_ids(
         parts = name.split("#")
         known |= {"#".join(parts[:end]) for end in range(1, len(parts) + 1)}
     names = [name for name in _ids(base, changes) if name not in base]
+    # An overlay's own knobs have kinds too.
+    names = [name for name in names if not name.startswith("knob_kinds#")]
     return [name for name in names if not _is_argument(base, name, known)]
 
 

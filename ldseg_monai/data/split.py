@@ -15,17 +15,8 @@ from ldseg_monai.data.datalist import PathLike, _some, case_name
 logger = logging.getLogger("ldseg_monai.data")
 
 
-def split_datalist(
-    datalist: Sequence[dict[str, str]],
-    split: str,
-    val_cases: Sequence[str] | PathLike | None = None,
-    val_fraction: float = 0.25,
-    seed: int = 0,
-    fold: int | None = None,
-    num_folds: int = 5,
-    groups: Mapping[str, str] | None = None,
-) -> list[dict[str, str]]:
-    """Take the training or the validation part of a datalist, or all of it, whatever the datalist's order.
+class Split:
+    """Parts of a datalist to train and to validate on, whatever the datalist's order.
 
     The validation part is named, or one of several folds, or drawn, in this order of precedence.
     Cases of one group, such as the pictures of one patient, fall into the same part (unless they
@@ -33,7 +24,6 @@ def split_datalist(
 
     Args:
         datalist: items with an "image".
-        split: "train" or "val"; "all" for every case, whatever the split.
         val_cases: names of the validation cases (see `case_name`), or a text file with one a line;
             None to draw them.
         val_fraction: share of the cases drawn for validation, at least one case.
@@ -44,39 +34,67 @@ def split_datalist(
         num_folds: number of folds.
         groups: group of each case by its name, as of `read_groups`; a case that is not in it is a
             group of its own.
-
-    Returns:
-        The part's items, sorted by case name.
-
-    Raises:
-        ValueError: unknown split or case, fewer than 2 cases, a part left empty, or groups of other
-            cases.
     """
-    if split not in ("train", "val", "all"):
-        raise ValueError(f"split {split!r}: expected 'train', 'val' or 'all'")
-    items = {case_name(item["image"]): item for item in datalist}
-    if len(items) != len(datalist):
-        raise ValueError(
-            f"{len(datalist)} items but {len(items)} case names: expected one name for each; rename files"
-        )
-    if split == "all":
-        return [items[name] for name in sorted(items)]
-    if len(items) < 2:
-        raise ValueError(
-            f"{len(items)} case: expected at least 2, one to train on and one to validate on; add cases"
-        )
-    names = sorted(items)
-    if groups and not groups.keys() & items.keys():
-        raise ValueError(
-            f"groups are of {_some(groups)}: expected case names such as {_some(names)}"
-        )
-    if val_cases is not None:
-        chosen = _named_cases(names, val_cases)
-    elif fold is not None:
-        chosen = _fold_of_cases(_grouped(names, groups or {}), fold, num_folds)
-    else:
-        chosen = _draw_cases(_grouped(names, groups or {}), val_fraction, seed)
-    return [items[name] for name in names if (name in chosen) == (split == "val")]
+
+    def __init__(
+        self,
+        datalist: Sequence[dict[str, str]],
+        val_cases: Sequence[str] | PathLike | None = None,
+        val_fraction: float = 0.25,
+        seed: int = 0,
+        fold: int | None = None,
+        num_folds: int = 5,
+        groups: Mapping[str, str] | None = None,
+    ) -> None:
+        self.datalist = datalist
+        self.val_cases = val_cases
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.fold = fold
+        self.num_folds = num_folds
+        self.groups = groups or {}
+
+    def part(self, name: str) -> list[dict[str, str]]:
+        """Take one part.
+
+        Args:
+            name: "train" or "val"; "all" for every case, however they are split.
+
+        Returns:
+            The part's items, sorted by case name.
+
+        Raises:
+            ValueError: unknown part or case, fewer than 2 cases, a part left empty, or groups of
+                other cases.
+        """
+        if name not in ("train", "val", "all"):
+            raise ValueError(f"split {name!r}: expected 'train', 'val' or 'all'")
+        items = {case_name(item["image"]): item for item in self.datalist}
+        if len(items) != len(self.datalist):
+            raise ValueError(
+                f"{len(self.datalist)} items but {len(items)} case names: expected one name for each; rename files"
+            )
+        names = sorted(items)
+        if name == "all":
+            return [items[case] for case in names]
+        chosen = self._validation_cases(names)
+        return [items[case] for case in names if (case in chosen) == (name == "val")]
+
+    def _validation_cases(self, names: list[str]) -> set[str]:
+        if len(names) < 2:
+            raise ValueError(
+                f"{len(names)} case: expected at least 2, one to train on and one to validate on; add cases"
+            )
+        if self.groups and not self.groups.keys() & set(names):
+            raise ValueError(
+                f"groups are of {_some(self.groups)}: expected case names such as {_some(names)}"
+            )
+        if self.val_cases is not None:
+            return _named_cases(names, self.val_cases)
+        grouped = _grouped(names, self.groups)
+        if self.fold is not None:
+            return _fold_of_cases(grouped, self.fold, self.num_folds)
+        return _draw_cases(grouped, self.val_fraction, self.seed)
 
 
 def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str, str]:

@@ -100,6 +100,21 @@ class InvertLabeld(Transform):
         return result
 
 
+class InvertMapsd(Invertd):
+    """MONAI's `Invertd` for the maps of an ensemble, if there are any: back to their image's geometry, interpolated.
+
+    Args:
+        keys: keys of maps.
+        transform: the preprocessing that ``orig_keys`` went through.
+        orig_keys: key of the image whose geometry is wanted.
+    """
+
+    def __init__(self, keys: KeysCollection, transform: Any, orig_keys: str = "image") -> None:
+        super().__init__(
+            keys, transform, orig_keys=orig_keys, nearest_interp=False, allow_missing_keys=True
+        )
+
+
 class SummarizeUncertaintyd(MapTransform):
     """Say in one number how uncertain a segmentation is, for a client that asks which image to label next.
 

@@ -16,7 +16,13 @@ from ldseg_monai.runtime.errors import (
 )
 from ldseg_monai.runtime.files import note_saved, save_whole, saved_files, unwritable
 from ldseg_monai.runtime.precision import autocast
-from ldseg_monai.runtime.processes import plain, rank_and_world_size, unwrapped
+from ldseg_monai.runtime.processes import (
+    join_processes,
+    local_device,
+    plain,
+    rank_and_world_size,
+    unwrapped,
+)
 
 __all__ = [
     "ArgumentError",
@@ -31,6 +37,8 @@ __all__ = [
     "RunError",
     "UserError",
     "autocast",
+    "join_processes",
+    "local_device",
     "note_saved",
     "plain",
     "rank_and_world_size",

@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from typing import Any
 
+import ignite.distributed as idist
+import torch
 from torch import distributed
+
+PATIENCE = timedelta(
+    days=30
+)  # that a process waits for the others, such as at the end of many cases
+
+
+def join_processes() -> None:
+    """Join the processes that ``torchrun`` started: by NCCL on GPUs, by gloo on a CPU."""
+    idist.initialize("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+
+
+def local_device() -> torch.device:
+    """The GPU of this process, or the CPU where there are none; before the processes are joined, too.
+
+    Raises:
+        ValueError: if ``torchrun`` did not start this process.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        raise ValueError(
+            "this process was not started by torchrun: expected `torchrun --nproc_per_node=2 -m monai.bundle run ...`; "
+            "without it, leave the multi_gpu config out"
+        )
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device("cpu")
 
 
 def rank_and_world_size() -> tuple[int, int]:

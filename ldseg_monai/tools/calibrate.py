@@ -82,7 +82,8 @@ def calibrate(
     if weights is None and part == "val" and not any(map(_chooses_cases, knobs)):
         knobs["val_cases"] = source.val_cases(dataset_dir)
     config = source.config("train.yaml", dataset_dir=dataset_dir, num_samples=1, **knobs)
-    config.update({"validate#dataset#data#split": part, "validate#dataset#cache_rate": 0.0})
+    config["validate#dataset#data"] = f"$@split.part({part!r})"
+    config["validate#dataset#cache_rate"] = 0.0
     check_values(config)
     network = diffusion_segmenter(config.get_parsed_content("network")).eval()
     network.scale_logits(1.0)  # changes nothing, but for an error of a network without logits

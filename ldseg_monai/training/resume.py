@@ -56,7 +56,7 @@ class SaveBest:
         self.best = state["best"]
 
 
-class Checkpoint:
+class ResumableCheckpoint:
     """Trainer handler that keeps the last state of a run in one file and goes on from it if it is there.
 
     Args:

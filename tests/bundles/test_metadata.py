@@ -147,3 +147,11 @@ def test_model_has_the_shortest_name(folder: Path) -> None:
         min((path.name for path in (folder / "models").glob("*.pt")), key=len, default=None)
         == "model.pt"
     )
+
+
+def test_metrics_are_the_card_s(folder: Path, metadata: dict[str, Any]) -> None:
+    card = (folder / "docs" / "README.md").read_text()
+    metrics = metadata["eval_metrics"]
+    assert metrics["mean_dice"] and all(0 < value < 1 for value in metrics.values())
+    written = {name: f"{value:.4f}".removesuffix("0") for name, value in metrics.items()}
+    assert {name: text for name, text in written.items() if text not in card} == {}

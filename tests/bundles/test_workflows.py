@@ -9,7 +9,7 @@ import torch
 from monai.bundle import ConfigParser
 from workplace import Workplace, listing
 
-from ldseg_monai.training.resume import Checkpoint
+from ldseg_monai.training.resume import ResumableCheckpoint
 
 WORKFLOWS = [
     ("train", ["train.yaml"]),
@@ -93,6 +93,6 @@ def test_run_that_a_client_starts_from_weights_saves_over_them_and_has_no_checkp
     workflow = workplace.workflow("train", ["train.yaml"], **places, **handlers)
     workflow.initialize()
     built = workflow.parser.get_parsed_content("train#handlers")
-    assert any(isinstance(handler, Checkpoint) for handler in built) != loads
+    assert any(isinstance(handler, ResumableCheckpoint) for handler in built) != loads
     saved = workflow.parser.get_parsed_content("validate#best").path
     assert saved == (path if loads else str(tmp_path / "output" / "model.pt"))

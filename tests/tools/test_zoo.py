@@ -79,7 +79,7 @@ def test_folder_has_the_bundle_and_its_code_and_the_zip_has_the_folder(
         f"ldseg_monai_{name}/{module}" for module in ("__init__.py", "networks/ldseg/network.py")
     } <= package
     modules = {f"ldseg_monai/{path.removeprefix(f'ldseg_monai_{name}/')}" for path in package}
-    everything = {str(path.relative_to(PACKAGE.parent)) for path in PACKAGE.rglob("*.py")}
+    everything = {f"{PACKAGE.name}/{path}" for path in files(PACKAGE) if "__pycache__" not in path}
     assert modules < everything
     left_out = {Path(path).stem for path in everything - modules}
     assert {"cli", "zoo", "export", "inspection"} < left_out
@@ -93,7 +93,7 @@ def test_folder_has_the_bundle_and_its_code_and_the_zip_has_the_folder(
     )
     yaml = {path for path in files(source) if path.endswith(".yaml")}
     others = {"LICENSE", "configs/metadata.json", "configs/logging.conf", "models/model.pt"}
-    docs = {"docs/README.md", "docs/data_license.txt", "docs/val_cases.txt"}
+    docs = {"docs/README.md", "docs/data_license.txt", "docs/val_cases.txt", "docs/phantom.png"}
     assert (
         files(folder) - package
         == yaml | {path.replace(".yaml", ".json") for path in yaml} | others | docs

@@ -16,7 +16,7 @@ import torch
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.readers import LabelPictureReader
-from ldseg_monai.data.split import read_groups, split_datalist
+from ldseg_monai.data.split import Split, read_groups
 from ldseg_monai.tools.new_bundle.inspection import MAX_CLASSES, Inspection
 from ldseg_monai.tools.new_bundle.sizing import fit_grid, fit_window, surviving_dice
 from ldseg_monai.tools.new_bundle.template import Template
@@ -493,14 +493,9 @@ def _split(
     if patients is not None:
         groups = read_groups(os.path.join(dataset_dir, patients[0]), *patients[1:])
         why = f"drawn with seed 0, whole patients, as {patients[0]} names them"
+    split = Split(inspection.datalist, val_fraction=val_fraction, groups=groups)
     parts = {
-        part: [
-            case_name(item["image"])
-            for item in split_datalist(
-                inspection.datalist, part, val_fraction=val_fraction, groups=groups
-            )
-        ]
-        for part in ("train", "val")
+        part: [case_name(item["image"]) for item in split.part(part)] for part in ("train", "val")
     }
     warnings = []
     for value, name in zip(values[1:] if values else [], names, strict=False):
