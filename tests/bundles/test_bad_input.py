@@ -18,7 +18,7 @@ from PIL import Image
 from small_data import write_volume
 from workplace import Workplace, listing, tiny_overrides
 
-from ldseg_monai.runtime.errors import cause, is_own
+from ldseg_monai.runtime.errors import UserError, cause
 
 TRAIN = ("train", ["train.yaml"])
 EVALUATE = ("eval", ["train.yaml", "evaluate.yaml"])
@@ -81,7 +81,7 @@ def error_of(function: Any, *args: Any, **kwargs: Any) -> BaseException:
     with pytest.raises(Exception) as raised:
         function(*args, **kwargs)
     error = cause(raised.value)
-    assert is_own(error), f"{type(error).__name__}: {error}"
+    assert isinstance(error, UserError), f"{type(error).__name__}: {error}"
     return error
 
 
