@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 from test_rooms import MAY_IMPORT
 
 from ldseg_monai import __version__
@@ -181,6 +182,25 @@ def test_the_picture_of_the_rooms_is_their_table() -> None:
     assert written["clients"] == MAY_IMPORT["tools"] - MAY_IMPORT["clients"] - {"clients"} | {
         "tools"
     }
+
+
+def test_the_readme_s_overlay_puts_another_denoiser_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [overlay] = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (tmp_path / "mine.yaml").write_text(overlay)
+    (tmp_path / "my_denoiser.py").write_text(
+        "from ldseg_monai.networks import LatentDenoiser\n\n\n"
+        "class MyDenoiser(LatentDenoiser):\n"
+        "    def __init__(self, latent_channels, embedding_channels):\n"
+        "        super().__init__(3, latent_channels, embedding_channels, [32], 1, [False])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = ConfigParser()
+    train = ROOT / "bundles" / "ldseg_knee3d" / "configs" / "train.yaml"
+    config.read_config([str(train), str(tmp_path / "mine.yaml")])
+    network = config.get_parsed_content("network_def")
+    assert type(network.denoiser).__name__ == "MyDenoiser"
 
 
 @pytest.mark.parametrize("path", CARDS, ids=name)

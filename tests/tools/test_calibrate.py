@@ -177,7 +177,7 @@ def test_command_says_what_it_did(bundle: Path, data: Path, tmp_path: Path, caps
         ([], 2),
         (["--set", "amp=False"], 2),
         (["--set", "fold=1"], 1),
-        (["--set", "validate#dataset#data#fold=1"], 1),
+        (["--set", "split#fold=1"], 1),
         (["--part", "all"], 3),
     ],
 )
