@@ -25,7 +25,7 @@ def test_training_starts_from_imagenet(place: Workplace) -> None:
     workflow.initialize()
     backbone = workflow.parser.get_parsed_content(
         "train#trainer"
-    ).network.image_encoder.encoder.backbone
+    ).network.image_encoder.backbone
     published = imagenet_state(torch.load(find_imagenet_weights(), weights_only=True))
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, published[name]), name
