@@ -191,7 +191,8 @@ def stand_alone(text: str, suffix: str, name: str, metadata: dict[str, Any]) -> 
     )
     origin = (
         f"Exported from the repository of {PACKAGE.name} {__version__}, whose code is in "
-        f"`{package}`. What this text says of `benchmarks`, of pages in `docs` and of the command `ldseg` is there."
+        f"`{package}`. What this text says of `benchmarks`, of pages in `docs` and of the command "
+        "`ldseg` is there."
     )
     return re.sub(
         r"^## \*\*Additional Usage Steps\*\*\n", rf"\g<0>{origin}\n\n", text, flags=re.MULTILINE
