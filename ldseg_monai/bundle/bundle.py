@@ -88,7 +88,7 @@ class Bundle:
 
     @property
     def class_names(self) -> dict[int, str]:
-        """Names of the classes by their index, from the background on, as the metadata have them."""
+        """Names of the classes by their index, from the background on, by the metadata."""
         outputs = self.metadata.get("network_data_format", {}).get("outputs", {})
         names = outputs.get("pred", {}).get("channel_def", {})
         return {int(index): name for index, name in names.items()}
