@@ -9,7 +9,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from ldseg_monai.diffusion import PosteriorScheduler
+from ldseg_monai.diffusion import Noise, PosteriorScheduler
 from ldseg_monai.inference import SamplingInferer
 from ldseg_monai.networks import CDAL, CDALDiscriminator, CDALGenerator, LDSeg, ResidualEncoder
 
@@ -189,10 +189,10 @@ def build(config: dict[str, Any]) -> Any:
     try:
         return ConfigParser({"it": config}).get_parsed_content("it")
     except RuntimeError as error:
-        causes = error
-        while causes.__cause__ is not None:
-            causes = causes.__cause__
-        raise causes from error
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause from None
 
 
 def tiny_cdal(
@@ -244,6 +244,24 @@ def tiny_discriminator(
     ).eval()
 
 
+def noisy_ldseg(spatial_dims: int = 2, **arguments: Any) -> LDSeg:
+    """An LDSeg of stride 4 in eval mode whose segmentation depends on the noise."""
+    defaults = {
+        "stem_stride": 2,
+        "latent_channels": 2,
+        "prediction_type": "v_prediction",
+        "decode_clean": True,
+    }
+    return small_ldseg(spatial_dims, **{**defaults, **arguments}).eval()
+
+
+def pair_of(size: tuple[int, ...], batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of two channels, and labels of three classes."""
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(batch, 2, *size, generator=generator)
+    return image, torch.randint(3, (batch, 1, *size), generator=generator)
+
+
 def image_of(size: tuple[int, ...], batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 2, *size, generator=torch.Generator().manual_seed(1))
 
@@ -280,13 +298,12 @@ class RecordingSampler(SamplingInferer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.windows: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.windows: list[tuple[torch.Tensor, Noise]] = []
 
     def __call__(
         self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        for window, noise in zip(
-            inputs, kwargs["noise"].split(self.num_samples, dim=1), strict=True
-        ):
-            self.windows.append((window, noise))
+        noise = kwargs["noise"]
+        for window, field in zip(inputs, noise.field.split(1, dim=1), strict=True):
+            self.windows.append((window, Noise(field, noise.latents)))
         return super().__call__(inputs, network, *args, **kwargs)

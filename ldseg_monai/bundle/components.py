@@ -131,8 +131,9 @@ def config_text(of: Sequence[str], without: Sequence[str] = ()) -> dict[str, Any
     parser, _ = find_reader()
     if parser is None:
         raise InputError("no config is being read: expected config_text as a component of one")
+    without = [name.replace("::", "#") for name in without]  # MONAI writes every `#` as `::`
     items: dict[str, Any] = {}
-    left = list(of)
+    left = [name.replace("::", "#") for name in of]
     while left:
         name = left.pop()
         if name in items or _is_below(name, without):

@@ -16,8 +16,8 @@ class Draws(NamedTuple):
     Attributes:
         timesteps: index of each sample's timestep, from 0 to T - 1, ``(B,)``.
         noise: standard normal numbers, ``(B, C_z, *latent)``.
-        chance: a number from 0 to 1 for each sample, ``(B,)``, by which a share of them goes
-            without something.
+        chance: a number from 0 to 1 for each sample, ``(B,)``: those below a share go without
+            something; 1 where nothing is ever left out.
     """
 
     timesteps: torch.Tensor
@@ -76,7 +76,11 @@ class AdversarialDraws(NamedTuple):
 
 
 def draw_training_step(
-    batch_size: int, noise_shape: list[int], num_timesteps: int, pure_noise_share: float = 0.0
+    batch_size: int,
+    noise_shape: list[int],
+    num_timesteps: int,
+    pure_noise_share: float = 0.0,
+    chance: bool = True,
 ) -> Draws:
     """Draw what a training step needs, on the CPU.
 
@@ -86,6 +90,8 @@ def draw_training_step(
         num_timesteps: T.
         pure_noise_share: share of the samples whose timestep is the last, T; the others get a
             uniform one (0 for the paper).
+        chance: whether a chance is drawn; where nothing is left out, that would take numbers from
+            the steps after this one.
     """
 
     def timestep(generator: torch.Generator) -> torch.Tensor:
@@ -95,7 +101,7 @@ def draw_training_step(
 
     timesteps = draw_per_sample(batch_size, timestep)
     noise = _normal(batch_size, noise_shape)
-    return Draws(timesteps, noise, _uniform(batch_size))
+    return Draws(timesteps, noise, _uniform(batch_size) if chance else torch.ones(batch_size))
 
 
 def draw_adversarial_step(

@@ -256,11 +256,16 @@ class PosteriorScheduler(DDPMScheduler):
         num_train_timesteps: T.
         schedule: ``variance_preserving`` (the paper) or any other of MONAI's ``NoiseSchedules``.
         schedule_args: further arguments of the schedule.
+
+    Raises:
+        ValueError: for fewer than one timestep.
     """
 
     def __init__(
         self, num_train_timesteps: int = 4, schedule: str = "variance_preserving", **schedule_args
     ) -> None:
+        if num_train_timesteps < 1:
+            raise ValueError(f"num_train_timesteps is {num_train_timesteps}: expected 1 or more")
         super().__init__(
             num_train_timesteps,
             schedule,

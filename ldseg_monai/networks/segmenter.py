@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ldseg_monai.diffusion.draws import Draws, draw_training_step
 from ldseg_monai.diffusion.noise import Noise, seeded_noise
 from ldseg_monai.runtime.processes import unwrapped
 
@@ -43,22 +44,28 @@ class DiffusionSegmenter(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         out_channels: classes of the label, background included.
-        stride: sides of the image over sides of what is diffused.
+        stride: sides of the image over sides of what is diffused; a method starts with 1.
         num_train_timesteps: T.
         num_inference_steps: steps of the reverse process where nothing else is said.
-        latent_size: numbers of the random latent z that each reverse step takes for the whole image; 0
-            for none.
-        seed: seed of the noise where none is passed.
+        latent_size: numbers of the random latent z that each reverse step takes for the whole
+            image; 0 for none, which is what a method starts with.
+        seed: seed of the noise where none is passed; a method starts with 0.
     """
 
     spatial_dims: int
     in_channels: int
     out_channels: int
-    stride: int = 1
+    stride: int
     num_train_timesteps: int
     num_inference_steps: int
-    latent_size: int = 0
-    seed: int = 0
+    latent_size: int
+    seed: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stride = 1  # not the class's, of which TorchScript takes no attribute
+        self.latent_size = 0
+        self.seed = 0
 
     def noise_shape(self, image: torch.Tensor) -> list[int]:
         """``[C, *latent]`` of what is diffused for an image ``(B, in_channels, *spatial)``."""
@@ -127,6 +134,17 @@ class DiffusionSegmenter(nn.Module):
             f"network is a {type(self).__name__}, which has no logits to scale: expected one that "
             "ends in class logits, such as an LDSeg"
         )
+
+    @torch.jit.unused
+    def training_draws(self, image: torch.Tensor, pure_noise_share: float = 0.0) -> Draws:
+        """Draw the random numbers of a training pass by one loss, as `TrainingInferer` wants them.
+
+        Args:
+            image: ``(B, in_channels, *spatial)``.
+            pure_noise_share: as of `draw_training_step`.
+        """
+        shape = self.noise_shape(image)
+        return draw_training_step(len(image), shape, self.num_train_timesteps, pure_noise_share)
 
     @torch.jit.unused
     def seeded_noise(

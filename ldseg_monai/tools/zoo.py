@@ -211,7 +211,7 @@ def find_itself(config: str, package: str) -> str:
         r"^imports:\n": r"\g<0>- $import site\n- $import traceback\n",
         r"^bundle_root: .*$": f'bundle_root: "{BUNDLE_ROOT}"',
         r"^initialize:\n": rf"\g<0>- {FIND_PACKAGE}\n",
-        rf"^network_def:\n(?=  _target_: {package}\.)": rf"\g<0>  _requires_: {FIND_PACKAGE}\n",
+        rf"^network_def:.*\n(?=  _target_: {package}\.)": rf"\g<0>  _requires_: {FIND_PACKAGE}\n",
     }
     for pattern, replacement in edits.items():
         config = re.sub(pattern, replacement, config, flags=re.MULTILINE)

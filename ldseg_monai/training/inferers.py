@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
-from ldseg_monai.diffusion.draws import draw_training_step
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.precision import autocast
 from ldseg_monai.runtime.processes import plain
@@ -43,16 +42,15 @@ class TrainingInferer(Inferer):
 
         Args:
             inputs: the images.
-            network: a `DiffusionSegmenter` that trains on `Draws`, such as `LDSeg`.
-            args, kwargs: further arguments of the network.
+            network: a `DiffusionSegmenter` that trains on its `training_draws`, such as `LDSeg`.
+            *args: further arguments of the network.
+            **kwargs: further arguments of the network.
 
         Raises:
             ValueError: for another network.
         """
         model, image = diffusion_segmenter(network), plain(inputs)
-        draws = draw_training_step(
-            len(image), model.noise_shape(image), model.num_train_timesteps, self.pure_noise_share
-        )
+        draws = model.training_draws(image, self.pure_noise_share)
         tensors = {name: plain(value) for name, value in kwargs.items()}
         with autocast(image.device, self.amp):
             return network(image, *map(plain, args), draws=draws, **tensors)

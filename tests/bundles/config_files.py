@@ -7,7 +7,7 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
-from ldseg_monai.bundle.knobs import references
+from ldseg_monai.bundle.components import references
 
 REPOSITORY = Path(__file__).parents[2]
 BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").glob("[!._]*") if path.is_dir())

@@ -96,15 +96,11 @@ def test_channels_agree_with_the_network(
 ) -> None:
     image = metadata["network_data_format"]["inputs"]["image"]
     prediction = metadata["network_data_format"]["outputs"]["pred"]
-    network = {
-        name: train_config.get_parsed_content(f"network_def#{name}")
-        for name in ("spatial_dims", "in_channels", "out_channels")
-    }
-    assert image["num_channels"] == network["in_channels"]
-    assert prediction["num_channels"] == network["out_channels"]
-    assert (
-        len(image["spatial_shape"]) == len(prediction["spatial_shape"]) == network["spatial_dims"]
-    )
+    network = train_config.get_parsed_content("network_def")
+    assert image["num_channels"] == network.in_channels
+    assert prediction["num_channels"] == network.out_channels
+    shapes = [image["spatial_shape"], prediction["spatial_shape"]]
+    assert [len(shape) for shape in shapes] == [network.spatial_dims] * 2
 
 
 def test_spatial_shape_is_the_size_that_images_are_resized_to(

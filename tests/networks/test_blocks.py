@@ -404,13 +404,15 @@ def test_other_normalizations_are_pytorchs(norm: str, kind: type) -> None:
 @pytest.mark.parametrize("size", [(8, 12), (8, 12, 4)])
 def test_downsampling_takes_the_value_in_the_middle_of_each_patch(size: tuple[int, ...]) -> None:
     x = torch.arange(float(torch.tensor(size).prod())).reshape(1, 1, *size)
-    smaller, features = Downsampling(1, 1, 4)(x)
+    smaller, features = Downsampling(len(size), in_channels=1, stride=4)(x)
     assert features == []
     assert torch.equal(smaller, x[(..., *[slice(2, None, 4)] * len(size))])
 
 
-def test_downsampling_has_the_channels_of_its_input() -> None:
-    with pytest.raises(
-        ValueError, match="4 channels wanted of what is not encoded: expected its own 3"
-    ):
-        Downsampling(3, 4, 2)
+def test_downsampling_says_what_an_encoder_says_of_itself() -> None:
+    stand_in = Downsampling(3, in_channels=4, stride=2)
+    assert (stand_in.spatial_dims, stand_in.stride) == (3, 2)
+    assert stand_in.out_channels == stand_in.in_channels == 4
+    assert stand_in.feature_channels == []
+    with pytest.raises(ValueError, match="spatial_dims is 4: expected 2 or 3"):
+        Downsampling(4, in_channels=1, stride=2)

@@ -13,12 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from ldseg_monai.diffusion.noise import seeded_noise
-from ldseg_monai.networks.blocks import ResidualBlock, SelfAttention
+from ldseg_monai.diffusion.schedulers import PosteriorScheduler
+from ldseg_monai.networks.blocks import Downsampling, ResidualBlock, ResidualEncoder, SelfAttention
+from ldseg_monai.networks.cdal import discriminator as cdal_discriminator
+from ldseg_monai.networks.cdal import network as cdal
 from ldseg_monai.networks.cdal.generator import CDALGenerator
 from ldseg_monai.networks.cdal.labels import label_logits
 from ldseg_monai.networks.cdal.network import CDAL
-from ldseg_monai.networks.cdal.network import discriminator as cdal_discriminator
-from ldseg_monai.networks.cdal import network as cdal
+from ldseg_monai.networks.segmenter import seeded_latents
 
 CASES = [  # size of the image, further arguments
     ((16, 16), {}),
@@ -173,17 +175,16 @@ def test_without_a_latent_nothing_is_left_of_it() -> None:
         blocks = [block for level in levels for block in level.blocks]
         assert {block.scale_and_shift.in_features for block in blocks} == {embeddings * 4 * 8}
         assert any("mapping" in name for name, _ in network.named_parameters()) == (embeddings == 2)
-    assert without.seeded_latents(0, 3).shape == (4, 3, 0)
+    assert without.seeded_noise([3, 4, 4], 0, 3).latents.shape == (4, 1, 3, 0)
     image, noise = image_of((16, 12)), seeded_noise([3, 16, 12], 0)
     with torch.no_grad():
         first, second = (
-            without.segment(image, noise, without.seeded_latents(seed, 1)) for seed in (1, 2)
+            without.segment(image, noise, seeded_latents(0, seed, 1, 4)) for seed in (1, 2)
         )
         assert torch.equal(first, second)
         assert not torch.allclose(without.segment(image, -noise), first)
         first, second = (
-            with_latent.segment(image, noise, with_latent.seeded_latents(seed, 1))
-            for seed in (1, 2)
+            with_latent.segment(image, noise, seeded_latents(5, seed, 1, 4)) for seed in (1, 2)
         )
         assert not torch.allclose(first, second)
 
@@ -192,7 +193,7 @@ def test_without_a_latent_nothing_is_left_of_it() -> None:
 def test_image_is_encoded_once_for_all_steps_and_at_its_own_size(size: tuple[int, ...]) -> None:
     network = tiny_cdal(len(size))
     shapes: list[tuple[int, ...]] = []
-    network.generator.image_encoder.register_forward_hook(
+    network.image_encoder.register_forward_hook(
         lambda m, i, output: shapes.append(tuple(output[0].shape))
     )
     with torch.no_grad():
@@ -200,14 +201,30 @@ def test_image_is_encoded_once_for_all_steps_and_at_its_own_size(size: tuple[int
     assert shapes == [(2, 8, *size)]
 
 
-def test_image_encoder_is_light() -> None:
-    generator = CDAL(2, 3, 2).generator
-    assert isinstance(generator, CDALGenerator)
-    count = {
-        n: sum(p.numel() for p in m.parameters())
-        for n, m in (("encoder", generator.image_encoder), ("all", generator))
-    }
-    assert count["encoder"] < 0.05 * count["all"]
+@pytest.mark.parametrize(
+    ("image_encoder", "message"),
+    [
+        ((3, 2, 8, (8,)), "gives spatial_dims 3, the generator's first level has 2: expected the"),
+        ((2, 2, 4, (8,)), "gives channels 4, the generator's first level has 8: expected the same"),
+        ((2, 2, 8, (8, 8)), "has a stride of 2: expected 1, the label's own size"),
+    ],
+)
+def test_image_encoder_that_does_not_fit_the_generator_is_refused(
+    image_encoder: tuple, message: str
+) -> None:
+    encoder = ResidualEncoder(*image_encoder)
+    with pytest.raises(ValueError, match=f"image_encoder {message}"):
+        CDAL(encoder, CDALGenerator(2, 3, (8, 32)), PosteriorScheduler())
+
+
+def test_image_itself_may_stand_for_its_features() -> None:
+    itself = Downsampling(2, in_channels=8, stride=1)
+    generator = CDALGenerator(2, 3, (8, 16), num_head_channels=8)
+    network = CDAL(itself, generator, PosteriorScheduler(2)).eval()
+    image = torch.randn(1, 8, 12, 10)
+    assert torch.equal(network.encode_image(image), image)
+    with torch.no_grad():
+        assert network(image).shape == (1, 3, 12, 10)
 
 
 @pytest.mark.parametrize("attention_levels", [None, [True, False], [False, False]])
@@ -232,7 +249,7 @@ def test_oracle_generator_gives_the_true_label_in_t_steps(
     label = torch.randint(3, (2, 1, *size))
     oracle = network.generator = Oracle(network.encode_label(label))
     noise = seeded_noise([3, *size], 0, 1, network.num_draws())
-    latents = network.seeded_latents(0, 2)
+    latents = seeded_latents(5, 0, 2, num_train_timesteps)
     sampled = network.sample_label(torch.zeros(2, 8, *size), noise, latents)
     torch.testing.assert_close(sampled, oracle.clean)
     assert torch.equal(label_logits(sampled).argmax(dim=1, keepdim=True), label)
@@ -277,13 +294,14 @@ def test_draws_are_one_a_step_for_a_stochastic_process() -> None:
 
 
 def test_latents_of_a_sample_do_not_depend_on_how_many_are_drawn_and_are_not_its_noise() -> None:
-    network = tiny_cdal(latent_size=50)
-    latents = network.seeded_latents(3, 4)
-    assert latents.shape == (4, 4, 50)
-    assert torch.equal(network.seeded_latents(3, 2), latents[:, :2])
-    assert len({tuple(latent.tolist()) for latent in latents.flatten(0, 1)}) == 16
-    noise = seeded_noise([3, 16, 12], 3, 4, 4).flatten()
-    assert not torch.isin(latents, noise).any()
+    network = tiny_cdal(latent_size=50, stochastic=True)
+    field, latents = network.seeded_noise([3, 16, 12], 3, 4)
+    assert field.shape == (4, 1, 4, 3, 16, 12) and latents.shape == (4, 1, 4, 50)
+    fewer = network.seeded_noise([3, 16, 12], 3, 2)
+    assert torch.equal(fewer.latents, latents[:, :, :2])
+    assert torch.equal(fewer.field, field[:, :, :2])
+    assert len({tuple(latent.tolist()) for latent in latents.flatten(0, 2)}) == 16
+    assert not torch.isin(latents, field).any()
 
 
 @pytest.mark.parametrize(
@@ -304,6 +322,19 @@ def test_random_numbers_of_another_number_of_steps_are_refused(
 
 
 # Labels and arguments
+
+
+def test_logits_make_the_probabilities_that_the_label_stands_for() -> None:
+    probability = torch.rand(2, 3, 4, 4).softmax(dim=1)
+    torch.testing.assert_close(label_logits(2 * probability - 1).softmax(dim=1), probability)
+
+
+def test_logits_keep_the_order_of_values_beyond_the_range() -> None:
+    label = torch.tensor([[-1.4, 1.1, 1.3], [-3.0, -1.0, 0.5]])
+    logits = label_logits(label)
+    assert logits.isfinite().all()
+    assert logits.argmax(dim=1).tolist() == [2, 2] and (logits[0, 1] > logits[0, 0])
+    torch.testing.assert_close(logits.softmax(dim=1)[1], torch.tensor([1e-3, 1e-3, 0.75]) / 0.752)
 
 
 @each_size
@@ -349,6 +380,7 @@ def test_noisy_label_alone_is_refused() -> None:
         ({"out_channels": 1}, "out_channels is 1: expected 2 or more"),
         ({"latent_size": -1}, "latent_size is -1: expected 0 or more"),
         ({"num_train_timesteps": 0}, "num_train_timesteps is 0: expected 1 or more"),
+        ({"samples_in_pass": 0}, "samples_in_pass is 0: expected 1 or more"),
         (
             {"attention_levels": [True]},
             "attention_levels has 1 entries: expected one for each of the 2 levels",
@@ -368,10 +400,12 @@ def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_number_of_steps_other_than_the_trainings_is_refused(steps: int) -> None:
-    with pytest.raises(
-        ValueError, match=f"num_inference_steps is {steps}: expected 4, the steps in training"
-    ):
+    message = f"num_inference_steps is {steps}: expected 4, the steps in training"
+    with pytest.raises(ValueError, match=message):
         tiny_cdal().num_draws(steps)
+    with pytest.raises(ValueError, match=message):
+        CDAL.check_steps(steps, 4)
+    CDAL.check_steps(4, 4)
 
 
 @each_case

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_networks import small_ldseg
 
 from ldseg_monai.networks.ldseg.efficientnet_encoder import (
     STRIDE,
@@ -17,16 +18,12 @@ from ldseg_monai.networks.peers.efficientnet_unet import EfficientNetUNet
 from ldseg_monai.networks.weights import find_imagenet_weights, load_imagenet_weights
 
 NORM = ("group", {"num_groups": 4})
-SMALL = {
-    "spatial_dims": 2,
-    "in_channels": 3,
-    "out_channels": 2,
-    "channels": (8, 16),
-    "stem_stride": 8,
-    "denoiser_channels": (8, 16),
-    "num_head_channels": 4,
-    "norm": NORM,
-}
+
+
+def on_pictures(**arguments) -> LDSeg:
+    """An LDSeg of color pictures with the backbone, of stride 16."""
+    defaults = {"in_channels": 3, "out_channels": 2, "channels": (8, 16), "stem_stride": 8}
+    return small_ldseg(**{**defaults, "image_backbone": "efficientnet_lite0", **arguments})
 
 
 def encoder() -> EfficientNetEncoder:
@@ -98,7 +95,7 @@ def test_scripted_encoder_computes_the_same() -> None:
 
 
 def test_ldseg_trains_and_segments_with_it() -> None:
-    network = LDSeg(**SMALL, image_backbone="efficientnet_lite0")
+    network = on_pictures()
     output = network(torch.randn(2, 3, 32, 48), torch.randint(0, 2, (2, 1, 32, 48)))
     assert output["logits"].shape == (2, 2, 32, 48)
     assert network.eval()(torch.randn(1, 3, 48, 80)).shape == (1, 2, 48, 80)
@@ -116,10 +113,10 @@ def test_peer_of_other_images_is_an_error() -> None:
 
 
 def test_peer_has_the_same_backbone(with_imagenet: EfficientNetLite0) -> None:
-    peer, network = EfficientNetUNet(2, 3, 2), LDSeg(**SMALL, image_backbone="efficientnet_lite0")
+    peer, network = EfficientNetUNet(2, 3, 2), on_pictures()
     for module in (peer, network):
         load_imagenet_weights(module, find_imagenet_weights())
-    for backbone in (peer.backbone, network.image_encoder.encoder.backbone):
+    for backbone in (peer.backbone, network.image_encoder.backbone):
         for name, value in with_imagenet.state_dict().items():
             assert torch.equal(backbone.state_dict()[name], value), name
 
@@ -127,24 +124,24 @@ def test_peer_has_the_same_backbone(with_imagenet: EfficientNetLite0) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"image_backbone": "resnet"}, "expected 'efficientnet_lite0' or None"),
-        ({"in_channels": 1}, "in_channels 1"),
-        ({"stem_stride": 4}, "a stride of 8"),
-        ({"spatial_dims": 3}, "spatial_dims 3"),
-        ({"decoder_image_levels": [True, False]}, "gives the decoder no features"),
-        ({"learned_image_encoder": False}, "is learned"),
+        (
+            {"stem_stride": 4},
+            "label_encoder has stride 8: expected 16, the stride of image_encoder",
+        ),
+        ({"spatial_dims": 3}, "spatial_dims 3: expected 2, the spatial_dims of image_encoder"),
+        ({"decoder_image_levels": [True, False]}, "expected 0 .* which has no features"),
     ],
 )
 def test_what_it_does_not_fit_is_an_error(arguments: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        LDSeg(**{**SMALL, "image_backbone": "efficientnet_lite0", **arguments})
+        on_pictures(**arguments)
 
 
 def test_without_imagenet_weights_a_warning_says_what_to_do(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ldseg_monai.networks.find_imagenet_weights", lambda: "")
-    network = LDSeg(**SMALL, image_backbone="efficientnet_lite0")
+    monkeypatch.setattr("ldseg_monai.networks.weights.find_imagenet_weights", lambda: "")
+    network = on_pictures()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with caplog.at_level(logging.WARNING):
         load_imagenet_weights(network)
@@ -152,13 +149,13 @@ def test_without_imagenet_weights_a_warning_says_what_to_do(
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     caplog.clear()
     load_imagenet_weights(network, "")  # as wanted
-    load_imagenet_weights(LDSeg(**SMALL))  # which has no place for them
+    load_imagenet_weights(on_pictures(image_backbone=None))  # which has no place for them
     assert not caplog.text
 
 
 def test_other_weights_are_an_error(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 3).state_dict(), tmp_path / "x.pth")
-    network = LDSeg(**SMALL, image_backbone="efficientnet_lite0")
+    network = on_pictures()
     for name in ("x.pth", "missing.pth"):
         with pytest.raises(ValueError, match=f"{name}'?: expected the file of EfficientNet-Lite0"):
             load_imagenet_weights(network, str(tmp_path / name))

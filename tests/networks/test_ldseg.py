@@ -3,13 +3,15 @@ from __future__ import annotations
 import copy
 import doctest
 import io
+from typing import Any
 
 import pytest
 import torch
 from monai.networks import one_hot
-from small_networks import small_ldseg
+from small_networks import NETWORKS, build, ldseg_config, pair_of, small_ldseg
 from torch import nn
 
+from ldseg_monai.diffusion.draws import Draws
 from ldseg_monai.diffusion.noise import seeded_noise
 from ldseg_monai.diffusion.schedulers import (
     PREDICTION_TYPES,
@@ -17,9 +19,8 @@ from ldseg_monai.diffusion.schedulers import (
     EvenlySpacedScheduler,
 )
 from ldseg_monai.networks.blocks import ResidualBlock
-from ldseg_monai.networks.ldseg.latent_denoiser import LatentDenoiser
-from ldseg_monai.networks.ldseg.network import LDSeg
 from ldseg_monai.networks.ldseg import network as ldseg
+from ldseg_monai.networks.ldseg.network import NEIGHBORS, LDSeg
 
 CASES = [  # size of the image, stem stride, further arguments
     ((16, 16), 1, {}),
@@ -92,10 +93,12 @@ def tiny(spatial_dims: int = 2, **arguments) -> LDSeg:
     return small_ldseg(spatial_dims, **{"decode_clean": True, **arguments})
 
 
-def pair(size: tuple[int, ...], batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    image = torch.randn(batch, 2, *size, generator=generator)
-    return image, torch.randint(3, (batch, 1, *size), generator=generator)
+def draws_for(
+    network: LDSeg, image: torch.Tensor, timesteps: tuple[int, ...] = (100, 700)
+) -> Draws:
+    """Random numbers of a training pass on some images."""
+    noise = torch.randn(len(image), *network.noise_shape(image))
+    return Draws(torch.tensor(timesteps), noise, torch.rand(len(image)))
 
 
 class Oracle(nn.Module):
@@ -122,14 +125,14 @@ def test_segmentation_has_a_logit_for_every_class_and_voxel(
 ) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
     with torch.no_grad():
-        logits = network(pair(size)[0])
+        logits = network(pair_of(size)[0])
     assert logits.shape == (2, 3, *size) and logits.dtype == torch.float32
     assert logits.isfinite().all()
 
 
 @each_case
 def test_training_pass_returns_what_the_loss_needs(size, stem_stride: int, arguments: dict) -> None:
-    outputs = tiny(len(size), stem_stride=stem_stride, **arguments)(*pair(size))
+    outputs = tiny(len(size), stem_stride=stem_stride, **arguments)(*pair_of(size))
     latent = (2, arguments.get("latent_channels", 1), *(side // (2 * stem_stride) for side in size))
     assert {name: tuple(tensor.shape) for name, tensor in outputs.items()} == {
         "logits": (2, 3, *size),
@@ -145,34 +148,31 @@ def test_gradients_of_a_training_pass_reach_every_parameter(
     size, stem_stride: int, arguments: dict
 ) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments)
-    outputs = network(*pair(size), timesteps=torch.tensor([300, 600]))
-    assert not outputs["target"].requires_grad  # a constant, as the paper's noise is
-    sum(
-        (outputs[name] * torch.randn(outputs[name].shape)).sum()
-        for name in outputs
-        if name != "target"
-    ).backward()
+    image, label = pair_of(size)
+    outputs = network(image, label, draws_for(network, image, (300, 600)))
+    assert not outputs.pop("target").requires_grad  # a constant, as the paper's noise is
+    sum((value * torch.randn(value.shape)).sum() for value in outputs.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     without = {name for name, p in network.named_parameters() if p.grad.abs().max() < 1e-4}
-    last_block = len(network.label_encoder.encoder.levels[-1]) - 1
+    last_block = len(network.label_encoder.levels[-1]) - 1
     canceled_by_the_standardization = {"to_latent.bias", f"levels.1.{last_block}.conv2.bias"}
-    assert without <= {f"label_encoder.encoder.{name}" for name in canceled_by_the_standardization}
+    assert without <= {f"label_encoder.{name}" for name in canceled_by_the_standardization}
 
 
 @each_case
 def test_batch_of_two_is_two_batches_of_one(size, stem_stride: int, arguments: dict) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
-    image, label = pair(size)
-    timesteps, noise = torch.tensor([100, 700]), torch.randn(2, *network.noise_shape(image))
+    image, label = pair_of(size)
+    draws = draws_for(network, image)
+    apart = []
     with torch.no_grad():
         torch.testing.assert_close(
             network(image), torch.cat([network(image[:1]), network(image[1:])])
         )
-        together = network(image, label, timesteps, noise)
-        apart = [
-            network(image[i : i + 1], label[i : i + 1], timesteps[i : i + 1], noise[i : i + 1])
-            for i in range(2)
-        ]
+        together = network(image, label, draws)
+        for one in (slice(0, 1), slice(1, 2)):
+            own = Draws(*[numbers[one] for numbers in draws])
+            apart.append(network(image[one], label[one], own))
     for name, tensor in together.items():
         torch.testing.assert_close(
             tensor, torch.cat([one[name] for one in apart]), rtol=1e-4, atol=1e-4
@@ -184,7 +184,7 @@ def test_segmentation_is_deterministic_and_leaves_the_global_random_state_alone(
     size, stem_stride: int, arguments: dict
 ) -> None:
     network = tiny(len(size), stem_stride=stem_stride, **arguments).eval()
-    image, _ = pair(size)
+    image, _ = pair_of(size)
     torch.manual_seed(1)
     state = torch.get_rng_state()
     with torch.no_grad():
@@ -198,7 +198,7 @@ def test_segmentation_is_deterministic_and_leaves_the_global_random_state_alone(
 @each_prediction_type
 def test_image_changes_the_segmentation_of_its_own_sample_only(size, prediction_type: str) -> None:
     network = tiny(len(size), prediction_type=prediction_type).eval()
-    image, _ = pair(size)
+    image, _ = pair_of(size)
     changed = image.clone()
     changed[1] = changed[1].flip(-1)
     with torch.no_grad():
@@ -209,31 +209,39 @@ def test_image_changes_the_segmentation_of_its_own_sample_only(size, prediction_
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_noise_and_seed_change_the_segmentation(eta: float) -> None:
-    image, _ = pair((16, 12))
+    image, _ = pair_of((16, 12))
     network = tiny(prediction_type="v_prediction", eta=eta).eval()
     with torch.no_grad():
         default = network(image)
         noise = seeded_noise(network.noise_shape(image), network.seed, 1, network.num_draws())
-        assert torch.equal(network(image, noise=noise), default)
-        assert not torch.allclose(network(image, noise=-noise), default)
+        assert torch.equal(network.segment(image, noise), default)
+        assert not torch.allclose(network.segment(image, -noise), default)
+        assert not torch.allclose(network.segment(image, seed=1), default)
         network.seed = 1
         assert not torch.allclose(network(image), default)
 
 
 def test_each_image_of_a_batch_may_have_its_own_noise() -> None:
-    image = pair((16, 12), 1)[0].expand(3, -1, -1, -1)
+    image = pair_of((16, 12), 1)[0].expand(3, -1, -1, -1)
     network = tiny(prediction_type="v_prediction").eval()
     noise = seeded_noise(network.noise_shape(image), 0, 2)[:, [0, 1, 0]]
     with torch.no_grad():
-        first, second, third = network(image, noise=noise)
+        first, second, third = network.segment(image, noise)
     torch.testing.assert_close(third, first)
     assert not torch.allclose(second, first)
 
 
-@pytest.mark.parametrize("latent", [(8, 6), (4, 3, 5)])
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-@pytest.mark.parametrize("num_inference_steps", [1, 2, 3, 10])
+@pytest.mark.parametrize(
+    ("num_inference_steps", "eta", "schedule", "latent"),
+    [
+        (1, 0.0, "linear", (8, 6)),
+        (1, 1.0, "cosine", (4, 3, 5)),
+        (2, 0.0, "cosine", (4, 3, 5)),
+        (3, 1.0, "linear", (8, 6)),
+        (10, 0.0, "linear", (4, 3, 5)),
+        (10, 1.0, "cosine", (8, 6)),
+    ],
+)
 @each_prediction_type
 def test_oracle_denoiser_gives_the_clean_latent(
     prediction_type: str,
@@ -302,7 +310,7 @@ def test_noise_of_another_number_of_draws_is_refused(
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_restandardize_gives_the_sampled_latent_mean_0_and_sd_1(eta: float) -> None:
     network = tiny(latent_channels=2, restandardize=True, eta=eta, num_inference_steps=3).eval()
-    image, _ = pair((16, 12))
+    image, _ = pair_of((16, 12))
     with torch.no_grad():
         noise = seeded_noise(network.noise_shape(image), 0, 1, network.num_draws())
         latent = network.sample_latent(network.encode_image(image)[0], noise).flatten(2)
@@ -313,10 +321,11 @@ def test_restandardize_gives_the_sampled_latent_mean_0_and_sd_1(eta: float) -> N
 @each_prediction_type
 def test_target_and_decoded_latent_follow_the_prediction_type(prediction_type: str) -> None:
     network = tiny(prediction_type=prediction_type, latent_channels=2).eval()
-    image, label = pair((16, 12))
-    timesteps, noise = torch.tensor([200, 800]), torch.randn(2, 2, 8, 6)
+    image, label = pair_of((16, 12))
+    draws = draws_for(network, image, (200, 800))
+    timesteps, noise = draws.timesteps, draws.noise
     with torch.no_grad():
-        outputs = network(image, label, timesteps, noise)
+        outputs = network(image, label, draws)
         clean = network.encode_label(label)
         abar = network.scheduler.alphas_cumprod[timesteps].reshape(2, 1, 1, 1)
         signal, spread = abar.sqrt(), (1 - abar).sqrt()
@@ -337,18 +346,18 @@ def test_target_and_decoded_latent_follow_the_prediction_type(prediction_type: s
 
 
 def test_clean_latent_is_decoded_only_when_asked() -> None:
-    assert set(tiny(decode_clean=False)(*pair((16, 16)))) == {"logits", "prediction", "target"}
+    assert set(tiny(decode_clean=False)(*pair_of((16, 16)))) == {"logits", "prediction", "target"}
 
 
 def test_training_pass_draws_timesteps_and_noise_from_the_global_generator() -> None:
     network = tiny().eval()
     with torch.no_grad():
-        first, second = network(*pair((16, 16))), network(*pair((16, 16)))
+        first, second = network(*pair_of((16, 16))), network(*pair_of((16, 16)))
         assert not torch.allclose(first["target"], second["target"])
         again = []
         for _ in range(2):
             torch.manual_seed(3)
-            again.append(network(*pair((16, 16))))
+            again.append(network(*pair_of((16, 16))))
     assert all(torch.equal(again[0][name], again[1][name]) for name in again[0])
 
 
@@ -363,7 +372,7 @@ def test_timestep_changes_the_prediction() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32])
 def test_label_latent_does_not_depend_on_the_type_of_the_label(dtype: torch.dtype) -> None:
     network = tiny(latent_channels=2).eval()
-    _, label = pair((16, 12))
+    _, label = pair_of((16, 12))
     latent = network.encode_label(label)
     assert torch.equal(network.encode_label(label.to(dtype)), latent)
     torch.testing.assert_close(latent.flatten(2).mean(-1), torch.zeros(2, 2), rtol=0, atol=1e-5)
@@ -375,16 +384,15 @@ def test_label_latent_does_not_depend_on_the_type_of_the_label(dtype: torch.dtyp
 @pytest.mark.parametrize("size", [(16, 12), (16, 12, 8)])
 def test_label_is_encoded_as_one_channel_a_class(size: tuple[int, ...]) -> None:
     network = tiny(len(size)).eval()
-    _, label = pair(size)
-    assert torch.equal(
-        network.encode_label(label), network.label_encoder(one_hot(label, num_classes=3))
-    )
+    _, label = pair_of(size)
+    encoded = network.label_encoder(one_hot(label, num_classes=3))[0]
+    assert torch.equal(network.encode_label(label), network.standardization(encoded))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_class_that_the_network_does_not_know_is_refused(dtype: torch.dtype) -> None:
     network = tiny()
-    image, label = pair((16, 12))
+    image, label = pair_of((16, 12))
     label[1, 0, 3, 4] = 3
     with pytest.raises(
         ValueError, match=r"label has classes \d to 3: expected 0 to 2; set out_channels"
@@ -396,7 +404,7 @@ def test_class_that_the_network_does_not_know_is_refused(dtype: torch.dtype) -> 
 
 def test_label_latent_of_another_size_than_the_latent_shape_is_refused_but_not_the_image() -> None:
     network = tiny(latent_norm="cases", latent_shape=(8, 8)).eval()
-    image, label = pair((16, 12))
+    image, label = pair_of((16, 12))
     with pytest.raises(ValueError, match=r"latent of shape \[8, 6\]: expected \[8, 8\]"):
         network(image, label)
     with torch.no_grad():
@@ -415,7 +423,7 @@ def test_image_that_does_not_fit_is_told_the_size_to_pad_to(
     size, stem_stride: int, message: str
 ) -> None:
     network = tiny(len(size), stem_stride=stem_stride).eval()
-    image, label = pair(size)
+    image, label = pair_of(size)
     with pytest.raises(ValueError, match=message):
         network(image)
     with pytest.raises(ValueError, match=message):
@@ -434,43 +442,24 @@ def test_image_that_does_not_fit_is_told_the_size_to_pad_to(
         ),
         (
             {"denoiser_attention_levels": [True] * 3},
-            "denoiser_attention_levels has 3 entries: expected .* 2 levels",
+            "attention_levels has 3 entries: expected one for each of the 2 levels",
         ),
         ({"num_head_channels": 5}, "num_head_channels is 5: expected a divisor of 8 channels"),
         ({"num_head_channels": 16}, "num_head_channels is 16: expected a divisor of 8 channels"),
-        ({"latent_norm": "layer"}, "latent_norm is 'layer': expected one of sample, batch, cases"),
-        (
-            {"latent_norm": "cases"},
-            "latent_norm is 'cases' and latent_shape None: expected a latent_shape",
-        ),
-        (
-            {"latent_shape": (8, 8)},
-            "latent_norm is 'sample' and latent_shape .8, 8.: .* none without",
-        ),
-        (
-            {"latent_norm": "batch", "latent_shape": (8, 8)},
-            "latent_norm is 'batch' and latent_shape .8, 8.: .* none without",
-        ),
-        (
-            {"latent_norm": "cases", "latent_shape": (8,)},
-            "latent_shape has 1 sides: expected 2, one for each axis",
-        ),
-        (
-            {"spatial_dims": 3, "latent_norm": "cases", "latent_shape": (8, 8)},
-            "latent_shape has 2 sides: expected 3, one for each axis",
-        ),
-        ({"label_channels": (8,)}, "label_channels has 1 levels: expected the 2 of channels"),
-        ({"label_channels": (8, 8, 8)}, "label_channels has 3 levels: expected the 2 of channels"),
         (
             {"decoder_image_levels": [True]},
-            "decoder_image_levels has 1 entries: expected one for each of the 2 levels",
+            "image_channels has 1 entries: expected one for each of the 2 levels",
         ),
         (
             {"decoder_image_levels": []},
-            "decoder_image_levels has 0 entries: expected one for each of the 2 levels",
+            "image_channels has 0 entries: expected one for each of the 2 levels",
         ),
         ({"image_dropout": -0.1}, "image_dropout is -0.1: expected 0 to 1"),
         ({"image_dropout": 1.1}, "image_dropout is 1.1: expected 0 to 1"),
+        (
+            {"image_dropout": 0.5},
+            "image_dropout is 0.5, but the decoder gets no image features: expected 0",
+        ),
         (
             {"timestep_spacing": "leading"},
             "timestep_spacing is 'leading': expected inclusive or trailing",
@@ -489,11 +478,18 @@ def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
         tiny(**arguments)
 
 
+SEEING = {"decoder_image_levels": [True, False], "timestep_spacing": "trailing"}
+
+
 @pytest.mark.parametrize(
-    "arguments", [{}, {"decoder_image_levels": [True, False], "timestep_spacing": "trailing"}]
+    ("prediction_type", "eta", "arguments"),
+    [
+        ("epsilon", 0.0, {}),
+        ("epsilon", 1.0, SEEING),
+        ("sample", 1.0, {}),
+        ("v_prediction", 0.0, SEEING),
+    ],
 )
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-@each_prediction_type
 def test_scripted_network_segments_like_the_eager_one(
     prediction_type: str, eta: float, arguments: dict
 ) -> None:
@@ -501,7 +497,7 @@ def test_scripted_network_segments_like_the_eager_one(
         prediction_type=prediction_type, eta=eta, num_inference_steps=3, **arguments
     ).eval()
     scripted = torch.jit.script(network)
-    image, _ = pair((16, 24))
+    image, _ = pair_of((16, 24))
     with torch.no_grad():
         torch.testing.assert_close(scripted(image), network(image), rtol=1e-4, atol=1e-4)
 
@@ -512,7 +508,7 @@ def test_scripted_network_checks_the_size_too() -> None:
         torch.no_grad(),
         pytest.raises(torch.jit.Error, match="image size 17x20: expected .* of 8; pad to 24x24"),
     ):
-        scripted(pair((17, 20))[0])
+        scripted(pair_of((17, 20))[0])
 
 
 @pytest.mark.parametrize(
@@ -532,7 +528,7 @@ def test_saved_script_segments_like_the_eager_one_in_3d(arguments: dict) -> None
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(network), file)
     file.seek(0)
-    image, _ = pair((16, 24, 16))
+    image, _ = pair_of((16, 24, 16))
     with torch.no_grad():
         torch.testing.assert_close(
             torch.jit.load(file)(image), network(image), rtol=1e-4, atol=1e-4
@@ -551,7 +547,7 @@ def test_state_dict_loads_with_weights_only(arguments: dict) -> None:
     network, other = tiny(**arguments), tiny(**arguments)
     for parameter in other.parameters():
         nn.init.zeros_(parameter)
-    image, label = pair((16, 16))
+    image, label = pair_of((16, 16))
     network(image, label)  # moves the running statistics, if there are any
     file = io.BytesIO()
     torch.save(network.state_dict(), file)
@@ -581,16 +577,21 @@ def test_label_of_another_size_than_the_image_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"label of size \[16, 12\]: expected the image's \[16, 16\]"
     ):
-        tiny()(pair((16, 16))[0], pair((16, 12))[1])
+        tiny()(pair_of((16, 16))[0], pair_of((16, 12))[1])
 
 
 @pytest.mark.parametrize(
-    "norm_args", [{"latent_norm": "cases", "latent_shape": (8, 8)}, {"latent_norm": "batch"}]
+    ("norm_args", "kind"),
+    [
+        ({"latent_norm": "cases", "latent_shape": (8, 8)}, "CaseStandardization"),
+        ({"latent_norm": "batch"}, "BatchStandardization"),
+    ],
 )
-def test_standardizing_again_per_sample_does_not_go_with_other_statistics(norm_args: dict) -> None:
-    with pytest.raises(
-        ValueError, match=f"restandardize works per sample: .* not '{norm_args['latent_norm']}'"
-    ):
+def test_standardizing_again_per_sample_does_not_go_with_other_statistics(
+    norm_args: dict, kind: str
+) -> None:
+    message = f"restandardize works per sample: expected a SampleStandardization, not {kind}"
+    with pytest.raises(ValueError, match=message):
         tiny(restandardize=True, **norm_args)
 
 
@@ -603,85 +604,133 @@ def test_timestep_spacing_is_that_of_the_reverse_process() -> None:
             lambda module, inputs, told=seen[spacing]: told.extend(inputs[2].tolist())
         )
         with torch.no_grad():
-            network(pair((16, 12), 1)[0])
+            network(pair_of((16, 12), 1)[0])
     assert seen == {"inclusive": [999, 0], "trailing": [999, 499]}
 
 
-# Widths and depths
+# Parts
 
 
-def level_widths(network: LDSeg) -> dict[str, list[int]]:
-    """Channels that each level of the image encoder, the label encoder and the decoder puts out, largest first."""
-    widths: dict[str, list[int]] = {}
-    parts = {
-        "image_encoder": network.image_encoder.encoder.levels,
-        "label_encoder": network.label_encoder.encoder.levels,
-        "label_decoder": network.label_decoder.levels,
+def widths(part: nn.Module) -> set[int]:
+    """Channels that the convolutions of a part put out."""
+    return {layer.out_channels for layer in part.modules() if isinstance(layer, nn.Conv2d)}
+
+
+def res_blocks(part: nn.Module) -> int:
+    return sum(isinstance(block, ResidualBlock) for block in part.modules())
+
+
+def test_each_part_is_of_its_own_width_and_depth() -> None:
+    network = tiny(
+        num_res_blocks=3,
+        label_channels=(4, 12),
+        decoder_channels=(20, 24),
+        label_res_blocks=1,
+        denoiser_channels=(8, 16),
+        denoiser_res_blocks=2,
+    )
+    assert widths(network.image_encoder) >= {8, 16} and res_blocks(network.image_encoder) == 6
+    assert widths(network.label_encoder) == {4, 12, 1} and res_blocks(network.label_encoder) == 2
+    assert widths(network.label_decoder) == {20, 24, 3} and res_blocks(network.label_decoder) == 2
+    assert res_blocks(network.denoiser) == res_blocks(tiny(num_res_blocks=2).denoiser)
+    assert set(network(*pair_of((16, 16)))) == {"logits", "prediction", "target", "reconstruction"}
+
+
+def test_weights_are_named_after_the_parts() -> None:
+    network = tiny(latent_norm="cases", latent_shape=(8, 8))
+    parts = {name.split(".")[0] for name in network.state_dict()}
+    assert parts == {
+        "image_encoder",
+        "label_encoder",
+        "standardization",
+        "denoiser",
+        "label_decoder",
     }
-    for name, levels in parts.items():
-        for level in levels:
-            level.register_forward_hook(
-                lambda module, inputs, output, name=name: widths.setdefault(name, []).append(
-                    output.shape[1]
-                )
-            )
-    network(*pair((16, 16)))
-    widths["label_decoder"] = widths["label_decoder"][: len(widths["label_encoder"])][::-1]
-    return widths
 
 
-def res_blocks(module: nn.Module) -> int:
-    return sum(isinstance(block, ResidualBlock) for block in module.modules())
+CASES_3D = {"_target_": NETWORKS + "CaseStandardization", "channels": 1, "latent_shape": (8, 8, 8)}
+BATCH_OF_3 = {"_target_": NETWORKS + "BatchStandardization", "channels": 3}
+MISFITS = [  # part, what is changed in its config, what the error says of it
+    (
+        "label_encoder",
+        {"spatial_dims": 3},
+        "spatial_dims 3",
+        "2, the spatial_dims of image_encoder",
+    ),
+    ("denoiser", {"spatial_dims": 3}, "spatial_dims 3", "2, the spatial_dims of image_encoder"),
+    (
+        "label_decoder",
+        {"spatial_dims": 3},
+        "spatial_dims 3",
+        "2, the spatial_dims of image_encoder",
+    ),
+    ("standardization", CASES_3D, "spatial_dims 3", "2, the spatial_dims of image_encoder"),
+    ("label_encoder", {"stem_stride": 2}, "stride 4", "2, the stride of image_encoder"),
+    ("label_decoder", {"channels": (8, 8, 8)}, "stride 4", "2, the stride of image_encoder"),
+    (
+        "denoiser",
+        {"embedding_channels": 3},
+        "embedding_channels 3",
+        "1, the out_channels of image_encoder",
+    ),
+    ("standardization", BATCH_OF_3, "channels 3", "1, the out_channels of label_encoder"),
+    (
+        "denoiser",
+        {"latent_channels": 3},
+        "latent_channels 3",
+        "1, the out_channels of label_encoder",
+    ),
+    (
+        "label_decoder",
+        {"latent_channels": 3},
+        "latent_channels 3",
+        "1, the out_channels of label_encoder",
+    ),
+    ("label_decoder", {"out_channels": 4}, "out_channels 4", "3, the in_channels of label_encoder"),
+]
+
+
+@pytest.mark.parametrize(("part", "change", "has", "expected"), MISFITS)
+def test_parts_that_do_not_fit_are_both_named(
+    part: str, change: dict, has: str, expected: str
+) -> None:
+    config = ldseg_config()
+    config[part].update(change)
+    message = f"^{part} has {has}: expected {expected}; change one of them$"
+    with pytest.raises(ValueError, match=message):
+        build(config)
+
+
+def test_every_pair_of_neighbors_is_tried() -> None:
+    tried = {(part, has.split()[0], expected.split()[-1]) for part, _, has, expected in MISFITS}
+    assert tried == {(other, attribute, one) for one, _, other, attribute in NEIGHBORS}
+
+
+def test_part_that_says_nothing_of_itself_is_taken_at_its_word() -> None:
+    network = build({**ldseg_config(), "standardization": {"_target_": "torch.nn.Identity"}})
+    _, label = pair_of((16, 16))
+    encoded = network.label_encoder(one_hot(label, num_classes=3))[0]
+    assert torch.equal(network.encode_label(label), encoded)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "image", "label"),
+    ("image_channels", "message"),
     [
-        ({}, [8, 16], [8, 16]),
-        ({"channels": (16, 8)}, [16, 8], [16, 8]),
-        ({"label_channels": (4, 12)}, [8, 16], [4, 12]),
-        ({"label_channels": [12, 8], "decoder_image_levels": [True, True]}, [8, 16], [12, 8]),
+        ([8, 8], r"\[8, 8\]: expected 0 or the image encoder's own, \[8, 16\], for each level"),
+        ([0, 8], r"\[0, 8\]: expected 0 or the image encoder's own, \[8, 16\], for each level"),
+        ([0, 16], None),
     ],
 )
-def test_label_parts_have_the_image_encoders_widths_or_their_own(
-    arguments: dict, image: list, label: list
+def test_decoder_that_expects_other_features_is_refused(
+    image_channels: list[int], message: str | None
 ) -> None:
-    widths = level_widths(tiny(**arguments))
-    assert widths == {"image_encoder": image, "label_encoder": label, "label_decoder": label}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "image", "label", "denoiser"),
-    [
-        ({}, 1, 1, 1),
-        ({"num_res_blocks": 2}, 2, 2, 2),
-        ({"num_res_blocks": 3, "label_res_blocks": 1}, 3, 1, 3),
-        ({"num_res_blocks": 3, "denoiser_res_blocks": 1}, 3, 3, 1),
-        ({"label_res_blocks": 3, "denoiser_res_blocks": 2}, 1, 3, 2),
-    ],
-)
-def test_label_parts_and_denoiser_have_the_image_encoders_depth_or_their_own(
-    arguments: dict, image: int, label: int, denoiser: int
-) -> None:
-    network = tiny(**arguments)
-    assert res_blocks(network.image_encoder) == 2 * image
-    assert res_blocks(network.label_encoder) == res_blocks(network.label_decoder) == 2 * label
-    reference = LatentDenoiser(
-        2, 1, 1, (8, 16), denoiser, [False, True], 4, ("group", {"num_groups": 4})
-    )
-    assert res_blocks(network.denoiser) == res_blocks(reference)
-
-
-def test_widths_and_depths_written_out_are_the_defaults() -> None:
-    default = tiny(num_res_blocks=2)
-    written = tiny(
-        num_res_blocks=2, label_channels=(8, 16), label_res_blocks=2, denoiser_res_blocks=2
-    )
-    assert all(
-        torch.equal(written.state_dict()[name], value)
-        for name, value in default.state_dict().items()
-    )
-    assert set(written.state_dict()) == set(default.state_dict())
+    config = ldseg_config()
+    config["label_decoder"]["image_channels"] = image_channels
+    if message is None:
+        assert build(config).decoder_sees_image
+    else:
+        with pytest.raises(ValueError, match=f"label_decoder has image_channels {message}"):
+            build(config)
 
 
 # A decoder that sees the image
@@ -691,7 +740,7 @@ def training_logits(network: LDSeg, batch: int = 2) -> torch.Tensor:
     """Logits of a training pass whose random numbers are the same at every call."""
     torch.manual_seed(5)
     with torch.no_grad():
-        return network(*pair((16, 24), batch))["logits"]
+        return network(*pair_of((16, 24), batch))["logits"]
 
 
 def cut_image(network: LDSeg) -> LDSeg:
@@ -706,7 +755,7 @@ def cut_image(network: LDSeg) -> LDSeg:
 @pytest.mark.parametrize("levels", [[True, False], [False, True], [True, True]])
 def test_image_features_change_the_segmentation(levels: list[bool]) -> None:
     network = tiny(decoder_image_levels=levels, prediction_type="sample").eval()
-    image, _ = pair((16, 24))
+    image, _ = pair_of((16, 24))
     with torch.no_grad():
         embedding, features = network.encode_image(image)
         latent = network.sample_latent(embedding, seeded_noise(network.noise_shape(image), 0))
@@ -721,7 +770,7 @@ def test_decoder_of_the_paper_gets_no_features() -> None:
     network, other = tiny(), tiny(decoder_image_levels=[False, False])
     assert set(network.state_dict()) == set(other.state_dict())
     for each in (network, other):
-        assert each.encode_image(pair((16, 24))[0])[1] == []
+        assert each.encode_image(pair_of((16, 24))[0])[1] == []
 
 
 @pytest.mark.parametrize(
@@ -749,29 +798,32 @@ def test_image_that_is_always_dropped_does_not_reach_the_logits_in_training() ->
 
 
 @pytest.mark.parametrize("image_dropout", [0.25, 0.5])
-def test_image_is_dropped_for_its_share_of_the_samples_at_all_levels_together(
+def test_image_is_dropped_where_the_chance_is_below_its_share_at_all_levels_together(
     image_dropout: float,
 ) -> None:
     network = tiny(decoder_image_levels=[True, True], image_dropout=image_dropout)
-    logits, hidden = training_logits(network, 200), training_logits(cut_image(network), 200)
-    network.image_dropout = 0.0
-    shown = training_logits(network, 200)
-    is_hidden, is_shown = (
-        (logits - other).abs().amax([1, 2, 3]) < 1e-4 for other in (hidden, shown)
-    )
-    assert torch.equal(is_hidden, ~is_shown)
-    assert is_hidden.float().mean().item() == pytest.approx(image_dropout, abs=0.12)
+    image, label = pair_of((16, 24), 5)
+    draws = draws_for(network, image, (100, 200, 300, 400, 500))
+    draws = draws._replace(chance=torch.tensor([0.2, 0.9, 0.25, 0.49, 0.5]))
+    with torch.no_grad():
+        logits, hidden = (
+            each(image, label, draws)["logits"] for each in (network, cut_image(network))
+        )
+        network.image_dropout = 0.0
+        shown = network(image, label, draws)["logits"]
+    for index, chance in enumerate(draws.chance):
+        expected, other = (hidden, shown) if chance < image_dropout else (shown, hidden)
+        torch.testing.assert_close(logits[index], expected[index], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(logits[index], other[index], atol=1e-2)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_reconstruction_never_sees_the_image(training: bool) -> None:
     network = tiny(decoder_image_levels=[True, True], image_dropout=0.0).train(training)
-    image, label = pair((16, 24))
-    timesteps, noise = torch.tensor([100, 700]), torch.randn(2, *network.noise_shape(image))
+    image, label = pair_of((16, 24))
+    draws = draws_for(network, image)
     with torch.no_grad():
-        before, after = (
-            network(picture, label, timesteps, noise) for picture in (image, image.flip(-1))
-        )
+        before, after = (network(picture, label, draws) for picture in (image, image.flip(-1)))
         expected = network.label_decoder(network.encode_label(label))
     torch.testing.assert_close(after["reconstruction"], before["reconstruction"])
     torch.testing.assert_close(before["reconstruction"], expected)
@@ -783,25 +835,34 @@ def test_gradients_reach_the_features_projection_and_the_encoder_through_it_if_t
     image_dropout: float, reached: bool
 ) -> None:
     network = tiny(decoder_image_levels=[True, False], image_dropout=image_dropout)
-    features = network.image_encoder.encoder.levels[0][0].weight
+    features = network.image_encoder.levels[0][0].weight
     for parameter in network.denoiser.parameters():
         nn.init.zeros_(parameter)  # the other way from the image to the logits
-    network(*pair((16, 24)))["logits"].square().sum().backward()
+    network(*pair_of((16, 24)))["logits"].square().sum().backward()
     projection = network.label_decoder.levels[1].image.weight
     assert (projection.grad.abs().max() > 1e-3) == reached
     assert (features.grad.abs().max() > 1e-3) == reached
 
 
-@pytest.mark.parametrize("label", [True, False])
-@pytest.mark.parametrize("image", [True, False])
+def downsampling(channels: int, stride: int) -> dict[str, Any]:
+    """The config of what stands in for an encoder."""
+    target = NETWORKS + "Downsampling"
+    return {"_target_": target, "spatial_dims": 2, "in_channels": channels, "stride": stride}
+
+
+@pytest.mark.parametrize(("label", "image"), [(True, False), (False, True), (False, False)])
 def test_encoders_may_be_replaced_by_downsampling(label: bool, image: bool) -> None:
+    parts: dict[str, Any] = {}
+    if not label:
+        parts["label_encoder"] = downsampling(channels=3, stride=4)
+    if not image:
+        parts["image_encoder"] = downsampling(channels=2, stride=4)
     network = tiny(
         stem_stride=2,
         latent_channels=3,
         embedding_channels=2,
-        learned_label_encoder=label,
-        learned_image_encoder=image,
         prediction_type="sample",
+        **parts,
     )
     classes = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
     classes[..., 8:, :] = 1
@@ -822,24 +883,11 @@ def test_encoders_may_be_replaced_by_downsampling(label: bool, image: bool) -> N
 
 
 def test_features_of_an_image_that_is_not_encoded_are_an_error() -> None:
-    with pytest.raises(ValueError, match="decoder_image_levels need the image encoder's features"):
-        tiny(embedding_channels=2, learned_image_encoder=False, decoder_image_levels=[True, False])
-
-
-def test_image_dropout_without_image_levels_is_an_error() -> None:
-    with pytest.raises(ValueError, match="image_dropout is 0.5, but no decoder_image_levels"):
-        tiny(image_dropout=0.5)
-
-
-def test_label_encoder_and_decoder_may_be_of_their_own_width() -> None:
-    def widths(parts: nn.Module) -> set[int]:
-        return {layer.out_channels for layer in parts.modules() if isinstance(layer, nn.Conv2d)}
-
-    network = tiny(label_channels=(4, 12), decoder_channels=(20, 24))
-    assert widths(network.label_encoder) == {4, 12, 1}
-    assert widths(network.label_decoder) == {20, 24, 3}
-    assert widths(tiny(label_channels=(4, 12)).label_decoder) == {4, 12, 3}
     with pytest.raises(
-        ValueError, match="decoder_channels has 3 levels: expected the 2 of channels"
+        ValueError, match=r"image_channels \[8, 0\]: expected 0 .* which has no features"
     ):
-        tiny(decoder_channels=(4, 8, 16))
+        tiny(
+            embedding_channels=2,
+            image_encoder=downsampling(channels=2, stride=2),
+            decoder_image_levels=[True, False],
+        )

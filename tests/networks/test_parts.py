@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ldseg_monai.networks.ldseg.image_encoder import ImageEncoder
-from ldseg_monai.networks.ldseg.label_encoder import LabelEncoder
 from torch.nn import functional
 
 from ldseg_monai.networks.blocks import (
     BatchStandardization,
-    CaseStandardization,
+    ResidualEncoder,
     SampleStandardization,
     SelfAttention,
 )
@@ -26,12 +24,8 @@ CASES = [  # image size, stem stride, size of the latent with two levels
 ]
 
 
-def label_encoder(
-    spatial_dims: int, stem_stride: int = 1, latent_channels: int = 2, **norm_args
-) -> LabelEncoder:
-    return LabelEncoder(
-        spatial_dims, 3, latent_channels, (8, 16), stem_stride, 1, NORM, **norm_args
-    )
+def label_encoder(spatial_dims: int, stem_stride: int = 1) -> ResidualEncoder:
+    return ResidualEncoder(spatial_dims, 3, 2, (8, 16), stem_stride, norm=NORM)
 
 
 def label_decoder(
@@ -59,7 +53,7 @@ def denoiser(spatial_dims: int, channels: tuple[int, ...] = (8, 16)) -> LatentDe
 
 @pytest.mark.parametrize(("size", "stem_stride", "latent"), CASES)
 def test_image_encoder_meets_the_latent(size, stem_stride: int, latent) -> None:
-    encoder = ImageEncoder(len(size), 3, 2, (8, 16), stem_stride, 1, [True, True], 4, NORM)
+    encoder = ResidualEncoder(len(size), 3, 2, (8, 16), stem_stride, 1, [True, True], 4, NORM)
     embedding, features = encoder(torch.randn(2, 3, *size))
     assert embedding.shape == (2, 2, *latent)
     assert [tuple(feature.shape) for feature in features] == [
@@ -67,13 +61,16 @@ def test_image_encoder_meets_the_latent(size, stem_stride: int, latent) -> None:
         (2, 16, *latent),
     ]
     assert sum(isinstance(module, SelfAttention) for module in encoder.modules()) == 2
+    assert encoder.stride == stem_stride * 2 and encoder.feature_channels == [8, 16]
 
 
 @pytest.mark.parametrize(("size", "stem_stride", "latent"), CASES)
-def test_label_encoder_standardizes_each_channel_of_each_sample(
+def test_label_encoder_gives_a_latent_that_can_be_standardized(
     size, stem_stride: int, latent
 ) -> None:
-    result = label_encoder(len(size), stem_stride)(torch.rand(2, 3, *size))
+    encoder = label_encoder(len(size), stem_stride)
+    assert not [module for module in encoder.modules() if isinstance(module, SelfAttention)]
+    result = SampleStandardization()(encoder(torch.rand(2, 3, *size))[0])
     assert result.shape == (2, 2, *latent)
     flat = result.flatten(2)
     torch.testing.assert_close(flat.mean(-1), torch.zeros(2, 2), rtol=0, atol=1e-5)
@@ -85,52 +82,14 @@ def test_amount_of_foreground_stays_in_the_latent_when_it_is_standardized_over_t
     everywhere[1], nowhere[0] = 1, 1
     one_hot = torch.stack([everywhere, nowhere, everywhere, nowhere])
     torch.manual_seed(0)
+    latent = label_encoder(2)(one_hot)[0]
     means = {
-        norm: label_encoder(2, latent_norm=norm)(one_hot).mean([2, 3])
-        for norm in ("sample", "batch")
+        "sample": SampleStandardization()(latent).mean([2, 3]),
+        "batch": BatchStandardization(2)(latent).mean([2, 3]),
     }
     torch.testing.assert_close(means["sample"], torch.zeros(4, 2), rtol=0, atol=1e-5)
     assert ((means["batch"][0] - means["batch"][1]).abs() > 0.01).all()
     torch.testing.assert_close(means["batch"].mean(0), torch.zeros(2), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("norm_args", "layer"),
-    [
-        ({}, SampleStandardization),
-        ({"latent_norm": "sample"}, SampleStandardization),
-        ({"latent_norm": "batch"}, BatchStandardization),
-        ({"latent_norm": "cases", "latent_shape": (8, 6)}, CaseStandardization),
-    ],
-)
-def test_label_encoder_ends_in_the_standardization_asked_for(norm_args: dict, layer: type) -> None:
-    encoder = label_encoder(2, **norm_args)
-    assert type(encoder.standardization) is layer
-    assert encoder(torch.rand(2, 3, 16, 12)).shape == (2, 2, 8, 6)
-
-
-@pytest.mark.parametrize(
-    ("norm_args", "message"),
-    [
-        ({"latent_norm": "layer"}, "latent_norm is 'layer': expected one of sample, batch, cases"),
-        (
-            {"latent_norm": "cases"},
-            "latent_norm is 'cases' and latent_shape None: expected a latent_shape",
-        ),
-        (
-            {"latent_norm": "sample", "latent_shape": (8, 8)},
-            "'sample' and latent_shape .8, 8.: .* none without",
-        ),
-        (
-            {"latent_norm": "batch", "latent_shape": (8, 8)},
-            "'batch' and latent_shape .8, 8.: .* none without",
-        ),
-        ({"latent_shape": (8, 8)}, "'sample' and latent_shape .8, 8.: .* none without"),
-    ],
-)
-def test_label_encoder_refuses_wrong_arguments(norm_args: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        label_encoder(2, **norm_args)
 
 
 @pytest.mark.parametrize(("size", "stem_stride", "latent"), CASES)

@@ -8,101 +8,119 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.data import load_net_with_metadata
+from small_networks import build, ldseg_config
 
-from ldseg_monai.inference.samplers import CDALSamplingInferer, SamplingInferer
-from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.inference import SamplingInferer
+from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.export import export, random_inputs
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
-LDSEG = {
-    "_target_": "ldseg_monai.networks.LDSeg",
-    "channels": [8, 16],
-    "denoiser_channels": [8, 16],
-    "num_head_channels": 8,
-    "stem_stride": 2,
-    "latent_channels": 2,
-    "prediction_type": "sample",
-    "decoder_image_levels": [True, False],
-}
-PICTURES = {
-    "_target_": "ldseg_monai.networks.LDSeg",
-    "in_channels": 3,
-    "channels": [8, 8, 16],
-    "denoiser_channels": [8, 16],
-    "num_head_channels": 8,
-    "stem_stride": 4,
-    "prediction_type": "sample",
-    "image_backbone": "efficientnet_lite0",
-}
-CDAL = {
-    "_target_": "ldseg_monai.networks.CDAL",
-    "channels": [8, 16],
-    "image_channels": 8,
-    "image_res_blocks": 1,
-    "latent_size": 5,
-    "num_head_channels": 8,
-    "num_train_timesteps": 2,
-    "stochastic": True,
-}
+
+
+def ldseg(spatial_dims: int) -> dict[str, Any]:
+    """An LDSeg whose decoder sees the image's features."""
+    return ldseg_config(
+        spatial_dims,
+        stem_stride=2,
+        latent_channels=2,
+        prediction_type="sample",
+        decoder_image_levels=[True, False],
+    )
+
+
+def pictures(spatial_dims: int) -> dict[str, Any]:
+    """An LDSeg for colors, with a backbone."""
+    return ldseg_config(
+        spatial_dims,
+        in_channels=3,
+        channels=[8, 8, 16],
+        stem_stride=4,
+        prediction_type="sample",
+        image_backbone="efficientnet_lite0",
+    )
+
+
+def cdal(spatial_dims: int) -> dict[str, Any]:
+    """A cDAL whose steps draw."""
+    return {
+        "_target_": "ldseg_monai.networks.CDAL",
+        "image_encoder": {
+            "_target_": "ldseg_monai.networks.ResidualEncoder",
+            "spatial_dims": spatial_dims,
+            "in_channels": 2,
+            "out_channels": 8,
+            "channels": [8],
+        },
+        "generator": {
+            "_target_": "ldseg_monai.networks.CDALGenerator",
+            "spatial_dims": spatial_dims,
+            "out_channels": 3,
+            "channels": [8, 16],
+            "latent_size": 5,
+            "num_head_channels": 8,
+        },
+        "scheduler": {
+            "_target_": "ldseg_monai.diffusion.PosteriorScheduler",
+            "num_train_timesteps": 2,
+        },
+        "stochastic": True,
+    }
+
+
 CASES = [
-    (LDSEG, 2, (16, 24)),
-    (LDSEG, 3, (16, 8, 24)),
-    (PICTURES, 2, (48, 96)),
-    (CDAL, 2, (17, 24)),
-    (CDAL, 3, (10, 8, 9)),
+    (ldseg(2), (16, 24)),
+    (ldseg(3), (16, 8, 24)),
+    (pictures(2), (48, 96)),
+    (cdal(2), (17, 24)),
+    (cdal(3), (10, 8, 9)),
 ]
 SLOW = [(), pytest.mark.slow, (), pytest.mark.slow, ()]  # an export to ONNX takes seconds
 NAMES = ["LDSeg 2D", "LDSeg 3D", "LDSeg with a backbone", "cDAL 2D", "cDAL 3D"]
 
 
 def make_bundle(
-    folder: Path, network: dict[str, Any], spatial_dims: int, num_samples: int = 3
-) -> torch.nn.Module:
+    folder: Path, network_def: dict[str, Any], num_samples: int = 3
+) -> DiffusionSegmenter:
     """Write a bundle with weights whose output depends on the image and the noise; return its network."""
-    network_def = {"in_channels": 2, **network, "spatial_dims": spatial_dims, "out_channels": 3}
-    side = 64 if "image_backbone" in network else 16
-    image = {"num_channels": network_def["in_channels"], "spatial_shape": [side] * spatial_dims}
+    torch.manual_seed(0)
+    made = build(network_def).eval()
+    sides = [64 if made.in_channels == 3 else 16] * made.spatial_dims
+    image = {"num_channels": made.in_channels, "spatial_shape": sides}
     (folder / "configs").mkdir(parents=True)
     (folder / "models").mkdir()
     config = {"num_samples": num_samples, "network_def": network_def}
     (folder / "configs" / "inference.json").write_text(json.dumps(config))
     metadata = {"version": "1.2.3", "network_data_format": {"inputs": {"image": image}}}
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
-    torch.manual_seed(0)
-    made = ConfigParser({"network_def": network_def}).get_parsed_content("network_def").eval()
     torch.save(made.state_dict(), folder / "models" / "model.pt")
     return made
 
 
 def segment(network: Any, image: torch.Tensor, seed: int, num_samples: int) -> torch.Tensor:
     """Class probabilities of the bundles' own inferer, in float32."""
-    kind = CDALSamplingInferer if hasattr(network, "generator") else SamplingInferer
-    output = kind(num_samples=num_samples, seed=seed, amp=False)(image, network)
+    output = SamplingInferer(num_samples=num_samples, seed=seed, amp=False)(image, network)
     return output.softmax(dim=1) if num_samples == 1 else output[:, : network.out_channels]
 
 
 def script_and_run() -> None:
     """Run another scripted network in this process, which once changed what a loaded one did."""
-    small = {name: value for name, value in LDSEG.items() if name != "_target_"}
-    network = LDSeg(2, in_channels=2, out_channels=3, **small).eval()
+    network = build(ldseg(2)).eval()
     with torch.no_grad():
         torch.jit.script(network)(torch.zeros(1, 2, 16, 16))
 
 
-@pytest.mark.parametrize(("network", "spatial_dims", "size"), CASES, ids=NAMES)
-def test_torchscript_segments_as_the_inferer_does(
-    tmp_path: Path, network, spatial_dims, size
-) -> None:
-    own = make_bundle(tmp_path / "bundle", network, spatial_dims)
+@pytest.mark.parametrize(("network", "size"), CASES, ids=NAMES)
+def test_torchscript_segments_as_the_inferer_does(tmp_path: Path, network, size) -> None:
+    own = make_bundle(tmp_path / "bundle", network)
     file = tmp_path / "segmenter.ts"
     export(tmp_path / "bundle", file)
     script_and_run()
     scripted, metadata, _ = load_net_with_metadata(str(file))
     assert metadata["version"] == "1.2.3"
-    images = torch.randn(2, network.get("in_channels", 2), *size)
+    images = torch.randn(2, own.in_channels, *size)
     assert (scripted.seed, scripted.num_samples) == (0, 3)
     with torch.no_grad():
         for seed, num_samples in (
@@ -120,14 +138,14 @@ def test_torchscript_segments_as_the_inferer_does(
 
 
 @pytest.mark.parametrize(
-    ("network", "spatial_dims", "size"),
+    ("network", "size"),
     [
         pytest.param(*case, id=name, marks=marks)
         for case, name, marks in zip(CASES, NAMES, SLOW, strict=True)
     ],
 )
-def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, spatial_dims, size) -> None:
-    own = make_bundle(tmp_path / "bundle", network, spatial_dims, num_samples=2)
+def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, size) -> None:
+    own = make_bundle(tmp_path / "bundle", network, num_samples=2)
     file = tmp_path / "segmenter.onnx"
     export(tmp_path / "bundle", file)
     onnx.checker.check_model(str(file), full_check=True)
@@ -136,7 +154,7 @@ def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, spatial_dims
         json.loads(session.get_modelmeta().custom_metadata_map["metadata.json"])["version"]
         == "1.2.3"
     )
-    image = torch.randn(1, network.get("in_channels", 2), *size)
+    image = torch.randn(1, own.in_channels, *size)
     inputs = {"image": image, **random_inputs(own, image, seed=5, num_samples=2)}
     output = session.run(["pred"], {name: value.numpy() for name, value in inputs.items()})[0]
     expected = segment(own, image, seed=5, num_samples=2)
@@ -149,13 +167,8 @@ def test_shipped_weights_in_torchscript_give_the_label_of_the_bundle(
 ) -> None:
     file = tmp_path / "segmenter.ts"
     assert main(["export", str(BUNDLES / bundle), str(file), "--num_samples", "2"]) == 0
-    config = ConfigParser()
-    config.read_config(str(BUNDLES / bundle / "configs" / "inference.yaml"))
-    own = config.get_parsed_content("network_def").eval()
-    own.load_state_dict(torch.load(BUNDLES / bundle / "models" / "model.pt", weights_only=True))
-    image = torch.randn(
-        1, config["network_def"]["in_channels"], *[32] * config["network_def"]["spatial_dims"]
-    )
+    own = diffusion_segmenter(Bundle(BUNDLES / bundle).network())
+    image = torch.randn(1, own.in_channels, *[32] * own.spatial_dims)
     with torch.no_grad():
         output = torch.jit.load(str(file))(image)
     assert torch.equal(
@@ -164,8 +177,8 @@ def test_shipped_weights_in_torchscript_give_the_label_of_the_bundle(
 
 
 def test_samples_of_one_pass_are_those_of_several(tmp_path: Path) -> None:
-    for network in (LDSEG, CDAL):
-        own = make_bundle(tmp_path / network["_target_"], network, spatial_dims=2)
+    for network in (ldseg(2), cdal(2)):
+        own = make_bundle(tmp_path / network["_target_"], network)
         images = torch.randn(2, 2, 16, 24)
         one = random_inputs(own, images, seed=1, num_samples=3)
         with torch.no_grad():
@@ -197,7 +210,7 @@ def test_samples_of_one_pass_are_those_of_several(tmp_path: Path) -> None:
     ],
 )
 def test_user_error_writes_nothing(tmp_path: Path, monkeypatch, capsys, arguments, message) -> None:
-    make_bundle(tmp_path / "bundle", LDSEG, spatial_dims=2)
+    make_bundle(tmp_path / "bundle", ldseg(2))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
     monkeypatch.chdir(tmp_path)
     assert main(["export", *arguments]) == 2

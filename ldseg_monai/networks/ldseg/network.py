@@ -264,9 +264,29 @@ class LDSeg(DiffusionSegmenter):
         return [self.latent_channels] + [side // self.stride for side in image.shape[2:]]
 
     def num_draws(self, num_inference_steps: int | None = None) -> int:
-        """How many draws of noise the process takes: one, or one a step if it is stochastic."""
+        """How many draws of noise the process takes: one, or one a step if it is stochastic.
+
+        Raises:
+            ValueError: if the steps are not 1 to T.
+        """
         steps = self.num_inference_steps if num_inference_steps is None else num_inference_steps
+        if steps < 1 or steps > self.num_train_timesteps:
+            raise ValueError(
+                f"num_inference_steps is {steps}: expected 1 to {self.num_train_timesteps}, the "
+                "number of timesteps in training"
+            )
         return 1 if self.scheduler.eta == 0 else steps
+
+    @torch.jit.unused
+    def training_draws(self, image: torch.Tensor, pure_noise_share: float = 0.0) -> Draws:
+        """Draw the random numbers of a training pass: see `DiffusionSegmenter.training_draws`."""
+        return draw_training_step(
+            len(image),
+            self.noise_shape(image),
+            self.num_train_timesteps,
+            pure_noise_share,
+            chance=self.decoder_sees_image,
+        )
 
     @torch.jit.unused
     def scale_logits(self, temperature: float) -> None:
@@ -288,9 +308,7 @@ class LDSeg(DiffusionSegmenter):
         clean = self.encode_label(label)
         # 2. Draw a timestep and noise for each sample.
         if draws is None:
-            draws = draw_training_step(
-                len(image), self.noise_shape(image), self.num_train_timesteps
-            )
+            draws = self.training_draws(image)
         timesteps, noise = draws.timesteps.to(clean.device), draws.noise.to(clean.device)
         # 3. Diffuse the label's latent (Eq. 11).
         noisy = self.scheduler.add_noise(clean, noise, timesteps)

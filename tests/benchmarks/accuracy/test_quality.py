@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers import Inferer
+from small_networks import small_ldseg
 from torch import nn
 
 from benchmarks.accuracy.quality import (
@@ -352,19 +353,14 @@ class Deaf(nn.Module):
 
 
 def tiny(**arguments) -> LDSeg:
-    torch.manual_seed(0)
     defaults = {
         "in_channels": CLASSES,
         "out_channels": CLASSES,
-        "channels": (8, 16),
         "stem_stride": 2,
-        "denoiser_channels": (8, 16),
-        "num_head_channels": 4,
-        "norm": ("group", {"num_groups": 4}),
         "latent_channels": CLASSES,
         "prediction_type": "sample",
     }
-    return LDSeg(2, **{**defaults, **arguments}).eval()
+    return small_ldseg(**{**defaults, **arguments}).eval()
 
 
 def replaced(denoiser: nn.Module, decoder: nn.Module | None = None) -> LDSeg:
