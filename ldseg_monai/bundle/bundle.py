@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 from ldseg_monai.data.datalist import PathLike, case_name, resolve_datalist
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.networks.weights import load_weights
+from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 
 class Bundle:
@@ -42,7 +43,7 @@ class Bundle:
         metadata = Path("bundles").glob("*/configs/metadata.json")
         names = sorted(path.parents[1].name for path in metadata)
         there = ", ".join(names) or "which has none: run this in the repository root"
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{bundle} is not a bundle: expected a folder with configs/metadata.json, or the name "
             f"of one in ./bundles ({there})"
         )
@@ -80,7 +81,7 @@ class Bundle:
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(
+            raise InputError(
                 f"metadata.json of {self.name} is no JSON ({error}): correct it"
             ) from error
         return content
@@ -102,7 +103,7 @@ class Bundle:
         for file in (path, path.with_suffix(".json")):
             if file.is_file():
                 return file
-        raise FileNotFoundError(f"{path} is not there: expected a file of the bundle {self.name}")
+        raise MissingFileError(f"{path} is not there: expected a file of the bundle {self.name}")
 
     def config(self, *names: str, **overrides: Any) -> ConfigParser:
         """Read configs, each over the ones before, for this folder.

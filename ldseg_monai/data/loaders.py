@@ -22,6 +22,7 @@ from ldseg_monai.data.checks import CheckImaged, CheckLabeld
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
 from ldseg_monai.data.readers import LabelPictureReader, NiftiReader, PictureReader
 from ldseg_monai.data.transforms import ClassIndicesd
+from ldseg_monai.runtime.errors import InputError
 
 
 @contextmanager
@@ -72,12 +73,12 @@ class _LoadChecked(LoadImaged):
                 return
             load_label = LoadImaged(label_keys, reader=label_reader, ensure_channel_first=True)
         if num_classes is None:
-            raise ValueError(
+            raise InputError(
                 f"keys {[image_key, *label_keys]} without num_classes: expected the number of "
                 "classes, background included, where labels are read"
             )
         if label_values is not None and instances:
-            raise ValueError(
+            raise InputError(
                 f"label_values {list(label_values)} and instances: expected one of them; labels "
                 "are classes or instance ids"
             )
@@ -170,7 +171,7 @@ class LoadImagePictured(_LoadChecked):
         allow_constant: bool = False,
     ) -> None:
         if mode not in self.CHANNELS:
-            raise ValueError(f"mode {mode!r}: expected one of {', '.join(self.CHANNELS)}")
+            raise InputError(f"mode {mode!r}: expected one of {', '.join(self.CHANNELS)}")
         reader = PictureReader(converter=methodcaller("convert", mode))
         check = CheckImaged(ensure_tuple(keys)[0], 2, self.CHANNELS[mode], allow_constant)
         super().__init__(

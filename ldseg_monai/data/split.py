@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ldseg_monai.data.datalist import PathLike, _some, case_name
+from ldseg_monai.runtime.errors import InputError
 
 logger = logging.getLogger("ldseg_monai.data")
 
@@ -68,10 +69,10 @@ class Split:
                 other cases.
         """
         if name not in ("train", "val", "all"):
-            raise ValueError(f"split {name!r}: expected 'train', 'val' or 'all'")
+            raise InputError(f"split {name!r}: expected 'train', 'val' or 'all'")
         items = {case_name(item["image"]): item for item in self.datalist}
         if len(items) != len(self.datalist):
-            raise ValueError(
+            raise InputError(
                 f"{len(self.datalist)} items but {len(items)} case names: expected one name for each; rename files"
             )
         names = sorted(items)
@@ -82,11 +83,11 @@ class Split:
 
     def _validation_cases(self, names: list[str]) -> set[str]:
         if len(names) < 2:
-            raise ValueError(
+            raise InputError(
                 f"{len(names)} case: expected at least 2, one to train on and one to validate on; add cases"
             )
         if self.groups and not self.groups.keys() & set(names):
-            raise ValueError(
+            raise InputError(
                 f"groups are of {_some(self.groups)}: expected case names such as {_some(names)}"
             )
         if self.val_cases is not None:
@@ -120,7 +121,7 @@ def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str
         reader = csv.DictReader(file, skipinitialspace=True)
         missing = {case_column, group_column} - set(reader.fieldnames or ())
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{path} has columns {reader.fieldnames}: expected {_some(missing)} among them"
             )
         return {row[case_column]: row[group_column] for row in reader if row[group_column]}
@@ -137,7 +138,7 @@ def _grouped(names: list[str], groups: Mapping[str, str]) -> list[list[str]]:
 def _draw_cases(groups: list[list[str]], fraction: float, seed: int) -> set[str]:
     """Whole groups in random order that fit into the fraction; the smallest if none does."""
     if not 0.0 < fraction < 1.0:
-        raise ValueError(
+        raise InputError(
             f"val_fraction {fraction}: expected a number between 0 and 1, such as 0.25"
         )
     _require_two(groups)
@@ -154,11 +155,11 @@ def _draw_cases(groups: list[list[str]], fraction: float, seed: int) -> set[str]
 def _fold_of_cases(groups: list[list[str]], fold: int, num_folds: int) -> set[str]:
     _require_two(groups)
     if not 2 <= num_folds <= len(groups):
-        raise ValueError(
+        raise InputError(
             f"num_folds {num_folds}: expected 2 to {len(groups)}, the number of cases (or patients)"
         )
     if not 0 <= fold < num_folds:
-        raise ValueError(
+        raise InputError(
             f"fold {fold}: expected 0 to {num_folds - 1}, or null to draw the validation cases"
         )
     folds: list[set[str]] = [set() for _ in range(num_folds)]
@@ -169,7 +170,7 @@ def _fold_of_cases(groups: list[list[str]], fold: int, num_folds: int) -> set[st
 
 def _require_two(groups: list[list[str]]) -> None:
     if len(groups) < 2:
-        raise ValueError(
+        raise InputError(
             f"all {len(groups[0])} cases are of one group: expected at least 2, one to train on and one to validate on"
         )
 
@@ -180,11 +181,11 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
     )
     unknown = wanted - set(names)
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a file of them"
         )
     if not 0 < len(wanted) < len(names):
-        raise ValueError(
+        raise InputError(
             f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to validate on and one "
             "to train on; leave val_cases null to draw them"
         )

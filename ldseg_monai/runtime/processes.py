@@ -10,6 +10,8 @@ import ignite.distributed as idist
 import torch
 from torch import distributed
 
+from ldseg_monai.runtime.errors import InputError
+
 PATIENCE = timedelta(
     days=30
 )  # that a process waits for the others, such as at the end of many cases
@@ -27,7 +29,7 @@ def local_device() -> torch.device:
         ValueError: if ``torchrun`` did not start this process.
     """
     if "LOCAL_RANK" not in os.environ:
-        raise ValueError(
+        raise InputError(
             "this process was not started by torchrun: expected `torchrun --nproc_per_node=2 -m "
             "monai.bundle run ...`; without it, leave the multi_gpu config out"
         )

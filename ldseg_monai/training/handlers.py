@@ -18,6 +18,7 @@ from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
 
 from ldseg_monai.data.draws import SeededSampler
+from ldseg_monai.runtime.errors import InputError, RunError
 
 
 class RequireClasses:
@@ -48,7 +49,7 @@ class RequireClasses:
         """
         has_class = any(bool(self.load(dict(case))["label"].any()) for case in self.cases)
         if self.cases and not has_class:
-            raise ValueError(
+            raise InputError(
                 f"every label of the {len(self.cases)} training cases is 0, such as {self.cases[0]['label']}: expected "
                 "classes from 1 on"
             )
@@ -114,7 +115,7 @@ class GradientClipping:
                 )
         idist.barrier()  # a launcher ends all processes as soon as one fails
         told = "; ".join(f"the loss is {batch['loss']} on {batch['files']}" for batch in batches)
-        raise RuntimeError(
+        raise RunError(
             f"gradients are not finite in epoch {state.epoch}, iteration {state.iteration}: {told}; look at these "
             "files, or lower learning_rate and start again"
         )
@@ -175,7 +176,7 @@ class Validate(ValidationHandler):
         """
         loader = cast(Evaluator, self.validator).data_loader
         if isinstance(loader, Sized) and not len(loader):
-            raise ValueError(
+            raise InputError(
                 "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI Label's val_split of "
                 "0.2 leaves none), or leave more of them to validation"
             )

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.networks.weights import read_state
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import save_whole
 
 
@@ -107,14 +108,14 @@ class ResumableCheckpoint:
         state = read_state(self.path, self.map_location)
         advice = "choose another output_dir to start anew, or delete the checkpoint"
         if state.get("cases") != self.cases:
-            raise ValueError(
+            raise InputError(
                 f"{self.path} is of a run on {state.get('cases')}: expected one on {self.cases}; {advice}"
             )
         max_epochs = engine.state.max_epochs
         parts = {**self.objects, "trainer": engine}
         if set(state) != {*parts, "cases"}:
             got = sorted(set(state) - {"cases"})
-            raise ValueError(
+            raise InputError(
                 f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; {advice}"
             )
         place = state["trainer"]
@@ -125,7 +126,7 @@ class ResumableCheckpoint:
             for name, target in parts.items():
                 target.load_state_dict(state[name])
         except RuntimeError as error:
-            raise ValueError(
+            raise InputError(
                 f"{self.path} is of another network: expected this run's; {advice}"
             ) from error
         engine.state.max_epochs = max_epochs

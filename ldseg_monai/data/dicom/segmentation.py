@@ -13,6 +13,7 @@ from monai.transforms import SaveImaged
 
 from ldseg_monai import __version__
 from ldseg_monai.data.dicom.series import read_series, slice_affine
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import note_saved
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _check_geometry(label: Any, slices: Sequence[Dataset]) -> None:
     if tuple(label.shape[1:]) != shape or not np.allclose(
         label.affine.cpu(), slice_affine(slices), atol=1e-3
     ):
-        raise ValueError(
+        raise InputError(
             f"label map of shape {tuple(label.shape[1:])} with affine {label.affine.tolist()}: expected that of its "
             f"DICOM series, {shape} and {slice_affine(slices).tolist()}; invert the preprocessing before it is written"
         )

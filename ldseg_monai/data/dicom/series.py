@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ldseg_monai.runtime.errors import InputError, MissingPackageError
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -107,17 +109,17 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
             if item.get(keyword) in (None, "")
         ]
         if missing or not _is_slice(item):
-            raise ValueError(
+            raise InputError(
                 f"{item.filename} is no slice like others of its series (missing: {', '.join(missing) or 'nothing'}; "
                 f"frames: {item.get('NumberOfFrames') or 1}): expected one frame and all of these; remove or repair it"
             )
         if item.get("SamplesPerPixel", 1) != 1:
-            raise ValueError(
+            raise InputError(
                 f"{item.filename} has {item.SamplesPerPixel} samples a pixel: expected 1, a gray image"
             )
         for keyword in SHARED:
             if not _equal(item[keyword].value, slices[0][keyword].value):
-                raise ValueError(
+                raise InputError(
                     f"{item.filename} has {keyword} {item[keyword].value} and {slices[0].filename} "
                     f"{slices[0][keyword].value}: expected the same in all slices of a volume; remove those that differ"
                 )
@@ -178,18 +180,18 @@ def _choose(folders: Sequence[PathLike], series_uid: str) -> list[_Series]:
     ]
     chosen = [item for item in everything if series_uid in ("", item.uid)]
     if not everything:
-        raise ValueError(
+        raise InputError(
             f"no DICOM series of image slices in {', '.join(found)}: expected single-frame images with "
             f"{', '.join(SLICE)}; multi-frame (enhanced) images have to be converted, to NIfTI for example"
         )
     if not chosen:
-        raise ValueError(
+        raise InputError(
             f"no DICOM series {series_uid}; {_describe(everything)}: expected one of these as series_uid"
         )
     for item in chosen:
         if not item.alone and not series_uid:
             several = [other for other in chosen if other.folder == item.folder]
-            raise ValueError(
+            raise InputError(
                 f"{len(several)} DICOM series in one folder; {_describe(several)}: expected one; choose it with "
                 "--series_uid UID, or give each a folder of its own"
             )
@@ -215,7 +217,7 @@ def _image_series(folder: PathLike) -> dict[str, list[Dataset]]:
     if not all(
         map(importlib.util.find_spec, ("pydicom", "highdicom"))
     ):  # the second writes the results
-        raise ImportError(
+        raise MissingPackageError(
             f"DICOM in {folder} needs pydicom and highdicom: pip install highdicom, or ldseg_monai[dicom]"
         )
     import pydicom
@@ -227,7 +229,7 @@ def _image_series(folder: PathLike) -> dict[str, list[Dataset]]:
             if header.file_meta.get("MediaStorageSOPClassUID") != DIRECTORY:
                 series.setdefault(str(header.SeriesInstanceUID), []).append(header)
         except Exception as error:  # whatever a broken file brings about
-            raise ValueError(
+            raise InputError(
                 f"{path} cannot be read as DICOM ({error}): remove or repair it"
             ) from error
     other = {uid: items for uid, items in series.items() if not any(map(_is_slice, items))}
@@ -249,19 +251,19 @@ def _check_positions(slices: Sequence[Dataset], normal: np.ndarray) -> None:
     steps = np.diff(positions @ normal)
     smallest, largest = int(np.argmin(steps)), int(np.argmax(steps))
     if steps[smallest] < 0.01:
-        raise ValueError(
+        raise InputError(
             f"{slices[smallest].filename} and {slices[smallest + 1].filename} are in the same place: expected one slice"
             " in each; give a folder with one volume (one echo, time or b-value)"
         )
     if steps[largest] > 1.2 * steps[smallest]:  # room for positions rounded to 0.1 mm
-        raise ValueError(
+        raise InputError(
             f"{steps[largest]:.2f} mm from {slices[largest].filename} to {slices[largest + 1].filename}, "
             f"{steps[smallest]:.2f} mm elsewhere in the series: expected even spacing; add the slices that are missing"
         )
     line = np.linspace(positions[0], positions[-1], len(positions))
     off = np.linalg.norm(positions - line, axis=1)
     if off.max() > 0.1 * steps.mean():
-        raise ValueError(
+        raise InputError(
             f"{slices[int(off.argmax())].filename} is {off.max():.2f} mm off its place in an evenly spaced series: "
             "expected a regular volume; resample it, to NIfTI for example"
         )
@@ -293,6 +295,6 @@ def _require_unique(
     value, count = Counter(values).most_common(1)[0]
     if count > 1:
         same = [item for item, other in zip(series, values, strict=True) if other == value]
-        raise ValueError(
+        raise InputError(
             f"{what} {value} {problem}; {_describe(same)}: expected one; merge, rename or remove folders"
         )
