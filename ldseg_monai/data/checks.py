@@ -83,7 +83,7 @@ def check_memory(path: str, shape: Sequence[int]) -> None:
 
 
 def check_place(image_path: str, image: MetaTensor, label_path: str, label: MetaTensor) -> None:
-    """Check that a label lies on its image, voxel on voxel; both ``(C, *spatial)`` as their files have them.
+    """Check that a label lies on its image, voxel on voxel; both ``(C, *spatial)`` as in their files.
 
     Raises:
         ValueError: if they differ in size, or a voxel's place by more than half a voxel.
@@ -104,7 +104,7 @@ def check_place(image_path: str, image: MetaTensor, label_path: str, label: Meta
 
 
 def largest_shift(affine: np.ndarray, other: np.ndarray, size: Sequence[int]) -> float:
-    """Largest distance between a voxel's places by two affines, in voxels of the first: that of a corner."""
+    """Largest distance of a voxel's places by two affines, in voxels of the first: a corner's."""
     dims = len(size)
     corners = np.array(
         [[*corner, 1] for corner in itertools.product(*((0, side - 1) for side in size))],

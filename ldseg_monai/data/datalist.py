@@ -28,7 +28,7 @@ PathLike = str | os.PathLike[str]
 
 
 def case_name(path: PathLike) -> str:
-    """Name of the case: the file's name without folder and image extension, `a/knee.1.nii.gz` -> `knee.1`."""
+    """Name of the case: the file's without folder and ending, `a/knee.1.nii.gz` -> `knee.1`."""
     name = os.path.basename(os.fspath(path))
     extension = next((end for end in EXTENSIONS if name.lower().endswith(end)), "")
     return name[: len(name) - len(extension)]
@@ -74,7 +74,7 @@ def paired_datalist(dataset_dir: PathLike, require_labels: bool = True) -> list[
 
 
 def image_folder(dataset_dir: PathLike) -> Path:
-    """The folder of a data set whose every image inference takes, unless a `dataset.json` lists them."""
+    """The folder of which inference takes every image, unless a `dataset.json` lists them."""
     images = Path(dataset_dir) / "images"
     return images if images.is_dir() else Path(dataset_dir)
 
@@ -218,7 +218,7 @@ def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]
 
 
 def _decathlon_datalist(dataset_json: Path, require_labels: bool) -> list[dict[str, str]]:
-    """Read a Medical Segmentation Decathlon `dataset.json`: its training pairs, or all of its images."""
+    """Read a Decathlon `dataset.json`: its training pairs, or all of its images."""
     try:
         content = json.loads(dataset_json.read_text())
         keys = (

@@ -1,4 +1,4 @@
-"""One transform that reads an image and its label, makes class indices of the label, and checks both.
+"""One transform that reads an image and its label, makes classes of the label, and checks both.
 
 Their class names hold `LoadImage`, and they are derived from MONAI's `LoadImaged`: MONAI Deploy
 tells by the name what reads files, MONAI Label by the class.
@@ -74,13 +74,13 @@ class _LoadChecked(LoadImaged):
             load_label = LoadImaged(label_keys, reader=label_reader, ensure_channel_first=True)
         if num_classes is None:
             raise InputError(
-                f"keys {[image_key, *label_keys]} without num_classes: expected the number of classes, background "
-                "included, where labels are read"
+                f"keys {[image_key, *label_keys]} without num_classes: expected the number of "
+                "classes, background included, where labels are read"
             )
         if label_values is not None and instances:
             raise InputError(
-                f"label_values {list(label_values)} and instances: expected one of them; labels are classes or "
-                "instance ids"
+                f"label_values {list(label_values)} and instances: expected one of them; labels "
+                "are classes or instance ids"
             )
         to_classes: list[MapTransform] = []
         if label_values is not None:
@@ -94,7 +94,9 @@ class _LoadChecked(LoadImaged):
     def __call__(
         self, data: Mapping[Hashable, Any], reader: ImageReader | None = None
     ) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with the image, float32 ``(C, *spatial)``, and the label, uint8 ``(1, *spatial)``.
+        """Return a copy of ``data`` with the image and the label read.
+
+        The image is float32 ``(C, *spatial)``, the label uint8 ``(1, *spatial)``.
 
         Raises:
             ValueError, FileNotFoundError: as of the readers, `CheckImaged`, `ClassIndicesd` and

@@ -1,4 +1,4 @@
-"""MONAI's readers of NIfTI and of pictures, whose errors name the file and say what is wrong with it."""
+"""MONAI's readers of NIfTI and of pictures, whose errors say what is wrong with which file."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _one_band(picture: Image.Image) -> Image.Image:
 
 
 def check_nifti_header(path: str) -> None:
-    """Check what nibabel would correct in silence, such as a spacing of 0, and what it finds only when it reads.
+    """Check what nibabel corrects in silence, such as a spacing of 0, or finds only when it reads.
 
     Raises:
         FileNotFoundError: if the file is missing.

@@ -99,7 +99,7 @@ class Split:
 
 
 def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str, str]:
-    """Read which cases belong together, such as the pictures of one patient, from a CSV file with a head line.
+    """Read which cases belong together, such as one patient's, from a CSV file with a head line.
 
     Args:
         path: the file; where there is none, every case is a group of its own, as is one whose group
@@ -136,7 +136,7 @@ def _grouped(names: list[str], groups: Mapping[str, str]) -> list[list[str]]:
 
 
 def _draw_cases(groups: list[list[str]], fraction: float, seed: int) -> set[str]:
-    """Whole groups in random order, each that still fits into the fraction; the smallest if none does."""
+    """Whole groups in random order that fit into the fraction; the smallest if none does."""
     if not 0.0 < fraction < 1.0:
         raise InputError(
             f"val_fraction {fraction}: expected a number between 0 and 1, such as 0.25"
@@ -193,7 +193,7 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
 
 
 def read_val_cases(path: PathLike) -> list[str]:
-    """Names of validation cases in a text file, one a line; the text itself is the one name where there is no file."""
+    """Names of validation cases in a text file, one a line; without such a file, the text itself."""
     if not os.path.isfile(path):
         return [str(path)]
     lines = Path(path).read_text(encoding="utf-8-sig").splitlines()

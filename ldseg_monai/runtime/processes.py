@@ -1,4 +1,4 @@
-"""Which of several processes this one is, and the network that they wrap."""
+"""Several processes that train or segment together, and the network that they wrap."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def join_processes() -> None:
 
 
 def local_device() -> torch.device:
-    """The GPU of this process, or the CPU where there are none; also before `join_processes`.
+    """The GPU of this process, or the CPU where there are none, joined to the others or not.
 
     Raises:
         ValueError: if ``torchrun`` did not start this process.

@@ -128,7 +128,7 @@ def _file_names(value: MetaTensor) -> list[str]:
 
 
 class Reseed:
-    """Make every random number of a run depend on the seed and its place in the run alone, so that it can resume.
+    """Make each random number depend on the seed and its place in the run, which can so resume.
 
     The cases of an epoch and their augmentation follow from the epoch; timesteps and noise from the
     iteration. Every process gets the same state: what differs between the samples of a batch,
@@ -144,7 +144,7 @@ class Reseed:
         self.sampler = sampler
 
     def attach(self, engine: Engine) -> None:
-        """Seed at the start of each epoch, before the loader's next pass begins, and of each iteration."""
+        """Seed at the start of each epoch, before the loader begins, and of each iteration."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
         engine.add_event_handler(Events.ITERATION_STARTED, self.seed_iteration)
 

@@ -19,7 +19,7 @@ from ldseg_monai.runtime.files import save_whole
 
 
 class SaveBest:
-    """Evaluator handler that saves a network as a plain state dict whenever the key metric is the best so far.
+    """Evaluator handler that saves a network, as a plain state dict, at each best key metric.
 
     Args:
         path: file to write.
@@ -58,7 +58,7 @@ class SaveBest:
 
 
 class ResumableCheckpoint:
-    """Trainer handler that keeps the last state of a run in one file and goes on from it if it is there.
+    """Trainer handler that keeps a run's last state in one file, and goes on from it if it is there.
 
     Args:
         path: file of the checkpoint.
@@ -89,7 +89,7 @@ class ResumableCheckpoint:
         self.map_location = map_location
 
     def attach(self, engine: Engine) -> None:
-        """Load at the start of a run; save at the end of epochs, after the handlers attached before."""
+        """Load at the start; save at the end of epochs, after the handlers attached before."""
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 

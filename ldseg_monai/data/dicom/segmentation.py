@@ -31,7 +31,7 @@ TISSUE = ("85756007", "SCT", "Tissue")
 
 
 class SaveImageDicomSegd(SaveImaged):
-    """Write label maps as DICOM segmentations, ``NAME_seg.dcm``, where the image was read from DICOM.
+    """Write label maps as DICOM segmentations, ``NAME_seg.dcm``, where the image was DICOM.
 
     One binary segment a class, on the slices of the series and with references to them. It is a
     ``SaveImaged`` so that clients which write results themselves, such as MONAI Label, leave it
@@ -105,7 +105,7 @@ def _check_geometry(label: Any, slices: Sequence[Dataset]) -> None:
 def _segmentation(
     labels: np.ndarray, paths: Sequence[str], metadata: dict[str, Any], output: str
 ) -> Segmentation:
-    """The DICOM object of class indices ``(slices, rows, columns)`` on the slices in these files."""
+    """The DICOM object of class indices ``(slices, rows, columns)`` on these files' slices."""
     import highdicom
     import pydicom
 

@@ -43,7 +43,7 @@ PathLike = str | os.PathLike[str]
 
 
 def dicom_files(folder: PathLike) -> list[str]:
-    """Paths of the DICOM files right in a folder, told by their first bytes; hidden ones are left out."""
+    """Paths of the DICOM files right in a folder, told by their first bytes; no hidden ones."""
     with os.scandir(folder) as entries:
         paths = sorted(
             entry.path for entry in entries if entry.is_file() and not entry.name.startswith(".")
@@ -131,7 +131,7 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
 
 
 def slice_affine(slices: Sequence[Dataset]) -> np.ndarray:
-    """Affine matrix from (column, row, slice) to mm, first axis to the patient's right, then anterior, then superior.
+    """Affine matrix from (column, row, slice) to mm: to the patient's right, anterior, superior.
 
     Args:
         slices: in the order of `sorted_slices`. The last axis goes from the first to the last
@@ -213,7 +213,7 @@ def _is_dicom(path: str) -> bool:
 
 
 def _image_series(folder: PathLike) -> dict[str, list[Dataset]]:
-    """Headers of the files of each series with image slices, without pixels, by Series Instance UID."""
+    """Headers, without pixels, of each series' image slices, by Series Instance UID."""
     if not all(
         map(importlib.util.find_spec, ("pydicom", "highdicom"))
     ):  # the second writes the results

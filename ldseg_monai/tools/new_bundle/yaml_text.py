@@ -18,7 +18,7 @@ def load_config(text: str) -> Any:
 
 
 def dump_config(config: Any) -> str:
-    """Write a config as the bundles' are written: what stands in braces on one line, or wrapped at its commas."""
+    """Write a config as the bundles' are: what stands in braces on one line, or wrapped at commas."""
     file = StringIO()
     _yaml().dump(config, file)
     lines = [part for line in file.getvalue().splitlines() for part in wrapped(line)]
@@ -38,7 +38,7 @@ def _null(representer: Any, value: None) -> Any:
 
 
 def wrapped(line: str, width: int = WIDTH) -> Iterator[str]:
-    """Break a line that is too long at the commas of its braces or brackets, two columns in from its content.
+    """Break a line that is too long at the commas of its braces, two columns in from its content.
 
     It is broken between the entries of the outermost pair, and within an entry only if that alone
     is too long. A comment does not count.
@@ -90,7 +90,7 @@ def _entries(line: str, depth: int | None) -> Iterator[str]:
 
 
 def _flow_marks(line: str) -> Iterator[tuple[int, str, int]]:
-    """Each brace, bracket and comma outside of quotes and comments: where it is, itself, and how deep it is."""
+    """Each brace, bracket and comma outside of quotes and comments: its place, itself, its depth."""
     depth, quote = 0, ""
     for index, letter in enumerate(line):
         if quote:
