@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from ldseg_monai.bundle.reader import make_importable
 from ldseg_monai.data.datalist import PathLike, case_name, resolve_datalist
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.networks.weights import load_weights
@@ -106,7 +107,7 @@ class Bundle:
         raise MissingFileError(f"{path} is not there: expected a file of the bundle {self.name}")
 
     def config(self, *names: str, **overrides: Any) -> ConfigParser:
-        """Read configs, each over the ones before, for this folder.
+        """Read configs, each over the ones before, for this folder, and let them name its modules.
 
         Args:
             names: files below ``configs``, such as ``train.yaml``.
@@ -118,6 +119,7 @@ class Bundle:
         parser = ConfigParser()
         parser.read_config([str(self.config_file(name)) for name in names])
         parser.update({"bundle_root": str(self.root), **overrides})
+        make_importable(self.root)
         return parser
 
     def network(self, weights: PathLike | None = None, **overrides: Any) -> torch.nn.Module:
