@@ -1,1 +1,4 @@
-"""Programs that measure: `speed` what a bundle takes, `accuracy` how good it is; `results` has what they found."""
+"""Programs that measure: `speed` what a bundle takes, `accuracy` how good it is.
+
+What they found is in `results`.
+"""

@@ -1,4 +1,4 @@
-"""What the speed benchmarks write down: the machine, tables and plots, as Markdown."""
+"""What the benchmarks write down: the machine, tables and plots, as Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import shlex
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import monai
@@ -21,7 +21,7 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def machine() -> str:
-    """Processor with the instruction sets that decide on bfloat16, cores in use, memory, load, and GPU, if any."""
+    """Processor with the sets that decide on bfloat16, cores in use, memory, load, and any GPU."""
     model, flags = platform.machine(), ""
     for line in _lines("/proc/cpuinfo"):
         name, _, value = line.partition(":")
@@ -45,7 +45,7 @@ def machine() -> str:
 
 
 def header(title: str, about: str, program: str, argv: Sequence[str] | None, seed: int) -> str:
-    """Head of a report, to be made before the measurements: what it is of, and all that is needed to get it again.
+    """Head of a report, to be made before the measurements: all that is needed to get it again.
 
     Args:
         title: one line.
@@ -67,7 +67,8 @@ def header(title: str, about: str, program: str, argv: Sequence[str] | None, see
             "",
             f"- command: `{shlex.join(['python', '-m', f'benchmarks.{program}', *shown])}`",
             f"- machine: {machine()}",
-            f"- versions: Python {platform.python_version()}, torch {torch.__version__}, MONAI {monai.__version__}",
+            f"- versions: Python {platform.python_version()}, torch {torch.__version__}, "
+            f"MONAI {monai.__version__}",
             f"- date: {datetime.date.today()}",
             f"- seed: {seed}",
             "",
@@ -76,19 +77,14 @@ def header(title: str, about: str, program: str, argv: Sequence[str] | None, see
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """A Markdown table of rows; the columns are those of the first row, and those that further ones add."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [
-        columns,
-        ["---"] * len(columns),
-        *([row.get(column, NONE) for column in columns] for row in rows),
-    ]
-    return (
-        "\n".join(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-        )
-        + "\n"
-    )
+    """A Markdown table; its columns are those of the first row, and those that further ones add."""
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns |= dict.fromkeys(row)
+    lines = [_line(columns), _line(["---"] * len(columns))]
+    for row in rows:
+        lines.append(_line(row.get(column, NONE) for column in columns))
+    return "\n".join(lines) + "\n"
 
 
 def measured(
@@ -171,6 +167,11 @@ def write(path: Path, *sections: str) -> str:
     text = "\n".join(sections)
     path.write_text(text, encoding="utf-8")
     return text
+
+
+def _line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _lines(path: str) -> list[str]:

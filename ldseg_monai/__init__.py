@@ -1,3 +1,3 @@
 """Medical image segmentation with diffusion models that need two steps: what MONAI lacks to build LDSeg as bundles."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

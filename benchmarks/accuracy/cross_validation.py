@@ -1,7 +1,7 @@
-"""Cross-validates a bundle's network and others (peers, ablations) on the same folds, and compares them case by case.
+r"""Cross-validates a bundle's network and its peers or ablations on the same folds, case by case.
 
-    python -m benchmarks.accuracy.cross_validation bundles/ldseg_glas --dataset_dir DIR --out cv --baseline
-    baselines/unet.yaml
+    python -m benchmarks.accuracy.cross_validation bundles/ldseg_glas --dataset_dir DIR --out cv \
+        --baseline baselines/unet.yaml
 
 Fold by fold, each candidate is trained by the bundle's own command in ``--out``/CANDIDATE/foldN,
 and its weights are scored on the fold by the bundle's evaluate.yaml in the scores/ there. The
@@ -15,8 +15,8 @@ After each fold (``--folds`` does some of them) two files are written of all fol
 
 from __future__ import annotations
 
-import argparse
 import csv
+import itertools
 import math
 import subprocess
 import sys
@@ -27,56 +27,53 @@ from typing import Any
 import yaml
 from scipy.stats import wilcoxon
 
-from benchmarks import report
+from benchmarks import command, report
 from benchmarks.accuracy.quality import cell, deviation, known, mean
 from benchmarks.accuracy.study import claim, configs, overrides, parsed, train
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.evaluation.scores import SCORES
 
 METRICS = Path("scores", "metrics.csv")
 OWN = ("dataset_dir", "output_dir", "fold", "val_cases")  # which the folds are made with
 HEADINGS = dict(zip(SCORES, ("Dice", "IoU", "precision", "recall", "HD95"), strict=True))
-ABOUT = """Cross-validation in {num_folds} folds: each case is segmented by the network that was trained without its
-fold, and scored in its file's own geometry. Of the epochs at which a training validates, each `val_interval` and the
-last, the one with the best Dice on that fold was kept; where `val_interval` is `max_epochs`, nothing was chosen. Mean ±
-SD over the cases of the folds named; class `mean` is each case's mean over its classes; HD95 is in mm, of pictures in
-pixels. A class missing from a case is left out; a score of fewer cases than the row's (such as HD95, which a class that
-was not found has none of) says of how many. The comparison is of the Dice of class `mean`, of the same cases: mean
-difference, and p of the two-sided Wilcoxon signed-rank test. Where cases belong together, such as the pictures of one
-patient, the test is over the groups: the mean difference of each is one number to it."""
+ABOUT = """Cross-validation in {num_folds} folds: each case is segmented by the network that was
+trained without its fold, and scored in its file's own geometry. Of the epochs at which a training
+validates, each `val_interval` and the last, the one with the best Dice on that fold was kept; where
+`val_interval` is `max_epochs`, nothing was chosen. Mean ± SD over the cases of the folds named;
+class `mean` is each case's mean over its classes; HD95 is in mm, of pictures in pixels. A class
+missing from a case is left out; a score of fewer cases than the row's (such as HD95, which a class
+that was not found has none of) says of how many. The comparison is of the Dice of class `mean`, of
+the same cases: mean difference, and p of the two-sided Wilcoxon signed-rank test. Where cases
+belong together, such as the pictures of one patient, the test is over the groups: the mean
+difference of each is one number to it."""
 
 Cases = dict[tuple[str, str], dict[str, float]]  # scores by fold and name
 
 
-def candidates(bundle: Path, baselines: Sequence[str]) -> dict[str, dict[str, Any]]:
+def candidates(bundle: Bundle, baselines: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The variants (of study.py) to compare, by name: the bundle as it is, and then the baselines.
 
     Args:
-        bundle: folder of the bundle.
+        bundle: the bundle.
         baselines: overlays of each, below the bundle's configs/, joined by ``+``.
 
     Raises:
-        ValueError: if there is no such bundle or overlay, or two candidates have one name.
+        ValueError: if there is no such overlay, or two candidates have one name.
     """
-    if not (bundle / "configs" / "train.yaml").is_file():
-        raise ValueError(
-            f"bundle {bundle} has no configs/train.yaml: expected a folder such as bundles/ldseg_glas"
-        )
-    variants: dict[str, dict[str, Any]] = {bundle.resolve().name: {}}
+    variants: dict[str, dict[str, Any]] = {bundle.name: {}}
     for baseline in baselines:
         overlays = baseline.split("+")
-        missing = [
-            str(bundle / "configs" / name)
-            for name in overlays
-            if not (bundle / "configs" / name).is_file()
-        ]
+        paths = [bundle.configs / name for name in overlays]
+        missing = ", ".join(str(path) for path in paths if not path.is_file())
         if missing:
             raise ValueError(
-                f"--baseline {baseline}: {', '.join(missing)} does not exist; expected a file of configs/"
+                f"--baseline {baseline}: {missing} does not exist; expected a file of configs/"
             )
         name = Path(overlays[-1]).stem
         if name in variants:
             raise ValueError(
-                f"--baseline {baseline}: there is a candidate {name!r} already; expected another file"
+                f"--baseline {baseline}: there is a candidate {name!r} already; expected another "
+                "file"
             )
         variants[name] = {"overlays": overlays}
     return variants
@@ -101,46 +98,45 @@ def settings(items: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def fold_plans(bundle: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
+def fold_plans(bundle: Bundle, values: dict[str, Any]) -> list[dict[str, Any]]:
     """What study.py calls a study, for each fold of a bundle.
 
     Args:
-        bundle: folder of the bundle.
+        bundle: the bundle.
         values: of its configs, to override.
 
     Raises:
         ValueError: if the bundle has no folds, or a value is of no item of its train.yaml.
     """
-    plan: dict[str, Any] = {
-        "bundle": str(bundle),
-        "common": {},
-        "noise": None,
-    }  # noise: only study.py scores under it
+    plan: dict[str, Any] = {"bundle": str(bundle.root), "common": {}}
+    plan["noise"] = None  # only study.py scores under it
     config = parsed(plan, {})
-    unknown = [
-        key for key in values if key.split("#")[0] not in config
-    ]  # MONAI would take it for a new one
+    unknown = [key for key in values if key.split("#")[0] not in config]  # MONAI would add them
     if unknown:
         raise ValueError(
-            f"--set {', '.join(unknown)}: expected keys of {bundle}/configs/train.yaml"
+            f"--set {', '.join(unknown)}: expected keys of {bundle.config_file('train.yaml')}"
         )
     config.update(values)
     num_folds = config.get_parsed_content("num_folds") if "num_folds" in config else None
     if not isinstance(num_folds, int) or num_folds < 2:
         raise ValueError(
-            f"bundle {bundle}: num_folds is {num_folds!r}; expected a bundle with 2 folds or more"
+            f"bundle {bundle.name}: num_folds is {num_folds!r}; expected a bundle with 2 folds or "
+            "more"
         )
     return [{**plan, "common": {**values, "fold": fold}} for fold in range(num_folds)]
 
 
 def evaluate(plan: dict[str, Any], variant: dict[str, Any], dataset_dir: str, folder: Path) -> None:
-    """Score a trained candidate on its fold by the bundle's command, unless it is; log.txt goes beside the scores."""
+    """Score a trained candidate on its fold by the bundle's command, unless it is scored.
+
+    What the command prints goes to log.txt beside the scores.
+    """
     if (folder / METRICS).exists():
         return
     scores = (folder / METRICS).parent
     scores.mkdir(exist_ok=True)
-    files = [*configs(plan, variant), f"{plan['bundle']}/configs/evaluate.yaml"]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
+    files = [*configs(plan, variant), str(Path(plan["bundle"], "configs", "evaluate.yaml"))]
+    line = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
     run = {
         "dataset_dir": dataset_dir,
         "output_dir": str(scores),
@@ -148,9 +144,9 @@ def evaluate(plan: dict[str, Any], variant: dict[str, Any], dataset_dir: str, fo
     }
     for key, value in overrides(plan, variant, part="val", **run).items():
         text = "$None" if value is None else value  # MONAI drops a plain None
-        command += [f"--{key}", text if isinstance(text, str) else repr(text)]
+        line += [f"--{key}", text if isinstance(text, str) else repr(text)]
     with open(scores / "log.txt", "w") as log:
-        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
+        subprocess.run(line, stdout=log, stderr=subprocess.STDOUT, check=True)
 
 
 def read_rows(folders: Mapping[int, Path]) -> list[dict[str, str]]:
@@ -164,16 +160,16 @@ def read_rows(folders: Mapping[int, Path]) -> list[dict[str, str]]:
 
 
 def by_class(rows: Iterable[Mapping[str, str]]) -> dict[str, Cases]:
-    """The scores of each case by class, at last of class ``mean``: the case's mean over the classes that it has."""
+    """The scores of each case by class, the last of them ``mean``: over the classes that it has."""
     classes: dict[str, Cases] = {}
     for row in rows:
         scores = {score: float(row[score]) for score in SCORES}
         classes.setdefault(row["class"], {})[row["fold"], row["case"]] = scores
-    cases = dict.fromkeys(case for scores in classes.values() for case in scores)
-    means = {
-        case: {score: mean(scores[case][score] for scores in classes.values()) for score in SCORES}
-        for case in cases
-    }
+    means: Cases = {}
+    for case in next(iter(classes.values()), {}):  # every class has a row for every case
+        own = [scores[case] for scores in classes.values()]
+        for score in SCORES:
+            means.setdefault(case, {})[score] = mean(row[score] for row in own)
     return {**classes, "mean": means}
 
 
@@ -205,23 +201,22 @@ def comparison(ours: Cases, theirs: Cases, groups: Mapping[str, str]) -> dict[st
 
     Returns:
         Cells of the table: number of cases, mean of its Dice minus the baseline's, p of the
-            two-sided Wilcoxon
-        signed-rank test and, where there are groups, their number, which that test is over.
+            two-sided Wilcoxon signed-rank test and, where there are groups, their number, which
+            that test is over.
     """
     differences: dict[tuple[str, ...], list[float]] = {}
     for case in sorted(ours.keys() & theirs.keys()):
         difference = ours[case]["dice"] - theirs[case]["dice"]
         if not math.isnan(difference):
-            differences.setdefault((groups[case[1]],) if case[1] in groups else case, []).append(
-                difference
-            )
+            group = (groups[case[1]],) if case[1] in groups else case
+            differences.setdefault(group, []).append(difference)
     if not differences:
         return {"cases": "0"}
     of_groups = [mean(own) for own in differences.values()]
-    p = (
-        float(wilcoxon(of_groups).pvalue) if any(of_groups) else 1.0
-    )  # SciPy divides by 0 where all are equal
-    of_cases = [difference for own in differences.values() for difference in own]
+    p = 1.0  # where all are equal, for which SciPy would divide by 0
+    if any(of_groups):
+        p = float(wilcoxon(of_groups).pvalue)
+    of_cases = list(itertools.chain.from_iterable(differences.values()))
     number = {"groups": str(len(of_groups))} if groups else {}
     return {
         "cases": str(len(of_cases)),
@@ -237,14 +232,22 @@ def write_results(
     rows: Mapping[str, list[dict[str, str]]],
     groups: Mapping[str, str] | None = None,
 ) -> str:
-    """Write cases.csv and table.md from the rows of the candidates, the bundle first; returns the latter's text."""
+    """Write cases.csv and table.md from the rows of the candidates, the bundle first.
+
+    Returns:
+        The text of table.md.
+    """
     with open(out / "cases.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["candidate", "fold", "case", "class", *SCORES])
         writer.writeheader()
-        writer.writerows({"candidate": name, **row} for name, own in rows.items() for row in own)
+        for name, own in rows.items():
+            writer.writerows({"candidate": name, **row} for row in own)
     classes = {name: by_class(own) for name, own in rows.items()}
     (own_name, ours), *baselines = classes.items()
-    sections = [report.table([row for name, own in classes.items() for row in summary(name, own)])]
+    summaries = []
+    for name, scores in classes.items():
+        summaries += summary(name, scores)
+    sections = [report.table(summaries)]
     if baselines:
         lines = []
         for name, theirs in baselines:
@@ -255,11 +258,9 @@ def write_results(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train and score what is left of the cross-validation named on the command line; write and print its table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "bundle", type=Path, help="folder of the bundle, such as bundles/ldseg_glas"
-    )
+    """Train and score what is left of a cross-validation; write and print its table."""
+    parser = command.argument_parser(__doc__)
+    command.add_bundle(parser)
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
@@ -278,7 +279,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="config values to override, values in YAML; those of network_def# and train#inferer# are not a peer's",
+        help="config values to override, values in YAML; those of network_def# and "
+        "train#inferer# are not a peer's",
     )
     arguments = parser.parse_args(argv)
     try:
@@ -295,29 +297,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     seed = config.get_parsed_content("seed")
     groups = config.get_parsed_content("groups") if "groups" in config else {}
     about = ABOUT.format(num_folds=len(plans))
-    title = f"Cross-validation: {arguments.bundle.resolve().name}"
+    title = f"Cross-validation: {arguments.bundle.name}"
     head = report.header(title, about, "accuracy.cross_validation", argv, seed)
-    folders = {
-        name: {fold: arguments.out / name / f"fold{fold}" for fold in range(len(plans))}
-        for name in variants
-    }
-    claims = [
-        (plans[fold], variants[name], folder)
-        for name, own in folders.items()
-        for fold, folder in own.items()
-        if fold in folds or (folder / METRICS).exists()
-    ]
-    for plan, variant, folder in sorted(
-        claims, key=lambda one: not one[2].exists()
-    ):  # refused before one is made
-        claim(plan, variant, folder)
+    folders: dict[str, dict[int, Path]] = {}
+    claims = []
+    for name, variant in variants.items():
+        own = {fold: arguments.out / name / f"fold{fold}" for fold in range(len(plans))}
+        folders[name] = own
+        for fold, folder in own.items():
+            if fold in folds or (folder / METRICS).exists():
+                claims.append((plans[fold], variant, folder))
+    claims.sort(key=lambda one: not one[2].exists())  # refused before a folder is made
+    for claimed in claims:
+        claim(*claimed)
     for fold in folds:
         for name, variant in variants.items():
             train(plans[fold], variant, arguments.dataset_dir, folders[name][fold])
             evaluate(plans[fold], variant, arguments.dataset_dir, folders[name][fold])
-        text = write_results(
-            arguments.out, head, {name: read_rows(own) for name, own in folders.items()}, groups
-        )
+        rows = {name: read_rows(own) for name, own in folders.items()}
+        text = write_results(arguments.out, head, rows, groups)
     print(text)
 
 

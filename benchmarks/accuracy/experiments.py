@@ -1,4 +1,4 @@
-"""The experiments of the LDSeg paper on a bundle's weights: reverse steps, noise, and what the spread is worth.
+"""The experiments of the LDSeg paper on a bundle's weights: steps, noise, what the spread is worth.
 
     H="bundles/ldseg_hippocampus --dataset_dir DIR"
     python -m benchmarks.accuracy.experiments steps $H
@@ -32,18 +32,18 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from monai.bundle import ConfigParser
 from monai.data import decollate_batch
 from monai.data.utils import list_data_collate
 from monai.transforms import Compose, Invertd
 from torch import nn
 
-from benchmarks import report
+from benchmarks import command, report
 from benchmarks.accuracy.quality import Calibration, cell, deviation, label_dice, mean, with_noise
-from ldseg_monai.bundle.bundle import shipped_val_cases
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.evaluation.pictures import load_image
+from ldseg_monai.networks.weights import load_weights
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
@@ -51,14 +51,16 @@ NUM_SAMPLES = 100
 PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top of
 WHERE = "the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}"
 ABOUT = {
-    "steps": """Dice against the number K of reverse steps (the paper's Figures 5 and 6a), on {where}. Mean of the
-classes but the background, of the mean of {samples} samples; mean and SD over the cases.""",
-    "noise": """Dice against the standard deviation of Gaussian noise on the image, as a share of its range (the
-paper's Figure 8), on {where}; two reverse steps and the
-mean of {samples} samples. All networks see the same noise. Mean and SD over the cases.""",
-    "uncertainty": """What the standard deviation of {samples} samples says (the paper's Figure 10), on {where}. AUROC
-is that of the SD as a score for wrong pixels, over all pixels of all cases; the correlation is that of a case's mean SD
-(where it predicts foreground, or the SD is above 0.05) with its Dice.""",
+    "steps": """Dice against the number K of reverse steps (the paper's Figures 5 and 6a), on
+{where}. Mean of the classes but the background, of the mean of {samples} samples; mean and SD over
+the cases.""",
+    "noise": """Dice against the standard deviation of Gaussian noise on the image, as a share of
+its range (the paper's Figure 8), on {where}; two reverse steps and the mean of {samples} samples.
+All networks see the same noise. Mean and SD over the cases.""",
+    "uncertainty": """What the standard deviation of {samples} samples says (the paper's Figure 10),
+on {where}. AUROC is that of the SD as a score for wrong pixels, over all pixels of all cases; the
+correlation is that of a case's mean SD (where it predicts foreground, or the SD is above 0.05) with
+its Dice.""",
 }
 
 
@@ -66,21 +68,26 @@ class Experiment:
     """A bundle's evaluation, case by case.
 
     Args:
-        files: the config files, in the order of their overlays.
-        model_path: weights.
+        bundle: the bundle.
+        overlays: of its configs, between train.yaml and evaluate.yaml.
+        model_path: weights; None for the bundle's own.
         overrides: items of the configs to override.
     """
 
-    def __init__(self, files: Sequence[str], model_path: str, overrides: dict[str, Any]) -> None:
-        config = ConfigParser()
-        config.read_config(list(files))
-        config.update({**overrides, "model_path": model_path})
+    def __init__(
+        self,
+        bundle: Bundle,
+        overlays: Sequence[str] = (),
+        model_path: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        weights = model_path or str(bundle.weights)
+        config = bundle.config("train.yaml", *overlays, "evaluate.yaml", **overrides)
+        config["model_path"] = weights
         self.network: nn.Module = config.get_parsed_content("network").eval()
         self.device: torch.device = config.get_parsed_content("device")
         self.num_classes: int = config.get_parsed_content("num_classes")
-        self.network.load_state_dict(
-            torch.load(model_path, map_location=self.device, weights_only=True)
-        )
+        load_weights(self.network, weights)
         self.inferer: Any = config.get_parsed_content("validate#inferer")
         self.dataset = config.get_parsed_content("validate#dataset")
         back = Invertd(
@@ -98,9 +105,8 @@ class Experiment:
         for index, item in enumerate(self.dataset):
             batch = list_data_collate([item])
             image = batch["image"].to(self.device)
-            image = (
-                with_noise(image, sigma * value_range(image.as_tensor()), index) if sigma else image
-            )
+            if sigma:
+                image = with_noise(image, sigma * value_range(image.as_tensor()), index)
             prediction = self.inferer(image, self.network).cpu()
             yield self.postprocessing(decollate_batch({**batch, "pred": prediction})[0])
 
@@ -115,7 +121,10 @@ class Experiment:
 
 
 def value_range(image: torch.Tensor) -> float:
-    """What a range of 1 is in this image's units: 2 for a picture in -1 to 1, else from 1st to 99th percentile."""
+    """What a range of 1 is in this image's units.
+
+    It is 2 for a picture in -1 to 1, and else reaches from the 1st to the 99th percentile.
+    """
     if image.min() >= -1 and image.max() <= 1:
         return 2.0
     low, high = (
@@ -142,17 +151,21 @@ def run_noise(
     experiments: dict[str, Experiment], sigmas: Sequence[float]
 ) -> dict[str, dict[str, float]]:
     """Dice of each case of each network under each noise."""
-    return {
-        f"{name}, {sigma:g}": experiment.dice(sigma)
-        for name, experiment in experiments.items()
-        for sigma in sigmas
-    }
+    columns = {}
+    for name, experiment in experiments.items():
+        for sigma in sigmas:
+            columns[f"{name}, {sigma:g}"] = experiment.dice(sigma)
+    return columns
 
 
 def run_uncertainty(
     experiment: Experiment, maps: Path
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Scores of the spread over all cases, and the SD and Dice of each; draws the case of the median Dice."""
+    """Draw the case of the median Dice, and say what the spread is worth.
+
+    Returns:
+        Scores over all cases, and the SD and Dice of each.
+    """
     calibration, slices = Calibration(), {}
     for case in experiment.run():
         probabilities, spread = (case[key].as_tensor()[None] for key in ("pred_mean", "pred_sd"))
@@ -172,7 +185,11 @@ def run_uncertainty(
 
 
 def widest_slice(case: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The slice (of a volume, its third axis) with the most foreground, rows down: image, label, mean and SD maps."""
+    """The slice with the most foreground (of a volume, along its third axis), rows down.
+
+    Returns:
+        Its image, label, and maps of mean and SD, each ``(C, rows, columns)``.
+    """
     image = load_image(case["image"].meta["filename_or_obj"])
     maps = {
         "label": case["label"].as_tensor(),
@@ -187,7 +204,7 @@ def widest_slice(case: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def draw_maps(path: Path, planes: dict[str, torch.Tensor], title: str) -> None:
-    """Draw the image with the true outline, the mean foreground probability, and its standard deviation."""
+    """Draw the image with the true outline, the mean foreground probability, and its SD."""
     figure, axes = canvas(1, 3, (12, 4.2))
     image = planes["image"].as_subclass(torch.Tensor).float()
     image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6)
@@ -246,7 +263,8 @@ def write_cases(path: Path, columns: dict[str, dict[str, float]]) -> None:
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["case", *columns])
-        writer.writerows([case, *(values[case] for values in columns.values())] for case in cases)
+        for case in cases:
+            writer.writerow([case, *(values[case] for values in columns.values())])
 
 
 def mean_and_deviation(values: Iterable[float]) -> dict[str, str]:
@@ -255,17 +273,13 @@ def mean_and_deviation(values: Iterable[float]) -> dict[str, str]:
     return {"mean": cell(mean(values)), "SD": cell(deviation(values))}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the experiment named on the command line; write its table, cases and picture, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def argument_parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    parser = command.argument_parser(__doc__)
     parser.add_argument("experiment", choices=list(ABOUT))
-    parser.add_argument(
-        "bundle", type=Path, help="folder of the bundle, such as bundles/ldseg_glas"
-    )
+    command.add_bundle(parser)
+    command.add_out(parser)
     parser.add_argument("--dataset_dir", required=True)
-    parser.add_argument(
-        "--out", type=Path, help="folder for the report (default: benchmarks/results/BUNDLE)"
-    )
     parser.add_argument(
         "--part", default="val", choices=("val", "train", "all"), help="of the bundle's split"
     )
@@ -274,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     split.add_argument(
         "--val_cases",
         nargs="+",
-        help="cases that validate, or a file of them (default: of shipped weights docs/val_cases.txt)",
+        help="cases that validate, or a file of them (default of shipped weights: val_cases.txt)",
     )
     parser.add_argument("--model_path", help="weights (default: the shipped ones)")
     parser.add_argument(
@@ -297,46 +311,47 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar=("OVERLAY", "WEIGHTS"),
         help="deterministic peer of noise: its overlay in the bundle's configs, and its model.pt",
     )
+    return parser
+
+
+def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The items of the configs that a command line sets."""
+    overrides = {"dataset_dir": arguments.dataset_dir, "part": arguments.part}
+    if arguments.fold is not None:
+        overrides["fold"] = arguments.fold
+    elif arguments.val_cases is not None:
+        overrides["val_cases"] = []
+        for item in arguments.val_cases:
+            overrides["val_cases"] += read_val_cases(item)
+    elif not arguments.model_path:
+        overrides["val_cases"] = arguments.bundle.val_cases(arguments.dataset_dir)
+    return overrides
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run an experiment; write its table, cases and picture, and print the table."""
+    parser = argument_parser()
     arguments = parser.parse_args(argv)
     least = 2 if arguments.experiment == "uncertainty" else 1
     if arguments.num_samples is not None and arguments.num_samples < least:
         parser.error(f"--num_samples {arguments.num_samples}: expected {least} or more")
-    out = arguments.out or Path(__file__).parents[1] / "results" / arguments.bundle.resolve().name
-    out.mkdir(parents=True, exist_ok=True)
-    configs = arguments.bundle / "configs"
-    overrides = {
-        "bundle_root": str(arguments.bundle),
-        "dataset_dir": arguments.dataset_dir,
-        "part": arguments.part,
-        "output_dir": str(out),
-    }
-    if arguments.fold is not None:
-        overrides["fold"] = arguments.fold
-    elif arguments.val_cases is not None:
-        overrides["val_cases"] = [
-            name for item in arguments.val_cases for name in read_val_cases(item)
-        ]
-    elif not arguments.model_path:
-        overrides["val_cases"] = shipped_val_cases(arguments.bundle, arguments.dataset_dir)
-    model_path = arguments.model_path or str(arguments.bundle / "models" / "model.pt")
-    files = [str(configs / "train.yaml")]
-    evaluate = str(configs / "evaluate.yaml")
-    ours = Experiment([*files, evaluate], model_path, overrides)
+    bundle, out = arguments.bundle, command.folder_of(arguments)
+    overrides = {**overrides_of(arguments), "output_dir": str(out)}
+    ours = Experiment(bundle, (), arguments.model_path, **overrides)
     where = WHERE.format(
         part=arguments.part,
         count=len(ours.dataset),
         fold="" if arguments.fold is None else f", fold {arguments.fold}",
         weights="as given" if arguments.model_path else "as shipped",
     )
+    sampler = ours.inferer.sampler
     if arguments.num_samples is not None or arguments.experiment == "uncertainty":
-        ours.inferer.sampler.num_samples = arguments.num_samples or NUM_SAMPLES
-    ours.inferer.sampler.turned |= arguments.turned
-    kind = " turned" if ours.inferer.sampler.turned else ""
-    about = ABOUT[arguments.experiment].format(
-        where=where, samples=f"{ours.inferer.sampler.num_samples}{kind}"
-    )
+        sampler.num_samples = arguments.num_samples or NUM_SAMPLES
+    sampler.turned |= arguments.turned
+    kind = " turned" if sampler.turned else ""
+    about = ABOUT[arguments.experiment].format(where=where, samples=f"{sampler.num_samples}{kind}")
     stem = f"{arguments.experiment}{kind}".replace(" ", "_")
-    title = f"{arguments.experiment.capitalize()}{kind}: {arguments.bundle.resolve().name}"
+    title = f"{arguments.experiment.capitalize()}{kind}: {bundle.name}"
     head = report.header(title, about, "accuracy.experiments", argv, 0)
     picture = out / f"{stem}.png"
     own = type(ours.network).__name__
@@ -348,36 +363,43 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns = run_steps(ours, arguments.steps)
         curve = {number: list(columns[f"K = {number}"].values()) for number in arguments.steps}
         draw_curves(picture, {own: curve}, "reverse steps K", log=True)
-        rows = [
-            {"steps": name, **mean_and_deviation(values.values())}
-            for name, values in columns.items()
-        ]
+        rows = []
+        for name, values in columns.items():
+            rows.append({"steps": name, **mean_and_deviation(values.values())})
     else:
         networks = {own: ours}
         for overlay, weights in arguments.peer:
             overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
-            layers = [*files, *(str(configs / name) for name in overlays), evaluate]
-            networks[Path(overlay).stem] = Experiment(layers, weights, overrides)
+            networks[Path(overlay).stem] = Experiment(bundle, overlays, weights, **overrides)
         columns = run_noise(networks, arguments.sigmas)
-        curves = {
-            name: {
-                sigma: list(columns[f"{name}, {sigma:g}"].values()) for sigma in arguments.sigmas
-            }
-            for name in networks
-        }
-        draw_curves(
-            picture, curves, "standard deviation of the noise over the image's range", log=False
-        )
-        rows = []
-        for name, points in curves.items():
-            cells = {
-                f"{sigma:g}": " ± ".join(mean_and_deviation(dice).values())
-                for sigma, dice in points.items()
-            }
-            rows.append({"network": name, **cells})
+        curves = noise_curves(columns, networks, arguments.sigmas)
+        axis = "standard deviation of the noise over the image's range"
+        draw_curves(picture, curves, axis, log=False)
+        rows = noise_rows(curves)
     write_cases(out / f"{stem}.csv", columns)
     picture_text = f"![{arguments.experiment}]({picture.name})\n"
     print(report.write(out / f"{stem}.md", head, report.table(rows), picture_text))
+
+
+def noise_curves(
+    columns: dict[str, dict[str, float]], networks: Iterable[str], sigmas: Sequence[float]
+) -> dict[str, dict[float, list[float]]]:
+    """The Dice of all cases against the noise, a curve a network."""
+    curves: dict[str, dict[float, list[float]]] = {}
+    for name in networks:
+        curves[name] = {sigma: list(columns[f"{name}, {sigma:g}"].values()) for sigma in sigmas}
+    return curves
+
+
+def noise_rows(curves: dict[str, dict[float, list[float]]]) -> list[dict[str, str]]:
+    """A row a network, a column a noise."""
+    rows = []
+    for name, points in curves.items():
+        row = {"network": name}
+        for sigma, dice in points.items():
+            row[f"{sigma:g}"] = " ± ".join(mean_and_deviation(dice).values())
+        rows.append(row)
+    return rows
 
 
 if __name__ == "__main__":

@@ -20,25 +20,26 @@ picture.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
 from monai.transforms import Compose
 
-from ldseg_monai.data.datalist import case_name, resolve_datalist
+from benchmarks import command
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.datalist import PathLike, case_name, resolve_datalist
 from ldseg_monai.diffusion.noise import seeded_noise
 from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks.weights import load_weights
 
 STEPS = (1, 2, 10)
 
 
 def share_between_cases(latents: torch.Tensor) -> float:
-    """Share of the variance of latents ``(cases, C_z, *latent)`` that is not their mean picture's."""
+    """Share of the variance of latents ``(cases, C_z, *latent)`` that their mean does not have."""
     positions = list(range(2, latents.ndim))
     between = latents.var(dim=0).mean(dim=[axis - 1 for axis in positions])
     return (between / latents.var(dim=[0, *positions])).mean().item()
@@ -56,21 +57,21 @@ def denoised_from_middle(
 
 
 class GridScores:
-    """A bundle's network, its cases on the network's grid, and scores of what is on that grid in the files' geometry.
+    """Scores in the files' geometry of what is on the grid of a bundle's network.
 
     Args:
-        bundle: folder of the bundle.
-        overrides: items of its `train.yaml` to override, such as ``{"dataset_dir": ...}``.
-        model_path: weights.
+        bundle: whose network and cases they are.
+        model_path: weights; None for the bundle's own.
+        overrides: items of its `train.yaml` to override, such as ``dataset_dir``.
     """
 
-    def __init__(self, bundle: Path, overrides: dict, model_path: Path) -> None:
-        parser = ConfigParser()
-        parser.read_config(str(bundle / "configs" / "train.yaml"))
-        parser.update({"bundle_root": str(bundle), **overrides})
+    def __init__(
+        self, bundle: Bundle, model_path: PathLike | None = None, **overrides: Any
+    ) -> None:
+        parser = bundle.config("train.yaml", **overrides)
         self.num_classes: int = parser["num_classes"]
         self.network: Any = parser.get_parsed_content("network_def").eval()
-        self.network.load_state_dict(torch.load(model_path, weights_only=True))
+        load_weights(self.network, str(model_path or bundle.weights))
         self.on_grid = Compose(parser.get_parsed_content("train#deterministic_transforms"))
         self.original = parser.get_parsed_content("validate#preprocessing")
         self.to_label = parser.get_parsed_content("validate#postprocessing")
@@ -81,7 +82,7 @@ class GridScores:
         self.bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=self.amp)
 
     def dice(self, logits: torch.Tensor, case: dict) -> float:
-        """Mean foreground Dice of logits ``(1, classes, *grid)`` in the geometry of the case's file."""
+        """Mean foreground Dice of logits ``(1, classes, *grid)`` in the geometry of the file."""
         prediction = self.to_label({**case, "pred": logits[0].float()})["pred"]
         masks = [
             one_hot(x.as_tensor()[None].long(), self.num_classes)
@@ -97,7 +98,11 @@ class LatentReport(GridScores):
     def rows(
         self, datalist: list[dict], cases: list[str]
     ) -> tuple[dict[str, dict[str, float]], float]:
-        """Score the named cases; return a row of scores for each, and the share of variance between all cases."""
+        """Score the named cases.
+
+        Returns:
+            A row of scores for each, and the share of variance between all cases.
+        """
         latents = []
         with self.bfloat16:
             for item in datalist:
@@ -116,33 +121,33 @@ class LatentReport(GridScores):
         network, case = self.network, self.original(item)
         resized = one_hot(self.on_grid(item)["label"].as_tensor()[None].long(), self.num_classes)
         embedding, features = network.encode_image(case["image"].as_tensor()[None])
-        noise = seeded_noise(list(own.shape[1:]), 0)
+        shape = list(own.shape[1:])  # [C_z, *latent]
         row = {
             "resize": self.dice(resized, case),
             "ceiling": self.dice(network.label_decoder(own), case),
             "swapped": self.dice(network.label_decoder(other, features), case),
         }
         for steps in STEPS:
-            draws = seeded_noise(list(own.shape[1:]), 0, 1, network.num_draws(steps))
+            draws = seeded_noise(shape, 0, 1, network.num_draws(steps))
             latent = network.sample_latent(embedding, draws, steps)
             row[f"K = {steps}"] = self.dice(network.label_decoder(latent, features), case)
         for name, clean in (("own at T/2", own), ("other at T/2", other)):
-            latent = denoised_from_middle(network, clean, embedding, noise[0])
+            latent = denoised_from_middle(network, clean, embedding, seeded_noise(shape, 0)[0])
             row[name] = self.dice(network.label_decoder(latent, features), case)
         return row
 
 
 def main() -> None:
     """Print the table of the bundle and cases named on the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("bundle", type=Path)
+    parser = command.argument_parser(__doc__)
+    command.add_bundle(parser)
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--cases", nargs="+", help="names of the cases to score (default: all)")
     parser.add_argument("--model_path", type=Path, help="weights (default: the bundle's)")
     arguments = parser.parse_args()
-    model_path = arguments.model_path or arguments.bundle / "models" / "model.pt"
-    report = LatentReport(arguments.bundle, {"dataset_dir": arguments.dataset_dir}, model_path)
-    datalist = resolve_datalist(arguments.dataset_dir, phantom="", phantom_dir="")
+    bundle, dataset_dir = arguments.bundle, arguments.dataset_dir
+    report = LatentReport(bundle, arguments.model_path, dataset_dir=dataset_dir)
+    datalist = resolve_datalist(dataset_dir, phantom="", phantom_dir="")
     rows, share = report.rows(
         datalist, arguments.cases or [case_name(item["image"]) for item in datalist]
     )

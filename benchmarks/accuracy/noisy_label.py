@@ -1,4 +1,4 @@
-"""Whether cDAL listens to the noisy label of its last step, which is all that diffusion tells that step.
+"""Whether cDAL listens to the noisy label of its last step: all that diffusion tells that step.
 
     python -m benchmarks.accuracy.noisy_label bundles/cdal_hippocampus --dataset_dir DIR
 
@@ -11,32 +11,31 @@ with a diffusion model beside it. Writes a Markdown table and a CSV file with a 
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
-from benchmarks import report
+from benchmarks import command, report
 from benchmarks.accuracy.latent import GridScores
 from benchmarks.accuracy.quality import cell, deviation, mean
 from ldseg_monai.data.datalist import case_name, resolve_datalist
-from ldseg_monai.data.split import read_val_cases, split_datalist
-from ldseg_monai.inference.samplers import CDALSamplingInferer
+from ldseg_monai.data.split import Split, read_val_cases
+from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.networks.cdal.network import CDAL
 
-ABOUT = """Mean foreground Dice over {count} validation cases, shipped weights, one sample each, in the files' own
-geometry; mean and SD over the cases. The last reverse step is told a noisy label that is drawn by the posterior around
-an estimate of the label: the network's own, as in segmenting; the true label; another case's, laid on this one's
-grid; or one that is all background. {left_out} cases that take several windows are left out."""
+ABOUT = """Mean foreground Dice over {count} validation cases, shipped weights, one sample each, in
+the files' own geometry; mean and SD over the cases. The last reverse step is told a noisy label
+that is drawn by the posterior around an estimate of the label: the network's own, as in segmenting;
+the true label; another case's, laid on this one's grid; or one that is all background. {left_out}
+cases that take several windows are left out."""
 ESTIMATES = ("own", "true", "another case's", "background")
 
 
 @contextmanager
 def estimate_before_the_last_step(network: CDAL, clean: torch.Tensor | None) -> Iterator[None]:
-    """Replace the generator's estimates of x_0, except that of the last step, by ``clean`` (None: leave them)."""
+    """Replace the estimates of x_0, but that of the last step, by ``clean`` (None: leave them)."""
 
     def replace(
         module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
@@ -54,7 +53,11 @@ def estimate_before_the_last_step(network: CDAL, clean: torch.Tensor | None) -> 
 def scores_of_cases(
     grid: GridScores, datalist: Sequence[dict]
 ) -> tuple[dict[str, dict[str, float]], int]:
-    """Dice of each case that fits into one window, by what the last step is told, and how many cases do not fit."""
+    """Segment the cases that fit into one window.
+
+    Returns:
+        The Dice of each by what the last step is told, and how many cases do not fit.
+    """
     network: CDAL = grid.network
     labels = [grid.on_grid(item)["label"].as_tensor()[None] for item in datalist]
     cases = [grid.original(item) for item in datalist]
@@ -70,9 +73,8 @@ def scores_of_cases(
         row = {}
         for name, clean in zip(ESTIMATES, (None, own, other, none), strict=True):
             with estimate_before_the_last_step(network, clean):
-                logits = CDALSamplingInferer(amp=grid.amp)(
-                    cases[index]["image"].as_tensor()[None], network
-                )
+                image = cases[index]["image"].as_tensor()[None]
+                logits = SamplingInferer(amp=grid.amp)(image, network)
             row[name] = grid.dice(logits, cases[index])
         scores[case_name(datalist[index]["image"])] = row
     return scores, len(cases) - len(fits)
@@ -80,45 +82,40 @@ def scores_of_cases(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Score the bundle named on the command line; write and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "bundle", type=Path, help="folder of a bundle with a CDAL, such as bundles/cdal_hippocampus"
-    )
+    parser = command.argument_parser(__doc__)
+    command.add_bundle(parser)
+    command.add_out(parser)
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument(
         "--val_cases",
         nargs="+",
         help="names of the cases, or a file of them (default: docs/val_cases.txt)",
     )
-    parser.add_argument(
-        "--out", type=Path, help="folder for the table (default: benchmarks/results/BUNDLE)"
-    )
     arguments = parser.parse_args(argv)
-    overrides = {"dataset_dir": arguments.dataset_dir}
-    grid = GridScores(arguments.bundle, overrides, arguments.bundle / "models" / "model.pt")
+    bundle = arguments.bundle
+    grid = GridScores(bundle, dataset_dir=arguments.dataset_dir)
     if not isinstance(grid.network, CDAL):
         parser.error(
-            f"{arguments.bundle} has a {type(grid.network).__name__}: expected a CDAL; latent.py is LDSeg's"
+            f"{bundle.name} has a {type(grid.network).__name__}: expected a CDAL; latent.py is "
+            "LDSeg's"
         )
     datalist = resolve_datalist(arguments.dataset_dir, phantom="", phantom_dir="")
-    named = arguments.val_cases or [arguments.bundle / "docs" / "val_cases.txt"]
-    val_cases = [name for item in named for name in read_val_cases(item)]
-    scores, left_out = scores_of_cases(grid, split_datalist(datalist, "val", val_cases=val_cases))
-    out = arguments.out or Path(__file__).parents[1] / "results" / arguments.bundle.resolve().name
-    out.mkdir(parents=True, exist_ok=True)
+    val_cases: list[str] = []
+    for item in arguments.val_cases or [bundle.root / "docs" / "val_cases.txt"]:
+        val_cases += read_val_cases(item)
+    scores, left_out = scores_of_cases(grid, Split(datalist, val_cases=val_cases).part("val"))
+    out = command.folder_of(arguments)
     with open(out / "noisy_label.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["case", *ESTIMATES])
         writer.writerows([case, *row.values()] for case, row in scores.items())
     about = ABOUT.format(count=len(scores), left_out=left_out or "No")
-    head = report.header(
-        f"Noisy label: {arguments.bundle.resolve().name}", about, "accuracy.noisy_label", argv, 0
-    )
-    columns = {name: [row[name] for row in scores.values()] for name in ESTIMATES}
-    rows = [
-        {"told to the last step": name, "Dice": f"{cell(mean(values))} ± {cell(deviation(values))}"}
-        for name, values in columns.items()
-    ]
+    head = report.header(f"Noisy label: {bundle.name}", about, "accuracy.noisy_label", argv, 0)
+    rows = []
+    for name in ESTIMATES:
+        dice = [row[name] for row in scores.values()]
+        text = f"{cell(mean(dice))} ± {cell(deviation(dice))}"
+        rows.append({"told to the last step": name, "Dice": text})
     print(report.write(out / "noisy_label.md", head, report.table(rows)))
 
 

@@ -1,4 +1,4 @@
-"""What a Dice alone hides about an LDSeg: whether its latent is used, what noise does to it, what its spread is worth.
+"""What a Dice alone hides about an LDSeg: use of the latent, effect of noise, worth of the spread.
 
 For the other programs of this folder. Everything is measured on the network's grid, on pairs
 ``(image, label)`` of shapes ``(1, C, *spatial)`` and ``(1, 1, *spatial)``.
@@ -28,18 +28,23 @@ LEAST_SPREAD = 1e-10  # below it, spreads are not told apart
 
 
 def foreground_dice(scores: torch.Tensor, label: torch.Tensor) -> float:
-    """Mean Dice of the classes but the background, for scores ``(1, classes, *spatial)``; nan for an empty label."""
+    """Mean Dice of the classes but the background; NaN for an empty label.
+
+    Args:
+        scores: of the classes, ``(1, classes, *spatial)``.
+        label: class indices, ``(1, 1, *spatial)``.
+    """
     return label_dice(scores.float().max(dim=1, keepdim=True).indices, label, scores.shape[1])
 
 
 def label_dice(prediction: torch.Tensor, label: torch.Tensor, classes: int) -> float:
-    """`foreground_dice` of a segmentation in class indices ``(1, 1, *spatial)``, of so many classes."""
+    """`foreground_dice` of a segmentation in class indices ``(1, 1, *spatial)``."""
     masks = [one_hot(mask.long(), classes) for mask in (prediction, label)]
     return compute_dice(*masks, include_background=False).nanmean().item()
 
 
 def with_noise(image: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
-    """The image under Gaussian noise of this standard deviation, the same for each network: seeded by the case."""
+    """The image under Gaussian noise of this SD, the same for each network: the case seeds it."""
     return image + sigma * torch.randn(
         image.shape, generator=torch.Generator().manual_seed(index)
     ).to(image.device)
@@ -70,7 +75,7 @@ def average(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 class Calibration:
-    """Gathers, voxel by voxel over all cases, how the spread and the mean probability relate to errors.
+    """How the spread and the mean probability relate to errors, voxel by voxel over all cases.
 
     Voxels are counted in bins of the spread's logarithm (for its ranks: where samples are sure, it
     is far below its largest, 0.5) and of the confidence, so that nothing grows with their number.
@@ -83,7 +88,13 @@ class Calibration:
         self.per_case: list[tuple[float, float]] = []
 
     def add(self, mean: torch.Tensor, deviation: torch.Tensor, label: torch.Tensor) -> None:
-        """Count a case: mean probabilities ``(1, classes, *spatial)``, SD and label ``(1, 1, *spatial)``."""
+        """Count a case.
+
+        Args:
+            mean: probabilities, ``(1, classes, *spatial)``.
+            deviation: their SD, ``(1, 1, *spatial)``.
+            label: class indices, ``(1, 1, *spatial)``.
+        """
         confidence, prediction = mean.max(dim=1, keepdim=True)
         wrong = (prediction != label).flatten()
         spread = deviation.flatten()
@@ -99,7 +110,7 @@ class Calibration:
         )
 
     def scores(self) -> dict[str, float]:
-        """Standard deviation on right and wrong voxels, its area under the ROC for wrong ones, calibration error."""
+        """SD on right and wrong voxels, its area under the ROC for wrong ones, ECE."""
         right, wrong = self.by_spread
         below = right.cumsum(0) - right
         area = (wrong * (below + right / 2)).sum() / (wrong.sum() * right.sum())
@@ -117,7 +128,7 @@ class Calibration:
 
 @torch.no_grad()
 def ldseg_scores(network: LDSeg, pairs: list[Pair], sigmas: list[float]) -> dict[str, float]:
-    """Every figure of a row, averaged over the pairs; to be called in eval mode and under the autocast wanted.
+    """Every figure of a row, averaged over the pairs, in eval mode and under the autocast wanted.
 
     Args:
         network: the network.
@@ -130,7 +141,8 @@ def ldseg_scores(network: LDSeg, pairs: list[Pair], sigmas: list[float]) -> dict
         own, other = latents[index], latents[index - 1]
         if other.shape != own.shape:
             raise ValueError(
-                f"cases of sizes {list(own.shape)}, {list(other.shape)}: expected one size, to swap latents"
+                f"cases of sizes {list(own.shape)}, {list(other.shape)}: expected one size, to "
+                "swap latents"
             )
         embedding, features = network.encode_image(image)
         row = {
@@ -143,21 +155,16 @@ def ldseg_scores(network: LDSeg, pairs: list[Pair], sigmas: list[float]) -> dict
                 denoised_from_middle(network, clean, embedding, noise[0]), features
             )
             row[name] = foreground_dice(decoded, label)
+        shape = network.noise_shape(image)
         for steps in STEPS:
-            draws = seeded_noise(list(own.shape[1:]), 0, 1, network.num_draws(steps))
-            logits = network.label_decoder(network.sample_latent(embedding, draws, steps), features)
+            draws = network.seeded_noise(shape, 0, 1, steps)
+            (logits,) = network.draw(image, draws, steps)
             row[f"K = {steps}"] = foreground_dice(logits, label)
         for sigma in sigmas:
-            row[f"noise {sigma:g}"] = foreground_dice(
-                network.segment(with_noise(image, sigma, index)), label
-            )
-        draws = seeded_noise(list(own.shape[1:]), 0, NUM_SAMPLES, network.num_draws())
-        samples = network.sample_latent(
-            embedding.expand([NUM_SAMPLES] + list(embedding.shape[1:])), draws
-        )
-        probabilities, spread = summarize(
-            network.label_decoder(sample[None], features) for sample in samples
-        )
+            noisy = with_noise(image, sigma, index)
+            row[f"noise {sigma:g}"] = foreground_dice(network.segment(noisy), label)
+        samples = network.draw(image, network.seeded_noise(shape, 0, NUM_SAMPLES))
+        probabilities, spread = summarize(samples)
         row[f"mean of {NUM_SAMPLES}"] = foreground_dice(probabilities, label)
         calibration.add(probabilities, spread, label)
         rows.append(row)
@@ -172,7 +179,7 @@ def ldseg_scores(network: LDSeg, pairs: list[Pair], sigmas: list[float]) -> dict
 def peer_scores(
     network: torch.nn.Module, pairs: list[Pair], sigmas: list[float]
 ) -> dict[str, float]:
-    """The figures that a deterministic network has: Dice, Dice under noise, calibration of its softmax.
+    """The figures that a deterministic network has: Dice, also under noise, and calibration.
 
     Its own say on where it is wrong is the standard deviation of a draw from its softmax, ``sqrt(p
     (1 - p))``.
@@ -182,9 +189,8 @@ def peer_scores(
         logits = network(image)
         row = {"K = 1": foreground_dice(logits, label)}
         for sigma in sigmas:
-            row[f"noise {sigma:g}"] = foreground_dice(
-                network(with_noise(image, sigma, index)), label
-            )
+            noisy = with_noise(image, sigma, index)
+            row[f"noise {sigma:g}"] = foreground_dice(network(noisy), label)
         probabilities = logits.float().softmax(dim=1)
         spread = (probabilities * (1 - probabilities)).sqrt().amax(dim=1, keepdim=True)
         calibration.add(probabilities, spread, label)

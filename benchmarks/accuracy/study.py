@@ -1,6 +1,7 @@
-"""What each design decision costs and brings: variants of a bundle, trained on an equal budget and compared.
+r"""What each design decision costs and brings: variants of a bundle, trained on an equal budget.
 
-    python -m benchmarks.accuracy.study benchmarks/accuracy/studies/hippocampus.yaml --dataset_dir DIR --out runs/study
+    python -m benchmarks.accuracy.study benchmarks/accuracy/studies/hippocampus.yaml \
+        --dataset_dir DIR --out runs/study
 
 Each variant of the YAML file is a bundle's `train.yaml` with some overrides (and perhaps
 ``overlays``, config files on top of it), trained by the bundle's own command in ``--out``; what is
@@ -32,6 +33,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,11 @@ from benchmarks import report
 from benchmarks.accuracy.quality import cell, ldseg_scores, peer_scores
 from benchmarks.speed import measure
 from benchmarks.speed.measure import Call
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.inference.autocast import AutocastInferer
 from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks.segmenter import DiffusionSegmenter
+from ldseg_monai.networks.weights import load_weights
 
 
 def folder_name(variant: str) -> str:
@@ -56,15 +60,21 @@ def folder_name(variant: str) -> str:
     return variant.replace("/", "_").replace(" ", "_")
 
 
+def config_names(variant: dict[str, Any]) -> list[str]:
+    """The config files of a variant, below the bundle's configs/."""
+    return ["train.yaml", *variant.get("overlays", [])]
+
+
 def configs(study: dict[str, Any], variant: dict[str, Any]) -> list[str]:
-    """The config files of a variant."""
-    return [
-        f"{study['bundle']}/configs/{name}" for name in ["train.yaml", *variant.get("overlays", [])]
-    ]
+    """The paths of a variant's config files."""
+    return [f"{study['bundle']}/configs/{name}" for name in config_names(variant)]
 
 
 def overrides(study: dict[str, Any], variant: dict[str, Any], **run: str) -> dict[str, Any]:
-    """The config values of a variant; an overlay brings a network and inferer of its own, which LDSeg's are not for."""
+    """The config values of a variant.
+
+    An overlay brings a network and an inferer of its own, which LDSeg's values are not for.
+    """
     common = {
         key: value
         for key, value in study["common"].items()
@@ -91,26 +101,19 @@ def claim(study: dict[str, Any], variant: dict[str, Any], folder: Path) -> None:
         path.write_text(text)
     elif path.read_text() != text:
         raise ValueError(
-            f"{folder} was made with other settings, see {path.name}: remove it, or choose another --out"
+            f"{folder} was made with other settings, see {path.name}: remove it, or choose another "
+            "--out"
         )
 
 
 def train(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, folder: Path) -> None:
-    """Train a variant by the bundle's command, unless it is; its output goes to ``folder``/log.txt."""
+    """Train a variant by the bundle's command, unless it is; what it prints goes to log.txt."""
     if "weights" in variant or (folder / "trained").exists():
         return
-    command = [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "training",
-        "--config_file",
-        str(configs(study, variant)),
-    ]
-    for key, value in overrides(
-        study, variant, dataset_dir=dataset_dir, output_dir=str(folder)
-    ).items():
+    files = str(configs(study, variant))
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files]
+    run = {"dataset_dir": dataset_dir, "output_dir": str(folder)}
+    for key, value in overrides(study, variant, **run).items():
         text = "$None" if value is None else value  # MONAI drops a plain None
         command += [f"--{key}", text if isinstance(text, str) else repr(text)]
     with open(folder / "log.txt", "w") as log:
@@ -120,10 +123,8 @@ def train(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, fold
 
 def parsed(study: dict[str, Any], variant: dict[str, Any], **run: str) -> ConfigParser:
     """The config of a variant."""
-    parser = ConfigParser()
-    parser.read_config(configs(study, variant))
-    parser.update(overrides(study, variant, bundle_root=study["bundle"], **run))
-    return parser
+    values = overrides(study, variant, **run)
+    return Bundle(study["bundle"]).config(*config_names(variant), **values)
 
 
 @torch.no_grad()
@@ -134,31 +135,28 @@ def score(
     parser = parsed(study, variant, dataset_dir=dataset_dir, output_dir=str(folder))
     network = parser.get_parsed_content("network_def").eval()
     weights = folder.parent / folder_name(variant["weights"]) if "weights" in variant else folder
-    network.load_state_dict(torch.load(weights / "model.pt", weights_only=True))
+    load_weights(network, str(weights / "model.pt"))
     with torch.autocast("cpu", torch.bfloat16, enabled=parser.get_parsed_content("amp")):
         parser["to_input"] = study.get("to_input", [])
-        steps = [
-            parser.get_parsed_content(name)
-            for name in ("train#deterministic_transforms", "to_input")
-        ]
-        on_grid = Compose([transform for step in steps for transform in step])
+        steps = parser.get_parsed_content("train#deterministic_transforms")
+        on_grid = Compose([*steps, *parser.get_parsed_content("to_input")])
         pairs = []
         for item in parser.get_parsed_content("validate#dataset#data"):
             pair = on_grid(item)
             pairs.append((pair["image"].as_tensor()[None], pair["label"].as_tensor()[None].long()))
-        figures = (ldseg_scores if isinstance(network, LDSeg) else peer_scores)(
-            network, pairs, study["noise"]
-        )
+        scores = ldseg_scores if isinstance(network, DiffusionSegmenter) else peer_scores
+        figures = scores(network, pairs, study["noise"])
     return {**figures, "M params": sum(p.numel() for p in network.parameters()) / 1e6}
 
 
 def segmenter(study: dict[str, Any], variant: dict[str, Any], steps: int) -> Call:
-    """Build a variant's network, untrained; the call segments one image of the study's size in so many steps."""
+    """Build a variant's network, untrained; the call segments one image in so many steps."""
     parser = parsed(study, variant)
     network = parser.get_parsed_content("network_def").eval()
-    inferer: Inferer = AutocastInferer(SimpleInferer(), parser.get_parsed_content("amp"))
-    if isinstance(network, LDSeg):
-        inferer = SamplingInferer(num_inference_steps=steps, amp=parser.get_parsed_content("amp"))
+    amp = parser.get_parsed_content("amp")
+    inferer: Inferer = AutocastInferer(SimpleInferer(), amp)
+    if isinstance(network, DiffusionSegmenter):
+        inferer = SamplingInferer(num_inference_steps=steps, amp=amp)
     image = torch.zeros(1, *study["image_size"])
 
     def call() -> object:
@@ -171,14 +169,12 @@ def segmenter(study: dict[str, Any], variant: dict[str, Any], steps: int) -> Cal
 def costs(study: dict[str, Any], names: list[str], rounds: int = 15) -> dict[str, dict[str, float]]:
     """Time and memory of the variants, all in turns in one process, whatever their weights."""
     chosen = {name: study["variants"][name] for name in names}
-    builds = {
-        (name, steps): {"": partial(segmenter, study, chosen[name], steps)}
-        for name in names
-        for steps in (2, 10)
-    }
-    results = measure.compare(
-        builds, rounds, budget=60, memory=[key for key in builds if key[1] == 2]
-    )
+    builds = {}
+    for name in names:
+        for steps in (2, 10):
+            builds[name, steps] = {"": partial(segmenter, study, chosen[name], steps)}
+    memory = [key for key in builds if key[1] == 2]
+    results = measure.compare(builds, rounds, budget=60, memory=memory)
     rows = {}
     for name in names:
         two, ten = results[name, 2], results[name, 10]
@@ -192,13 +188,20 @@ def costs(study: dict[str, Any], names: list[str], rounds: int = 15) -> dict[str
 
 def table(scores: dict[str, dict[str, float]]) -> str:
     """The scores as Markdown, one row a variant."""
-    columns = dict.fromkeys(name for row in scores.values() for name in row)
-    return report.table(
-        [
-            {"variant": name, **{column: cell(row.get(column)) for column in columns}}
-            for name, row in scores.items()
-        ]
-    )
+    columns = columns_of(scores.values())
+    rows = []
+    for name, row in scores.items():
+        cells = {column: cell(row.get(column)) for column in columns}
+        rows.append({"variant": name, **cells})
+    return report.table(rows)
+
+
+def columns_of(rows: Iterable[dict[str, float]]) -> list[str]:
+    """Every column that a row has, in order."""
+    columns: dict[str, float] = {}
+    for row in rows:
+        columns |= row
+    return list(columns)
 
 
 def main() -> None:
@@ -240,8 +243,7 @@ def main() -> None:
         }
         (arguments.out / "table.md").write_text(f"{head}\n{table(scores)}")
         with open(arguments.out / "table.csv", "w", newline="") as file:
-            columns = list(dict.fromkeys(name for row in scores.values() for name in row))
-            writer = csv.DictWriter(file, ["variant", *columns])
+            writer = csv.DictWriter(file, ["variant", *columns_of(scores.values())])
             writer.writeheader()
             writer.writerows({"variant": name, **row} for name, row in scores.items())
 

@@ -9,7 +9,6 @@ else is arithmetic on these two.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -22,22 +21,31 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import report
-from ldseg_monai.data.datalist import case_name, resolve_datalist
+from benchmarks import command, report
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.datalist import case_name
 
 FLEETS = (1, 10, 100, 1000)
-ABOUT = """The inference command of the bundle, in a process of its own, on {few} and on {many} images ({images}), label
-maps without pictures{settings}; medians over {rounds} rounds. One more image takes {seconds} s, starting a process and
-reading the weights {start} s. Input takes {read} MB an image, the label map {written} MB.
+ABOUT = """The inference command of the bundle, in a process of its own, on {few} and on {many}
+images ({images}), label maps without pictures{settings}; medians over {rounds} rounds. One more
+image takes {seconds} s, starting a process and reading the weights {start} s. Input takes {read} MB
+an image, the label map {written} MB.
 
-For {studies:,} images of one study each, on machines like the one below ({cores} of its cores used, one process each),
-at {price} for an hour of one core, an assumption that --price sets: no time for copying, for queues or for machines
-that fail, and no price of disk."""
+For {studies:,} images of one study each, on machines like the one below ({cores} of its cores used,
+one process each), at {price} for an hour of one core, an assumption that --price sets: no time for
+copying, for queues or for machines that fail, and no price of disk."""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """What was measured: seconds of an image, seconds to start, and bytes of an image's files, read and written."""
+    """What was measured.
+
+    Attributes:
+        seconds: of an image.
+        start: seconds to start.
+        read: bytes of an image's file.
+        written: bytes of the file that is written for it.
+    """
 
     seconds: float
     start: float
@@ -45,33 +53,28 @@ class Throughput:
     written: float
 
 
-def run_inference(folder: Path, images: Path, output_dir: Path, settings: Sequence[str]) -> float:
+def run_inference(bundle: Bundle, images: Path, output_dir: Path, settings: Sequence[str]) -> float:
     """Seconds of the inference command on a folder of images."""
-    command = [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        str(folder / "configs/inference.yaml"),
-    ]
+    config = str(bundle.config_file("inference.yaml"))
+    line = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
     places = {
-        "bundle_root": folder,
+        "bundle_root": bundle.root,
         "dataset_dir": images,
         "output_dir": output_dir,
         "save_overlay": False,
     }
-    for name, value in [*places.items(), *(setting.split("=", 1) for setting in settings)]:
-        command += [f"--{name}", str(value)]
+    knobs = [setting.split("=", 1) for setting in settings]
+    for name, value in [*places.items(), *knobs]:
+        line += [f"--{name}", str(value)]
     start = time.perf_counter()
-    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{process.stdout[-3000:]}")
+        raise RuntimeError(f"{' '.join(line)} failed:\n{process.stdout[-3000:]}")
     return time.perf_counter() - start
 
 
 def measure(
-    folder: Path,
+    bundle: Bundle,
     files: Sequence[str],
     numbers: tuple[int, int],
     rounds: int,
@@ -90,9 +93,8 @@ def measure(
         for repeat in range(rounds):
             for number in numbers:
                 output_dir = Path(place, f"output_{number}_{repeat}")
-                seconds[number].append(
-                    run_inference(folder, Path(place, f"images_{number}"), output_dir, settings)
-                )
+                images = Path(place, f"images_{number}")
+                seconds[number].append(run_inference(bundle, images, output_dir, settings))
         labels = list(output_dir.glob("*_label*"))
         written = sum(label.stat().st_size for label in labels) / len(labels)
     few, many = numbers
@@ -107,12 +109,11 @@ def table(throughput: Throughput, studies: int, cores: int, price: float) -> str
     for machines in FLEETS:
         hours = (throughput.start + throughput.seconds * -(-studies // machines)) / 3600
         core_hours = hours * machines * cores
+        days = f"{report.number(hours / 24)} days"
         rows.append(
             {
                 "machines": str(machines),
-                "time": f"{report.number(hours / 24)} days"
-                if hours >= 48
-                else f"{report.number(hours)} hours",
+                "time": days if hours >= 48 else f"{report.number(hours)} hours",
                 "core hours": report.number(core_hours),
                 "price": report.number(core_hours * price),
             }
@@ -125,10 +126,9 @@ def table(throughput: Throughput, studies: int, cores: int, price: float) -> str
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write cost.md for the bundle named on the command line, and print it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path, help="folder of the bundle")
+    parser = command.argument_parser(__doc__)
+    command.add_bundle(parser)
+    command.add_out(parser)
     parser.add_argument(
         "--dataset_dir",
         default="",
@@ -145,23 +145,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KNOB=VALUE", help="knobs of inference.yaml"
     )
-    parser.add_argument(
-        "--out", type=Path, help="folder of cost.md (default: benchmarks/results/BUNDLE)"
-    )
     arguments = parser.parse_args(argv)
-    folder = arguments.bundle.resolve()
-    out = arguments.out or Path(__file__).parents[1] / "results" / folder.name
+    bundle, out = arguments.bundle, command.folder_of(arguments)
+    head = report.header(
+        f"Cost of many studies: {bundle.name}", "{about}", "speed.cost", argv, seed=0
+    )
     with tempfile.TemporaryDirectory() as phantoms:
-        kind = "gland" if "glas" in folder.name else "knee"
-        cases = resolve_datalist(
-            arguments.dataset_dir, kind, phantoms, num_phantoms=1, require_labels=False
-        )
-        head = report.header(
-            f"Cost of many studies: {folder.name}", "{about}", "speed.cost", argv, seed=0
-        )
-        files = [case["image"] for case in cases]
+        overrides = {"dataset_dir": arguments.dataset_dir, "output_dir": phantoms}
+        config = bundle.config("inference.yaml", num_phantoms=1, **overrides)
+        files = [case["image"] for case in config.get_parsed_content("datalist")]
         throughput = measure(
-            folder, files, tuple(arguments.numbers), arguments.rounds, arguments.set
+            bundle, files, tuple(arguments.numbers), arguments.rounds, arguments.set
         )
     about = ABOUT.format(
         few=arguments.numbers[0],

@@ -23,20 +23,24 @@ from monai.transforms import ResizeWithPadOrCrop
 from benchmarks import report
 from benchmarks.speed import measure, workload
 from benchmarks.speed.measure import Call, Result
-from benchmarks.speed.workload import PRECISIONS, Bundle
+from benchmarks.speed.workload import PRECISIONS, Workload
+from ldseg_monai.evaluation.report.trajectory import sampler_of
+from ldseg_monai.networks.segmenter import diffusion_segmenter
+from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.tools.export import export, random_inputs
 
 REFERENCE = "bundle, float32"
 ENDINGS = {"TorchScript": ".ts", "ONNX Runtime": ".onnx"}
-ABOUT = """One image of {size} voxels, from network input to class probabilities, mean of {samples} sample(s), shipped
-weights. The files compute in float32. Ratios are to the bundle in float32, in the same round. Voxels that differ: of
-the label map, from the bundle's in float32 on the same noise. Memory is of a process of its own, making included."""
+ABOUT = """One image of {size} voxels, from network input to class probabilities, mean of {samples}
+sample(s), shipped weights. The files compute in float32. Ratios are to the bundle in float32, in
+the same round. Voxels that differ: of the label map, from the bundle's in float32 on the same
+noise. Memory is of a process of its own, making included."""
 
 
-def config_of(bundle: Bundle, dataset_dir: str, output_dir: str) -> ConfigParser:
+def config_of(work: Workload, dataset_dir: str, output_dir: str) -> ConfigParser:
     """The bundle's inference with its own weights, on a data set."""
     overrides = {} if dataset_dir else {"num_phantoms": 1}
-    return bundle.config(
+    return work.config(
         "inference.yaml", dataset_dir=dataset_dir, output_dir=output_dir, **overrides
     )
 
@@ -47,19 +51,19 @@ def image_of(config: ConfigParser, size: Sequence[int]) -> torch.Tensor:
     return ResizeWithPadOrCrop(size)(image).as_tensor()[None].contiguous()
 
 
-def bundle_call(bundle: Bundle, amp: bool, image: torch.Tensor) -> Call:
+def bundle_call(work: Workload, amp: bool, image: torch.Tensor) -> Call:
     """The bundle's network and the inferer of a window."""
-    config = bundle.config("inference.yaml", amp=amp)
-    network = config.get_parsed_content("network_def").eval()
-    network.load_state_dict(torch.load(bundle.folder / "models" / "model.pt", weights_only=True))
-    inferer = config.get_parsed_content("inferer")
-    inferer = getattr(inferer, "sampler", inferer)
+    config = work.config("inference.yaml", amp=amp)
+    network = diffusion_segmenter(config.get_parsed_content("network_def")).eval()
+    load_weights(network, str(work.bundle.weights))
+    sampler = sampler_of(config.get_parsed_content("inferer"))
+    assert sampler is not None  # which a diffusion segmenter's config has
 
     def call() -> torch.Tensor:
-        output = inferer(image, network)
-        return (
-            output[:, : network.out_channels] if inferer.num_samples > 1 else output.softmax(dim=1)
-        )
+        output = sampler(image, network)
+        if sampler.num_samples == 1:
+            return output.softmax(dim=1)
+        return output[:, : network.out_channels]  # without the SD
 
     return call
 
@@ -70,12 +74,12 @@ def torchscript_call(file: Path, image: torch.Tensor) -> Call:
     return torch.no_grad()(partial(segmenter, image))
 
 
-def onnx_call(bundle: Bundle, file: Path, num_samples: int, image: torch.Tensor) -> Call:
+def onnx_call(work: Workload, file: Path, num_samples: int, image: torch.Tensor) -> Call:
     """The ONNX file in ONNX Runtime, with as many threads as PyTorch has."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    network = bundle.config("inference.yaml").get_parsed_content("network_def")
+    network = work.config("inference.yaml").get_parsed_content("network_def")
     inputs = {"image": image, **random_inputs(network, image, seed=0, num_samples=num_samples)}
     feed = {name: value.numpy() for name, value in inputs.items()}
     return lambda: torch.from_numpy(session.run(None, feed)[0])
@@ -111,21 +115,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="data set whose first image is segmented (default: a phantom)",
     )
     arguments = parser.parse_args(argv)
-    bundle = workload.bundle_of(arguments)
+    work = workload.workload_of(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        config = config_of(bundle, arguments.dataset_dir, folder)
-        image, num_samples = image_of(config, bundle.spatial_size), int(config["num_samples"])
+        config = config_of(work, arguments.dataset_dir, folder)
+        image, num_samples = image_of(config, work.spatial_size), int(config["num_samples"])
         files = {name: Path(folder) / f"segmenter{ending}" for name, ending in ENDINGS.items()}
         for file in files.values():
-            export(bundle.folder, file, num_samples=num_samples)
+            export(work.bundle.root, file, num_samples=num_samples)
         calls: dict[str, Callable[[], Call]] = {
-            f"bundle, {precision}": partial(bundle_call, bundle, amp, image)
+            f"bundle, {precision}": partial(bundle_call, work, amp, image)
             for precision, amp in PRECISIONS.items()
         }
         calls["TorchScript"] = partial(torchscript_call, files["TorchScript"], image)
-        calls["ONNX Runtime"] = partial(
-            onnx_call, bundle, files["ONNX Runtime"], num_samples, image
-        )
+        calls["ONNX Runtime"] = partial(onnx_call, work, files["ONNX Runtime"], num_samples, image)
         memory = () if arguments.no_memory else tuple(calls)
         chosen = {name: {"": build} for name, build in calls.items()}
         results = measure.compare(
@@ -133,9 +135,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         labels = {name: build()().argmax(dim=1) for name, build in calls.items()}  # type: ignore[attr-defined]
         megabytes = {name: file.stat().st_size / 1e6 for name, file in files.items()}
-    about = ABOUT.format(size="x".join(map(str, bundle.spatial_size)), samples=num_samples)
+    about = ABOUT.format(size="x".join(map(str, work.spatial_size)), samples=num_samples)
     head = report.header(
-        f"Exported files: {bundle.name}", about, "speed.exported", argv, arguments.seed
+        f"Exported files: {work.name}", about, "speed.exported", argv, arguments.seed
     )
     print(report.write(arguments.out / "exported.md", head, table(results, labels, megabytes)))
 

@@ -1,4 +1,4 @@
-"""How long a bundle takes from file to file, transform by transform, with its inference.yaml as it ships.
+"""How long a bundle takes from file to file, transform by transform, as it ships.
 
     python -m benchmarks.speed.files bundles/ldseg_knee3d --dataset_dir DIR
 
@@ -24,9 +24,10 @@ from monai.transforms import Compose, LoadImaged, SaveImaged
 
 from benchmarks import report
 from benchmarks.speed import workload
-from benchmarks.speed.measure import Stopwatch
+from benchmarks.speed.measure import DECODING, DENOISING, ENCODING, Stopwatch
 from ldseg_monai.evaluation.overlays import SaveOverlay
-from ldseg_monai.networks.cdal.network import CDAL
+from ldseg_monai.networks.segmenter import diffusion_segmenter
+from ldseg_monai.networks.weights import load_weights
 
 LOAD, PREPROCESSING, NETWORK, POSTPROCESSING, SAVE = (
     "load",
@@ -37,10 +38,11 @@ LOAD, PREPROCESSING, NETWORK, POSTPROCESSING, SAVE = (
 )
 KINDS = (LOAD, PREPROCESSING, NETWORK, POSTPROCESSING, SAVE)
 REST = "rest of the inferer"
-ABOUT = """From one image file to the files of its segmentation, by the transforms, inferer and network of the bundle's
-inference.yaml, each timed in its turn; the program's start and the reading of the weights are left out. The network
-takes {size} voxels in one piece or window; weights: {weights}; image: {image}. Medians over {rounds} repeats after one
-that is not counted, so the file is in the system's cache."""
+ABOUT = """From one image file to the files of its segmentation, by the transforms, inferer and
+network of the bundle's inference.yaml, each timed in its turn; the program's start and the reading
+of the weights are left out. The network takes {size} voxels in one piece or window; weights:
+{weights}; image: {image}. Medians over {rounds} repeats after one that is not counted, so the file
+is in the system's cache."""
 
 
 class Pipeline:
@@ -59,29 +61,23 @@ class Pipeline:
         self.inferer = config.get_parsed_content("inferer")
         handlers = config.get_parsed_content("handlers")
         self.overlays = [handler for handler in handlers if isinstance(handler, SaveOverlay)]
-        self.network = config.get_parsed_content("network").eval()
+        self.network = diffusion_segmenter(config.get_parsed_content("network")).eval()
         weights = Path(config.get_parsed_content("model_path"))
         self.shipped = weights.is_file()
         if self.shipped:
-            self.network.load_state_dict(
-                torch.load(weights, map_location=device, weights_only=True)
-            )
+            load_weights(self.network, str(weights))
         self.kinds: dict[str, str] = {}
         self.stopwatch = Stopwatch(device)
-        if isinstance(self.network, CDAL):
-            denoising = [(self.network, "sample_label", "denoising")]
-        else:
-            denoising = [
-                (self.network, "sample_latent", "denoising"),
-                (self.network.label_decoder, "forward", "decoding"),
-            ]
-        for owner, method, name in [(self.network, "encode_image", "image encoding"), *denoising]:
-            self.stopwatch.watch(owner, method, name)
-            self.kinds[name] = NETWORK
+        self.stopwatch.watch(self.network)
+        self.kinds |= dict.fromkeys((ENCODING, DENOISING, DECODING), NETWORK)
 
     @torch.no_grad()
     def run(self) -> dict[str, float]:
-        """Segment the image; return the seconds of each step, in order, whose kinds are then in ``kinds``."""
+        """Segment the image.
+
+        Returns:
+            The seconds of each step, in order; ``kinds`` then says of what kind each is.
+        """
         self.stopwatch.lap()
         data = self._apply(self.preprocessing, dict(self.item), 1, PREPROCESSING)
         with self._part("collating", PREPROCESSING):
@@ -105,17 +101,15 @@ class Pipeline:
     def _apply(self, transforms: Sequence[Any], data: dict, first: int, kind: str) -> dict:
         """Apply transforms in order, numbered from the first."""
         for index, transform in enumerate(transforms, first):
-            own_kind = (
-                LOAD
-                if isinstance(transform, LoadImaged)
-                else SAVE
-                if isinstance(transform, SaveImaged)
-                else kind
-            )
-            keys = ", ".join(map(str, getattr(transform, "keys", ())))
-            with self._part(
-                f"{index} {type(transform).__name__}{f' ({keys})' if keys else ''}", own_kind
-            ):
+            own_kind = kind
+            if isinstance(transform, LoadImaged):
+                own_kind = LOAD
+            elif isinstance(transform, SaveImaged):
+                own_kind = SAVE
+            name = f"{index} {type(transform).__name__}"
+            if keys := getattr(transform, "keys", ()):
+                name += f" ({', '.join(map(str, keys))})"
+            with self._part(name, own_kind):
                 data = transform(data)
         return data
 
@@ -125,7 +119,7 @@ class Pipeline:
 
 
 def repeat(pipeline: Pipeline, rounds: int) -> tuple[list[dict[str, float]], list[float]]:
-    """Seconds of each step and of the whole, by a clock around it, in each round after one that is not counted."""
+    """Seconds of each step and of the whole in each round after one that is not counted."""
     steps, totals = [], []
     for _ in range(rounds + 1):
         began = time.perf_counter()
@@ -152,13 +146,13 @@ def total_table(
     """A row for each kind of step, one for the whole, and the whole over the network."""
     rows, sums = [], {}
     for kind in KINDS:
-        sums[kind] = [
-            sum(value for name, value in step.items() if kinds[name] == kind) for step in steps
-        ]
+        names = [name for name in steps[0] if kinds[name] == kind]
+        sums[kind] = [sum(map(step.__getitem__, names)) for step in steps]
         rows.append({"kind": kind} | _columns(sums[kind], totals))
     rows.append({"kind": "total"} | _columns(totals, totals))
     ratios = [total / network for total, network in zip(totals, sums[NETWORK], strict=True)]
-    sentence = f"Total over network: {report.number(statistics.median(ratios))} ({report.spread(ratios)})\n"
+    ratio = report.number(statistics.median(ratios))
+    sentence = f"Total over network: {ratio} ({report.spread(ratios)})\n"
     return report.table(rows) + "\n" + sentence
 
 
@@ -169,13 +163,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--dataset_dir", default="", help="data set whose first image is taken (default: a phantom)"
     )
     arguments = parser.parse_args(argv)
-    bundle = workload.bundle_of(arguments)
-    title = f"File to file: {bundle.name}"
+    work = workload.workload_of(arguments)
+    title = f"File to file: {work.name}"
     with tempfile.TemporaryDirectory() as folder:
         overrides = {"output_dir": folder, "dataset_dir": arguments.dataset_dir}
-        pipeline = Pipeline(bundle.config("inference.yaml", **overrides), arguments.device)
+        pipeline = Pipeline(work.config("inference.yaml", **overrides), arguments.device)
         about = ABOUT.format(
-            size="x".join(map(str, bundle.spatial_size)),
+            size="x".join(map(str, work.spatial_size)),
             weights="the shipped ones" if pipeline.shipped else "untrained",
             image="the first of a data set" if arguments.dataset_dir else "a phantom",
             rounds=arguments.rounds,

@@ -1,4 +1,4 @@
-"""How the time for one image grows with its size: a bundle's LDSeg, a UNet, and diffusion on the image's own grid.
+"""How the time for one image grows with its size, beside a UNet and diffusion on the whole grid.
 
     python -m benchmarks.speed.image_size bundles/ldseg_knee3d
 
@@ -17,14 +17,15 @@ import numpy as np
 from benchmarks import report
 from benchmarks.speed import measure, workload
 from benchmarks.speed.measure import Build, Result
-from benchmarks.speed.workload import Bundle
+from benchmarks.speed.workload import Workload
 
-LDSEG, UNET, PIXEL_DIFFUSION = "LDSeg, K = 2", "UNet", "PixelDiffusion, one step"
-NETWORKS = (LDSEG, UNET, PIXEL_DIFFUSION)
+STEPS = 2
+UNET, PIXEL_DIFFUSION = "UNet", "PixelDiffusion, one step"
 FACTORS = {2: (0.25, 0.5, 1.0, 2.0), 3: (0.25, 0.5, 0.75, 1.0, 1.5)}
-ABOUT = """One image, from network input to class logits, in bfloat16 autocast with untrained weights. UNet is MONAI's
-({unet}); PixelDiffusion is one step of MONAI's DiffusionModelUNet on the image's own grid. Ratios are to LDSeg with
-two steps at the same size, in the same round. Memory is of a process of its own."""
+ABOUT = """One image, from network input to class logits, in {precision} with untrained
+weights. UNet is MONAI's ({unet}); PixelDiffusion is one step of MONAI's DiffusionModelUNet on the
+image's own grid. Ratios are to the bundle's network at the same size, in the same round. Memory is
+of a process of its own."""
 
 
 class Row(NamedTuple):
@@ -37,34 +38,40 @@ class Row(NamedTuple):
         return f"{self.network}, {'x'.join(map(str, self.size))}"
 
 
-def sizes(bundle: Bundle, factors: Sequence[float]) -> list[tuple[int, ...]]:
-    """The bundle's size times each factor, in multiples that all networks can take, smallest first."""
+def sizes(work: Workload, factors: Sequence[float]) -> list[tuple[int, ...]]:
+    """The bundle's size times each factor, in multiples that all networks take, smallest first."""
     stride = math.lcm(
-        bundle.network().stride, workload.PEERS[UNET].stride, workload.PIXEL_DIFFUSION_STRIDE
+        work.about.stride, workload.PEERS[UNET].stride, workload.PIXEL_DIFFUSION_STRIDE
     )
-    scaled = {
-        tuple(max(1, round(f * side / stride)) * stride for side in bundle.spatial_size)
-        for f in factors
-    }
+    scaled = set()
+    for factor in factors:
+        cells = [max(1, round(factor * side / stride)) for side in work.spatial_size]
+        scaled.add(tuple(stride * cell for cell in cells))
     return sorted(scaled, key=math.prod)
 
 
 def candidates(
-    bundle: Bundle, image_sizes: Sequence[tuple[int, ...]]
+    work: Workload, image_sizes: Sequence[tuple[int, ...]]
 ) -> dict[Row, Mapping[str, Build]]:
     """Builds of each network at each size."""
     rows: dict[Row, Mapping[str, Build]] = {}
     for size in image_sizes:
-        rows[Row(LDSEG, size)] = {"": partial(workload.ldseg_call, bundle, size, 2, True)}
-        rows[Row(UNET, size)] = workload.layouts(workload.peer_call, bundle, UNET, size, True)
+        own = partial(workload.segmenter_call, work, size, STEPS, work.amp)
+        rows[Row(f"{work.about.method}, K = {STEPS}", size)] = {"": own}
+        rows[Row(UNET, size)] = workload.layouts(workload.peer_call, work, UNET, size, work.amp)
         rows[Row(PIXEL_DIFFUSION, size)] = workload.layouts(
-            workload.pixel_diffusion_call, bundle, size, True
+            workload.pixel_diffusion_call, work, size, work.amp
         )
     return rows
 
 
+def networks_of(results: Mapping[Row, Result]) -> list[str]:
+    """Names of the networks, the bundle's own first."""
+    return list(dict.fromkeys(row.network for row in results))
+
+
 def curve(results: Mapping[Row, Result], network: str) -> tuple[list[float], list[float]]:
-    """Voxels and median seconds of a network, smallest first, without the sizes at which it failed."""
+    """Voxels and median seconds of a network, smallest first, without sizes at which it failed."""
     done = [
         (row, result)
         for row, result in results.items()
@@ -86,9 +93,12 @@ def slope(voxels: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def slopes(results: Mapping[Row, Result]) -> str:
-    """Table of each network's slope, over all sizes and over the larger half, where overhead matters less."""
+    """Table of each network's slope, over all sizes and over the larger half.
+
+    Overhead matters less in the larger half.
+    """
     rows = []
-    for network in NETWORKS:
+    for network in networks_of(results):
         voxels, seconds = curve(results, network)
         half = min(len(voxels) // 2, max(len(voxels) - 2, 0))
         row = {"slope": network}
@@ -103,34 +113,36 @@ def slopes(results: Mapping[Row, Result]) -> str:
 def table(results: Mapping[Row, Result]) -> str:
     """A row for each network at each size."""
     rows = []
+    own = networks_of(results)[0]
     for row, result in results.items():
         about = {
             "size": "x".join(map(str, row.size)),
             "voxels, millions": report.number(math.prod(row.size) / 1e6),
             "network": row.network,
         }
-        rows.append(about | report.measured(result, results[Row(LDSEG, row.size)], "LDSeg"))
+        reference = results[Row(own, row.size)]
+        rows.append(about | report.measured(result, reference, own))
     return report.table(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write image_size.md and its plot for the bundle named on the command line, and print the tables."""
+    """Write image_size.md and its plot, and print the tables."""
     parser = workload.argument_parser(__doc__)
     workload.add_comparison(parser)
     parser.add_argument(
         "--factors", type=float, nargs="+", help="of the size (default: 2D 1/4 to 2, 3D 1/4 to 1.5)"
     )
     arguments = parser.parse_args(argv)
-    bundle = workload.bundle_of(arguments)
-    about = ABOUT.format(unet=workload.PEERS[UNET].about)
+    work = workload.workload_of(arguments)
+    about = ABOUT.format(precision=work.precision, unet=workload.PEERS[UNET].about)
     head = report.header(
-        f"Time against image size: {bundle.name}", about, "speed.image_size", argv, arguments.seed
+        f"Time against image size: {work.name}", about, "speed.image_size", argv, arguments.seed
     )
-    factors = arguments.factors or FACTORS[len(bundle.spatial_size)]
-    chosen = candidates(bundle, sizes(bundle, factors))
+    factors = arguments.factors or FACTORS[len(work.spatial_size)]
+    chosen = candidates(work, sizes(work, factors))
     memory = () if arguments.no_memory else tuple(chosen)
     results = measure.compare(chosen, arguments.rounds, arguments.budget, arguments.device, memory)
-    lines = {network: curve(results, network) for network in NETWORKS}
+    lines = {network: curve(results, network) for network in networks_of(results)}
     picture = report.plot(
         arguments.out / "image_size.png", lines, "voxels", "seconds for one image"
     )

@@ -1,4 +1,4 @@
-"""How the speed benchmarks measure: interleaved rounds in one process, and the peak memory of a fresh process.
+"""How the speed benchmarks measure: rounds in turns, and the peak memory of a fresh process.
 
 A candidate is what is compared: a mapping of variants (such as memory layouts) to functions that
 build it. What a build returns is the call to be measured; it may return the seconds of its own
@@ -19,14 +19,18 @@ from dataclasses import dataclass, field
 from functools import wraps
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
+
+from ldseg_monai.diffusion.noise import Noise
+from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, State
 
 Call = Callable[[], object]
 Build = Callable[[], Call]
 Key = TypeVar("Key", bound=Hashable)
 
+ENCODING, DENOISING, DECODING = "image encoding", "denoising", "decoding"  # of a segmentation
 MIN_RUNS = 2
 REASON_LENGTH = 200
 
@@ -85,10 +89,12 @@ class Result:
     def median_parts(self) -> dict[str, float]:
         """Median seconds of each part over the rounds."""
         rounds = list(self.parts.values())
-        return {
-            name: statistics.median(parts[name] for parts in rounds)
-            for name in (rounds[0] if rounds else ())
-        }
+        if not rounds:
+            return {}
+        medians = {}
+        for name in rounds[0]:
+            medians[name] = statistics.median(parts[name] for parts in rounds)
+        return medians
 
 
 def compare(
@@ -129,7 +135,7 @@ def interleave(
     budget: float,
     device: str = "cpu",
 ) -> None:
-    """Time the candidates in turns, each once a round, so that what slows the machine down for a while slows all.
+    """Time the candidates in turns, once a round: what slows the machine for a while slows all.
 
     Args:
         candidates: as of `compare`.
@@ -194,7 +200,7 @@ def peak_memory(build: Build, device: str = "cpu") -> Memory:
 
 
 class Stopwatch:
-    """Seconds of named parts of a call, also of those that it runs in code which is not the benchmark's.
+    """Seconds of named parts of a call, also of those in code that is not the benchmark's.
 
     Args:
         device: ``cpu`` or ``cuda``, which is waited for around each part.
@@ -207,35 +213,64 @@ class Stopwatch:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Add the seconds of a with block to a part."""
-        self._wait()
-        began = time.perf_counter()
+        began = self._clock()
         yield
-        self._wait()
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+        self._add(name, self._clock() - began)
 
-    def watch(self, owner: Any, method: str, name: str) -> None:
-        """Add every call of an object's method to a part."""
-        function = getattr(owner, method)
+    def watch(self, network: DiffusionSegmenter) -> None:
+        """Add every reverse process of a network to the parts `ENCODING`, `DENOISING`, `DECODING`.
 
-        @wraps(function)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            with self.part(name):
-                return function(*args, **kwargs)
+        What is before the first step is the encoding, what is after the last one the decoding.
+        """
+        draw = network.draw
 
-        setattr(owner, method, watched)
+        @wraps(draw)
+        def watched(
+            image: torch.Tensor,
+            noise: Noise,
+            num_inference_steps: int | None = None,
+            callback: Callback | None = None,
+        ) -> Iterator[torch.Tensor]:
+            before = None  # timestep of the state before
+            lap = self._clock()
+
+            def told(state: State) -> None:
+                nonlocal before, lap
+                part = ENCODING
+                if before is not None:
+                    part = DENOISING if state.timestep < before else DECODING
+                self._add(part, self._clock() - lap)
+                before = state.timestep
+                if callback is not None:
+                    callback(state)
+                lap = self._clock()
+
+            for logits in draw(image, noise, num_inference_steps, told):
+                self._add(DECODING, self._clock() - lap)
+                yield logits
+                lap = self._clock()
+
+        setattr(network, "draw", watched)  # noqa: B010, mypy lets no method be assigned
 
     def lap(self) -> dict[str, float]:
         """Return the seconds since the last lap, and begin anew."""
         seconds, self.seconds = self.seconds, {}
         return seconds
 
-    def _wait(self) -> None:
+    def _add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def _clock(self) -> float:
         if self.device == "cuda":
             torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 def _warm_up(builds: Mapping[str, Build], result: Result, budget: float, device: str) -> Call:
-    """Run each variant once and return the fastest, noted in the result; its run counts if it outlasted the budget."""
+    """Run each variant once and return the fastest, noted in the result.
+
+    Its run counts if it outlasted the budget.
+    """
     fastest, best = None, float("inf")
     for variant, build in builds.items():
         call = build()

@@ -1,8 +1,9 @@
-"""Peak memory and time of a bundle's inference, from file to file, against the size of the image.
+r"""Peak memory and time of a bundle's inference, from file to file, against the size of the image.
 
-    python -m benchmarks.speed.memory bundles/ldseg_knee3d --sizes 256x256x400 512x512x400 512x512x800
-    python -m benchmarks.speed.memory bundles/ldseg_glas --sizes 20000x2000 20000x5000 20000x20000 --set
-    num_samples=1
+    python -m benchmarks.speed.memory bundles/ldseg_knee3d \
+        --sizes 256x256x400 512x512x400 512x512x800
+    python -m benchmarks.speed.memory bundles/ldseg_glas \
+        --sizes 20000x2000 20000x5000 20000x20000 --set num_samples=1
 
 Each is the bundle's own command, in a process of its own. A picture's size is columns and rows.
 """
@@ -22,12 +23,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.bundle import ConfigParser
 
 from benchmarks import report
 from benchmarks.speed import workload
 from benchmarks.speed.measure import kilobytes
-from benchmarks.speed.workload import Bundle
+from benchmarks.speed.workload import Workload
 from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 
@@ -38,13 +38,14 @@ OVERLAYS = (
 )  # for images that are large; a bundle has at most one
 AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 TILE = 256
-ABOUT = """The whole of `{command}`, imports and weights included, on one image of each size, in a process of its own.
-Peak memory is the largest resident set that the kernel saw (VmHWM). The image is a {phantom} phantom, repeated; {grid}.
-The noise field of the whole image is part of it, and grows with its area or volume."""
+ABOUT = """The whole of `{command}`, imports and weights included, on one image of each size, in a
+process of its own. Peak memory is the largest resident set that the kernel saw (VmHWM). The image
+is a {phantom} phantom, repeated; {grid}. The noise field of the whole image is part of it, and
+grows with its area or volume."""
 
 
 def write_volume(path: Path, size: Sequence[int], spacing: Sequence[float], seed: int) -> None:
-    """Write the knee phantom, repeated, as a compressed NIfTI file of int16 with axes right, anterior, superior."""
+    """Write the knee phantom, repeated, as NIfTI of int16; axes right, anterior, superior."""
     phantom, _, _ = knee_phantom(seed)
     places = [np.arange(side) % length for side, length in zip(size, phantom.shape, strict=True)]
     nib.save(nib.Nifti1Image(phantom[np.ix_(*places)], np.diag([*spacing, 1.0])), path)
@@ -75,7 +76,7 @@ def write_picture(path: Path, size: Sequence[int], seed: int) -> None:
 
 
 def voxel_size(config: Any) -> list[float]:
-    """Of a volume with axes right, anterior, superior that the config resamples to the same grid."""
+    """Of a volume (right, anterior, superior) that the config resamples to the same grid."""
     sizes = [1.0] * 3
     if "voxel_size" in config:
         for axis, length in zip(config["orientation"], config["voxel_size"], strict=True):
@@ -83,51 +84,45 @@ def voxel_size(config: Any) -> list[float]:
     return sizes
 
 
-def configs(bundle: Bundle) -> list[str]:
+def configs(work: Workload) -> list[str]:
     """The files of the bundle's inference on large images, below its configs/."""
     return [
         "inference.yaml",
-        *(name for name in OVERLAYS if (bundle.folder / "configs" / name).is_file()),
+        *(name for name in OVERLAYS if (work.bundle.configs / name).is_file()),
     ]
 
 
-def files_of(bundle: Bundle) -> list[str]:
+def files_of(work: Workload) -> list[str]:
     """Their paths."""
-    return [str(bundle.folder / "configs" / name) for name in configs(bundle)]
+    return [str(work.bundle.config_file(name)) for name in configs(work)]
 
 
-def settings_of(bundle: Bundle) -> dict[str, Any]:
+def settings_of(work: Workload) -> dict[str, Any]:
     """The knobs of its configs that the command line sets."""
     sizes = [
         knob
         for knob in workload.SIZES
-        if bundle.size is not None and knob in bundle.config("inference.yaml")
+        if work.size is not None and knob in work.config("inference.yaml")
     ]
-    return {**{knob: list(bundle.size or ()) for knob in sizes}, **bundle.overrides}
+    return {**{knob: list(work.size or ()) for knob in sizes}, **work.overrides}
 
 
-def command(bundle: Bundle, dataset_dir: Path, output_dir: Path) -> list[str]:
+def command(work: Workload, dataset_dir: Path, output_dir: Path) -> list[str]:
     """The bundle's inference."""
     values = {
-        "bundle_root": str(bundle.folder),
-        "device": f"$torch.device('{bundle.device}')",
-        "seed": bundle.seed,
+        "bundle_root": str(work.bundle.root),
+        "device": f"$torch.device('{work.device}')",
+        "seed": work.seed,
     }
     values |= {
-        **settings_of(bundle),
+        **settings_of(work),
         "dataset_dir": str(dataset_dir),
         "output_dir": str(output_dir),
     }
-    arguments = [item for name, value in values.items() for item in (f"--{name}", str(value))]
-    return [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        str(files_of(bundle)),
-        *arguments,
-    ]
+    arguments = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files_of(work))]
+    for name, value in values.items():
+        arguments += [f"--{name}", str(value)]
+    return arguments
 
 
 def peak_of(arguments: Sequence[str]) -> tuple[int, float]:
@@ -154,26 +149,30 @@ def peak_of(arguments: Sequence[str]) -> tuple[int, float]:
 
 
 def measure_size(
-    bundle: Bundle, size: Sequence[int], rounds: int, spacing: Sequence[float] | None = None
+    work: Workload, size: Sequence[int], rounds: int, spacing: Sequence[float] | None = None
 ) -> dict[str, str]:
-    """The row of one size, of a volume with this spacing in mm, or on the grid that the bundle resamples to."""
-    config = ConfigParser(ConfigParser.load_config_files(files_of(bundle)))
-    config.update(settings_of(bundle))
+    """The row of one size.
+
+    Args:
+        work: of the bundle.
+        size: of the image.
+        rounds: runs of the command.
+        spacing: of a volume in mm; None for the grid that the bundle resamples to.
+    """
+    config = work.bundle.config(*configs(work), **settings_of(work))
     peaks, times = [], []
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "data" / "images"
         images.mkdir(parents=True)
         if len(size) == 2:
-            write_picture(images / "picture.tif", size, bundle.seed)
+            write_picture(images / "picture.tif", size, work.seed)
         else:
-            write_volume(images / "volume.nii.gz", size, spacing or voxel_size(config), bundle.seed)
+            write_volume(images / "volume.nii.gz", size, spacing or voxel_size(config), work.seed)
         for number in range(rounds):
-            peak, seconds = peak_of(
-                command(bundle, images.parent, Path(folder) / f"output_{number}")
-            )
+            peak, seconds = peak_of(command(work, images.parent, Path(folder) / f"output_{number}"))
             peaks.append(peak)
             times.append(seconds)
-    network = bundle.network()
+    network = work.network()
     samples = int(config.get_parsed_content("num_samples"))
     positions = math.prod(config.get_parsed_content("inferer").noise_field_shape(network, size))
     return {
@@ -202,26 +201,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.set_defaults(rounds=1)
     arguments = parser.parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(workload.torch.get_num_threads()))
-    bundle = workload.bundle_of(arguments)
-    dims = bundle.network_argument("spatial_dims")
+    work = workload.workload_of(arguments)
+    dims = work.about.spatial_dims
     sizes = [tuple(map(int, size.split("x"))) for size in arguments.sizes or SIZES[dims]]
     for size in sizes:
         if len(size) != dims:
             raise ValueError(f"--sizes {'x'.join(map(str, size))}: expected {dims} sides")
     about = ABOUT.format(
-        command=f"python -m monai.bundle run --config_file {' + '.join(configs(bundle))}",
+        command=f"python -m monai.bundle run --config_file {' + '.join(configs(work))}",
         phantom="gland" if dims == 2 else "knee",
         grid="a tiled TIFF"
         if dims == 2
         else "without --spacing, it is on the grid that the bundle resamples to",
     )
     head = report.header(
-        f"Memory against image size: {bundle.name}", about, "speed.memory", argv, arguments.seed
+        f"Memory against image size: {work.name}", about, "speed.memory", argv, arguments.seed
     )
     rows = []
     spacings = [None] if arguments.spacing is None else [None, arguments.spacing]
     for size, spacing in itertools.product(sizes, spacings):
-        rows.append(measure_size(bundle, size, arguments.rounds, spacing))
+        rows.append(measure_size(work, size, arguments.rounds, spacing))
         report.write(
             arguments.out / "memory.md", head, report.table(rows)
         )  # the next may take an hour

@@ -1,14 +1,16 @@
-"""What a group normalization costs in training: PyTorch's in two memory layouts, and the networks' own.
+"""What a group normalization costs in training: PyTorch's in two layouts, and the networks' own.
 
     python -m benchmarks.speed.normalization bundles/ldseg_hippocampus
 
-The largest feature map of the bundle's image encoder, forward and backward, in bfloat16.
+The largest feature map of the bundle's encoders, forward and backward, in bfloat16.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,25 +18,26 @@ from torch import nn
 from benchmarks import report
 from benchmarks.speed import measure, workload
 from benchmarks.speed.measure import Call, Result
-from benchmarks.speed.workload import Bundle
+from benchmarks.speed.workload import Workload
 from ldseg_monai.networks.blocks import ResidualEncoder, normalization
 
 NUM_GROUPS = 8
 OURS, LAST, FIRST = "ours, channels last", "PyTorch's, channels last", "PyTorch's, channels first"
-ABOUT = """Group normalization of {shape} in {groups} groups, bfloat16, forward and backward. Channels last is the
-layout of the networks, since convolutions are fastest in it; ours goes over to channels first and back while it trains.
-Ratios are to ours, in the same round."""
+ABOUT = """Group normalization of {shape} in {groups} groups, bfloat16, forward and backward.
+Channels last is the layout of the networks, since convolutions are fastest in it; ours goes over to
+channels first and back while it trains. Ratios are to ours, in the same round."""
 
 
-def feature_shape(bundle: Bundle) -> list[int]:
-    """Of what a batch's first level makes in training, in the image's residual encoder, or else the label's."""
-    network = bundle.config().get_parsed_content("network_def")
-    encoders = (network.image_encoder.encoder, network.label_encoder.encoder)
-    stem = next(encoder for encoder in encoders if isinstance(encoder, ResidualEncoder)).levels[0][
-        0
-    ]
-    size = [side // step for side, step in zip(bundle.training_size, stem.stride, strict=True)]
-    return [bundle.batch_size, stem.out_channels, *size]
+def feature_shape(work: Workload) -> list[int]:
+    """Of the largest feature map that a residual encoder makes of a batch, at its first level."""
+    shapes = []
+    for encoder in work.network().modules():
+        if isinstance(encoder, ResidualEncoder):
+            stem = cast(Any, encoder.levels[0])[0]
+            sides = zip(work.training_size, stem.stride, strict=True)
+            size = [side // step for side, step in sides]
+            shapes.append([work.batch_size, stem.out_channels, *size])
+    return max(shapes, key=math.prod)
 
 
 def pass_call(name: str, shape: Sequence[int], device: str) -> Call:
@@ -73,10 +76,10 @@ def table(results: Mapping[str, Result]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write normalization.md for the bundle named on the command line, and print it."""
     arguments = workload.argument_parser(__doc__).parse_args(argv)
-    bundle = workload.bundle_of(arguments)
-    shape = feature_shape(bundle)
+    work = workload.workload_of(arguments)
+    shape = feature_shape(work)
     about = ABOUT.format(shape=" x ".join(map(str, shape)), groups=NUM_GROUPS)
-    head = report.header(f"Normalization: {bundle.name}", about, "speed.normalization", argv, 0)
+    head = report.header(f"Normalization: {work.name}", about, "speed.normalization", argv, 0)
     chosen = {
         name: {"": partial(pass_call, name, shape, arguments.device)}
         for name in (OURS, LAST, FIRST)

@@ -1,9 +1,9 @@
-"""How the time of a bundle's LDSeg grows with the samples drawn of one image, and which part takes it.
+"""How the time of a bundle's network grows with the samples of an image, and which part takes it.
 
     python -m benchmarks.speed.samples bundles/ldseg_knee3d
 
-The image is encoded once whatever the number of samples; their latents are denoised in one batch,
-and decoded one by one.
+The image is encoded once whatever the number of samples. Latents are denoised in one batch, and
+decoded one by one.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from functools import partial
 
 from benchmarks import report
 from benchmarks.speed import measure, workload
-from benchmarks.speed.measure import Call, Result, Stopwatch
-from benchmarks.speed.workload import Bundle
+from benchmarks.speed.measure import DECODING, DENOISING, ENCODING, Call, Result, Stopwatch
+from benchmarks.speed.workload import Workload
 from ldseg_monai.inference.samplers import SamplingInferer
 
 NUMBERS = (1, 5, 20, 100)
-ENCODING, DENOISING, DECODING = "image encoding", "denoising", "decoding and ensemble"
-ABOUT = """One image of {size} voxels, from network input to class logits (one sample) or to the mean and the
-standard deviation of the class probabilities (more), in bfloat16 autocast with {steps} reverse steps and untrained
-weights. Ratios are to one sample, in the same round; the parts are medians, in seconds. Memory is of a process of its
-own."""
+ENSEMBLE = "ensemble"
+PARTS = (ENCODING, DENOISING, DECODING, ENSEMBLE)
+ABOUT = """One image of {size} voxels, from network input to class logits (one sample) or to the
+mean and the standard deviation of the class probabilities (more), in {precision} with {steps}
+reverse steps and untrained weights. Ratios are to one sample, in the same round; the parts are
+medians, in seconds. Memory is of a process of its own."""
 
 
-def sampling_call(bundle: Bundle, num_samples: int) -> Call:
-    """Build LDSeg; the call draws samples of one image and returns the seconds of its parts."""
-    network, image = bundle.network(), bundle.image(bundle.spatial_size)
-    inferer = SamplingInferer(num_samples, seed=bundle.seed)
-    if bundle.compiled:
+def sampling_call(work: Workload, num_samples: int) -> Call:
+    """Build the network; the call draws samples of one image and returns its parts' seconds."""
+    network, image = work.network(), work.image(work.spatial_size)
+    inferer = SamplingInferer(num_samples, seed=work.seed, amp=work.amp)
+    if work.compiled:
         inferer(image, network)
-    stopwatch = Stopwatch(bundle.device)
-    stopwatch.watch(network, "encode_image", ENCODING)
-    stopwatch.watch(network, "sample_latent", DENOISING)
+    stopwatch = Stopwatch(work.device)
+    stopwatch.watch(network)
 
     def call() -> dict[str, float]:
-        with stopwatch.part(DECODING):
+        with stopwatch.part(ENSEMBLE):
             inferer(image, network)
         parts = stopwatch.lap()
-        parts[DECODING] -= parts[ENCODING] + parts[DENOISING]
+        parts[ENSEMBLE] -= parts[ENCODING] + parts[DENOISING] + parts[DECODING]
         return parts
 
     return call
@@ -53,10 +53,7 @@ def table(results: Mapping[int, Result]) -> str:
         each = report.number(result.median / number) if parts else report.NONE
         rows.append(
             {"samples": str(number), "seconds for each": each}
-            | {
-                name: report.number(parts[name]) if parts else report.NONE
-                for name in (ENCODING, DENOISING, DECODING)
-            }
+            | {name: report.number(parts[name]) if parts else report.NONE for name in PARTS}
             | report.measured(result, results[min(results)], "one sample")
         )
     return report.table(rows)
@@ -67,28 +64,30 @@ def lines(results: Mapping[int, Result]) -> dict[str, tuple[list[float], list[fl
     done = {number: result for number, result in results.items() if not result.failure}
     numbers = [float(number) for number in done]
     curves = {"all": (numbers, [result.median for result in done.values()])}
-    for name in (ENCODING, DENOISING, DECODING):
+    for name in PARTS:
         curves[name] = (numbers, [result.median_parts()[name] for result in done.values()])
     return curves
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write samples.md and its plot for the bundle named on the command line, and print the table."""
+    """Write samples.md and its plot, and print the table."""
     parser = workload.argument_parser(__doc__)
     workload.add_comparison(parser)
     parser.add_argument(
         "--samples", type=int, nargs="+", default=NUMBERS, help="numbers of samples, beside one"
     )
     arguments = parser.parse_args(argv)
-    bundle = workload.bundle_of(arguments)
+    work = workload.workload_of(arguments)
     about = ABOUT.format(
-        size="x".join(map(str, bundle.spatial_size)), steps=bundle.network().num_inference_steps
+        size="x".join(map(str, work.spatial_size)),
+        precision=work.precision,
+        steps=work.network().num_inference_steps,
     )
     head = report.header(
-        f"Time of several samples: {bundle.name}", about, "speed.samples", argv, arguments.seed
+        f"Time of several samples: {work.name}", about, "speed.samples", argv, arguments.seed
     )
     chosen = {
-        number: {"": partial(sampling_call, bundle, number)}
+        number: {"": partial(sampling_call, work, number)}
         for number in sorted({1, *arguments.samples})
     }
     memory = () if arguments.no_memory else tuple(chosen)

@@ -1,4 +1,4 @@
-"""What the speed benchmarks run: a bundle's LDSeg, its peers from MONAI, and images of noise.
+"""What the speed benchmarks run: a bundle's network, its peers from MONAI, and images of noise.
 
 Weights are untrained: they do not change the speed.
 """
@@ -6,14 +6,12 @@ Weights are untrained: they do not change the speed.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import yaml
@@ -30,23 +28,36 @@ from monai.networks.nets import (
 )
 from torch import nn
 
+from benchmarks import command
 from benchmarks.speed.measure import Build, Call
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.inference.autocast import AutocastInferer
 from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 
 PRECISIONS = {"bfloat16": True, "float32": False}
 LAYOUTS = ("channels last", "channels first")
 TRAINING_SIZES = ("crop_size", "spatial_size")  # knobs of the bundles, the first that a config has
 SIZES = (*TRAINING_SIZES, "window_size")
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+class About(NamedTuple):
+    """What a network is made for: its class, and numbers of axes, channels, classes and stride."""
+
+    method: str
+    spatial_dims: int
+    in_channels: int
+    out_channels: int
+    stride: int
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """What a bundle says of its network and sizes.
+class Workload:
+    """A bundle's network without its weights, on a device, at a size: what is measured.
 
     Attributes:
-        folder: of the bundle.
+        bundle: whose network, configs and sizes they are.
         device: ``cpu`` or ``cuda``.
         compiled: whether networks are compiled by ``torch.compile``.
         seed: of weights, images and noise.
@@ -54,7 +65,7 @@ class Bundle:
         overrides: items of its configs to override.
     """
 
-    folder: Path
+    bundle: Bundle
     device: str = "cpu"
     compiled: bool = False
     seed: int = 0
@@ -63,16 +74,12 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
-        return self.folder.resolve().name
+        """Name of the bundle."""
+        return self.bundle.name
 
     def config(self, name: str = "train.yaml", **overrides: Any) -> ConfigParser:
-        """Read one of its configs, to run on this device and at this size."""
-        parser = ConfigParser()
-        parser.read_config(str(self.folder / "configs" / name))
-        parser.update(
-            {"bundle_root": str(self.folder), "device": f"$torch.device('{self.device}')"}
-        )
+        """Read one of the bundle's configs, to run on this device and at this size."""
+        parser = self.bundle.config(name, device=f"$torch.device('{self.device}')")
         if self.size is not None:
             parser.update({knob: list(self.size) for knob in SIZES if knob in parser})
         parser.update({**self.overrides, **overrides})
@@ -80,15 +87,14 @@ class Bundle:
 
     @property
     def spatial_size(self) -> tuple[int, ...]:
-        """Of the image that its network segments.
+        """Of the image that the network segments.
 
         Raises:
             ValueError: if the metadata has no whole numbers there.
         """
         if self.size is not None:
             return self.size
-        metadata = json.loads((self.folder / "configs" / "metadata.json").read_text())
-        shape = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
+        shape = self.bundle.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
         if not all(isinstance(side, int) for side in shape):
             raise ValueError(
                 f"spatial_shape of {self.name} is {shape}: expected whole numbers; say --size"
@@ -97,31 +103,55 @@ class Bundle:
 
     @property
     def training_size(self) -> tuple[int, ...]:
-        """Of the images that it trains on; what its network segments, if its config does not say."""
+        """Of the images that it trains on; `spatial_size`, if its config does not say."""
         config = self.config()
-        sizes = [config.get_parsed_content(knob) for knob in TRAINING_SIZES if knob in config]
-        return tuple(sizes[0]) if sizes else self.spatial_size
+        for knob in TRAINING_SIZES:
+            if knob in config:
+                return tuple(config.get_parsed_content(knob))
+        return self.spatial_size
 
     @property
     def batch_size(self) -> int:
         """Images in one step of its optimizer."""
         return int(self.config().get_parsed_content("batch_size"))
 
-    def network_argument(self, name: str) -> int:
-        """A whole number that its network is made with, such as ``in_channels``."""
-        return int(self.config().get_parsed_content(f"network_def#{name}"))
+    @property
+    def amp(self) -> bool:
+        """Whether its inference computes in bfloat16 where autocast deems it safe."""
+        return bool(self.config("inference.yaml").get_parsed_content("amp"))
 
-    def network(self) -> LDSeg:
-        """Its network on the device, in eval mode."""
+    @property
+    def precision(self) -> str:
+        """One of `PRECISIONS`."""
+        return next(name for name, amp in PRECISIONS.items() if amp == self.amp)
+
+    def network(self) -> DiffusionSegmenter:
+        """The network on the device, in eval mode."""
         torch.manual_seed(self.seed)
-        network: LDSeg = self.config().get_parsed_content("network_def")
+        network = diffusion_segmenter(self.config().get_parsed_content("network_def"))
         return self.prepare(network).eval()
 
-    def prepare(self, network: Any) -> Any:
-        """Move a network to the device and, if wanted, compile it (an `LDSeg` part by part, as it calls them)."""
+    @cached_property
+    def about(self) -> About:
+        """What the network is made for."""
+        network = diffusion_segmenter(self.config().get_parsed_content("network_def"))
+        return About(
+            type(network).__name__,
+            network.spatial_dims,
+            network.in_channels,
+            network.out_channels,
+            network.stride,
+        )
+
+    def prepare(self, network: AnyNetwork) -> AnyNetwork:
+        """Move a network to the device and, if wanted, compile it.
+
+        A `DiffusionSegmenter` is compiled part by part, as it calls them.
+        """
         network = network.to(self.device)
         if self.compiled:
-            for module in network.children() if isinstance(network, LDSeg) else [network]:
+            whole = not isinstance(network, DiffusionSegmenter)
+            for module in [network] if whole else network.children():
                 module.compile()
         return network
 
@@ -130,7 +160,7 @@ class Bundle:
     ) -> torch.Tensor:
         """Noise as the network takes it, ``(B, in_channels + more_channels, *size)``."""
         generator = torch.Generator().manual_seed(self.seed)
-        channels = self.network_argument("in_channels") + more_channels
+        channels = self.about.in_channels + more_channels
         return torch.randn([batch_size, channels, *size], generator=generator).to(self.device)
 
 
@@ -156,7 +186,7 @@ def _unet(dims: int, in_channels: int, classes: int, size: Sequence[int]) -> nn.
 
 
 def _dynunet(dims: int, in_channels: int, classes: int, size: Sequence[int]) -> nn.Module:
-    """nnU-Net's shape: each axis is halved while it is even and leaves 4 voxels, at most 5 times (7 in 2D)."""
+    """nnU-Net's shape: an axis is halved while even and 8 or more, up to 5 times (7 in 2D)."""
     sides, strides = list(size), [[1] * dims]
     while len(strides) <= (7 if dims == 2 else 5):
         stride = [2 if side % 2 == 0 and side >= 8 else 1 for side in sides]
@@ -207,28 +237,23 @@ def padded(size: Sequence[int], stride: int) -> list[int]:
 
 
 def peer_network(
-    bundle: Bundle, name: str, size: Sequence[int], layout: str = LAYOUTS[0]
+    work: Workload, name: str, size: Sequence[int], layout: str = LAYOUTS[0]
 ) -> nn.Module:
     """One of `PEERS` for the bundle's images and classes, in one of `LAYOUTS`."""
-    torch.manual_seed(bundle.seed)
-    dims, in_channels, classes = map(
-        bundle.network_argument, ("spatial_dims", "in_channels", "out_channels")
-    )
-    return laid_out(
-        PEERS[name].make(dims, in_channels, classes, padded(size, PEERS[name].stride)), layout, dims
-    )
+    _, dims, in_channels, classes, _ = work.about
+    torch.manual_seed(work.seed)
+    network = PEERS[name].make(dims, in_channels, classes, padded(size, PEERS[name].stride))
+    return laid_out(network, layout, dims)
 
 
-def pixel_diffusion_network(bundle: Bundle, layout: str = LAYOUTS[0]) -> nn.Module:
+def pixel_diffusion_network(work: Workload, layout: str = LAYOUTS[0]) -> nn.Module:
     """A denoiser of label channels on the image's own grid, with the image beside them.
 
     The channels are those of MONAI's `DiffusionModelUNet`; attention is at the last level only,
     where the positions are fewest, since it grows with their square.
     """
-    torch.manual_seed(bundle.seed)
-    dims, in_channels, classes = map(
-        bundle.network_argument, ("spatial_dims", "in_channels", "out_channels")
-    )
+    _, dims, in_channels, classes, _ = work.about
+    torch.manual_seed(work.seed)
     network = DiffusionModelUNet(
         dims,
         in_channels + classes,
@@ -241,40 +266,38 @@ def pixel_diffusion_network(bundle: Bundle, layout: str = LAYOUTS[0]) -> nn.Modu
     return laid_out(network, layout, dims)
 
 
-def ldseg_call(bundle: Bundle, size: Sequence[int], steps: int, amp: bool) -> Call:
-    """Build LDSeg; the call segments one image in so many steps."""
-    network, image = bundle.network(), bundle.image(size)
-    inferer = SamplingInferer(num_inference_steps=steps, seed=bundle.seed, amp=amp)
-    return _ready(bundle, lambda: inferer(image, network))
+def segmenter_call(work: Workload, size: Sequence[int], steps: int, amp: bool) -> Call:
+    """Build the bundle's network; the call segments one image in so many steps."""
+    network, image = work.network(), work.image(size)
+    inferer = SamplingInferer(num_inference_steps=steps, seed=work.seed, amp=amp)
+    return _ready(work, lambda: inferer(image, network))
 
 
-def samples_call(bundle: Bundle, size: Sequence[int], num_samples: int, amp: bool) -> Call:
-    """Build a bundle's network, of any method; the call draws so many segmentations of one image by its inferer."""
-    config = bundle.config("inference.yaml", num_samples=num_samples, amp=amp)
+def samples_call(work: Workload, size: Sequence[int], num_samples: int, amp: bool) -> Call:
+    """Build a bundle's network and inferer; the call draws so many segmentations of one image."""
+    config = work.config("inference.yaml", num_samples=num_samples, amp=amp)
     network, image, inferer = (
-        bundle.network(),
-        bundle.image(size),
+        work.network(),
+        work.image(size),
         config.get_parsed_content("inferer"),
     )
-    return _ready(bundle, partial(_infer, inferer, image, network))
+    return _ready(work, partial(_infer, inferer, image, network))
 
 
-def peer_call(bundle: Bundle, name: str, size: Sequence[int], amp: bool, layout: str) -> Call:
+def peer_call(work: Workload, name: str, size: Sequence[int], amp: bool, layout: str) -> Call:
     """Build one of `PEERS` in a memory layout; the call segments one image."""
-    network = bundle.prepare(peer_network(bundle, name, size, layout)).eval()
-    image = bundle.image(padded(size, PEERS[name].stride))
-    return _ready(bundle, partial(_infer, AutocastInferer(SimpleInferer(), amp), image, network))
+    network = work.prepare(peer_network(work, name, size, layout)).eval()
+    image = work.image(padded(size, PEERS[name].stride))
+    return _ready(work, partial(_infer, AutocastInferer(SimpleInferer(), amp), image, network))
 
 
-def pixel_diffusion_call(bundle: Bundle, size: Sequence[int], amp: bool, layout: str) -> Call:
+def pixel_diffusion_call(work: Workload, size: Sequence[int], amp: bool, layout: str) -> Call:
     """Build the pixel-space denoiser in a memory layout; the call is one step of it."""
-    network = bundle.prepare(pixel_diffusion_network(bundle, layout)).eval()
-    image = bundle.image(
-        padded(size, PIXEL_DIFFUSION_STRIDE), more_channels=bundle.network_argument("out_channels")
-    )
-    timesteps = torch.tensor([500], device=bundle.device)
+    network = work.prepare(pixel_diffusion_network(work, layout)).eval()
+    image = work.image(padded(size, PIXEL_DIFFUSION_STRIDE), more_channels=work.about.out_channels)
+    timesteps = torch.tensor([500], device=work.device)
     return _ready(
-        bundle, partial(_infer, AutocastInferer(SimpleInferer(), amp), image, network, timesteps)
+        work, partial(_infer, AutocastInferer(SimpleInferer(), amp), image, network, timesteps)
     )
 
 
@@ -297,13 +320,9 @@ def parameters(network: nn.Module) -> int:
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
     """The options that all programs share."""
-    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
-    parser.add_argument(
-        "bundle", type=Path, help="folder of the bundle, such as bundles/ldseg_knee3d"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder for the report (default: benchmarks/results/BUNDLE)"
-    )
+    parser = command.argument_parser(description)
+    command.add_bundle(parser)
+    command.add_out(parser)
     parser.add_argument(
         "--rounds", type=int, default=5, help="timed runs of each candidate (default: %(default)s)"
     )
@@ -328,7 +347,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
         "--budget",
         type=float,
         default=60,
-        help="seconds of timed runs for one candidate, beyond which it gets fewer (default: %(default)s)",
+        help="seconds of timed runs of a candidate, beyond which it gets fewer (%(default)s)",
     )
     parser.add_argument(
         "--compile", action="store_true", help="compile the networks by torch.compile"
@@ -338,8 +357,8 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def bundle_of(arguments: argparse.Namespace) -> Bundle:
-    """The bundle that a command line means; also makes the folder for the report, and shows progress.
+def workload_of(arguments: argparse.Namespace) -> Workload:
+    """What a command line means; also makes the folder for the report, and shows progress.
 
     Raises:
         ValueError: for an override that is none.
@@ -351,7 +370,8 @@ def bundle_of(arguments: argparse.Namespace) -> Bundle:
         if not equals:
             raise ValueError(f"--set {item}: expected KEY=VALUE")
         overrides[key] = yaml.safe_load(value)
-    bundle = Bundle(
+    arguments.out = command.folder_of(arguments)
+    return Workload(
         arguments.bundle,
         arguments.device,
         getattr(arguments, "compile", False),
@@ -359,9 +379,6 @@ def bundle_of(arguments: argparse.Namespace) -> Bundle:
         tuple(arguments.size) if arguments.size else None,
         overrides,
     )
-    arguments.out = arguments.out or Path(__file__).parents[1] / "results" / bundle.name
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    return bundle
 
 
 @torch.no_grad()
@@ -371,8 +388,8 @@ def _infer(
     return inferer(image, network, *further)
 
 
-def _ready(bundle: Bundle, call: Call) -> Call:
+def _ready(work: Workload, call: Call) -> Call:
     """Run a compiled network once, so that no time of compiling is measured."""
-    if bundle.compiled:
+    if work.compiled:
         call()
     return call

@@ -2,5 +2,6 @@
 
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.command import check_command
+from ldseg_monai.bundle.components import config_text
 
-__all__ = ["Bundle", "check_command"]
+__all__ = ["Bundle", "check_command", "config_text"]

@@ -1,19 +1,22 @@
-"""Data sets as lists of files, what reads, checks and writes them, and phantoms where there is none."""
+"""Data sets as lists of files: what reads, checks and writes them; phantoms where there is none."""
 
 from ldseg_monai.data.checks import CheckImaged, CheckLabeld
 from ldseg_monai.data.datalist import case_name, paired_datalist, resolve_datalist
 from ldseg_monai.data.dicom import NiftiOrDicomReader, SaveImageDicomSegd
 from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
+from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
 from ldseg_monai.data.readers import LabelPictureReader, NiftiReader, PictureReader
-from ldseg_monai.data.split import read_groups, split_datalist
+from ldseg_monai.data.split import Split, read_groups
 from ldseg_monai.data.transforms import ClassIndicesd, RandStaind, VoxelSpacingd
-from ldseg_monai.data.writers import NiftiWriter, PictureWriter
+from ldseg_monai.data.writers import NiftiWriter, PictureWriter, SaveImagePictured, SaveImageVolumed
 
 __all__ = [
     "CheckImaged",
     "CheckLabeld",
     "ClassIndicesd",
     "LabelPictureReader",
+    "LoadImagePictured",
+    "LoadImageVolumed",
     "NiftiOrDicomReader",
     "NiftiReader",
     "NiftiWriter",
@@ -21,12 +24,14 @@ __all__ = [
     "PictureWriter",
     "RandStaind",
     "SaveImageDicomSegd",
+    "SaveImagePictured",
+    "SaveImageVolumed",
     "SeededCacheDataset",
     "SeededSampler",
+    "Split",
     "VoxelSpacingd",
     "case_name",
     "paired_datalist",
     "read_groups",
     "resolve_datalist",
-    "split_datalist",
 ]

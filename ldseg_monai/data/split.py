@@ -11,21 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ldseg_monai.data.datalist import PathLike, _some, case_name
+from ldseg_monai.runtime.errors import InputError
 
 logger = logging.getLogger("ldseg_monai.data")
 
 
-def split_datalist(
-    datalist: Sequence[dict[str, str]],
-    split: str,
-    val_cases: Sequence[str] | PathLike | None = None,
-    val_fraction: float = 0.25,
-    seed: int = 0,
-    fold: int | None = None,
-    num_folds: int = 5,
-    groups: Mapping[str, str] | None = None,
-) -> list[dict[str, str]]:
-    """Take the training or the validation part of a datalist, or all of it, whatever the datalist's order.
+class Split:
+    """Parts of a datalist to train and to validate on, whatever the datalist's order.
 
     The validation part is named, or one of several folds, or drawn, in this order of precedence.
     Cases of one group, such as the pictures of one patient, fall into the same part (unless they
@@ -33,7 +25,6 @@ def split_datalist(
 
     Args:
         datalist: items with an "image".
-        split: "train" or "val"; "all" for every case, whatever the split.
         val_cases: names of the validation cases (see `case_name`), or a text file with one a line;
             None to draw them.
         val_fraction: share of the cases drawn for validation, at least one case.
@@ -44,43 +35,73 @@ def split_datalist(
         num_folds: number of folds.
         groups: group of each case by its name, as of `read_groups`; a case that is not in it is a
             group of its own.
-
-    Returns:
-        The part's items, sorted by case name.
-
-    Raises:
-        ValueError: unknown split or case, fewer than 2 cases, a part left empty, or groups of other
-            cases.
     """
-    if split not in ("train", "val", "all"):
-        raise ValueError(f"split {split!r}: expected 'train', 'val' or 'all'")
-    items = {case_name(item["image"]): item for item in datalist}
-    if len(items) != len(datalist):
-        raise ValueError(
-            f"{len(datalist)} items but {len(items)} case names: expected one name for each; rename files"
-        )
-    if split == "all":
-        return [items[name] for name in sorted(items)]
-    if len(items) < 2:
-        raise ValueError(
-            f"{len(items)} case: expected at least 2, one to train on and one to validate on; add cases"
-        )
-    names = sorted(items)
-    if groups and not groups.keys() & items.keys():
-        raise ValueError(
-            f"groups are of {_some(groups)}: expected case names such as {_some(names)}"
-        )
-    if val_cases is not None:
-        chosen = _named_cases(names, val_cases)
-    elif fold is not None:
-        chosen = _fold_of_cases(_grouped(names, groups or {}), fold, num_folds)
-    else:
-        chosen = _draw_cases(_grouped(names, groups or {}), val_fraction, seed)
-    return [items[name] for name in names if (name in chosen) == (split == "val")]
+
+    def __init__(
+        self,
+        datalist: Sequence[dict[str, str]],
+        val_cases: Sequence[str] | PathLike | None = None,
+        val_fraction: float = 0.25,
+        seed: int = 0,
+        fold: int | None = None,
+        num_folds: int = 5,
+        groups: Mapping[str, str] | None = None,
+    ) -> None:
+        self.datalist = datalist
+        self.val_cases = val_cases
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.fold = fold
+        self.num_folds = num_folds
+        self.groups = groups or {}
+
+    def part(self, name: str) -> list[dict[str, str]]:
+        """Take one part.
+
+        Args:
+            name: "train" or "val"; "all" for every case, however they are split.
+
+        Returns:
+            The part's items, sorted by case name.
+
+        Raises:
+            ValueError: unknown part or case, fewer than 2 cases, a part left empty, or groups of
+                other cases.
+        """
+        if name not in ("train", "val", "all"):
+            raise InputError(f"split {name!r}: expected 'train', 'val' or 'all'")
+        items = {case_name(item["image"]): item for item in self.datalist}
+        if len(items) != len(self.datalist):
+            raise InputError(
+                f"{len(self.datalist)} items but {len(items)} case names: expected one name for "
+                "each; rename files"
+            )
+        names = sorted(items)
+        if name == "all":
+            return [items[case] for case in names]
+        chosen = self._validation_cases(names)
+        return [items[case] for case in names if (case in chosen) == (name == "val")]
+
+    def _validation_cases(self, names: list[str]) -> set[str]:
+        if len(names) < 2:
+            raise InputError(
+                f"{len(names)} case: expected at least 2, one to train on and one to validate on; "
+                "add cases"
+            )
+        if self.groups and not self.groups.keys() & set(names):
+            raise InputError(
+                f"groups are of {_some(self.groups)}: expected case names such as {_some(names)}"
+            )
+        if self.val_cases is not None:
+            return _named_cases(names, self.val_cases)
+        grouped = _grouped(names, self.groups)
+        if self.fold is not None:
+            return _fold_of_cases(grouped, self.fold, self.num_folds)
+        return _draw_cases(grouped, self.val_fraction, self.seed)
 
 
 def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str, str]:
-    """Read which cases belong together, such as the pictures of one patient, from a CSV file with a head line.
+    """Read which cases belong together, such as one patient's, from a CSV file with a head line.
 
     Args:
         path: the file; where there is none, every case is a group of its own, as is one whose group
@@ -102,7 +123,7 @@ def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str
         reader = csv.DictReader(file, skipinitialspace=True)
         missing = {case_column, group_column} - set(reader.fieldnames or ())
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{path} has columns {reader.fieldnames}: expected {_some(missing)} among them"
             )
         return {row[case_column]: row[group_column] for row in reader if row[group_column]}
@@ -117,9 +138,9 @@ def _grouped(names: list[str], groups: Mapping[str, str]) -> list[list[str]]:
 
 
 def _draw_cases(groups: list[list[str]], fraction: float, seed: int) -> set[str]:
-    """Whole groups in random order, each that still fits into the fraction; the smallest if none does."""
+    """Whole groups in random order that fit into the fraction; the smallest if none does."""
     if not 0.0 < fraction < 1.0:
-        raise ValueError(
+        raise InputError(
             f"val_fraction {fraction}: expected a number between 0 and 1, such as 0.25"
         )
     _require_two(groups)
@@ -136,11 +157,11 @@ def _draw_cases(groups: list[list[str]], fraction: float, seed: int) -> set[str]
 def _fold_of_cases(groups: list[list[str]], fold: int, num_folds: int) -> set[str]:
     _require_two(groups)
     if not 2 <= num_folds <= len(groups):
-        raise ValueError(
+        raise InputError(
             f"num_folds {num_folds}: expected 2 to {len(groups)}, the number of cases (or patients)"
         )
     if not 0 <= fold < num_folds:
-        raise ValueError(
+        raise InputError(
             f"fold {fold}: expected 0 to {num_folds - 1}, or null to draw the validation cases"
         )
     folds: list[set[str]] = [set() for _ in range(num_folds)]
@@ -151,8 +172,9 @@ def _fold_of_cases(groups: list[list[str]], fold: int, num_folds: int) -> set[st
 
 def _require_two(groups: list[list[str]]) -> None:
     if len(groups) < 2:
-        raise ValueError(
-            f"all {len(groups[0])} cases are of one group: expected at least 2, one to train on and one to validate on"
+        raise InputError(
+            f"all {len(groups[0])} cases are of one group: expected at least 2, one to train on "
+            "and one to validate on"
         )
 
 
@@ -162,19 +184,21 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
     )
     unknown = wanted - set(names)
     if unknown:
-        raise ValueError(
-            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a file of them"
+        raise InputError(
+            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a "
+            "file of them"
         )
     if not 0 < len(wanted) < len(names):
-        raise ValueError(
-            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to validate on and one "
+        raise InputError(
+            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to "
+            "validate on and one "
             "to train on; leave val_cases null to draw them"
         )
     return wanted
 
 
 def read_val_cases(path: PathLike) -> list[str]:
-    """Names of validation cases in a text file, one a line; the text itself is the one name where there is no file."""
+    """Names of validation cases in a text file, one a line; without a file, the text itself."""
     if not os.path.isfile(path):
         return [str(path)]
     lines = Path(path).read_text(encoding="utf-8-sig").splitlines()

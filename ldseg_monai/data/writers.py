@@ -1,10 +1,18 @@
-"""MONAI's writers of NIfTI and of pictures, whose errors name the file."""
+"""MONAI's writers of NIfTI and of pictures, whose errors name the file; all maps of a case.
+
+The class names of the latter hold `SaveImage`, and they are derived from MONAI's `SaveImaged`:
+clients which write results themselves leave them out, MONAI Deploy by the name, MONAI Label by the
+class.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
+import torch
 from monai.data import ImageWriter, NibabelWriter, PILWriter
+from monai.transforms import SaveImaged
 
 from ldseg_monai.runtime.files import unwritable
 
@@ -25,7 +33,7 @@ class _NamingWriter(ImageWriter):
 
 
 class NiftiWriter(_NamingWriter, NibabelWriter):
-    """MONAI's writer of NIfTI files that keeps the axes of a volume of one slice, which MONAI's drops."""
+    """MONAI's writer of NIfTI files, but that it keeps the axes of a volume of one slice."""
 
     def set_data_array(
         self,
@@ -34,7 +42,7 @@ class NiftiWriter(_NamingWriter, NibabelWriter):
         squeeze_end_dims: bool = True,
         **kwargs: Any,
     ) -> None:
-        """Take an array ``(C, *spatial)`` to write; with ``squeeze_end_dims``, one channel gets no axis."""
+        """Take an array ``(C, *spatial)``; with ``squeeze_end_dims``, one channel gets no axis."""
         super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
         if squeeze_end_dims and self.data_obj.shape[-1] == 1:
             self.data_obj = self.data_obj[..., 0]
@@ -42,3 +50,94 @@ class NiftiWriter(_NamingWriter, NibabelWriter):
 
 class PictureWriter(_NamingWriter, PILWriter):
     """MONAI's writer of pictures."""
+
+
+class _SaveMaps(SaveImaged):
+    """Write a label map, and of an ensemble the mean and the SD beside it.
+
+    Args:
+        key: key of the label map; ``KEY_mean`` and ``KEY_sd`` are those of the maps.
+        output_dir: folder of the files.
+        writer: of the files.
+        extension: of the files.
+        scale: what a probability of 1 is written as; None for itself.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        output_dir: str,
+        writer: type[ImageWriter],
+        extension: str,
+        scale: float | None = None,
+    ) -> None:
+        common: dict[str, Any] = {
+            "output_dir": output_dir,
+            "output_ext": extension,
+            "separate_folder": False,
+            "writer": writer,
+            "savepath_in_metadict": True,
+        }
+        super().__init__(key, output_postfix="label", output_dtype=torch.uint8, **common)
+        self.save_maps = [
+            SaveImaged(
+                f"{key}_{name}", output_postfix=name, scale=scale, allow_missing_keys=True, **common
+            )
+            for name in ("mean", "sd")
+        ]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write, and return a copy of ``data`` in whose metadata the files are named.
+
+        Raises:
+            OSError: if a file cannot be written, for example because the disk is full.
+        """
+        result = super().__call__(data)
+        for save in self.save_maps:
+            result = save(result)
+        return result
+
+
+class SaveImageVolumed(_SaveMaps):
+    """Write the segmentation of a volume as NIfTI.
+
+    ``NAME_label.nii.gz`` has class indices, uint8; of an ensemble, ``NAME_mean.nii.gz`` has the
+    classes' probabilities and ``NAME_sd.nii.gz`` their SD, float32.
+
+    Args:
+        keys: key of the label map ``(1, *spatial)``; the maps are under ``KEY_mean`` and
+            ``KEY_sd``.
+        output_dir: folder of the files.
+    """
+
+    def __init__(self, keys: str, output_dir: str) -> None:
+        super().__init__(keys, output_dir, NiftiWriter, ".nii.gz")
+
+
+class SaveImagePictured(_SaveMaps):
+    """Write the segmentation of a picture as PNG.
+
+    ``NAME_label.png`` has class indices; of an ensemble, ``NAME_mean.png`` has the probability that
+    a pixel is not background, 255 for 1, and ``NAME_sd.png`` the SD, 127 for the largest, 0.5.
+
+    Args:
+        keys: key of the label map ``(1, *spatial)``; the maps are under ``KEY_mean`` and
+            ``KEY_sd``.
+        output_dir: folder of the files.
+    """
+
+    def __init__(self, keys: str, output_dir: str) -> None:
+        super().__init__(keys, output_dir, PictureWriter, ".png", scale=255)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write, and return a copy of ``data`` with one channel of the mean, as it is written.
+
+        Raises:
+            OSError: if a file cannot be written, for example because the disk is full.
+        """
+        mean_key = f"{self.keys[0]}_mean"
+        result = dict(data)
+        if mean_key in result:
+            mean = result[mean_key]  # (classes, *spatial)
+            result[mean_key] = mean[1:] if mean.shape[0] == 2 else 1 - mean[:1]
+        return super().__call__(result)

@@ -19,7 +19,7 @@ from ldseg_monai.runtime.files import note_saved, unwritable
 
 
 class SaveOverlay:
-    """Evaluator handler that draws each segmentation on its image, as a PNG file and in TensorBoard.
+    """Evaluator handler that draws each segmentation on its image: a PNG file, and in TensorBoard.
 
     Reads the evaluator's decollated output: ``pred`` (a picture's with or without its channel) and,
     if there, ``label``, in the geometry of the image's file, which is read again, since the
@@ -60,21 +60,18 @@ class SaveOverlay:
             pred = upright(pred[None] if pred.ndim == 2 else pred)
             label = None if label is None else upright(label)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
-            file = (
-                create_file_basename("overlay", path, self.output_dir, separate_folder=False)
-                + ".png"
-            )
-            partial = f"{file}.{idist.get_rank()}.partial"  # processes that validate the same cases draw the same
+            stem = create_file_basename("overlay", path, self.output_dir, separate_folder=False)
+            file = f"{stem}.png"
+            # Processes that validate the same cases draw the same.
+            partial = f"{file}.{idist.get_rank()}.partial"
             try:
-                Image.fromarray(picture).save(
-                    partial, "PNG", compress_level=1
-                )  # a quarter of the default's time
+                # This level takes a quarter of the default's time.
+                Image.fromarray(picture).save(partial, "PNG", compress_level=1)
                 os.replace(partial, file)
             except OSError as error:
                 raise unwritable(file, error) from error
             note_saved(case["pred"], file)
             if self.tensorboard_dir is not None:
+                tag = f"overlay/{case_name(path)}"
                 with SummaryWriter(self.tensorboard_dir) as writer:
-                    writer.add_image(
-                        f"overlay/{case_name(path)}", picture, engine.state.epoch, dataformats="HWC"
-                    )
+                    writer.add_image(tag, picture, engine.state.epoch, dataformats="HWC")

@@ -16,20 +16,23 @@ from scipy.ndimage import minimum_filter
 from torch.nn import functional
 
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
+from ldseg_monai.data.loaders import without_codec_warning
 from ldseg_monai.data.readers import is_deep
+from ldseg_monai.runtime.errors import InputError
 
 COLORS = np.array(
     [[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]]
 )
 TRUTH = np.array([255, 255, 255])
-HEAT = np.array(
-    [[0, 0, 0], [110, 20, 130], [230, 60, 60], [255, 180, 40], [255, 255, 200]]
-)  # evenly from low to high
+# Evenly from low to high.
+HEAT = np.array([[0, 0, 0], [110, 20, 130], [230, 60, 60], [255, 180, 40], [255, 255, 200]])
 MAX_SD = 0.5  # of a probability
 
 
 def load_image(path: str, series_uid: str = "") -> torch.Tensor:
-    """Read an image to be shown: a volume as its file has it, or a picture, ``(3 or 1, rows, columns)``.
+    """Read an image to be shown.
+
+    A volume is as its file has it, a picture ``(3 or 1, rows, columns)``.
 
     Args:
         path: NIfTI file, folder of a DICOM series, or file of a picture.
@@ -37,8 +40,9 @@ def load_image(path: str, series_uid: str = "") -> torch.Tensor:
     """
     if path.lower().endswith((".nii", ".nii.gz")) or os.path.isdir(path):
         item = [path, series_uid] if series_uid else path
-        volume = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)(item)
-        return upright(volume)
+        with without_codec_warning():
+            load = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)
+        return upright(load(item))
     with Image.open(path) as picture:
         if is_deep(picture.mode):  # which RGB would cut to 255
             return torch.from_numpy(np.array(picture, dtype=np.float32))[None]
@@ -46,7 +50,7 @@ def load_image(path: str, series_uid: str = "") -> torch.Tensor:
 
 
 def upright(volume: torch.Tensor) -> torch.Tensor:
-    """Put a picture's rows before its columns, ``(C, rows, columns)``, which MONAI's readers give first."""
+    """Put a picture's rows first, ``(C, rows, columns)``; MONAI's readers give the columns."""
     return volume.transpose(1, 2) if volume.ndim == 3 else volume
 
 
@@ -56,7 +60,7 @@ def overlay(
     label: torch.Tensor | None = None,
     height: int = 384,
 ) -> np.ndarray:
-    """Draw the outlines of a segmentation (a color a class) and of the true label (white) on an image.
+    """Draw on an image the outlines of its segmentation (a color a class) and true label (white).
 
     Args:
         image: ``(C, *spatial)``; three channels are shown as RGB, else the first as gray.
@@ -70,13 +74,9 @@ def overlay(
         middle of the label (or of the prediction where there is none), one panel each.
     """
     spacing = _spacing(prediction)
-    image, prediction, label = (
-        convert_to_tensor(volume, device="cpu", track_meta=False)
-        for volume in (image, prediction, label)
-    )
-    cuts = _cuts(
-        [image, prediction, label], prediction if label is None else label, spacing, height
-    )
+    volumes = [_plain(image), _plain(prediction), None if label is None else _plain(label)]
+    cut_by = prediction if label is None else label
+    cuts = _cuts(volumes, _plain(cut_by), spacing, height)
     panels = [_panel(shown, predicted, true, size) for (shown, predicted, true), size in cuts]
     return np.concatenate(panels, axis=1)
 
@@ -96,39 +96,47 @@ def sd_map(sd: torch.Tensor, label: torch.Tensor, height: int = 384) -> np.ndarr
         ValueError: for maps of different shapes.
     """
     spacing = _spacing(sd)
-    sd, label = (
-        convert_to_tensor(volume, device="cpu", track_meta=False) for volume in (sd, label)
-    )
+    sd, label = _plain(sd), _plain(label)
     if sd.shape != label.shape:
-        raise ValueError(
-            f"SD map of shape {list(sd.shape)}: expected the label's {list(label.shape)}; invert it to its geometry"
+        raise InputError(
+            f"SD map of shape {list(sd.shape)}: expected the label's {list(label.shape)}; "
+            "invert it to its geometry"
         )
-    panels = [
-        functional.interpolate(plane[None].float(), size=size, mode="bilinear")[0, 0]
-        for (plane,), size in _cuts([sd], label, spacing, height)
-    ]
+    cuts = _cuts([sd], label, spacing, height)
+    panels = [_scaled(plane, size, "bilinear")[0] for (plane,), size in cuts]
     return torch.cat(panels, dim=1).numpy()
 
 
 def heat(values: np.ndarray, highest: float) -> np.ndarray:
     """Color values from 0 to the highest by `HEAT`: RGB, uint8, ``(*values, 3)``."""
     stops = np.linspace(0, highest, len(HEAT))
-    return np.stack([np.interp(values, stops, channel) for channel in HEAT.T], axis=-1).astype(
-        np.uint8
-    )
+    channels = [np.interp(values, stops, channel) for channel in HEAT.T]
+    return np.stack(channels, axis=-1).astype(np.uint8)
 
 
 def fullest_plane(classes: torch.Tensor) -> tuple[int, int]:
-    """Axis of ``(1, *spatial)`` and index there of the cut through the middle of a label that shows the most of it."""
+    """Axis of ``(1, *spatial)`` and index there of the cut that shows the most of a label.
+
+    The cuts go through its middle.
+    """
     planes = list(enumerate(_center(classes), start=1))
     return max(planes, key=lambda plane: int((classes.select(*plane) > 0).sum()))
 
 
 def label_map(classes: torch.Tensor) -> np.ndarray:
-    """Fill class indices ``(rows, columns)`` with their colors, the background black: RGB, uint8."""
+    """Fill class indices ``(rows, columns)`` with their colors, 0 with black: RGB, uint8."""
     filled = COLORS[(classes.numpy().astype(int) - 1) % len(COLORS)].astype(np.uint8)
     filled[classes.numpy() == 0] = 0
     return filled
+
+
+def _plain(volume: torch.Tensor) -> torch.Tensor:
+    return convert_to_tensor(volume, device="cpu", track_meta=False)
+
+
+def _scaled(plane: torch.Tensor, size: list[int], mode: str) -> torch.Tensor:
+    """Scale ``(C, rows, columns)`` to a size."""
+    return functional.interpolate(plane[None].float(), size=size, mode=mode)[0]
 
 
 def _spacing(volume: torch.Tensor) -> list[float]:
@@ -144,17 +152,18 @@ def _cuts(
     spacing: Sequence[float],
     height: int,
 ) -> list[tuple[list[Any], list[int]]]:
-    """The three planes of volumes through the middle of a label, with their size in pixels; pictures as they are."""
+    """The three planes of volumes through the middle of a label, with their size in pixels.
+
+    Pictures stay whole.
+    """
     extent = [side * length for side, length in zip(label.shape[1:], spacing, strict=True)]
     if len(extent) == 2:
         return [(list(volumes), _size(extent, height))]
-    return [
-        (
-            [None if volume is None else volume.select(axis, index) for volume in volumes],
-            _size(extent[: axis - 1] + extent[axis:], height),
-        )
-        for axis, index in enumerate(_center(label), start=1)
-    ]
+    cuts = []
+    for axis, index in enumerate(_center(label), start=1):
+        planes = [None if volume is None else volume.select(axis, index) for volume in volumes]
+        cuts.append((planes, _size(extent[: axis - 1] + extent[axis:], height)))
+    return cuts
 
 
 def _center(classes: torch.Tensor) -> list[int]:
@@ -162,12 +171,12 @@ def _center(classes: torch.Tensor) -> list[int]:
     marked = (classes[0] > 0).numpy()
     if not marked.any():
         return [side // 2 for side in marked.shape]
-    axes = range(marked.ndim)
-    counts = [
-        np.count_nonzero(marked, axis=tuple(other for other in axes if other != axis))
-        for axis in axes
-    ]
-    return [round(np.average(np.arange(len(count)), weights=count)) for count in counts]
+    middle = []
+    for axis in range(marked.ndim):
+        others = tuple(other for other in range(marked.ndim) if other != axis)
+        weights = np.count_nonzero(marked, axis=others)  # faster than the mean of all places
+        middle.append(round(np.average(np.arange(len(weights)), weights=weights)))
+    return middle
 
 
 def _size(extent: Sequence[float], height: int) -> list[int]:
@@ -178,7 +187,7 @@ def _panel(
     image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | None, size: list[int]
 ) -> np.ndarray:
     image = image if image.shape[0] == 3 else image[:1]
-    image = functional.interpolate(image[None].float(), size=size, mode="bilinear")[0]
+    image = _scaled(image, size, "bilinear")
     every = max(1, image.numel() // 20_000)  # sorting all of them takes longer than all the rest
     low, high = torch.quantile(image.flatten()[::every], torch.tensor([0.005, 0.995]))
     image = ((image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
@@ -192,10 +201,11 @@ def _panel(
 
 
 def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
-    """The inner edge of each class but the background, as masks of the given size; two pixels in 384 rows."""
-    scaled = functional.interpolate(classes[None].float(), size=size, mode="nearest-exact")[
-        0, 0
-    ].numpy()
+    """The inner edge of each class but the background, as masks of the given size.
+
+    It is two pixels wide in 384 rows.
+    """
+    scaled = _scaled(classes, size, "nearest-exact")[0].numpy()
     masks = [scaled == index for index in range(1, int(classes.max()) + 1)]
     width = 2 * max(1, size[0] // 192) + 1
     # much faster than binary_erosion

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, cast
 
 import ignite.distributed as idist
@@ -15,6 +16,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.metrics import compute_hausdorff_distance
 from monai.networks.utils import one_hot
+from monai.utils import convert_to_tensor
 
 from ldseg_monai.data.datalist import case_name
 
@@ -47,10 +49,8 @@ def class_scores(
     }
     if predicted and true:
         area = (prediction | label).nonzero()
-        crop = tuple(
-            slice(max(0, low - 1), high + 2)
-            for low, high in zip(area.amin(0).tolist(), area.amax(0).tolist(), strict=True)
-        )
+        first, last = (area.amin(0) - 1).clamp(min=0), area.amax(0) + 2
+        crop = tuple(map(slice, first.tolist(), last.tolist()))
         distance = compute_hausdorff_distance(
             prediction[crop][None, None],
             label[crop][None, None],
@@ -63,7 +63,7 @@ def class_scores(
 
 
 class CaseScores:
-    """Evaluator handler that writes ``metrics.csv``, one row a case and class, and ``summary.json``.
+    """Evaluator handler: writes ``metrics.csv``, one row a case and class, and ``summary.json``.
 
     Reads the evaluator's decollated output: ``pred`` and ``label``, class indices ``(1, *spatial)``
     in the image's own geometry, ``label`` with its affine, beside ``image`` with its file's name.
@@ -92,78 +92,72 @@ class CaseScores:
             label = case["label"]
             spacing = label.pixdim.tolist()[: label.ndim - 1]
             name = case_name(case["image"].meta["filename_or_obj"])
-            masks = [
-                one_hot(case[key].as_tensor().long(), self.num_classes, dim=0).bool()
-                for key in ("pred", "label")
-            ]
-            scores = [
-                class_scores(masks[0][i], masks[1][i], spacing) for i in range(1, self.num_classes)
-            ]
-            self.rows += [
-                {"case": name, "class": index, **row} for index, row in enumerate(scores, start=1)
-            ]
+            prediction, truth = self._masks(case["pred"]), self._masks(label)
+            for index in range(1, self.num_classes):
+                scores = class_scores(prediction[index], truth[index], spacing)
+                self.rows.append({"case": name, "class": index, **scores})
+
+    def _masks(self, classes: torch.Tensor) -> torch.Tensor:
+        """A mask of each class, ``(classes, *spatial)``."""
+        classes = convert_to_tensor(classes, track_meta=False).long()
+        return one_hot(classes, self.num_classes, dim=0).bool()
 
     def write(self, engine: Engine) -> None:
-        """Write both files and log the means; the mean Dice becomes the engine's metric ``val_mean_dice``."""
-        rows = [row for part in cast(list, idist.all_gather(self.rows)) for row in part]
+        """Write both files, log the means, and set the engine's metric ``val_mean_dice``."""
+        rows = chain.from_iterable(cast(list, idist.all_gather(self.rows)))
         self.rows = sorted(rows, key=lambda row: (row["case"], row["class"]))
         summary = summarize(self.rows)
         engine.state.metrics["val_mean_dice"] = summary["all"]["dice"]["mean"]
         if idist.get_rank() > 0:
             return
         os.makedirs(self.output_dir, exist_ok=True)
-        with open(os.path.join(self.output_dir, "metrics.csv"), "w", newline="") as file:
+        table = os.path.join(self.output_dir, "metrics.csv")
+        with open(table, "w", newline="") as file:
             writer = csv.DictWriter(file, ["case", "class", *SCORES])
             writer.writeheader()
             writer.writerows(self.rows)
         with open(os.path.join(self.output_dir, "summary.json"), "w") as file:
             json.dump(summary, file, indent=2)
-        engine.logger.info(
-            "wrote %s: %s", os.path.join(self.output_dir, "metrics.csv"), json.dumps(summary["all"])
-        )
+        engine.logger.info("wrote %s: %s", table, json.dumps(summary["all"]))
 
 
 def summarize(rows: Sequence[dict]) -> dict:
-    """Mean and SD over the cases of each score: by class, and (``all``) of each case's mean over the classes.
+    """Mean and SD over the cases of each score: by class, and (``all``) of each case's mean.
 
     Scores that are NaN are left out; ``n`` says how many were not, ``cases`` how many cases there
     were. A class that was missed has no surface distance: read ``hd95_mm`` with its ``n``.
     """
-    classes = sorted({row["class"] for row in rows})
-    by_class = {
-        str(index): {
-            score: _mean_sd([row[score] for row in rows if row["class"] == index])
-            for score in SCORES
-        }
-        for index in classes
-    }
+    by_class = {}
+    for index in sorted({row["class"] for row in rows}):
+        by_class[str(index)] = _statistics([row for row in rows if row["class"] == index])
     means = case_means(rows)
-    return {
-        "cases": len(means),
-        "classes": by_class,
-        "all": {score: _mean_sd([case[score] for case in means.values()]) for score in SCORES},
-    }
+    return {"cases": len(means), "classes": by_class, "all": _statistics([*means.values()])}
 
 
 def case_means(rows: Sequence[dict]) -> dict[str, dict[str, float]]:
     """Each case's mean over the classes of each score, NaN where no class has the score."""
-    values: dict[str, dict[str, list[float]]] = {}
+    by_case: dict[str, list[dict]] = {}
     for row in rows:
-        case = values.setdefault(row["case"], {score: [] for score in SCORES})
-        for score in SCORES:
-            case[score].append(row[score])
-    means = {
-        name: {score: _mean_sd(case[score])["mean"] for score in SCORES}
-        for name, case in values.items()
-    }
-    return {
-        name: {score: math.nan if mean is None else mean for score, mean in case.items()}
-        for name, case in sorted(means.items())
-    }
+        by_case.setdefault(row["case"], []).append(row)
+    means = {}
+    for name, classes in sorted(by_case.items()):
+        statistics = _statistics(classes)
+        means[name] = {score: _or_nan(statistics[score]["mean"]) for score in SCORES}
+    return means
 
 
-def _mean_sd(values: Sequence[float]) -> dict[str, float | None]:
-    finite = torch.tensor([value for value in values if math.isfinite(value)], dtype=torch.double)
+def _statistics(rows: Sequence[dict]) -> dict[str, dict[str, float | None]]:
+    """Mean, SD and number of each score's finite values."""
+    return {score: _mean_sd(rows, score) for score in SCORES}
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _mean_sd(rows: Sequence[dict], score: str) -> dict[str, float | None]:
+    values = [row[score] for row in rows if math.isfinite(row[score])]
+    finite = torch.tensor(values, dtype=torch.double)
     if not len(finite):
         return {"mean": None, "sd": None, "n": 0}
     return {

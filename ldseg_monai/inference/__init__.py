@@ -5,6 +5,7 @@ from ldseg_monai.inference.case_evaluator import CaseDataset, CaseEvaluator
 from ldseg_monai.inference.finished_cases import FinishedCases
 from ldseg_monai.inference.postprocessing import (
     InvertLabeld,
+    InvertMapsd,
     SplitPredictiond,
     SummarizeUncertaintyd,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "CaseEvaluator",
     "FinishedCases",
     "InvertLabeld",
+    "InvertMapsd",
     "MeasurePictured",
     "SamplingInferer",
     "SliceSamplingInferer",

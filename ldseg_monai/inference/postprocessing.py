@@ -16,10 +16,11 @@ from monai.transforms import (
 from monai.transforms.utils import convert_applied_interp_mode
 
 from ldseg_monai.inference.ensemble import case_uncertainty, most_probable_class
+from ldseg_monai.runtime.errors import InputError
 
 
 class SplitPredictiond(MapTransform):
-    """Split what `SamplingInferer` returns into a label map and, for an ensemble, its mean and SD maps.
+    """Split what `SamplingInferer` returns into a label map and an ensemble's mean and SD maps.
 
     ``pred`` becomes the most probable class, uint8 ``(1, *spatial)``. For several samples,
     ``pred_mean`` (class probabilities, ``(classes, *spatial)``) and ``pred_sd`` (``(1, *spatial)``)
@@ -54,9 +55,9 @@ class SplitPredictiond(MapTransform):
                 result[key] = prediction
                 continue
             if channels not in (self.num_classes, self.num_classes + 1):
-                raise ValueError(
-                    f"{key} has {channels} channels: expected {self.num_classes} classes, one more for an ensemble; "
-                    "make num_classes agree with the network's out_channels"
+                raise InputError(
+                    f"{key} has {channels} channels: expected {self.num_classes} classes, one more "
+                    "for an ensemble; make num_classes agree with the network's out_channels"
                 )
             classes = prediction[: self.num_classes]
             result[key] = most_probable_class(classes, dim=0)
@@ -99,12 +100,29 @@ class InvertLabeld(Transform):
         return result
 
 
-class SummarizeUncertaintyd(MapTransform):
-    """Say in one number how uncertain a segmentation is, for a client that asks which image to label next.
+class InvertMapsd(Invertd):
+    """MONAI's `Invertd` for the maps of an ensemble, if there are any.
 
-    Where an ensemble has left ``KEY_sd`` beside a label map, ``data[result_key]["uncertainty"]``
-    becomes what `case_uncertainty` says of the two. MONAI Label returns all of ``data["result"]``
-    to its clients.
+    They are brought back to their image's geometry by interpolation.
+
+    Args:
+        keys: keys of maps.
+        transform: the preprocessing that ``orig_keys`` went through.
+        orig_keys: key of the image whose geometry is wanted.
+    """
+
+    def __init__(self, keys: KeysCollection, transform: Any, orig_keys: str = "image") -> None:
+        super().__init__(
+            keys, transform, orig_keys=orig_keys, nearest_interp=False, allow_missing_keys=True
+        )
+
+
+class SummarizeUncertaintyd(MapTransform):
+    """Say in one number how uncertain a segmentation is.
+
+    A client may ask which image to label next. Where an ensemble has left ``KEY_sd`` beside a label
+    map, ``data[result_key]["uncertainty"]`` becomes what `case_uncertainty` says of the two. MONAI
+    Label returns all of ``data["result"]`` to its clients.
 
     Args:
         keys: keys of label maps.

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
+from ldseg_monai.runtime.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
     pass
@@ -38,7 +39,9 @@ class MeasurePictured(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with columns and rows of each picture, ``(2,)``, and its path as metadata.
+        """Return a copy of ``data`` with columns and rows of each picture, ``(2,)``, and its path.
+
+        The path is in the metadata.
 
         Raises:
             ValueError: for a picture that cannot be read in strips.
@@ -76,7 +79,7 @@ class StripInferer(Inferer):
     ) -> None:
         super().__init__()
         if inferer.buffer_dim not in (1, -1):
-            raise ValueError(
+            raise InputError(
                 f"buffer_dim of the inferer is {inferer.buffer_dim}: expected 1, a picture's rows"
             )
         self.inferer = inferer
@@ -104,9 +107,8 @@ class StripInferer(Inferer):
                 its size.
         """
         if args or kwargs:
-            raise TypeError(
-                f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else"
-            )
+            got = [*map(type, args), *kwargs]
+            raise ArgumentError(f"got {got} beside inputs and network: expected nothing else")
         batch = MetaTensor(inputs)
         written = [
             self._segment(path, network, batch.device) for path in batch.meta["filename_or_obj"]
@@ -142,8 +144,9 @@ class StripInferer(Inferer):
                 strip = torch.as_tensor(self.preprocessing({"image": strip_path})["image"])
                 size, expected = list(strip.shape[1:]), [picture.size[0], stop - start]
                 if size != expected:
-                    raise ValueError(
-                        f"preprocessing made {size} of {expected} pixels: expected one that keeps the size"
+                    raise InputError(
+                        f"preprocessing made {size} of {expected} pixels: expected one that keeps "
+                        "the size"
                     )
                 return MetaTensor(strip).as_tensor()[None].to(device)
 

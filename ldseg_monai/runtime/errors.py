@@ -1,8 +1,7 @@
-"""What a person at the command line sees of an error: one line, or a traceback that ends in one."""
+"""The errors that a person can act on, and what the command line shows of any error."""
 
 from __future__ import annotations
 
-import dis
 import logging
 import os
 import sys
@@ -10,32 +9,77 @@ import traceback
 from collections.abc import Iterator
 from types import TracebackType
 
-PACKAGE = __name__.partition(".")[0]
 TRACEBACK = "LDSEG_TRACEBACK"  # environment variable: any value but "" shows every traceback
-USER_ERRORS = (ValueError, TypeError, OSError, RuntimeError, ImportError)
-RAISE = dis.opmap["RAISE_VARARGS"]
 
 
-class ListedErrors(RuntimeError):
+class UserError(Exception):
+    """Something that a person can put right: the message says got, wanted, what to do.
+
+    Each of its classes is one of Python's too, so that callers catch it as they are used to. Any
+    other error is a mistake in a program, and keeps its traceback.
+    """
+
+
+class InputError(UserError, ValueError):
+    """A value, a file's content or a config that cannot be used."""
+
+
+class ArgumentError(UserError, TypeError):
+    """An argument that a component does not take."""
+
+
+class FileError(UserError, OSError):
+    """A file or folder that cannot be read or written."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
+class ExistingFileError(UserError, FileExistsError):
+    """A file or folder that is there and is not written over."""
+
+
+class NotAFolderError(UserError, NotADirectoryError):
+    """A file where a folder is wanted."""
+
+
+class ReadOnlyError(UserError, PermissionError):
+    """A folder that nothing can be written to."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that is not installed."""
+
+
+class RunError(UserError, RuntimeError):
+    """A run that cannot go on."""
+
+
+class ListedErrors(RunError):
     """Several errors: the message has a line for each, and is shown so."""
 
 
 def show_errors_in_one_line() -> None:
-    """Let an error that ends this process, if this package raised it, show as one line; the exit code stays 1.
+    """Let a `UserError` that ends this process show as one line; the exit code stays 1.
 
     MONAI wraps an error in one for each component and transform that it passed through, some 100
-    lines in all. Others than those of this package keep their traceback, followed by one line.
-    ``LDSEG_TRACEBACK=1`` shows all tracebacks.
+    lines in all. Others keep their traceback, followed by one line. ``LDSEG_TRACEBACK=1`` shows all
+    tracebacks.
     """
     if not os.environ.get(TRACEBACK):
         sys.excepthook = _show
         for handler in logging.getLogger().handlers:
-            handler.addFilter(_without_own_traceback)
+            handler.addFilter(_without_user_traceback)
 
 
 def cause(error: BaseException) -> BaseException:
-    """The error that a person should read: the first in the chain that this package raised, else the last of all."""
-    return next(filter(is_own, chain(error)), [*chain(error)][-1])
+    """The error that a person should read: the first `UserError` in the chain, else the last."""
+    errors = list(chain(error))
+    for step in errors:
+        if isinstance(step, UserError):
+            return step
+    return errors[-1]
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -47,33 +91,19 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         following = following.__cause__ or implicit
 
 
-def is_own(error: BaseException) -> bool:
-    """Whether a `raise` statement of this package raised the error, rather than a mistake in its code."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    if place is None or not isinstance(error, USER_ERRORS):
-        return False
-    in_package = place.tb_frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE
-    return in_package and place.tb_frame.f_code.co_code[place.tb_lasti] == RAISE
-
-
 def one_line(error: BaseException) -> str:
     """The error's text on one line, with its kind where the text says little."""
     text = " ".join(str(error).split())
-    return (
-        text
-        if is_own(error)
-        else f"{type(error).__name__}: {text}"
-        if text
-        else type(error).__name__
-    )
+    if isinstance(error, UserError):
+        return text
+    kind = type(error).__name__
+    return f"{kind}: {text}" if text else kind
 
 
-def _without_own_traceback(record: logging.LogRecord) -> bool:
-    """Take the traceback out of a log entry of an error of this package, such as MONAI's `StatsHandler` writes."""
+def _without_user_traceback(record: logging.LogRecord) -> bool:
+    """Take a `UserError`'s traceback out of a log entry, such as MONAI's `StatsHandler` writes."""
     error = record.exc_info[1] if record.exc_info else None
-    if error is not None and is_own(cause(error)):
+    if error is not None and isinstance(cause(error), UserError):
         record.exc_info = record.exc_text = None
     return True
 
@@ -83,9 +113,10 @@ def _show(kind: type[BaseException], error: BaseException, place: TracebackType 
         sys.__excepthook__(kind, error, place)
         return
     told = cause(error)
-    if not is_own(told):
+    hint = f" ({TRACEBACK}=1 shows where it was raised)"
+    if not isinstance(told, UserError):
         traceback.print_exception(kind, error, place)
-    hint = f" ({TRACEBACK}=1 shows where it was raised)" if is_own(told) else ""
+        hint = ""
     sys.stdout.flush()
     text = str(told) if isinstance(told, ListedErrors) else one_line(told)
     sys.stderr.write(f"ldseg_monai: error: {text}{hint}\n")

@@ -15,11 +15,13 @@ from monai.transforms import Invertd
 from torch import nn
 
 from ldseg_monai.bundle.bundle import Bundle
-from ldseg_monai.bundle.knobs import check_names, check_values
+from ldseg_monai.bundle.knobs import check_values
+from ldseg_monai.bundle.names import check_names
 from ldseg_monai.data.datalist import PathLike
 from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
+from ldseg_monai.runtime.errors import ExistingFileError, InputError, MissingFileError
 
 SPLIT = {
     "val_cases",
@@ -68,20 +70,21 @@ def calibrate(
     """
     source, out = Bundle.find(bundle), Path(out)
     if out.exists():
-        raise FileExistsError(f"{out} is there already: expected the name of a new file")
+        raise ExistingFileError(f"{out} is there already: expected the name of a new file")
     if not out.parent.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{out.parent} is not there: expected a folder to write to; make it first"
         )
     knobs = dict(knobs or {})
     check_names([str(source.config_file("train.yaml"))], knobs)
     fixed = ", ".join(sorted(knobs.keys() & FIXED))
     if fixed:
-        raise ValueError(f"knobs have {fixed}: expected none of {', '.join(sorted(FIXED))}")
+        raise InputError(f"knobs have {fixed}: expected none of {', '.join(sorted(FIXED))}")
     if weights is None and part == "val" and not any(map(_chooses_cases, knobs)):
         knobs["val_cases"] = source.val_cases(dataset_dir)
     config = source.config("train.yaml", dataset_dir=dataset_dir, num_samples=1, **knobs)
-    config.update({"validate#dataset#data#split": part, "validate#dataset#cache_rate": 0.0})
+    config["validate#dataset#data"] = f"$@split.part({part!r})"
+    config["validate#dataset#cache_rate"] = 0.0
     check_values(config)
     network = diffusion_segmenter(config.get_parsed_content("network")).eval()
     network.scale_logits(1.0)  # changes nothing, but for an error of a network without logits
@@ -117,7 +120,7 @@ def _segment(config: ConfigParser, network: nn.Module) -> list[Case]:
         logits = inferer(batch["image"].to(device), network).float().cpu()
         if logits.shape[1] != num_classes or not logits.isfinite().all():
             name = item["image"].meta["filename_or_obj"]
-            raise ValueError(
+            raise InputError(
                 f"{name}: expected finite logits of {num_classes} classes, got {logits.shape[1]} channels"
             )
         case = back(decollate_batch({**batch, "pred": MetaTensor(logits)})[0])

@@ -7,25 +7,25 @@ from ldseg_monai.training.handlers import (
     Progress,
     RequireClasses,
     Reseed,
-    ValidateAtEnd,
+    Validate,
 )
 from ldseg_monai.training.inferers import CDALTrainingInferer, TrainingInferer
 from ldseg_monai.training.losses import CDALLoss, LDSegLoss
-from ldseg_monai.training.resume import Checkpoint, SaveBest
+from ldseg_monai.training.resume import ResumableCheckpoint, SaveBest
 
 __all__ = [
     "CDALLoss",
     "CDALTrainer",
     "CDALTrainingInferer",
-    "Checkpoint",
     "GradientClipping",
     "LDSegLoss",
     "Progress",
     "RequireClasses",
     "Reseed",
+    "ResumableCheckpoint",
     "SaveBest",
     "TrainingInferer",
     "UpdateAverage",
-    "ValidateAtEnd",
+    "Validate",
     "average_weights",
 ]

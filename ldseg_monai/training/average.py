@@ -29,6 +29,8 @@ def average_weights(
     """
     span = min(1000.0, max(4.0, share * num_iterations))
 
+    # Not torch's `get_ema_multi_avg_fn(decay)`: its decay is the same at every step, while this one
+    # begins at 1/3 and grows until the average spans its share of the run.
     def average(averaged: Any, current: Any, num_averaged: torch.Tensor | int) -> None:
         if torch.is_floating_point(averaged[0]):
             torch._foreach_lerp_(averaged, current, max(1 / span, 2 / (int(num_averaged) + 2)))

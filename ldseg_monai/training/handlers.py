@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, cast
 
 import ignite.distributed as idist
@@ -16,9 +16,9 @@ from monai.data import MetaTensor
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
-from monai.transforms import Compose
 
 from ldseg_monai.data.draws import SeededSampler
+from ldseg_monai.runtime.errors import InputError, RunError
 
 
 class RequireClasses:
@@ -28,12 +28,14 @@ class RequireClasses:
 
     Args:
         cases: the training cases.
-        transforms: what reads a case, up to class indices in ``label``.
+        load: what reads a case, with class indices in ``label``.
     """
 
-    def __init__(self, cases: Sequence[Mapping[str, Any]], transforms: Sequence[Any]) -> None:
+    def __init__(
+        self, cases: Sequence[Mapping[str, Any]], load: Callable[[dict], Mapping[Any, Any]]
+    ) -> None:
         self.cases = cases
-        self.read = Compose(transforms)
+        self.load = load
 
     def attach(self, engine: Engine) -> None:
         """Look before the first epoch."""
@@ -45,11 +47,11 @@ class RequireClasses:
         Raises:
             ValueError: if there are cases, and none has a class.
         """
-        if self.cases and not any(
-            bool(cast(dict, self.read(dict(case)))["label"].any()) for case in self.cases
-        ):
-            raise ValueError(
-                f"every label of the {len(self.cases)} training cases is 0, such as {self.cases[0]['label']}: expected "
+        has_class = any(bool(self.load(dict(case))["label"].any()) for case in self.cases)
+        if self.cases and not has_class:
+            raise InputError(
+                f"every label of the {len(self.cases)} training cases is 0, such as "
+                f"{self.cases[0]['label']}: expected "
                 "classes from 1 on"
             )
 
@@ -114,8 +116,9 @@ class GradientClipping:
                 )
         idist.barrier()  # a launcher ends all processes as soon as one fails
         told = "; ".join(f"the loss is {batch['loss']} on {batch['files']}" for batch in batches)
-        raise RuntimeError(
-            f"gradients are not finite in epoch {state.epoch}, iteration {state.iteration}: {told}; look at these "
+        raise RunError(
+            f"gradients are not finite in epoch {state.epoch}, iteration {state.iteration}: "
+            f"{told}; look at these "
             "files, or lower learning_rate and start again"
         )
 
@@ -127,7 +130,7 @@ def _file_names(value: MetaTensor) -> list[str]:
 
 
 class Reseed:
-    """Make every random number of a run depend on the seed and its place in the run alone, so that it can resume.
+    """Make each random number depend on the seed and its place in the run, which can so resume.
 
     The cases of an epoch and their augmentation follow from the epoch; timesteps and noise from the
     iteration. Every process gets the same state: what differs between the samples of a batch,
@@ -143,7 +146,7 @@ class Reseed:
         self.sampler = sampler
 
     def attach(self, engine: Engine) -> None:
-        """Seed at the start of each epoch, before the loader's next pass begins, and of each iteration."""
+        """Seed at the start of each epoch, before the loader begins, and of each iteration."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
         engine.add_event_handler(Events.ITERATION_STARTED, self.seed_iteration)
 
@@ -156,29 +159,34 @@ class Reseed:
         torch.manual_seed(self.seed + 1009 * engine.state.iteration)
 
 
-class ValidateAtEnd(ValidationHandler):
-    """MONAI's handler for the last epoch, where that is not one of its interval's.
+class Validate(ValidationHandler):
+    """MONAI's handler that validates every so many epochs, and after the last one too.
 
     Args:
         validator: the evaluator.
         interval: epochs between two validations.
     """
 
+    def __init__(self, validator: Evaluator, interval: int) -> None:
+        super().__init__(interval, validator)
+
     def attach(self, engine: Engine) -> None:
-        """Validate when the run's last epoch is complete.
+        """Validate when an epoch is complete.
 
         Raises:
             ValueError: if the validator has no cases.
         """
         loader = cast(Evaluator, self.validator).data_loader
         if isinstance(loader, Sized) and not len(loader):
-            raise ValueError(
-                "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI Label's val_split of "
+            raise InputError(
+                "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI "
+                "Label's val_split of "
                 "0.2 leaves none), or leave more of them to validation"
             )
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_last)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_if_due)
 
-    def validate_last(self, engine: Engine) -> None:
-        """Validate, if this is the last epoch and its interval has not done so."""
-        if engine.state.epoch == engine.state.max_epochs and engine.state.epoch % self.interval:
+    def validate_if_due(self, engine: Engine) -> None:
+        """Validate, if this epoch is one of the interval's or the last."""
+        epoch = engine.state.epoch
+        if epoch % self.interval == 0 or epoch == engine.state.max_epochs:
             self(engine)

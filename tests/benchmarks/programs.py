@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from small_networks import SMALL
+
 ROOT = Path(__file__).parents[2]
-NETWORK = (
-    "network_def#channels=[8,16]",
-    "network_def#denoiser_channels=[16,32]",
-    "network_def#num_head_channels=8",
-)
+
+
+def overrides(bundle: str) -> list[str]:
+    """Overrides that make a bundle's network small, as a command line has them."""
+    return [f"{name}={json.dumps(value)}" for name, value in SMALL[bundle].items()]
 
 
 def tables(text: str) -> list[list[dict[str, str]]]:

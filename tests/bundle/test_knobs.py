@@ -1,89 +1,80 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 from monai.bundle import ConfigParser
 
-from ldseg_monai.bundle.knobs import (
-    check_device,
-    check_names,
-    check_values,
-    references,
-    unknown_ids,
-)
-
-BASE = """
-seed: 0
-augment: {prob: 0.3}
-train:
-  handlers:
-  - _target_: ldseg_monai.training.UpdateAverage
-    average: '@average'
-  - _target_: monai.handlers.CheckpointSaver
-    save_dict: {network: 1}
-validate:
-  key_metric: {dice: 1}
-average: 1
-"""
+from ldseg_monai.bundle.knobs import check_device, check_values
+from ldseg_monai.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(
-    ("overlay", "unknown"),
+    ("kind", "good", "bad"),
     [
-        ("{augment: {prob: 0.3}, seed: '@augment#prob'}", []),
-        ("{probabilities: [0.3], seed: '@probabilities#0'}", []),
-        ("{mine: 3, seed: $@mine + 1}", []),
-        ("{mine: 3, seed: '%mine'}", []),
-        ("{mine: 3}", ["mine"]),
-        ("{train#handlers#1#save_dict#average: '@average'}", []),
-        ("{+train#handlers#1#save_dict: {average: '@average'}}", []),
-        ("{validate#key_metric#iou: 1}", []),
-        ("{train#handlers#0#network: 1}", []),  # an argument that the config leaves out
-        ("{train#handlers#0#netwrk: 1}", ["train#handlers#0#netwrk"]),
-        ("{train#handler: 1}", ["train#handler"]),
-        ("{validate#key_metrics#iou: 1}", ["validate#key_metrics#iou"]),
+        ("positive", [1, 1000], [0, -1, 1.5, True, "1", None]),
+        ("count", [0, 7], [-1, "x", False]),
+        ("classes", [2, 3], [1, 2.0]),
+        ("rate", [0, 1e-3, 5], [-0.1, "1e-3", float("nan"), float("inf")]),
+        ("share", [0, 0.5, 1], [-0.1, 1.1, None]),
+        ("fraction", [0.2], [0, 1, -0.5, float("nan")]),
+        ("overlap", [0, 0.5, [0.5, 0.25]], [1.0, [0.5, 1.0], "0.5"]),
+        ("spacing", [1.5, [1.0, 0.5]], [0, [1.0, 0], float("inf")]),
+        ("size", [[16, 16]], [16, [16, 0], [16.0, 16], [16], [16, 16, 16]]),
+        ("switch", [True, False], ["flase", 1, None]),
     ],
 )
-def test_key_that_changes_nothing_is_unknown(overlay: str, unknown: list[str]) -> None:
-    changes = yaml.safe_load(overlay)
-    assert unknown_ids(ConfigParser(yaml.safe_load(BASE)), changes, references(changes)) == unknown
-
-
-def test_files_and_overrides_are_checked_together(tmp_path) -> None:
-    (tmp_path / "base.yaml").write_text(BASE)
-    (tmp_path / "over.yaml").write_text("mine: 3\n")
-    files = [str(tmp_path / name) for name in ("base.yaml", "over.yaml")]
-    with pytest.raises(ValueError, match=r"over.yaml has the key mine: .*"):
-        check_names(files, {})
-    check_names(files, {"seed": "@mine"})
-    with pytest.raises(ValueError, match="unknown knob --sed: .* did you mean seed"):
-        check_names(files, {"seed": "@mine", "sed": 1})
+def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: list) -> None:
+    for value, wrong in [*((value, False) for value in good), *((value, True) for value in bad)]:
+        network = {"encoder": {"spatial_dims": 2}}
+        config = {"mine": value, "knob_kinds": {kind: ["mine"]}, "network_def": network}
+        if not wrong:
+            check_values(ConfigParser(config))
+            continue
+        with pytest.raises(InputError) as caught:
+            check_values(ConfigParser(config))
+        assert str(caught.value).startswith(f"mine is {value!r}: expected ")
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("kinds", "message"),
     [
-        ({"overlap": 0.5}, None),
-        ({"overlap": [0.5, 0.5, 0.25]}, None),
-        ({"overlap": [0.5, 1.0]}, "overlap is .*: expected a number from 0 to below 1"),
-        ({"val_fraction": 0.0}, "val_fraction is 0.0"),
-        ({"val_fraction": 0.0, "val_cases": ["a"]}, None),
-        ({"val_fraction": 0.0, "val_cases": None, "fold": 1}, None),
-        ({"voxel_size": [1.0, 0.5, 2]}, None),
-        ({"voxel_size": [1.0, 0, 2]}, r"voxel_size is \[1.0, 0, 2\]: expected positive numbers"),
-        (
-            {"spatial_size": [16, 16], "network_def": {"spatial_dims": 3}},
-            "spatial_size is .* one for each axis",
-        ),
-        ({"spatial_size": [16, 16], "network_def": {"spatial_dims": 2}}, None),
+        ({"postive": ["seed"]}, "knob_kinds has the kind postive: expected one of positive, "),
+        ({"count": ["seeed"]}, "knob_kinds#count names seeed: expected a knob of the config"),
     ],
 )
-def test_values_that_no_run_could_use_are_refused(config: dict, message: str | None) -> None:
-    if message is None:
-        check_values(ConfigParser(config))
-        return
-    with pytest.raises(ValueError, match=message):
-        check_values(ConfigParser(config))
+def test_kind_or_knob_that_does_not_exist_is_told(kinds: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_values(ConfigParser({"seed": 0, "knob_kinds": kinds}))
+
+
+SCHEDULERS = {
+    "LDSeg": "ldseg_monai.diffusion.EvenlySpacedScheduler",
+    "CDAL": "ldseg_monai.diffusion.PosteriorScheduler",
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "scheduler", "good", "bad"),
+    [
+        ("LDSeg", {}, [1, 1000], [1001]),
+        ("LDSeg", {"num_train_timesteps": 8}, [1, 8], [0, 9]),
+        ("CDAL", {"num_train_timesteps": 2}, [2], [1, 3]),
+        ("CDAL", {"num_train_timesteps": "@steps"}, [5], [4]),
+    ],
+)
+def test_number_of_steps_is_one_that_the_network_s_class_takes(
+    network: str, scheduler: dict, good: list[int], bad: list[int]
+) -> None:
+    for steps in good + bad:
+        definition = {
+            "_target_": f"ldseg_monai.networks.{network}",
+            "scheduler": {"_target_": SCHEDULERS[network], **scheduler},
+        }
+        config = {"num_inference_steps": steps, "steps": 5, "network_def": definition}
+        if steps in good:
+            check_values(ConfigParser(config))
+            continue
+        with pytest.raises(ValueError, match=f"num_inference_steps is {steps}: expected"):
+            check_values(ConfigParser(config))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +82,7 @@ def test_values_that_no_run_could_use_are_refused(config: dict, message: str | N
 )  # each another error
 def test_device_that_is_not_there_is_an_error_that_names_it(device: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"^device is '{device}', which is not there .* expected one of cpu"
+        InputError, match=rf"^device is '{device}', which is not there .* expected one of cpu"
     ):
         check_device(device)
     check_device("cpu")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
+from ldseg_monai.bundle.components import references
+
 REPOSITORY = Path(__file__).parents[2]
 BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").glob("[!._]*") if path.is_dir())
 STANDALONE = ("train.yaml", "inference.yaml")
@@ -25,6 +27,18 @@ def load(*paths: Path) -> ConfigParser:
 
 def load_config(bundle: str, name: str) -> ConfigParser:
     return load(REPOSITORY / "bundles" / bundle / "configs" / name)
+
+
+def reached(config: ConfigParser, *ids: str) -> set[str]:
+    """What ids refer to, directly or by what they refer to; of a client's options, the options alone."""
+    found: set[str] = set()
+    waiting = list(ids)
+    while waiting:
+        for name in references(config[waiting.pop()]) - found:
+            found.add(name)
+            if not name.startswith("displayable_configs"):
+                waiting.append(name)
+    return found
 
 
 def head(path: Path) -> list[str]:

@@ -31,11 +31,11 @@ def steps_of(bundle: str) -> tuple[ConfigParser, list[Any]]:
     parser.read_config(str(REPOSITORY / "bundles" / bundle / "configs" / "train.yaml"))
     if bundle == "ldseg_knee3d":
         parser["spatial_size"] = [64, 80, 56]  # as the others', which takes a fraction of the time
-    steps = parser["train#random_transforms"]
+    steps = parser["random_transforms"]
     moving = [
-        parser.get_parsed_content(f"train#random_transforms#{index}")
+        parser.get_parsed_content(f"random_transforms#{index}")
         for index, step in enumerate(steps)
-        if step["_target_"].split(".")[-1] not in INTENSITY
+        if isinstance(step, dict) and step["_target_"].split(".")[-1] not in INTENSITY
     ]
     return parser, moving
 
@@ -62,7 +62,8 @@ def painted(size: list[int], channels: int, classes: int) -> dict[str, MetaTenso
 @pytest.mark.parametrize("bundle", sorted(TINY))
 def test_image_and_label_stay_together(bundle: str) -> None:
     parser, moving = steps_of(bundle)
-    classes, channels = parser["num_classes"], parser["network_def#in_channels"]
+    classes = parser["num_classes"]
+    channels = parser.get_parsed_content("network_def").in_channels
     size = parser["spatial_size"] if "spatial_size" in parser else [522, 775]
     pair = painted(size, channels, classes)
     augment = Compose(moving).set_random_state(0)

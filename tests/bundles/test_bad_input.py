@@ -18,14 +18,15 @@ from PIL import Image
 from small_data import write_volume
 from workplace import Workplace, listing, tiny_overrides
 
-from ldseg_monai.runtime.errors import cause, is_own
+from ldseg_monai.runtime.errors import UserError, cause
 
 TRAIN = ("train", ["train.yaml"])
 EVALUATE = ("eval", ["train.yaml", "evaluate.yaml"])
 INFER = ("infer", ["inference.yaml"])
 WORKFLOWS = [TRAIN, EVALUATE, INFER]
 DIMS = {
-    bundle: load_config(bundle, "inference.yaml")["network_def#spatial_dims"] for bundle in BUNDLES
+    bundle: load_config(bundle, "inference.yaml").get_parsed_content("network_def").spatial_dims
+    for bundle in BUNDLES
 }
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
@@ -80,7 +81,7 @@ def error_of(function: Any, *args: Any, **kwargs: Any) -> BaseException:
     with pytest.raises(Exception) as raised:
         function(*args, **kwargs)
     error = cause(raised.value)
-    assert is_own(error), f"{type(error).__name__}: {error}"
+    assert isinstance(error, UserError), f"{type(error).__name__}: {error}"
     return error
 
 
@@ -205,7 +206,7 @@ def test_bad_value_of_a_knob_is_an_error_that_names_it(
     ("misspelt", "nearest"),
     [
         ("num_sample", "num_samples"),
-        ("network_def#in_chanels", "network_def#in_channels"),
+        ("network_def#image_encoder#out_chanels", "network_def#image_encoder#out_channels"),
         ("out_dir", "output_dir"),
     ],
 )

@@ -185,5 +185,4 @@ def test_both_networks_are_wrapped_in_several_processes(bundle: str) -> None:
         REPOSITORY / "bundles" / bundle / "configs" / "multi_gpu_train.yaml"
     )
     for network in ("network", "discriminator"):
-        assert overlay[network]["_target_"] == "torch.nn.parallel.DistributedDataParallel"
-        assert overlay[network]["module"] == f"$@{network}_def.to(@device)"
+        assert overlay[network] == f"$idist.auto_model(@{network}_def.to(@device))"

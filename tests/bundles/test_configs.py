@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from config_files import (
@@ -21,10 +20,12 @@ from config_files import (
     load,
     load_config,
     name_of,
+    reached,
 )
 from monai.bundle import ConfigParser
 
-from ldseg_monai.bundle.knobs import references, unknown_ids
+from ldseg_monai.bundle.components import references
+from ldseg_monai.bundle.names import unknown_ids
 from ldseg_monai.evaluation.pictures import COLORS
 
 KNOBS = (
@@ -70,23 +71,6 @@ REFERENCES = {
 def plain_id(key: str) -> str:
     """An overlay's key without the `+` that merges, and with `#` between its levels."""
     return key.removeprefix("+").replace("::", "#")
-
-
-def restricted_to_image(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Transforms of image and label as they act on the image alone."""
-    restricted = []
-    for transform in transforms:
-        keys = [transform["keys"]] if isinstance(transform["keys"], str) else transform["keys"]
-        if "image" not in keys:
-            continue
-        per_key = {
-            name: value[keys.index("image")]
-            for name, value in transform.items()
-            if name in ("mode", "dtype", "padding_mode", "align_corners")
-            and isinstance(value, list)
-        }
-        restricted.append({**transform, **per_key, "keys": "image"})
-    return restricted
 
 
 def test_there_are_bundles() -> None:
@@ -200,28 +184,30 @@ def test_training_and_inference_hold_the_same_network(bundle: str) -> None:
     assert train["network_def"] == inference["network_def"]
 
 
-def with_training_reader(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An inference's transforms with the reader that training has: that of DICOM reads NIfTI as it does."""
-    if transforms[0]["reader"] != "ldseg_monai.data.NiftiOrDicomReader":
-        return transforms
-    return [{**transforms[0], "reader": "ldseg_monai.data.NiftiReader"}, *transforms[1:]]
-
-
 def test_validation_and_inference_preprocess_the_image_alike(bundle: str) -> None:
     train, inference = (load_config(bundle, name) for name in STANDALONE)
-    validation = restricted_to_image(train["validate#preprocessing#transforms"])
-    assert validation == with_training_reader(inference["preprocessing#transforms"])
+    assert train["image_transforms"] == inference["image_transforms"]
+    assert train["validate#preprocessing"] == inference["preprocessing"]
+    ours, theirs = (dict(config["load"]) for config in (train, inference))
+    assert [ours.pop("keys"), theirs.pop("keys")] == [["image", "label"], "image"]
+    for argument in ("num_classes", "instances", "label_values"):
+        ours.pop(argument, None)
+    theirs.pop("dicom", None)  # which is read in inference alone
+    assert ours == theirs
+
+
+def test_random_transforms_are_of_training_alone(bundle: str) -> None:
+    train = load_config(bundle, "train.yaml")
+    assert "random_transforms" in reached(train, "train#preprocessing")
+    assert "random_transforms" not in reached(train, "validate#preprocessing")
 
 
 def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bundle: str) -> None:
     train, inference = (load_config(bundle, name) for name in STANDALONE)
-    used = references(
-        [inference["network_def"], inference["preprocessing"], inference["inferer"]]
-    ) | {"dataset_dir"}
-    used = {
-        name.removeprefix("displayable_configs#") for name in used
-    }  # options of the same name as their knob
-    assert {knob: inference[knob] for knob in used} == {knob: train[knob] for knob in used}
+    used = reached(inference, "network_def", "preprocessing", "inferer") | {"dataset_dir"}
+    used = {name.removeprefix("displayable_configs#") for name in used}  # options named as knobs
+    used -= {"load", "sampler"}
+    assert {name: inference[name] for name in used} == {name: train[name] for name in used}
 
 
 def test_options_for_clients_are_knobs_that_the_inferer_takes_from_there(bundle: str) -> None:
@@ -230,8 +216,8 @@ def test_options_for_clients_are_knobs_that_the_inferer_takes_from_there(bundle:
     inference = load_config(bundle, "inference.yaml")
     for option in ("num_samples", "seed"):
         assert inference["displayable_configs"][option] == f"@{option}"
-        assert f"displayable_configs#{option}" in references(inference["inferer"])
-        assert option not in references(inference["inferer"])
+        assert f"displayable_configs#{option}" in reached(inference, "inferer")
+        assert option not in reached(inference, "inferer")
 
 
 def test_every_label_has_a_color_of_the_overlays(bundle: str) -> None:
@@ -247,13 +233,10 @@ def test_every_label_has_a_color_of_the_overlays(bundle: str) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_phantoms_of_another_seed_are_in_another_folder(bundle: str) -> None:
     folders = {}
-    for name, place in (
-        ("train.yaml", "train#dataset#data#datalist"),
-        ("inference.yaml", "datalist"),
-    ):
+    for name in STANDALONE:
         for seed in (0, 1):
             config = load_config(bundle, name)
             config.update({"seed": seed, "output_dir": "out"})
-            folders[name, seed] = config.get_parsed_content(f"{place}#phantom_dir")
+            folders[name, seed] = config.get_parsed_content("datalist#phantom_dir")
     assert folders["train.yaml", 0] == folders["inference.yaml", 0] != folders["inference.yaml", 1]
     assert folders["train.yaml", 1] == folders["inference.yaml", 1]

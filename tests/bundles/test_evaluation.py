@@ -16,7 +16,7 @@ from html_page import Page
 from workplace import Run, Workplace, find_case, read_image, read_label
 
 from ldseg_monai.data.datalist import case_name, paired_datalist
-from ldseg_monai.data.split import split_datalist
+from ldseg_monai.data.split import Split
 
 COLUMNS = ["case", "class", "dice", "iou", "precision", "recall", "hd95_mm"]
 
@@ -156,9 +156,7 @@ def test_evaluated_dice_is_that_of_the_inferred_files(
 def test_evaluation_repeats_the_dice_that_training_saved_the_weights_for(
     trained: Run, evaluated: Run, phantoms: Path
 ) -> None:
-    validated = {
-        case_name(item["image"]) for item in split_datalist(paired_datalist(phantoms), "val")
-    }
+    validated = {case_name(item["image"]) for item in Split(paired_datalist(phantoms)).part("val")}
     dice = [float(row["dice"]) for row in metrics(evaluated.output_dir) if row["case"] in validated]
     best = torch.load(trained.output_dir / "checkpoint.pt", weights_only=True)["best"]["best"]
     assert statistics.mean(dice) == pytest.approx(best, abs=1e-6)

@@ -23,9 +23,8 @@ def test_training_starts_from_imagenet(place: Workplace) -> None:
         "train", ["train.yaml"], device="cpu", output_dir=str(place.root / "output")
     )
     workflow.initialize()
-    backbone = workflow.parser.get_parsed_content(
-        "train#trainer"
-    ).network.image_encoder.backbone
+    network = workflow.parser.get_parsed_content("train#trainer").network
+    backbone = network.image_encoder.backbone
     published = imagenet_state(torch.load(find_imagenet_weights(), weights_only=True))
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, published[name]), name

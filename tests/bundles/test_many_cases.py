@@ -20,7 +20,6 @@ from test_evaluation import cases_in
 from workplace import Run, Workplace, find_case
 
 from ldseg_monai.inference.case_evaluator import FailedCases
-from ldseg_monai.inference.finished_cases import describe
 
 EVALUATION = ("train.yaml", "evaluate.yaml")
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2")
@@ -126,29 +125,31 @@ def test_inference_that_was_stopped_between_the_files_of_a_case_ends_as_if_it_wa
 def test_another_seed_or_another_part_of_the_config_does_all_again(
     workplace: Workplace, segmented: Run, phantoms: Path, tmp_path: Path
 ) -> None:
-    def digest(**overrides: Any) -> tuple[str, list[int]]:
-        places = {
-            "dataset_dir": str(phantoms),
-            "output_dir": str(segmented.output_dir),
-            "device": "cpu",
-        }
-        workflow = workplace.workflow("infer", ["inference.yaml"], **places, **overrides)
-        workflow.initialize()
-        finished = workflow.parser.get_parsed_content("finished")
-        parts = [
-            workflow.parser.get_parsed_content(name)
-            for name in ("preprocessing", "network_def", "inferer")
-        ]
-        return json.dumps(describe(parts)), finished.remaining()
-
-    same, _ = digest()
-    assert digest()[0] == same
+    places = {"dataset_dir": str(phantoms), "output_dir": str(segmented.output_dir)}
     every = list(range(len(cases_in(phantoms / "images"))))
-    for knob, value in {"displayable_configs#seed": 1, "num_samples": 4, "amp": False}.items():
-        other, left = digest(**{knob: value})
-        assert other != same and left == every, knob
-    _, left = digest(**{"postprocessing#transforms#0#allow_missing_keys": True})
-    assert left == every
+
+    def left(**overrides: Any) -> list[int]:
+        given = {"device": "cpu", **places, **overrides}
+        workflow = workplace.workflow("infer", ["inference.yaml"], **given)
+        workflow.initialize()
+        return workflow.parser.get_parsed_content("finished").remaining()
+
+    assert left() == []
+    moved = shutil.copytree(segmented.output_dir, tmp_path / "moved", copy_function=shutil.copy2)
+    same = {"output_dir": str(moved), "dataloader#num_workers": 1, "world_size": 2, "rank": 1}
+    assert left(**same) == []
+    assert left(run=["$print(1)"], initialize=[]) == []  # as overlays for several processes have it
+    changes = {
+        "displayable_configs#seed": 1,
+        "num_samples": 4,
+        "amp": False,
+        "save_overlay": False,
+        "resume": False,
+        "evaluator#inferer": "$@inferer",
+        "postprocessing#transforms#0#allow_missing_keys": True,
+    }
+    for name, value in changes.items():
+        assert left(**{name: value}) == every, name
 
 
 def test_evaluation_scores_the_good_cases_and_lists_the_bad(

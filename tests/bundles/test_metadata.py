@@ -96,15 +96,11 @@ def test_channels_agree_with_the_network(
 ) -> None:
     image = metadata["network_data_format"]["inputs"]["image"]
     prediction = metadata["network_data_format"]["outputs"]["pred"]
-    network = {
-        name: train_config.get_parsed_content(f"network_def#{name}")
-        for name in ("spatial_dims", "in_channels", "out_channels")
-    }
-    assert image["num_channels"] == network["in_channels"]
-    assert prediction["num_channels"] == network["out_channels"]
-    assert (
-        len(image["spatial_shape"]) == len(prediction["spatial_shape"]) == network["spatial_dims"]
-    )
+    network = train_config.get_parsed_content("network_def")
+    assert image["num_channels"] == network.in_channels
+    assert prediction["num_channels"] == network.out_channels
+    shapes = [image["spatial_shape"], prediction["spatial_shape"]]
+    assert [len(shape) for shape in shapes] == [network.spatial_dims] * 2
 
 
 def test_spatial_shape_is_the_size_that_images_are_resized_to(
@@ -147,3 +143,11 @@ def test_model_has_the_shortest_name(folder: Path) -> None:
         min((path.name for path in (folder / "models").glob("*.pt")), key=len, default=None)
         == "model.pt"
     )
+
+
+def test_metrics_are_the_card_s(folder: Path, metadata: dict[str, Any]) -> None:
+    card = (folder / "docs" / "README.md").read_text()
+    metrics = metadata["eval_metrics"]
+    assert metrics["mean_dice"] and all(0 < value < 1 for value in metrics.values())
+    written = {name: f"{value:.4f}".removesuffix("0") for name, value in metrics.items()}
+    assert {name: text for name, text in written.items() if text not in card} == {}

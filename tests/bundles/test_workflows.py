@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from config_files import STANDALONE, load_config
 from monai.bundle import ConfigParser
 from workplace import Workplace, listing
 
-from ldseg_monai.training.resume import Checkpoint
+from ldseg_monai.training.resume import ResumableCheckpoint
 
 WORKFLOWS = [
     ("train", ["train.yaml"]),
@@ -75,6 +76,24 @@ def test_network_segments_an_image_alone(workplace: Workplace) -> None:
     assert prediction.dtype == torch.float32
 
 
+def test_bfloat16_is_what_a_bundle_computes_with(workplace: Workplace) -> None:
+    # The other tests set `amp` to False.
+    for name in STANDALONE:
+        assert load_config(workplace.bundle, name)["amp"] is True
+    logits = []
+    for amp in (True, False):
+        workflow = workplace.workflow("infer", ["inference.yaml"], device="cpu", amp=amp)
+        workflow.initialize()
+        torch.manual_seed(0)
+        network = workflow.network_def.eval()
+        size = workflow.parser.get("spatial_size", [64, 64])
+        image = torch.rand(1, network.in_channels, *size, generator=torch.manual_seed(1))
+        logits.append(workflow.inferer(inputs=image, network=network))
+    half, full = logits
+    assert half.dtype == full.dtype == torch.float32
+    assert 0 < (half - full).norm() < 0.1 * full.norm()
+
+
 @pytest.mark.parametrize("loads", [False, True])
 def test_run_that_a_client_starts_from_weights_saves_over_them_and_has_no_checkpoint(
     workplace: Workplace, phantoms: Path, tmp_path: Path, loads: bool
@@ -93,6 +112,6 @@ def test_run_that_a_client_starts_from_weights_saves_over_them_and_has_no_checkp
     workflow = workplace.workflow("train", ["train.yaml"], **places, **handlers)
     workflow.initialize()
     built = workflow.parser.get_parsed_content("train#handlers")
-    assert any(isinstance(handler, Checkpoint) for handler in built) != loads
+    assert any(isinstance(handler, ResumableCheckpoint) for handler in built) != loads
     saved = workflow.parser.get_parsed_content("validate#best").path
     assert saved == (path if loads else str(tmp_path / "output" / "model.pt"))

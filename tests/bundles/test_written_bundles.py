@@ -20,7 +20,8 @@ from small_data import write_boxes
 from test_configs import restricted_to_image, with_training_reader
 from workplace import tiny_overrides
 
-from ldseg_monai.bundle.knobs import references, unknown_ids
+from ldseg_monai.bundle.components import references
+from ldseg_monai.bundle.names import unknown_ids
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.tools.new_bundle.write import BACKBONE_OVERLAYS, new_bundle
 

@@ -29,62 +29,57 @@ class Tiny:
     some: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+TRAINING = {"cases_per_epoch": 4, "batch_size": 2, "max_epochs": 2, "val_interval": 1}
+# In float32: a CPU without native bfloat16, such as most that run tests, takes ten times as long and
+# more with it. `test_bfloat16_is_what_a_bundle_computes_with` is of bfloat16.
 TINY = {
     "ldseg_knee3d": Tiny(
         every={
             "spatial_size": [32, 48, 40],
-            "network_def#channels": [8, 16],
-            "network_def#denoiser_channels": [16, 32],
-            "network_def#num_head_channels": 8,
+            "network_def#label_encoder#channels": [8, 16],
+            "network_def#image_encoder#channels": [8, 16],
+            "network_def#image_encoder#num_head_channels": 8,
+            "network_def#denoiser#channels": [16, 32, 32],
+            "network_def#denoiser#num_head_channels": 8,
+            "network_def#label_decoder#channels": [8, 16],
             "num_phantoms": 4,
+            "amp": False,
         },
-        some={
-            "train.yaml": {
-                "cases_per_epoch": 4,
-                "batch_size": 2,
-                "max_epochs": 2,
-                "val_interval": 1,
-            },
-            "sliding_window.yaml": {"voxel_size": [2.0, 2.0, 2.0]},
-        },
+        some={"train.yaml": TRAINING, "sliding_window.yaml": {"voxel_size": [2.0, 2.0, 2.0]}},
     ),
     "ldseg_hippocampus": Tiny(
         every={
             "spatial_size": [32, 40, 32],
-            "network_def#channels": [8, 8, 16],
-            "network_def#label_channels": [8, 8, 8],
-            "network_def#denoiser_channels": [16, 32],
-            "network_def#num_head_channels": 8,
+            "network_def#label_encoder#channels": [8, 8, 8],
+            "network_def#image_encoder#channels": [8, 8, 16],
+            "network_def#image_encoder#num_head_channels": 8,
+            "network_def#denoiser#channels": [16, 32],
+            "network_def#denoiser#num_head_channels": 8,
+            "network_def#label_decoder#channels": [8, 8, 16],
+            "network_def#label_decoder#image_channels": [8, 8, 16],
             "num_phantoms": 4,
+            "amp": False,
         },
-        some={
-            "train.yaml": {
-                "cases_per_epoch": 4,
-                "batch_size": 2,
-                "max_epochs": 2,
-                "val_interval": 1,
-            }
-        },
+        some={"train.yaml": TRAINING},
     ),
     "cdal_hippocampus": Tiny(
         every={
             "spatial_size": [36, 52, 40],
-            "network_def#channels": [8, 8, 16],
-            "network_def#image_channels": 8,
-            "network_def#num_head_channels": 8,
+            "network_def#image_encoder#out_channels": 8,
+            "network_def#image_encoder#channels": [8],
+            "network_def#generator#channels": [8, 8, 16],
+            "network_def#generator#num_head_channels": 8,
             "num_samples": 1,
             "overlap": 0.0,
             "num_phantoms": 3,
+            "amp": False,
         },
         some={
             "train.yaml": {
                 "discriminator_def#channels": [8, 8, 8],
                 "penalty_interval": 2,
                 "crop_size": [24, 24, 24],
-                "cases_per_epoch": 4,
-                "batch_size": 2,
-                "max_epochs": 2,
-                "val_interval": 1,
+                **TRAINING,
             }
         },
     ),
@@ -92,27 +87,22 @@ TINY = {
         every={
             "num_samples": 1,
             "window_size": [128, 128],
-            "network_def#channels": [8, 8, 16],
-            "network_def#label_channels": [8, 8, 8],
-            "network_def#denoiser_channels": [16, 32],
-            "network_def#num_head_channels": 8,
+            "network_def#label_encoder#channels": [8, 8, 8],
+            "network_def#image_encoder#channels": 16,
+            "network_def#image_encoder#num_head_channels": 8,
+            "network_def#denoiser#channels": [16, 32],
+            "network_def#denoiser#num_head_channels": 8,
+            "network_def#label_decoder#channels": [8, 8, 8],
             "num_phantoms": 4,
+            "amp": False,
         },
-        some={
-            "train.yaml": {
-                "crop_size": [64, 64],
-                "cases_per_epoch": 4,
-                "batch_size": 2,
-                "max_epochs": 2,
-                "val_interval": 1,
-            }
-        },
+        some={"train.yaml": {"crop_size": [64, 64], **TRAINING}},
     ),
 }
 
 
 def tiny_overrides(bundle: str, *configs: str) -> dict[str, Any]:
-    """The overrides for a run of these configs; a network that an overlay puts in place of the bundle's stays."""
+    """The overrides for a run of these configs; what an overlay puts in place of a part of the network stays."""
     if bundle not in TINY:
         pytest.fail(f"bundle {bundle} has no tiny overrides: add some to TINY in {__file__}")
     overrides = dict(TINY[bundle].every)
@@ -122,11 +112,12 @@ def tiny_overrides(bundle: str, *configs: str) -> dict[str, Any]:
     overlays = [
         ConfigParser.load_config_file(folder / name) for name in configs if name not in STANDALONE
     ]
-    if any("network_def" in overlay for overlay in overlays):
-        overrides = {
-            key: value for key, value in overrides.items() if not key.startswith("network_def#")
-        }
-    return overrides
+    replaced = {key for overlay in overlays for key in overlay if key.startswith("network_def")}
+    return {
+        key: value
+        for key, value in overrides.items()
+        if not any(key == other or key.startswith(f"{other}#") for other in replaced)
+    }
 
 
 @dataclass(frozen=True)
@@ -182,7 +173,8 @@ class Workplace:
             values["bundle_root"] = str(self.bundle_root)
         arguments = ["--config_file", paths[0] if len(paths) == 1 else str(paths)]
         for name, value in values.items():
-            arguments += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+            text = str(value) if isinstance(value, (str, bool)) else json.dumps(value)
+            arguments += [f"--{name}", text]
         return {
             "args": [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, *arguments],
             "cwd": cwd,

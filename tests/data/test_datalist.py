@@ -4,13 +4,19 @@ import json
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ldseg_monai.data.datalist import case_name, paired_datalist, resolve_datalist
 from ldseg_monai.data.phantoms.files import write_phantoms
-from ldseg_monai.data.split import read_groups, split_datalist
+from ldseg_monai.data.split import Split, read_groups
+
+
+def part_of(datalist: list, split: str, **rule: Any) -> list:
+    """One part of a datalist, by its split."""
+    return Split(datalist, **rule).part(split)
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -263,7 +269,7 @@ TWO_GROUPS = {f"case_{i:03d}": "ab"[i % 2] for i in range(12)}
 
 
 def test_parts_are_disjoint_and_cover_all() -> None:
-    train, val = (split_datalist(CASES, part) for part in ("train", "val"))
+    train, val = (part_of(CASES, part) for part in ("train", "val"))
     assert len(val) == 3
     assert sorted(train + val, key=lambda item: item["image"]) == CASES
 
@@ -272,23 +278,23 @@ def test_parts_are_disjoint_and_cover_all() -> None:
     ("num", "fraction", "expected"), [(2, 0.25, 1), (12, 0.5, 6), (10, 0.01, 1), (3, 0.99, 2)]
 )
 def test_number_of_validation_cases(num: int, fraction: float, expected: int) -> None:
-    assert len(split_datalist(CASES[:num], "val", val_fraction=fraction)) == expected
+    assert len(part_of(CASES[:num], "val", val_fraction=fraction)) == expected
 
 
 def test_split_depends_on_the_seed_and_not_on_order_or_folder() -> None:
     shuffled = random.Random(0).sample(CASES, len(CASES))
     moved = [{"image": "/elsewhere/" + item["image"]} for item in shuffled]
-    val = split_datalist(CASES, "val", seed=1)
-    assert split_datalist(shuffled, "val", seed=1) == val
+    val = part_of(CASES, "val", seed=1)
+    assert part_of(shuffled, "val", seed=1) == val
     names = [case_name(item["image"]) for item in val]
-    assert [case_name(item["image"]) for item in split_datalist(moved, "val", seed=1)] == names
-    assert len({str(split_datalist(CASES, "val", seed=seed)) for seed in range(5)}) > 1
+    assert [case_name(item["image"]) for item in part_of(moved, "val", seed=1)] == names
+    assert len({str(part_of(CASES, "val", seed=seed)) for seed in range(5)}) > 1
 
 
 @pytest.mark.parametrize(("seed", "expected"), [(0, [2, 7, 9]), (1, [4, 8, 11])])
 def test_draw_of_single_cases_is_the_recorded_one(seed: int, expected: list[int]) -> None:
     # scores of weights that are shipped are of such draws
-    assert split_datalist(CASES, "val", seed=seed) == [CASES[index] for index in expected]
+    assert part_of(CASES, "val", seed=seed) == [CASES[index] for index in expected]
 
 
 # Folds and groups
@@ -330,7 +336,7 @@ def test_folds_are_disjoint_cover_all_and_split_no_group(
     for fold in range(num_folds):
         parts = {"fold": fold, "num_folds": num_folds, "groups": groups}
         train, val = (
-            names_of(split_datalist(cases_of(groups), part, **parts)) for part in ("train", "val")
+            names_of(part_of(cases_of(groups), part, **parts)) for part in ("train", "val")
         )
         assert train and val and sorted(train + val) == sorted(groups)
         assert all(group <= set(val) or group.isdisjoint(val) for group in members(groups))
@@ -344,7 +350,7 @@ def test_sizes_of_the_folds_differ_by_no_more_than_the_groups_force(
     groups: dict[str, str], num_folds: int
 ) -> None:
     sizes = [
-        len(split_datalist(cases_of(groups), "val", fold=fold, num_folds=num_folds, groups=groups))
+        len(part_of(cases_of(groups), "val", fold=fold, num_folds=num_folds, groups=groups))
         for fold in range(num_folds)
     ]
     patients = np.array([len(group) for group in members(groups)])
@@ -358,13 +364,10 @@ def test_sizes_of_the_folds_differ_by_no_more_than_the_groups_force(
 def test_cases_without_groups_are_dealt_out_in_turn(num_folds: int) -> None:
     shuffled = random.Random(0).sample(CASES, len(CASES))
     for fold in range(num_folds):
-        assert (
-            split_datalist(shuffled, "val", fold=fold, num_folds=num_folds)
-            == CASES[fold::num_folds]
-        )
+        assert part_of(shuffled, "val", fold=fold, num_folds=num_folds) == CASES[fold::num_folds]
         alone = {name: name for name in names_of(CASES)}
         assert (
-            split_datalist(CASES, "val", fold=fold, num_folds=num_folds, groups=alone)
+            part_of(CASES, "val", fold=fold, num_folds=num_folds, groups=alone)
             == CASES[fold::num_folds]
         )
 
@@ -374,10 +377,8 @@ def test_folds_do_not_depend_on_the_seed_nor_on_the_order_of_the_groups() -> Non
     backward = dict(reversed(groups.items()))
     for fold in range(3):
         parts = {"fold": fold, "num_folds": 3}
-        val = split_datalist(cases_of(groups), "val", **parts, groups=groups)
-        assert (
-            split_datalist(cases_of(groups)[::-1], "val", **parts, groups=backward, seed=7) == val
-        )
+        val = part_of(cases_of(groups), "val", **parts, groups=groups)
+        assert part_of(cases_of(groups)[::-1], "val", **parts, groups=backward, seed=7) == val
 
 
 @each_patients
@@ -389,9 +390,7 @@ def test_draw_takes_whole_groups_and_fills_the_fraction_as_far_as_they_fit(
     for seed in range(20):
         val = set(
             names_of(
-                split_datalist(
-                    cases_of(groups), "val", val_fraction=fraction, seed=seed, groups=groups
-                )
+                part_of(cases_of(groups), "val", val_fraction=fraction, seed=seed, groups=groups)
             )
         )
         drawn.add(tuple(sorted(val)))
@@ -411,21 +410,19 @@ def test_draw_takes_whole_groups_and_fills_the_fraction_as_far_as_they_fit(
 
 def test_cases_that_no_group_names_are_groups_of_their_own_even_if_a_group_has_their_name() -> None:
     groups = {"case_001": "case_000", "case_002": "case_000"}
-    folds = [
-        split_datalist(CASES[:4], "val", fold=fold, num_folds=3, groups=groups) for fold in range(3)
-    ]
+    folds = [part_of(CASES[:4], "val", fold=fold, num_folds=3, groups=groups) for fold in range(3)]
     assert folds == [CASES[1:3], CASES[:1], CASES[3:4]]
 
 
 @pytest.mark.parametrize("groups", [None, {}])
 def test_no_groups_is_a_group_for_each_case(groups: dict | None) -> None:
-    assert split_datalist(CASES, "val", groups=groups) == split_datalist(CASES, "val")
-    assert split_datalist(CASES, "val", fold=1, groups=groups) == CASES[1::5]
+    assert part_of(CASES, "val", groups=groups) == part_of(CASES, "val")
+    assert part_of(CASES, "val", fold=1, groups=groups) == CASES[1::5]
 
 
 def test_groups_of_one_case_alone_are_groups_of_the_data_set() -> None:
     groups = {"case_003": "x", "of another data set": "x"}
-    assert split_datalist(CASES, "val", fold=1, groups=groups) == CASES[1::5]
+    assert part_of(CASES, "val", fold=1, groups=groups) == CASES[1::5]
 
 
 @pytest.mark.parametrize("arguments", [{}, {"fold": 0}, {"val_cases": ["case_001"]}])
@@ -437,7 +434,7 @@ def test_groups_of_other_cases_are_refused(split: str, arguments: dict) -> None:
         "expected case names such as case_000, case_001, case_002, case_003, case_004, ..."
     )
     with pytest.raises(ValueError) as caught:
-        split_datalist(CASES, split, groups=groups, **arguments)
+        part_of(CASES, split, groups=groups, **arguments)
     assert str(caught.value) == message
 
 
@@ -445,17 +442,14 @@ def test_named_cases_come_before_the_fold_and_the_fold_before_the_draw() -> None
     together = {
         name: name[:-1] for name in names_of(CASES)
     }  # case_000 to case_009, case_010 and case_011
-    named = split_datalist(
-        CASES, "val", val_cases=["case_004"], fold=1, num_folds=2, groups=together
-    )
+    named = part_of(CASES, "val", val_cases=["case_004"], fold=1, num_folds=2, groups=together)
     assert named == [CASES[4]]  # even out of its group
     assert (
-        split_datalist(CASES, "val", fold=1, num_folds=2, groups=together, val_fraction=0.9)
-        == CASES[10:]
+        part_of(CASES, "val", fold=1, num_folds=2, groups=together, val_fraction=0.9) == CASES[10:]
     )
-    assert split_datalist(CASES, "val", fold=0, num_folds=2, groups=together, seed=3) == CASES[:10]
+    assert part_of(CASES, "val", fold=0, num_folds=2, groups=together, seed=3) == CASES[:10]
     with pytest.raises(ValueError, match="val_cases: unknown case_99"):
-        split_datalist(CASES, "val", val_cases=["case_99"], fold=0)
+        part_of(CASES, "val", val_cases=["case_99"], fold=0)
 
 
 @pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "bom"])
@@ -493,9 +487,7 @@ def test_cases_whose_group_is_blank_are_groups_of_their_own(tmp_path: Path) -> N
     (tmp_path / "grade.csv").write_text("\n".join(lines))
     groups = read_groups(tmp_path / "grade.csv", "name", "patient ID")
     assert groups == {"case_000": "1", "case_004": "1", "case_005": "0"}
-    folds = [
-        split_datalist(CASES[:6], "val", fold=fold, num_folds=5, groups=groups) for fold in range(5)
-    ]
+    folds = [part_of(CASES[:6], "val", fold=fold, num_folds=5, groups=groups) for fold in range(5)]
     assert folds == [[CASES[0], CASES[4]], CASES[1:2], CASES[2:3], CASES[3:4], CASES[5:6]]
 
 
@@ -530,36 +522,34 @@ def test_groups_that_were_read_keep_a_patient_together(tmp_path: Path) -> None:
     ]
     (tmp_path / "grade.csv").write_text("\n".join(lines))
     groups = read_groups(tmp_path / "grade.csv", "name", "patient ID")
-    assert [
-        split_datalist(CASES, "val", fold=fold, num_folds=2, groups=groups) for fold in (0, 1)
-    ] == [
+    assert [part_of(CASES, "val", fold=fold, num_folds=2, groups=groups) for fold in (0, 1)] == [
         CASES[:6],
         CASES[6:],
     ]
 
 
 def test_all_is_every_case_even_if_there_is_but_one() -> None:
-    assert split_datalist(CASES[::-1], "all", val_cases=["case_007"]) == CASES
-    assert split_datalist(CASES[:1], "all") == CASES[:1]
+    assert part_of(CASES[::-1], "all", val_cases=["case_007"]) == CASES
+    assert part_of(CASES[:1], "all") == CASES[:1]
 
 
 def test_named_validation_cases() -> None:
-    val = split_datalist(CASES, "val", val_cases=["case_007", "case_002"])
+    val = part_of(CASES, "val", val_cases=["case_007", "case_002"])
     assert val == [CASES[2], CASES[7]]
-    assert split_datalist(CASES, "train", val_cases=["case_007", "case_002"]) == [
+    assert part_of(CASES, "train", val_cases=["case_007", "case_002"]) == [
         c for c in CASES if c not in val
     ]
-    assert split_datalist(CASES, "val", val_cases="case_007") == [CASES[7]]
+    assert part_of(CASES, "val", val_cases="case_007") == [CASES[7]]
 
 
 def test_validation_cases_may_be_named_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("case_007\r\n\n  case_002\n")
     for name in (tmp_path / "val.txt", str(tmp_path / "val.txt")):
-        assert split_datalist(CASES, "val", val_cases=name) == [CASES[2], CASES[7]]
+        assert part_of(CASES, "val", val_cases=name) == [CASES[2], CASES[7]]
     with pytest.raises(
         ValueError, match="unknown .*missing.txt; expected names such as .*, or a file of them"
     ):
-        split_datalist(CASES, "val", val_cases=str(tmp_path / "missing.txt"))
+        part_of(CASES, "val", val_cases=str(tmp_path / "missing.txt"))
 
 
 @pytest.mark.parametrize(
@@ -616,4 +606,4 @@ def test_validation_cases_may_be_named_in_a_file(tmp_path: Path) -> None:
 )
 def test_bad_split(datalist, arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
-        split_datalist(datalist, **arguments)
+        part_of(datalist, **arguments)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import os
 import shutil
@@ -9,16 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from monai.engines.utils import IterationEvents
-from monai.inferers import SlidingWindowInferer
-from monai.networks.nets import UNet
-from monai.transforms import Compose, Lambdad, NormalizeIntensityd, SpatialPadd
 from small_inference import Done, Threshold, postprocessing, small_evaluator, write_images
 
-from ldseg_monai.inference.finished_cases import FinishedCases, describe
+from ldseg_monai.inference.finished_cases import FinishedCases
 
 NAMES = ("a", "b", "c", "d")
 
@@ -35,9 +28,8 @@ def infer(folder: Path, cases: list[dict[str, str]], **options: Any) -> list[str
     network, transforms = Threshold(options.pop("level", 0.0)), postprocessing(out)
     share = options.pop("share", (0, 1))
     fail = options.pop("fail", None)
-    finished = FinishedCases(
-        str(out), cases, [str(folder / "model.pt")], [network.level, transforms], **options
-    )
+    settings = {"network": {"level": network.level}}
+    finished = FinishedCases(str(out), cases, [str(folder / "model.pt")], settings, **options)
     done = Done(IterationEvents.MODEL_COMPLETED, fail)
     small_evaluator(
         out,
@@ -201,58 +193,3 @@ def test_dicom_series_is_known_by_its_files(tmp_path: Path, item: Callable[[str]
     assert origin() == before
     os.utime(tmp_path / "knee 1" / "1.dcm", ns=(0, 0))
     assert origin() != before
-
-
-# describe
-
-
-def same(one: Any, other: Any) -> bool:
-    return json.dumps(describe(one)) == json.dumps(describe(other))
-
-
-def transforms(size: int, factor: int = 2) -> Compose:
-    return Compose(
-        [SpatialPadd("image", [size] * 3), Lambdad("image", lambda image: image * factor)]
-    )
-
-
-@pytest.mark.parametrize(
-    ("make", "arguments", "other"),
-    [
-        (transforms, (8,), (9,)),
-        (transforms, (8, 2), (8, 3)),
-        (lambda *sizes: SlidingWindowInferer(sizes, overlap=0.5), (8, 8), (8, 16)),
-        (lambda out: UNet(2, 1, out, (4, 8), (2,)), (2,), (3,)),
-        (lambda dropout: UNet(2, 1, 2, (4, 8), (2,), dropout=dropout), (0.1,), (0.2,)),
-        (lambda value: np.array([value]), (1.0,), (2.0,)),
-        (lambda value: functools.partial(max, value), (1,), (2,)),
-        (
-            lambda subtrahend: NormalizeIntensityd("image", subtrahend=subtrahend).__call__,
-            (1.0,),
-            (2.0,),
-        ),
-        (lambda *names: set(names), ("a", "b", "c"), ("a", "b")),
-        (torch.device, ("cpu",), ("meta",)),
-    ],
-)
-def test_components_are_described_alike_if_they_were_built_alike(
-    make: Callable[..., Any], arguments: tuple, other: tuple
-) -> None:
-    assert same(make(*arguments), make(*arguments))
-    assert not same(make(*arguments), make(*other))
-
-
-def test_function_is_described_by_its_code() -> None:
-    assert same(lambda image: image + 1, lambda image: image + 1)
-    assert not same(lambda image: image + 1, lambda image: image + 2)
-    assert not same(lambda image: image.min(), lambda image: image.max())
-
-
-def test_device_is_described_by_its_kind() -> None:
-    assert same(torch.device("cuda", 0), torch.device("cuda", 1))
-
-
-def test_object_that_contains_itself_is_described() -> None:
-    one: list[Any] = [1]
-    one.append({"itself": one})
-    assert same(one, one) and not same(one, [1])

@@ -1,15 +1,33 @@
 from __future__ import annotations
 
+import ast
+import builtins
+import inspect
 import io
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
-from ldseg_monai.data.split import split_datalist
 from ldseg_monai.runtime import errors as error_display
-from ldseg_monai.runtime.errors import cause, is_own, one_line, show_errors_in_one_line
+from ldseg_monai.runtime.errors import (
+    InputError,
+    UserError,
+    cause,
+    one_line,
+    show_errors_in_one_line,
+)
+from ldseg_monai.runtime.files import save_whole
+
+PACKAGE = Path(error_display.__file__).parents[1]
+KINDS = [
+    kind
+    for _, kind in inspect.getmembers(error_display, inspect.isclass)
+    if issubclass(kind, UserError) and kind is not UserError
+]
 
 
 def raised(function: Callable[[], object]) -> BaseException:
@@ -21,11 +39,11 @@ def raised(function: Callable[[], object]) -> BaseException:
 
 
 def refused() -> None:
-    split_datalist([], "nonsense")
+    raise InputError("split 'nonsense': expected 'train', 'val' or 'all'")
 
 
 def mistake() -> None:
-    split_datalist(3, "val")  # type: ignore[arg-type]
+    list(3)  # type: ignore[call-overload]
 
 
 def wrapped(function: Callable[[], object]) -> Callable[[], None]:
@@ -71,20 +89,54 @@ def test_mistake_in_the_code_keeps_its_traceback_and_ends_in_one_line(
     hook: Callable[[BaseException], str],
 ) -> None:
     error = raised(wrapped(mistake))
-    assert isinstance(cause(error), TypeError) and not is_own(cause(error))
+    assert isinstance(cause(error), TypeError) and not isinstance(cause(error), UserError)
     printed = hook(error)
-    assert "Traceback" in printed and "split_datalist" in printed
+    assert "Traceback" in printed and "list(3)" in printed
     assert printed.splitlines()[-1] == "ldseg_monai: error: TypeError: 'int' object is not iterable"
 
 
-def test_error_of_others_that_the_package_explains_is_told_in_its_words() -> None:
-    def explain() -> None:
-        from ldseg_monai.networks.weights import read_state
+def test_error_of_others_that_the_package_explains_is_told_in_its_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = str(tmp_path / "file" / "model.pt")
+    error = cause(raised(wrapped(lambda: save_whole({}, path))))
+    assert isinstance(error, UserError) and isinstance(error, OSError)
+    assert f"{path} cannot be written" in one_line(error) and error.__cause__ is not None
 
-        read_state(__file__)
 
-    error = cause(raised(wrapped(explain)))
-    assert is_own(error) and __file__ in one_line(error) and error.__cause__ is not None
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_one_of_python_s_too(kind: type[UserError]) -> None:
+    own = {UserError, Exception, BaseException, object}
+    assert [base for base in kind.__mro__ if base.__module__ == "builtins" and base not in own]
+    assert str(kind("text")) == "text"
+
+
+def test_a_compiled_network_raises_the_same_words() -> None:
+    class Network(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if image.ndim != 4:
+                raise InputError(f"image has {image.ndim} axes: expected 4")
+            return image
+
+    network = torch.jit.script(Network())
+    assert network(torch.zeros(1, 1, 2, 2)).shape == (1, 1, 2, 2)
+    with pytest.raises(torch.jit.Error, match="InputError: image has 2 axes: expected 4"):
+        network(torch.zeros(2, 2))
+
+
+def python_s_own(path: Path) -> list[str]:
+    """Each `raise` of an error of Python's own, which would show as a mistake in the program."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        call = node.exc if isinstance(node, ast.Raise) else None
+        name = getattr(getattr(call, "func", call), "id", "")
+        if name != "NotImplementedError" and hasattr(builtins, name):
+            found.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {name}")
+    return found
+
+
+def test_every_error_that_the_package_raises_is_of_its_own_kinds() -> None:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    assert [line for path in paths for line in python_s_own(path)] == []
 
 
 def test_variable_shows_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,5 +152,5 @@ def test_log_has_no_traceback_of_an_error_that_is_shown_in_one_line() -> None:
         record = logging.LogRecord(
             "name", logging.ERROR, "", 0, "text", (), (type(error), error, error.__traceback__)
         )
-        assert error_display._without_own_traceback(record)
+        assert error_display._without_user_traceback(record)
         assert bool(record.exc_info) is has_traceback

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-import yaml
 from monai.bundle import ConfigParser
+from small_bundles import BUNDLES, write_config
 from small_networks import SMALL_HIPPOCAMPUS
 
 from ldseg_monai.evaluation.temperature import (
@@ -21,7 +21,6 @@ from ldseg_monai.evaluation.temperature import (
 from ldseg_monai.tools.calibrate import calibrate
 from ldseg_monai.tools.cli import main
 
-BUNDLES = Path(__file__).parents[2] / "bundles"
 SHARES = (0.8, 0.1, 0.1)
 LAST = "label_decoder.to_logits.2."
 
@@ -47,15 +46,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The hippocampus bundle, small, with untrained weights that know each class's share, and exaggerate it."""
     folder = tmp_path_factory.mktemp("bundle") / "small"
-    (folder / "configs").mkdir(parents=True)
+    small = {**SMALL_HIPPOCAMPUS, "spatial_size": [16, 16, 16], "amp": False}
+    train = write_config(folder, "ldseg_hippocampus", "train.yaml", small)
     (folder / "models").mkdir()
-    configs = BUNDLES / "ldseg_hippocampus" / "configs"
-    train = yaml.safe_load((configs / "train.yaml").read_text())
-    train["network_def"].update(SMALL_HIPPOCAMPUS)
-    train.update({"spatial_size": [16, 16, 16], "amp": False})
-    (folder / "configs" / "train.yaml").write_text(yaml.safe_dump(train, sort_keys=False))
     for name in ("evaluate.yaml", "metadata.json"):
-        (folder / "configs" / name).write_text((configs / name).read_text())
+        shutil.copy(BUNDLES / "ldseg_hippocampus" / "configs" / name, folder / "configs" / name)
     torch.manual_seed(0)
     state = ConfigParser(train).get_parsed_content("network_def").state_dict()
     state[LAST + "weight"] *= 0.02
@@ -182,7 +177,7 @@ def test_command_says_what_it_did(bundle: Path, data: Path, tmp_path: Path, caps
         ([], 2),
         (["--set", "amp=False"], 2),
         (["--set", "fold=1"], 1),
-        (["--set", "validate#dataset#data#fold=1"], 1),
+        (["--set", "split#fold=1"], 1),
         (["--part", "all"], 3),
     ],
 )
@@ -228,7 +223,7 @@ def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_un
         ),
         (["BUNDLE", "--set", "part=all"], "unknown knob --part"),
         (["BUNDLE", "--set", "fold"], "--set fold: expected KEY=VALUE"),
-        ([str(BUNDLES / "cdal_hippocampus")], "cdal_hippocampus is a CDAL: expected an LDSeg"),
+        ([str(BUNDLES / "cdal_hippocampus")], "CDAL, which has no logits to scale: expected"),
     ],
 )
 def test_user_error_is_one_line(
@@ -285,7 +280,7 @@ def test_mistake_in_the_program_keeps_its_traceback(
     bundle: Path, data: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(
-        "ldseg_monai.evaluation.fit_temperature", lambda cases: torch.zeros(2) @ torch.zeros(3)
+        "ldseg_monai.tools.calibrate.fit_temperature", lambda cases: torch.zeros(2) @ torch.zeros(3)
     )
     with pytest.raises(RuntimeError):
         main(

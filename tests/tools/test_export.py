@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +9,34 @@ import onnxruntime
 import pytest
 import torch
 from monai.data import load_net_with_metadata
-from small_networks import NETWORKS, build, ldseg_config
+from small_networks import build, ldseg_config
 
-from ldseg_monai.bundle.bundle import Bundle
-from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.networks.segmenter import DiffusionSegmenter
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.inference import SamplingInferer
+from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.export import export, random_inputs
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
-INPUTS: dict[str, Any] = {"in_channels": 2, "out_channels": 3}
 
 
 def ldseg(spatial_dims: int) -> dict[str, Any]:
-    sizes: dict[str, Any] = {"stem_stride": 2, "latent_channels": 2, "prediction_type": "sample"}
-    return ldseg_config(spatial_dims, **INPUTS, **sizes, decoder_image_levels=[True, False])
+    """An LDSeg whose decoder sees the image's features."""
+    return ldseg_config(
+        spatial_dims,
+        stem_stride=2,
+        latent_channels=2,
+        prediction_type="sample",
+        decoder_image_levels=[True, False],
+    )
 
 
-def ldseg_of_pictures(spatial_dims: int) -> dict[str, Any]:
+def pictures(spatial_dims: int) -> dict[str, Any]:
+    """An LDSeg for colors, with a backbone."""
     return ldseg_config(
         spatial_dims,
         in_channels=3,
-        channels=(8, 8, 16),
+        channels=[8, 8, 16],
         stem_stride=4,
         prediction_type="sample",
         image_backbone="efficientnet_lite0",
@@ -39,17 +44,18 @@ def ldseg_of_pictures(spatial_dims: int) -> dict[str, Any]:
 
 
 def cdal(spatial_dims: int) -> dict[str, Any]:
+    """A cDAL whose steps draw."""
     return {
-        "_target_": NETWORKS + "CDAL",
+        "_target_": "ldseg_monai.networks.CDAL",
         "image_encoder": {
-            "_target_": NETWORKS + "ResidualEncoder",
+            "_target_": "ldseg_monai.networks.ResidualEncoder",
             "spatial_dims": spatial_dims,
             "in_channels": 2,
             "out_channels": 8,
             "channels": [8],
         },
         "generator": {
-            "_target_": NETWORKS + "CDALGenerator",
+            "_target_": "ldseg_monai.networks.CDALGenerator",
             "spatial_dims": spatial_dims,
             "out_channels": 3,
             "channels": [8, 16],
@@ -64,27 +70,25 @@ def cdal(spatial_dims: int) -> dict[str, Any]:
     }
 
 
-Config = Callable[[int], dict[str, Any]]
 CASES = [
-    (ldseg, 2, (16, 24)),
-    (ldseg, 3, (16, 8, 24)),
-    (ldseg_of_pictures, 2, (48, 96)),
-    (cdal, 2, (17, 24)),
-    (cdal, 3, (10, 8, 9)),
+    (ldseg(2), (16, 24)),
+    (ldseg(3), (16, 8, 24)),
+    (pictures(2), (48, 96)),
+    (cdal(2), (17, 24)),
+    (cdal(3), (10, 8, 9)),
 ]
 SLOW = [(), pytest.mark.slow, (), pytest.mark.slow, ()]  # an export to ONNX takes seconds
 NAMES = ["LDSeg 2D", "LDSeg 3D", "LDSeg with a backbone", "cDAL 2D", "cDAL 3D"]
 
 
 def make_bundle(
-    folder: Path, network: Config, spatial_dims: int, num_samples: int = 3
+    folder: Path, network_def: dict[str, Any], num_samples: int = 3
 ) -> DiffusionSegmenter:
-    """Write a bundle with weights whose output depends on image and noise; return its network."""
-    network_def = network(spatial_dims)
+    """Write a bundle with weights whose output depends on the image and the noise; return its network."""
     torch.manual_seed(0)
-    made: DiffusionSegmenter = build(network_def).eval()
-    side = 8 * made.stride
-    image = {"num_channels": made.in_channels, "spatial_shape": [side] * spatial_dims}
+    made = build(network_def).eval()
+    sides = [64 if made.in_channels == 3 else 16] * made.spatial_dims
+    image = {"num_channels": made.in_channels, "spatial_shape": sides}
     (folder / "configs").mkdir(parents=True)
     (folder / "models").mkdir()
     config = {"num_samples": num_samples, "network_def": network_def}
@@ -95,11 +99,9 @@ def make_bundle(
     return made
 
 
-def segment(
-    network: DiffusionSegmenter, image: torch.Tensor, seed: int, num_samples: int
-) -> torch.Tensor:
+def segment(network: Any, image: torch.Tensor, seed: int, num_samples: int) -> torch.Tensor:
     """Class probabilities of the bundles' own inferer, in float32."""
-    output = SamplingInferer(num_samples, seed=seed, amp=False)(image, network)
+    output = SamplingInferer(num_samples=num_samples, seed=seed, amp=False)(image, network)
     return output.softmax(dim=1) if num_samples == 1 else output[:, : network.out_channels]
 
 
@@ -110,11 +112,9 @@ def script_and_run() -> None:
         torch.jit.script(network)(torch.zeros(1, 2, 16, 16))
 
 
-@pytest.mark.parametrize(("network", "spatial_dims", "size"), CASES, ids=NAMES)
-def test_torchscript_segments_as_the_inferer_does(
-    tmp_path: Path, network, spatial_dims, size
-) -> None:
-    own = make_bundle(tmp_path / "bundle", network, spatial_dims)
+@pytest.mark.parametrize(("network", "size"), CASES, ids=NAMES)
+def test_torchscript_segments_as_the_inferer_does(tmp_path: Path, network, size) -> None:
+    own = make_bundle(tmp_path / "bundle", network)
     file = tmp_path / "segmenter.ts"
     export(tmp_path / "bundle", file)
     script_and_run()
@@ -138,14 +138,14 @@ def test_torchscript_segments_as_the_inferer_does(
 
 
 @pytest.mark.parametrize(
-    ("network", "spatial_dims", "size"),
+    ("network", "size"),
     [
         pytest.param(*case, id=name, marks=marks)
         for case, name, marks in zip(CASES, NAMES, SLOW, strict=True)
     ],
 )
-def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, spatial_dims, size) -> None:
-    own = make_bundle(tmp_path / "bundle", network, spatial_dims, num_samples=2)
+def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, size) -> None:
+    own = make_bundle(tmp_path / "bundle", network, num_samples=2)
     file = tmp_path / "segmenter.onnx"
     export(tmp_path / "bundle", file)
     onnx.checker.check_model(str(file), full_check=True)
@@ -167,7 +167,7 @@ def test_shipped_weights_in_torchscript_give_the_label_of_the_bundle(
 ) -> None:
     file = tmp_path / "segmenter.ts"
     assert main(["export", str(BUNDLES / bundle), str(file), "--num_samples", "2"]) == 0
-    own = Bundle.find(BUNDLES / bundle).network()
+    own = diffusion_segmenter(Bundle(BUNDLES / bundle).network())
     image = torch.randn(1, own.in_channels, *[32] * own.spatial_dims)
     with torch.no_grad():
         output = torch.jit.load(str(file))(image)
@@ -177,8 +177,8 @@ def test_shipped_weights_in_torchscript_give_the_label_of_the_bundle(
 
 
 def test_samples_of_one_pass_are_those_of_several(tmp_path: Path) -> None:
-    for network in (ldseg, cdal):
-        own = make_bundle(tmp_path / network.__name__, network, spatial_dims=2)
+    for network in (ldseg(2), cdal(2)):
+        own = make_bundle(tmp_path / network["_target_"], network)
         images = torch.randn(2, 2, 16, 24)
         one = random_inputs(own, images, seed=1, num_samples=3)
         with torch.no_grad():
@@ -210,7 +210,7 @@ def test_samples_of_one_pass_are_those_of_several(tmp_path: Path) -> None:
     ],
 )
 def test_user_error_writes_nothing(tmp_path: Path, monkeypatch, capsys, arguments, message) -> None:
-    make_bundle(tmp_path / "bundle", ldseg, spatial_dims=2)
+    make_bundle(tmp_path / "bundle", ldseg(2))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
     monkeypatch.chdir(tmp_path)
     assert main(["export", *arguments]) == 2

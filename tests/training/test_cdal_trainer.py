@@ -26,7 +26,7 @@ from ldseg_monai.training.cdal_trainer import CDALTrainer
 from ldseg_monai.training.handlers import GradientClipping, Reseed
 from ldseg_monai.training.inferers import CDALTrainingInferer
 from ldseg_monai.training.losses import CDALLoss, gradient_penalty, non_saturating_loss
-from ldseg_monai.training.resume import Checkpoint
+from ldseg_monai.training.resume import ResumableCheckpoint
 
 SIZES = [(16, 12), (8, 12, 6)]
 each_size = pytest.mark.parametrize("size", SIZES)
@@ -524,7 +524,7 @@ def resumable(path: Path, max_epochs: int) -> dict[str, nn.Module]:
         Reseed(0, sampler),
         GradientClipping(network, 1.0),
         UpdateAverage(average, network),
-        Checkpoint(str(path), objects, cases),
+        ResumableCheckpoint(str(path), objects, cases),
     ):
         handler.attach(engine)
     torch.manual_seed(max_epochs)  # what a resumed process happens to be at

@@ -15,7 +15,7 @@ from case_engine import case_engine
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import LrScheduleHandler, ValidationHandler
+from monai.handlers import LrScheduleHandler
 from monai.transforms import Compose, LoadImage, RandFlipd, RandGaussianNoised
 from PIL import Image
 from small_networks import small_ldseg
@@ -27,10 +27,10 @@ from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.pictures import COLORS, TRUTH
 from ldseg_monai.networks.ldseg.network import LDSeg
 from ldseg_monai.training.average import UpdateAverage, average_weights
-from ldseg_monai.training.handlers import GradientClipping, Reseed, ValidateAtEnd
+from ldseg_monai.training.handlers import GradientClipping, Reseed, Validate
 from ldseg_monai.training.inferers import TrainingInferer
 from ldseg_monai.training.losses import LDSegLoss
-from ldseg_monai.training.resume import Checkpoint, SaveBest
+from ldseg_monai.training.resume import ResumableCheckpoint, SaveBest
 
 KEYS = ("image", "label")
 
@@ -374,7 +374,7 @@ def test_best_score_goes_on_from_an_earlier_run(tmp_path: Path) -> None:
     assert saved_weight(path) == 3.0
 
 
-# Checkpoint
+# ResumableCheckpoint
 
 
 class Stop(Exception):
@@ -444,7 +444,9 @@ class Run:
                 GradientClipping(self.network, 1.0),
                 UpdateAverage(self.average, self.network),
                 LrScheduleHandler(self.lr_scheduler, print_lr=False),
-                Checkpoint(str(self.path), objects, [{"image": f"images/{case}.nii.gz"}], interval),
+                ResumableCheckpoint(
+                    str(self.path), objects, [{"image": f"images/{case}.nii.gz"}], interval
+                ),
             ],
         )
 
@@ -612,7 +614,7 @@ def test_run_with_other_objects_does_not_go_on_from_the_checkpoint(tmp_path: Pat
             Run(tmp_path, max_epochs=2)()
 
 
-# ValidateAtEnd
+# Validate
 
 
 @pytest.mark.parametrize(("max_epochs", "expected"), [(1, [1]), (3, [3]), (4, [4]), (7, [4, 7])])
@@ -629,8 +631,7 @@ def test_last_epoch_is_validated_once_whatever_the_interval(
             validated.append(global_epoch)
 
     engine = Engine(lambda engine, batch: None)
-    ValidationHandler(4, Validator()).attach(engine)
-    ValidateAtEnd(4, Validator()).attach(engine)
+    Validate(Validator(), 4).attach(engine)
     engine.run([0], max_epochs=max_epochs)
     assert validated == expected
 
@@ -638,7 +639,7 @@ def test_last_epoch_is_validated_once_whatever_the_interval(
 def test_no_cases_to_validate_on_are_refused_before_training() -> None:
     validator = SupervisedEvaluator(torch.device("cpu"), DataLoader(Dataset([])), nn.Identity())
     with pytest.raises(ValueError, match="no cases to validate on: expected one or more"):
-        ValidateAtEnd(4, validator).attach(Engine(lambda engine, batch: None))
+        Validate(validator, 4).attach(Engine(lambda engine, batch: None))
 
 
 # SaveOverlay

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,21 +23,21 @@ from tqdm import tqdm
 
 from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
+from ldseg_monai.runtime.errors import InputError
 
 logger = logging.getLogger("ldseg_monai.data")
 
 PhantomKind = Literal["knee", "gland"]
 
-GENERATOR_VERSION = (
-    1  # raise it when the same seed gives other voxels: phantoms already on disk are then rewritten
-)
+# Raise it when the same seed gives other voxels: phantoms already on disk are then rewritten.
+GENERATOR_VERSION = 1
 MANIFEST_NAME = "phantoms.json"
 
 
 def phantom_files(kind: str, out_dir: str | os.PathLike[str], num: int) -> list[dict[str, str]]:
-    """Names of the files that `write_phantoms` writes, one `{"image": ..., "label": ...}` a case, in order."""
+    """Names of the files of each case, `{"image": ..., "label": ...}`, in order."""
     if kind not in get_args(PhantomKind):
-        raise ValueError(f"phantom {kind!r}: expected one of {', '.join(get_args(PhantomKind))}")
+        raise InputError(f"phantom {kind!r}: expected one of {', '.join(get_args(PhantomKind))}")
     image_end, label_end = (".nii.gz", ".nii.gz") if kind == "knee" else (".png", "_anno.png")
     images, labels = Path(out_dir) / "images", Path(out_dir) / "labels"
     return [
@@ -55,19 +56,15 @@ def phantoms_complete(
     seed: int = 0,
     label_values: Sequence[int] | None = None,
 ) -> bool:
-    """Whether `out_dir` already holds, finished, at least the `num` phantoms that `write_phantoms` would write."""
+    """Whether `out_dir` holds, finished, the phantoms that `write_phantoms` would write."""
     try:
         manifest = json.loads((Path(out_dir) / MANIFEST_NAME).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    same = all(
-        manifest.get(key) == value for key, value in _manifest(kind, seed, label_values).items()
-    )
-    if not (same and manifest.get("complete")):
+    wanted = _manifest(kind, seed, label_values) | {"complete": True}
+    if any(manifest.get(key) != value for key, value in wanted.items()):
         return False
-    return all(
-        os.path.isfile(path) for item in phantom_files(kind, out_dir, num) for path in item.values()
-    )
+    return all(map(os.path.isfile, _paths(phantom_files(kind, out_dir, num))))
 
 
 def write_phantoms(
@@ -77,7 +74,7 @@ def write_phantoms(
     seed: int = 0,
     label_values: Sequence[int] | None = None,
 ) -> None:
-    """Write `num` phantoms as `out_dir/images/case_000.nii.gz` and `out_dir/labels/case_000.nii.gz` (glands: PNG).
+    """Write `num` phantoms as `images/case_000.nii.gz` and `labels/case_000.nii.gz` (glands: PNG).
 
     Case i depends on `seed` and i alone. Files appear whole or not at all, and `phantoms.json`,
     which says what the folder holds, counts it as complete only after the last one; several
@@ -97,16 +94,15 @@ def write_phantoms(
             never overwritten.
     """
     if num < 1:
-        raise ValueError(f"num {num}: expected at least 1 phantom")
+        raise InputError(f"num {num}: expected at least 1 phantom")
     if seed < 0:
-        raise ValueError(f"seed {seed}: expected 0 or more")
+        raise InputError(f"seed {seed}: expected 0 or more")
     files = phantom_files(kind, out_dir, num)
     _refuse_other_data(Path(out_dir), files)
     for folder in ("images", "labels"):
         (Path(out_dir) / folder).mkdir(parents=True, exist_ok=True)
-    _write_manifest(
-        Path(out_dir), {**_manifest(kind, seed, label_values), "num": num, "complete": False}
-    )
+    manifest = _manifest(kind, seed, label_values) | {"num": num}
+    _write_manifest(Path(out_dir), manifest | {"complete": False})
     for index, item in enumerate(tqdm(files, desc=f"{kind} phantoms")):
         if kind == "knee":
             volume, mask, affine = knee_phantom([seed, index])
@@ -118,9 +114,7 @@ def write_phantoms(
             _write_whole(item["image"], Image.fromarray(picture).save)
             mask = _with_values(instances.astype(np.uint8), label_values)
             _write_whole(item["label"], Image.fromarray(mask).save)
-    _write_manifest(
-        Path(out_dir), {**_manifest(kind, seed, label_values), "num": num, "complete": True}
-    )
+    _write_manifest(Path(out_dir), manifest | {"complete": True})
     logger.info("wrote %d %s phantoms to %s", num, kind, out_dir)
 
 
@@ -138,33 +132,29 @@ def _with_values(label: NDArray[np.uint8], label_values: Sequence[int] | None) -
 
 
 def _write_manifest(out_dir: Path, content: dict[str, Any]) -> None:
-    _write_whole(
-        str(out_dir / MANIFEST_NAME), lambda name: Path(name).write_text(json.dumps(content) + "\n")
-    )
+    text = json.dumps(content) + "\n"
+    _write_whole(str(out_dir / MANIFEST_NAME), lambda name: Path(name).write_text(text))
 
 
 def _refuse_other_data(out_dir: Path, files: list[dict[str, str]]) -> None:
     """Raise unless the folder is empty or holds nothing but phantoms of these names."""
-    present = {
-        str(path) for folder in ("images", "labels") for path in (out_dir / folder).glob("[!.]*")
-    }
-    ours = (
-        out_dir / MANIFEST_NAME
-    ).is_file()  # looked up after the files: another process writes it before them
-    foreign = (
-        sorted(present - {path for item in files for path in item.values()})
-        if ours
-        else sorted(present)
-    )
+    present = {*map(str, out_dir.glob("images/[!.]*")), *map(str, out_dir.glob("labels/[!.]*"))}
+    # Looked up after the files: another process writes it before them.
+    ours = (out_dir / MANIFEST_NAME).is_file()
+    foreign = sorted(present - _paths(files) if ours else present)
     if foreign:
-        raise ValueError(
-            f"{out_dir} already holds {len(foreign)} other files, such as {foreign[0]}: "
-            "expected an empty folder or one with the same phantoms; choose another folder or empty this one"
+        raise InputError(
+            f"{out_dir} already holds {len(foreign)} other files, such as {foreign[0]}: expected "
+            "an empty folder or one with the same phantoms; choose another folder or empty this one"
         )
 
 
+def _paths(files: list[dict[str, str]]) -> set[str]:
+    return set(chain.from_iterable(item.values() for item in files))
+
+
 def _write_whole(path: str, write: Callable[[str], object]) -> None:
-    """Write under a hidden temporary name and rename, so that a file of this name is never half written."""
+    """Write under a hidden temporary name and rename, so that no file is ever half written."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{os.getpid()}.{name}")
     try:

@@ -36,7 +36,7 @@ class Gland:
     epithelium_width: float
 
     def polar(self, shape: tuple[int, int]) -> tuple[Array, Array]:
-        """Signed distance in pixels (negative inside) to the outline, and the angle, of every pixel."""
+        """Signed distance in pixels (negative inside) to the outline, and angle, of every pixel."""
         rows, columns = np.ogrid[: shape[0], : shape[1]]
         down, right = rows - self.row, columns - self.column
         along = (np.cos(self.angle) * right + np.sin(self.angle) * down) / self.elongation
@@ -84,7 +84,10 @@ def _draw_gland(rng: Generator, shape: tuple[int, int], base_radius: float) -> G
 
 
 def _place_glands(rng: Generator, shape: tuple[int, int]) -> tuple[list[Gland], NDArray[np.int32]]:
-    """Drop glands until enough fit; they may touch, each pixel going to the nearer one, but hardly overlap."""
+    """Drop glands until enough fit.
+
+    They may touch, each pixel going to the nearer one, but hardly overlap.
+    """
     wanted, base_radius = int(rng.integers(6, 12)), rng.uniform(28.0, 42.0)
     glands: list[Gland] = []
     label = np.zeros(shape, np.int32)
@@ -117,7 +120,7 @@ def _one_piece_each(label: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _stroma(rng: Generator, shape: tuple[int, int]) -> tuple[Array, Array]:
-    """Stain (hematoxylin, eosin) of the stroma: fibers, spindle nuclei, lymphocyte crowds and pale tears."""
+    """Stains of the stroma: fibers, spindle nuclei, crowds of lymphocytes and pale tears."""
     fibers = smooth_noise(rng, shape, (1.5, 5.0) if rng.random() < 0.5 else (5.0, 1.5))
     crowds = smooth_noise(rng, shape, 14.0)
     nuclei = smooth_noise(rng, shape, 1.5)
@@ -137,7 +140,7 @@ def _paint_gland(
     hematoxylin: Array,
     eosin: Array,
 ) -> None:
-    """Paint, in place and from the outline inward, a palisade of nuclei, the cells' pale bodies and the lumen."""
+    """Paint, in place, from the outline inward: a palisade of nuclei, pale cells, the lumen."""
     distance, theta = gland.polar(mask.shape)
     depth = np.maximum(-distance, 0.0)
     count = max(12, int(2.0 * np.pi * gland.radius / rng.uniform(4.5, 6.0)))
@@ -161,7 +164,7 @@ def _paint_gland(
 
 
 def _stain(rng: Generator, hematoxylin: Array, eosin: Array) -> NDArray[np.uint8]:
-    """Turn amounts of stain into color (Beer-Lambert), with a hue and strength of the laboratory's own."""
+    """Turn amounts of stain into color (Beer-Lambert) in a laboratory's own hue and strength."""
     vectors = np.array([HEMATOXYLIN, EOSIN]) * rng.uniform(0.85, 1.15, (2, 3))
     strength = rng.uniform([0.95, 0.75], [1.5, 1.25])
     amounts = np.stack([hematoxylin, eosin], axis=-1) * strength
@@ -174,9 +177,6 @@ def _waves(
     theta: NDArray[np.float64], size: NDArray[np.float64], phase: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Sum of the harmonics 2, 3, ... of an outline."""
-    return np.asarray(
-        sum(
-            s * np.cos(n * theta + f)
-            for n, (s, f) in enumerate(zip(size, phase, strict=True), start=2)
-        )
-    )
+    harmonics = np.arange(2, 2 + len(size))
+    waves = zip(harmonics, size, phase, strict=True)
+    return np.asarray(sum(s * np.cos(n * theta + f) for n, s, f in waves))

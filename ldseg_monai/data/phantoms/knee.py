@@ -74,7 +74,7 @@ class KneeFrame:
 def knee_phantom(
     seed: int | Sequence[int],
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.float64]]:
-    """Make one knee-like volume: femur above, tibia below, each labeled together with its cartilage.
+    """Make one knee-like volume: femur above, tibia below, each labeled with its cartilage.
 
     The anatomy is drawn in world coordinates through the affine, so image, label and affine always
     agree.
@@ -113,7 +113,10 @@ def knee_phantom(
 
 
 def _oblique_affine(rng: Generator, shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Draw a voxel-to-world affine: anisotropic, oblique by a few degrees, some axes flipped, off the origin."""
+    """Draw an affine from voxels to world.
+
+    It is anisotropic, oblique by a few degrees and off the origin; some axes are flipped.
+    """
     spacing = np.array([0.9, 1.4, 1.0]) * rng.uniform(0.94, 1.06, 3)
     back_down_right = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
     flips = np.where(rng.random(3) < 0.3, -1.0, 1.0)
@@ -129,7 +132,7 @@ def _oblique_affine(rng: Generator, shape: tuple[int, int, int]) -> NDArray[np.f
 def _knee_frame(
     rng: Generator, shape: tuple[int, int, int], affine: NDArray[np.float64], scale: float
 ) -> KneeFrame:
-    """Place the knee in the field of view: left or right knee, turned by up to 9 degrees, shifted by some mm."""
+    """Place a left or right knee in the field of view, turned by up to 9 degrees, shifted by mm."""
     side = rng.choice([-1.0, 1.0])
     pose = Rotation.from_euler("xyz", rng.uniform(-9.0, 9.0, 3), degrees=True).as_matrix()
     shift = rng.uniform([-4.0, -5.0, -4.0], [4.0, 5.0, 4.0])
@@ -137,15 +140,17 @@ def _knee_frame(
     turn = np.diag([side, 1.0, 1.0]) @ pose.T / scale
     to_knee = turn @ affine[:3, :3]
     offset = turn @ (affine[:3, 3] - center - shift)
-    i, j, k = (axis.astype(np.float32) for axis in np.ogrid[tuple(slice(n) for n in shape)])
+    i, j, k = (axis.astype(np.float32) for axis in np.ogrid[tuple(map(slice, shape))])
     lr, ap, si = (np.float32(a) * i + np.float32(b) * j + np.float32(c) * k for a, b, c in to_knee)
-    return KneeFrame(
-        *(axis + np.float32(origin) for axis, origin in zip((lr, ap, si), offset, strict=True))
-    )
+    origin = offset.astype(np.float32)
+    return KneeFrame(lr + origin[0], ap + origin[1], si + origin[2])
 
 
 def _femur_distance(frame: KneeFrame, p: KneeParameters) -> Array:
-    """Signed distance in mm (negative inside) of the femur's bone: two condyles, metaphysis, notch and groove."""
+    """Signed distance in mm (negative inside) of the femur's bone.
+
+    It has two condyles, a metaphysis, a notch and a groove.
+    """
     width, depth = p.condyle_half_width, p.condyle_depth
     medial = _ellipsoid(frame, center=(-0.9 * width, -5.0, 20.0), radii=(1.1 * width, depth, 20.0))
     lateral = _ellipsoid(
@@ -159,7 +164,7 @@ def _femur_distance(frame: KneeFrame, p: KneeParameters) -> Array:
 
 
 def _plateau_height(frame: KneeFrame, p: KneeParameters) -> Array:
-    """Height in mm of the tibia's upper surface, with its slope to the back and the eminence below the notch."""
+    """Height in mm of the tibia's upper surface: it slopes to the back, with an eminence."""
     gap = p.femur_cartilage + p.tibia_cartilage - p.cartilage_overlap
     eminence = p.eminence_height * np.exp(-((frame.lr / 4.5) ** 2) - ((frame.ap + 2.0) / 10.0) ** 2)
     bowl = 0.004 * (frame.ap + 4.0) ** 2
@@ -167,7 +172,7 @@ def _plateau_height(frame: KneeFrame, p: KneeParameters) -> Array:
 
 
 def _tibia_distance(frame: KneeFrame, p: KneeParameters) -> Array:
-    """Signed distance in mm of the tibia's bone: an elliptic head below the plateau that narrows downward."""
+    """Signed distance in mm of the tibia's bone: an elliptic head that narrows downward."""
     taper = 1.0 - 0.3 * expit((-frame.si - 20.0) / 5.0)
     half_width, half_depth = p.tibia_half_width * taper, 23.0 * taper
     radius = np.sqrt((frame.lr / half_width) ** 2 + ((frame.ap + 3.0) / half_depth) ** 2)
@@ -176,7 +181,7 @@ def _tibia_distance(frame: KneeFrame, p: KneeParameters) -> Array:
 
 
 def _femur_articular(frame: KneeFrame) -> Array:
-    """Where the femur carries cartilage, 0 to 1: below and on both condyles, not in the notch nor on the flanks."""
+    """Where the femur carries cartilage, 0 to 1: on both condyles, not on notch and flanks."""
     low = expit((22.0 - frame.si) / 2.0)
     notch = expit((5.0 - np.abs(frame.lr)) / 0.8) * expit((4.0 - frame.ap) / 1.5)
     flanks = expit((np.abs(frame.lr) - 23.0) / 1.0)
@@ -192,7 +197,7 @@ def _tibia_articular(frame: KneeFrame, p: KneeParameters) -> Array:
 def _soft_tissue(
     rng: Generator, frame: KneeFrame, p: KneeParameters, femur: Array, tibia: Array
 ) -> Array:
-    """Signal around the bones, with distractors of the bones' own signal: fat, muscle bands, patella and fibula."""
+    """Signal around the bones; fat, muscle bands, patella and fibula are as dark as they are."""
     shape = frame.lr.shape
     streaks = smooth_noise(rng, shape, (1.2, 5.0, 1.2))
     patches = smooth_noise(rng, shape, 5.0)
@@ -206,22 +211,18 @@ def _soft_tissue(
     _blend(signal, limb + 1.5, BONE + 5.0 * streaks)  # subcutaneous fat
     _blend(signal, limb + 5.5 + patches, FASCIA)
     _blend(signal, limb + 7.0 + patches, MUSCLE * (1.0 + 0.2 * streaks))
-    _blend(
-        signal, 2.0 * (0.25 - patches), BONE + 3.0 * streaks, within=limb + 7.0
-    )  # muscle bands and fat planes
+    planes = 2.0 * (0.25 - patches)  # of fat, between bands of muscle
+    _blend(signal, planes, BONE + 3.0 * streaks, within=limb + 7.0)
     _blend(signal, nearest_bone - 1.5 - 0.8 * patches, 0.8 * FASCIA, within=limb + 3.0)  # capsule
     synovium = np.maximum(femur, tibia) - 9.0 - 2.0 * patches
     _blend(signal, synovium, FLUID * (0.55 + 0.15 * streaks), within=limb + 3.0)
 
     pad = _ellipsoid(frame, center=(0.0, 30.0, 0.0), radii=(16.0, 8.0, 10.0))
     _blend(signal, pad + patches, BONE + 4.0 * streaks)
-    patella = (
-        _ellipsoid(frame, center=(2.0, 37.0, p.patella_height), radii=(17.0, 8.0, 14.0))
-        + 0.5 * patches
-    )
-    _blend(
-        signal, np.maximum(patella - 2.5, np.abs(frame.lr - 2.0) + frame.ap - 45.0), 0.9 * CARTILAGE
-    )
+    patella = _ellipsoid(frame, center=(2.0, 37.0, p.patella_height), radii=(17.0, 8.0, 14.0))
+    patella = patella + 0.5 * patches
+    behind = np.abs(frame.lr - 2.0) + frame.ap - 45.0
+    _blend(signal, np.maximum(patella - 2.5, behind), 0.9 * CARTILAGE)
     _blend(signal, patella, BONE)
     fibula = (np.hypot(frame.lr - 24.0, frame.ap + 27.0) - 6.5) + np.maximum(frame.si + 12.0, 0.0)
     _blend(signal, fibula - 1.5, 0.8 * FASCIA)
@@ -233,11 +234,9 @@ def _scan(rng: Generator, signal: Array) -> NDArray[np.int16]:
     """What the scanner adds: trabecular and tissue texture, bias field, gain, and Rician noise."""
     shape = signal.shape
     textured = signal * (1.0 + 0.12 * smooth_noise(rng, shape, 0.8))
-    x, y, z = np.ogrid[tuple(slice(-1.0, 1.0, complex(n)) for n in shape)]
+    axes = np.ogrid[tuple(slice(-1.0, 1.0, complex(n)) for n in shape)]
     slope, bow = rng.uniform(-0.25, 0.25, 3), rng.uniform(-0.2, 0.2, 3)
-    bias = np.exp(
-        sum(s * axis + b * axis**2 for s, b, axis in zip(slope, bow, (x, y, z), strict=True))
-    )
+    bias = np.exp(sum(s * x + b * x**2 for s, b, x in zip(slope, bow, axes, strict=True)))
     noise = rng.uniform(4.0, 8.0)
     real, imaginary = (noise * rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
     measured = rng.uniform(0.8, 1.4) * np.hypot(textured * bias + real, imaginary)
@@ -248,9 +247,8 @@ def _ellipsoid(
     frame: KneeFrame, center: tuple[float, float, float], radii: tuple[float, float, float]
 ) -> Array:
     """Signed distance in mm to an ellipsoid, to first order."""
-    scaled = [
-        (x - c) / r for x, c, r in zip((frame.lr, frame.ap, frame.si), center, radii, strict=True)
-    ]
+    axes = zip((frame.lr, frame.ap, frame.si), center, radii, strict=True)
+    scaled = [(x - c) / r for x, c, r in axes]
     level: Array = np.sqrt(sum(x * x for x in scaled))
     gradient: Array = np.sqrt(sum((x / r) ** 2 for x, r in zip(scaled, radii, strict=True)))
     return level * (level - 1.0) / (gradient + np.float32(1e-6))
@@ -270,6 +268,9 @@ def _smooth_difference(a: Array, b: Array, radius: float) -> Array:
 def _blend(
     signal: Array, distance: Array, value: Array | float, within: Array | None = None
 ) -> None:
-    """Paint `value` where `distance` (and `within`) is negative, in place, over a partial-volume edge of about 1 mm."""
+    """Paint `value`, in place, where `distance` (and `within`) is negative.
+
+    The edge, of partial volume, is about 1 mm wide.
+    """
     inside = distance if within is None else np.maximum(distance, within)
     signal += (value - signal) * expit(-inside / 0.35)

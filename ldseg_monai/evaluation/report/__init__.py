@@ -1,4 +1,4 @@
-"""One page that shows what an evaluation found, in a file that a browser opens without a network."""
+"""One page that shows what an evaluation found, in one file that needs no network."""
 
 from ldseg_monai.evaluation.report.handler import Report
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+
+from ldseg_monai.evaluation.report.page import render
 
 WIDTH = 760
-LEFT, RIGHT = 64, 12  # margins in pixels; numbers go to the left
-ROW, BOX = 88, 56  # heights of a group's row and of the box in it, which has the group's name above
-DOT = 3.5
+LEFT, RIGHT = 64, 748  # ends of the horizontal axis; numbers go to the left of it
+BELOW = 40  # height of what is below the axis
+ROW, BOX = 88, 56  # heights of a group's row and of its box, which has the group's name above
+DOT = 3.5  # radius
 MAX_POINTS = 400
+MAX_DOTS = 60  # of a curve; a longer one has none
+
+Dot = tuple[float, float, str]  # x, y, and what it shows on hover
 
 
-def dot_plot(rows: Mapping[str, Mapping[str, float]], colors: Sequence[str], axis: str) -> str:
-    """Draw one dot a member in a row for each group, over its quartiles (box) and its median (line).
+def dot_plot(rows: Mapping[str, Mapping[str, float]], colors: Sequence[str], axis: str) -> Markup:
+    """Draw a dot a member in a row a group, over its quartiles (box) and its median (line).
 
     Args:
         rows: by the group's name, each member's value, at most 1, by the member's name, which the
@@ -24,30 +31,22 @@ def dot_plot(rows: Mapping[str, Mapping[str, float]], colors: Sequence[str], axi
         colors: of the groups' dots.
         axis: what the values are.
     """
-    values = [value for row in rows.values() for value in row.values()]
-    low = min(0.9, math.floor(10 * min(values, default=0.0)) / 10)
-    height = ROW * len(rows) + 44
-    parts = _horizontal_axis(low, 1.0, axis, height)
+    lowest = min((min(row.values()) for row in rows.values() if row), default=0.0)
+    low = min(0.9, math.floor(10 * lowest) / 10)
+    drawn = []
     for number, (name, row) in enumerate(rows.items()):
-        middle = ROW * number + 24 + BOX / 2
-        parts.append(
-            f'<text x="{LEFT}" y="{ROW * number + 16}" class="title">{escape(name)}</text>'
-        )
-        if row:
-            first, median, third = (
-                _x(value, low, 1.0) for value in np.quantile(list(row.values()), [0.25, 0.5, 0.75])
-            )
-            parts.append(
-                f'<rect x="{first:.1f}" y="{middle - BOX / 2}" width="{third - first:.1f}" height="{BOX}" class="box"/>'
-                f'<line x1="{median:.1f}" x2="{median:.1f}" y1="{middle - BOX / 2}" y2="{middle + BOX / 2}" '
-                'class="median"/>'
-            )
-        parts += _dots(row, low, middle, colors[number % len(colors)])
-    return _svg(height, parts, f"{axis} of each case by class")
+        top = ROW * number + 24
+        dots = _dots(row, low, top + BOX / 2)
+        color = colors[number % len(colors)]
+        shape = {"top": top, "height": BOX, "box": _box(row, low)}
+        drawn.append({"name": name, "color": color, "dots": dots, **shape})
+    label = f"{axis} of each case by class"
+    frame = _frame(label, axis, ROW * len(rows) + 44, low, 1.0)
+    return render("dot_plot.svg", rows=drawn, **frame)
 
 
-def line_chart(points: Sequence[tuple[float, float]], title: str, axis: str) -> str:
-    """Draw a curve; of a long one, each point is the mean of as many neighbors as `neighbors` says.
+def line_chart(points: Sequence[tuple[float, float]], title: str, axis: str) -> Markup:
+    """Draw a curve; each point of a long one is the mean of as many as `neighbors` says.
 
     Args:
         points: x, in rising order, and y.
@@ -55,34 +54,24 @@ def line_chart(points: Sequence[tuple[float, float]], title: str, axis: str) -> 
         axis: what x is.
     """
     height, together = 230, neighbors(points)
-    groups = [
-        np.mean(points[start : start + together], axis=0)
-        for start in range(0, len(points), together)
-    ]
+    starts = range(0, len(points), together)
+    groups = [np.mean(points[start : start + together], axis=0) for start in starts]
     (left, low), (right, high) = np.min(groups, axis=0), np.max(groups, axis=0)
-    bottom, top = height - 40, 26
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     low, high = low - margin, high + margin
-    parts = _horizontal_axis(left, right, axis, height)
-    parts.append(f'<text x="{LEFT}" y="14" class="title">{escape(title)}</text>')
-    scaled = [
-        (_x(x, left, right), bottom + (top - bottom) * (y - low) / (high - low)) for x, y in groups
-    ]  # up is smaller in SVG
-    for tick in _ticks(low, high, 5):
-        y = bottom + (top - bottom) * (tick - low) / (high - low)
-        parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
-            f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>'
-        )
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in scaled)
-    parts.append(f'<polyline points="{line}" class="curve"/>')
-    if len(scaled) <= 60:
-        parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{DOT}" class="point"><title>{point[0]:.6g}: {point[1]:.4f}</title>'
-            "</circle>"
-            for (x, y), point in zip(scaled, groups, strict=True)
-        ]
-    return _svg(height, parts, f"{title} against {axis}")
+    bottom, top = height - BELOW, 26
+
+    def place(y: float) -> float:
+        return bottom + (top - bottom) * (y - low) / (high - low)  # up is smaller in SVG
+
+    curve = [(_x(x, left, right), place(y)) for x, y in groups]
+    titles = [f"{x:.6g}: {y:.4f}" for x, y in groups]
+    dots: list[Dot] = []
+    if len(curve) <= MAX_DOTS:
+        dots = [(x, y, text) for (x, y), text in zip(curve, titles, strict=True)]
+    grid = [(place(tick), f"{tick:.6g}") for tick in _ticks(low, high, 5)]
+    frame = _frame(f"{title} against {axis}", axis, height, left, right)
+    return render("line_chart.svg", title=title, grid=grid, curve=curve, dots=dots, **frame)
 
 
 def neighbors(points: Sequence[tuple[float, float]]) -> int:
@@ -90,39 +79,39 @@ def neighbors(points: Sequence[tuple[float, float]]) -> int:
     return max(1, math.ceil(len(points) / MAX_POINTS))
 
 
-def _dots(row: Mapping[str, float], low: float, middle: float, color: str) -> list[str]:
+def _box(row: Mapping[str, float], low: float) -> dict[str, float] | None:
+    """The quartiles of a group's values, None of none."""
+    if not row:
+        return None
+    quartiles = np.quantile(list(row.values()), [0.25, 0.5, 0.75])
+    first, median, third = (_x(value, low, 1.0) for value in quartiles)
+    return {"x": first, "width": third - first, "median": median}
+
+
+def _dots(row: Mapping[str, float], low: float, middle: float) -> list[Dot]:
     """Dots that pile up from the middle of the row where they would lie on each other."""
     piles: dict[int, list[tuple[float, str]]] = {}
     for name, value in sorted(row.items(), key=lambda item: item[1]):
-        piles.setdefault(round(_x(value, low, 1.0) / (2 * DOT)), []).append((value, name))
-    highest = max((len(pile) for pile in piles.values()), default=1)
-    step = min(2 * DOT, BOX / highest)
-    return [
-        f'<circle cx="{_x(value, low, 1.0):.1f}" cy="{middle + (number - (len(pile) - 1) / 2) * step:.1f}" r="{DOT}" '
-        f'fill="{color}" class="dot"><title>{escape(name)}: {value:.4f}</title></circle>'
-        for pile in piles.values()
-        for number, (value, name) in enumerate(pile)
-    ]
+        x = _x(value, low, 1.0)
+        piles.setdefault(round(x / (2 * DOT)), []).append((x, f"{name}: {value:.4f}"))
+    step = min(2 * DOT, BOX / max(map(len, piles.values()), default=1))
+    dots = []
+    for pile in piles.values():
+        first = middle - (len(pile) - 1) / 2 * step
+        dots += [(x, first + number * step, title) for number, (x, title) in enumerate(pile)]
+    return dots
 
 
-def _horizontal_axis(low: float, high: float, name: str, height: int) -> list[str]:
-    bottom = height - 40
-    parts = [f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}" class="axis"/>']
-    for tick in _ticks(low, high, 10):
-        x = _x(tick, low, high)
-        parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 5}" class="axis"/>'
-        )
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{tick:.6g}</text>')
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 6}" text-anchor="middle">{escape(name)}</text>'
-    )
-    return parts
+def _frame(label: str, axis: str, height: int, low: float, high: float) -> dict[str, Any]:
+    """What every chart has: its size, and an axis from low to high."""
+    ticks = [(_x(tick, low, high), f"{tick:.6g}") for tick in _ticks(low, high, 10)]
+    size = {"width": WIDTH, "height": height, "left": LEFT, "right": RIGHT, "dot": DOT}
+    return {"label": label, "axis": axis, "ticks": ticks, "bottom": height - BELOW, **size}
 
 
 def _x(value: float, low: float, high: float) -> float:
     share = (value - low) / (high - low) if high > low else 0.5
-    return LEFT + 8 + share * (WIDTH - LEFT - RIGHT - 16)
+    return LEFT + 8 + share * (RIGHT - LEFT - 16)
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
@@ -130,17 +119,7 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
     if high <= low:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(
-        power * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (power * factor) < most
-    )
-    return [
-        step * number
-        for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    ]
-
-
-def _svg(height: int, parts: Sequence[str], label: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" aria-label="{escape(label)}">'
-        f"{''.join(parts)}</svg>"
-    )
+    steps = [power * factor for factor in (1, 2, 5, 10, 20)]
+    step = next(step for step in steps if (high - low) / step < most)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [step * number for number in range(first, last + 1)]

@@ -7,7 +7,9 @@ import os
 
 
 def training_curves(folder: str) -> dict[str, list[tuple[float, float]]]:
-    """Read every scalar of a TensorBoard log; of a step that a resumed run did again, the last value.
+    """Read every scalar of a TensorBoard log.
+
+    Of a step that a resumed run did again, the last value counts.
 
     Args:
         folder: where the log is, or in ``rank0`` below it, where the first of several processes
@@ -19,17 +21,15 @@ def training_curves(folder: str) -> dict[str, list[tuple[float, float]]]:
     logs = [path for path in (folder, os.path.join(folder, "rank0")) if _has_log(path)]
     if not logs:
         return {}
-    from tensorboard.backend.event_processing.event_accumulator import (
-        EventAccumulator,  # here: it takes a second
-    )
+    # Here: the import takes a second.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = EventAccumulator(logs[0], size_guidance={"scalars": 0, "images": 1}).Reload()
     curves = {}
     for tag in log.Tags()["scalars"]:
         values = {event.step: event.value for event in log.Scalars(tag)}
-        curves[tag] = [
-            (float(step), value) for step, value in sorted(values.items()) if math.isfinite(value)
-        ]
+        points = [(float(step), value) for step, value in sorted(values.items())]
+        curves[tag] = [point for point in points if math.isfinite(point[1])]
     return {tag: points for tag, points in sorted(curves.items()) if points}
 
 

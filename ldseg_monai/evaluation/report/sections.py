@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 import torch
+from markupsafe import Markup
 
 from ldseg_monai.evaluation.pictures import (
     COLORS,
@@ -20,18 +20,7 @@ from ldseg_monai.evaluation.pictures import (
     upright,
 )
 from ldseg_monai.evaluation.report.charts import dot_plot, line_chart, neighbors
-from ldseg_monai.evaluation.report.page import (
-    NOTHING,
-    hex_color,
-    image,
-    key,
-    note,
-    number,
-    png,
-    ramp,
-    row,
-    table,
-)
+from ldseg_monai.evaluation.report.page import NOTHING, hex_color, number, png, render
 from ldseg_monai.evaluation.report.trajectory import Trajectory
 from ldseg_monai.evaluation.scores import SCORES, case_means
 
@@ -40,18 +29,15 @@ STATISTICS = ("mean", "SD", "median", "min", "max", "n")
 MEAN, MEAN_COLOR = "mean of the classes", "#9aa3b0"
 MAX_CHANNELS = 6  # of a latent that are shown
 MIN_SCALE = 0.05  # of the SD maps
+AXES = {"train": "iteration", "val": "epoch"}  # of a training's curves, by their names' beginning
 
 
-def head_section(title: str, items: Mapping[str, Any]) -> str:
+def head_section(title: str, items: Mapping[str, Any]) -> Markup:
     """What was evaluated and how."""
-    texts = {name: NOTHING if value is None else str(value) for name, value in items.items()}
-    rows = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in texts.items()
-    )
-    return f"<h1>{escape(title)}</h1><dl>{rows}</dl>"
+    return render("head.html", title=title, items=items)
 
 
-def score_section(rows: Sequence[dict], classes: Mapping[int, str]) -> str:
+def score_section(rows: Sequence[dict], classes: Mapping[int, str]) -> Markup:
     """Table and distribution of the scores.
 
     Args:
@@ -59,45 +45,25 @@ def score_section(rows: Sequence[dict], classes: Mapping[int, str]) -> str:
         classes: name of each class but the background.
     """
     means = case_means(rows)
-    groups = {
-        name: {row["case"]: row for row in rows if row["class"] == index}
-        for index, name in classes.items()
-    }
+    groups = {}
+    for index, name in classes.items():
+        groups[name] = {row["case"]: row for row in rows if row["class"] == index}
     if len(groups) > 1:
         groups[MEAN] = means
-    scores = {
-        name: [
-            [title, *_statistics([case[score] for case in cases.values()])]
-            for score, title in SCORE_NAMES.items()
-        ]
-        for name, cases in groups.items()
-    }
-    dice = {
-        name: {case: row["dice"] for case, row in cases.items() if math.isfinite(row["dice"])}
-        for name, cases in groups.items()
-    }
+    statistics, dice = {}, {}
+    for name, cases in groups.items():
+        statistics[name] = _statistics([*cases.values()])
+        known = {case: row["dice"] for case, row in cases.items()}
+        dice[name] = {case: value for case, value in known.items() if math.isfinite(value)}
     colors = [*map(class_color, classes), MEAN_COLOR]
-    every = [
-        [row["case"], classes[row["class"]], *(number(row[score]) for score in SCORES)]
-        for row in rows
-    ]
-    return "".join(
-        [
-            f"<h2>Scores of {len(means)} {'case' if len(means) == 1 else 'cases'}</h2>",
-            table(["", *STATISTICS], scores),
-            note(
-                "Against the original labels in their own geometry. n: cases that have the score; a class that is "
-                "neither in the label nor in the prediction has none, one that is in only one of them no surface "
-                "distance. HD95: 95th percentile of the surface distance, the larger one of the two "
-                "directions, in pixels where the files have no spacing."
-            ),
-            "<h2>Distribution of the Dice</h2>",
-            dot_plot(dice, colors, "Dice"),
-            note("A dot is a case: hover for its name. Box: quartiles; line: median."),
-            "<details><summary>Every case</summary>",
-            table(["Case", "Class", *SCORE_NAMES.values()], {"": every}),
-            "</details>",
-        ]
+    return render(
+        "scores.html",
+        cases=len(means),
+        statistics_head=["", *STATISTICS],
+        statistics=statistics,
+        dice_plot=dot_plot(dice, colors, "Dice"),
+        cases_head=["Case", "Class", *SCORE_NAMES.values()],
+        every_case=[[row["case"], classes[row["class"]], *_numbers(row)] for row in rows],
     )
 
 
@@ -108,7 +74,7 @@ def case_section(
     overlays: Mapping[str, bytes],
     sd_maps: Mapping[str, np.ndarray],
     no_sd_map: str,
-) -> str:
+) -> Markup:
     """Pictures and scores of a few cases.
 
     Args:
@@ -119,94 +85,70 @@ def case_section(
         sd_maps: standard deviations of the cases, ``(rows, columns)``.
         no_sd_map: why there are none.
     """
-    parts = ["<h2>Best, median and worst case</h2>"]
-    if not shown:
-        return parts[0] + note("No case has a class to score.")
-    keys = [key(hex_color(TRUTH), "true outline")]
-    keys += [key(class_color(index), f"predicted {name}") for index, name in classes.items()]
-    parts.append(f"<p>By the mean of the classes' Dice. Outlines:{''.join(keys)}</p>")
     highest = max([MIN_SCALE, *(float(values.max()) for values in sd_maps.values())])
-    if sd_maps:
-        scale = ramp([hex_color(color) for color in HEAT], "0", f"{highest:.2f}")
-        parts.append(
-            f"<p>In colors: SD over the samples of the probability of the most uncertain class, {scale}</p>"
-        )
-    else:
-        parts.append(note(no_sd_map))
+    cases = []
     for name, role in shown.items():
-        parts.append(f"<h3>{escape(role)}: {escape(name)}</h3>")
-        drawn = note("There is no overlay of it.")
-        if name in overlays:
-            drawn = image(overlays[name], f"{name} with true and predicted outlines")
-        if name in sd_maps:
-            drawn += image(
-                png(heat(sd_maps[name], highest)), f"{name}: standard deviation over the samples"
-            )
-        parts.append(f'<div class="pictures">{drawn}</div>')
-        scores = [
-            [classes[row["class"]], *(number(row[score]) for score in SCORES)]
-            for row in rows
-            if row["case"] == name
-        ]
-        parts.append(table(["", *SCORE_NAMES.values()], {"": scores}))
-    return "".join(parts)
+        of_case = [row for row in rows if row["case"] == name]
+        scores = [[classes[row["class"]], *_numbers(row)] for row in of_case]
+        case = {"name": name, "role": role, "scores": scores, "overlay": overlays.get(name)}
+        case["sd_map"] = png(heat(sd_maps[name], highest)) if name in sd_maps else None
+        cases.append(case)
+    predicted = {f"predicted {name}": class_color(index) for index, name in classes.items()}
+    return render(
+        "cases.html",
+        cases=cases,
+        head=["", *SCORE_NAMES.values()],
+        outlines={"true outline": hex_color(TRUTH)} | predicted,
+        has_sd_maps=bool(sd_maps),
+        sd_colors=list(map(hex_color, HEAT)),
+        highest_sd=highest,
+        no_sd_map=no_sd_map,
+    )
 
 
 def trajectory_section(
     name: str | None, trajectory: Trajectory | None, classes: Mapping[int, str]
-) -> str:
+) -> Markup:
     """The states of a case's reverse process, channel by channel, and what each is decoded to."""
-    title = "<h2>From noise to label</h2>"
     if name is None or trajectory is None:
-        return title + note("There is no reverse process to show.")
+        return render("trajectory.html", states=[])
     states, labels = _plane(trajectory)
     is_label = states.shape[1] == len(classes) + 1 and states.shape[2:] == labels.shape[1:]
-    channels = range(min(states.shape[1], MAX_CHANNELS))
-    headings = [
-        classes.get(i, "background") if is_label else f"latent channel {i + 1}" for i in channels
-    ]
+    shown = min(states.shape[1], MAX_CHANNELS)
+    headings = [f"latent channel {index + 1}" for index in range(shown)]
+    if is_label:
+        headings = [classes.get(index, "background") for index in range(shown)]
     low, high = np.quantile(states.numpy(), [0.01, 0.99]).tolist()
-    rows = [row(["", *headings, "decoded"], "th")]
-    for number_, t in enumerate(trajectory.timesteps):
-        pictures = [_gray(state, low, high) for state in states[number_, : len(channels)]] + [
-            label_map(labels[number_])
-        ]
-        cells = [
-            f"<td>{image(png(picture), f'{heading} at t = {t}')}</td>"
-            for picture, heading in zip(pictures, [*headings, "decoded label"], strict=True)
-        ]
-        what = "noise" if number_ == 0 else "on the way" if t else "result"
-        rows.append(f"<tr><th>t = {t}<br>{what}</th>{''.join(cells)}</tr>")
-    keys = "".join(key(class_color(index), name_) for index, name_ in classes.items())
+    drawn = []
+    for place, t in enumerate(trajectory.timesteps):
+        pictures = []
+        for heading, state in zip(headings, states[place, :shown], strict=True):
+            pictures.append((f"{heading} at t = {t}", png(_gray(state, low, high))))
+        pictures.append((f"decoded label at t = {t}", png(label_map(labels[place]))))
+        drawn.append({"t": t, "what": _what(place, t), "pictures": pictures})
     kind = "noisy label" if is_label else "latent"
-    kind += (
-        f" (first {len(channels)} of {states.shape[1]} channels)"
-        if len(channels) < states.shape[1]
-        else ""
-    )
-    return (
-        f"{title}<p>The {kind} of {escape(name)}, first sample, as the network sees it: the noise that the reverse "
-        f"process starts from and what its steps leave, {low:.2f} black to {high:.2f} white; at the right what each is "
-        f'decoded to:{keys}</p><table class="states">{"".join(rows)}</table>'
+    if shown < states.shape[1]:
+        kind += f" (first {shown} of {states.shape[1]} channels)"
+    return render(
+        "trajectory.html",
+        states=drawn,
+        head=["", *headings, "decoded"],
+        kind=kind,
+        name=name,
+        low=low,
+        high=high,
+        colors={name_: class_color(index) for index, name_ in classes.items()},
     )
 
 
-def training_section(folder: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def training_section(folder: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
     """Curves of the training, those that were found in a folder."""
-    title = "<h2>Training</h2>"
-    if not curves:
-        return title + note(
-            f"No training curves: there is no TensorBoard log in {folder}. --training_dir DIR names the output_dir of "
-            "the training that made the weights."
-        )
-    parts = [title, f"<p>TensorBoard log in {escape(folder)}.</p>"]
+    charts = []
     for tag, points in curves.items():
-        axis = {"train": "iteration", "val": "epoch"}.get(tag.split("_")[0], "step")
         together = neighbors(points)
-        parts.append(
-            line_chart(points, f"{tag}, mean of every {together}" if together > 1 else tag, axis)
-        )
-    return "".join(parts)
+        title = f"{tag}, mean of every {together}" if together > 1 else tag
+        charts.append(line_chart(points, title, AXES.get(tag.split("_")[0], "step")))
+    return render("training.html", folder=folder, charts=charts)
 
 
 def class_color(index: int) -> str:
@@ -214,17 +156,40 @@ def class_color(index: int) -> str:
     return hex_color(COLORS[(index - 1) % len(COLORS)])
 
 
-def _statistics(values: Sequence[float]) -> list[str]:
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return [NOTHING] * 5 + ["0"]
-    deviation = np.std(finite, ddof=1) if len(finite) > 1 else math.nan
-    numbers = (np.mean(finite), deviation, np.median(finite), min(finite), max(finite))
-    return [*map(number, numbers), str(len(finite))]
+def _numbers(row: Mapping[str, float]) -> list[str]:
+    return [number(row[score]) for score in SCORES]
+
+
+def _statistics(rows: Sequence[Mapping[str, float]]) -> list[list[str]]:
+    """A row of a table for each score."""
+    table = []
+    for score, title in SCORE_NAMES.items():
+        finite = [row[score] for row in rows if math.isfinite(row[score])]
+        table.append([title, *_statistics_of(finite), str(len(finite))])
+    return table
+
+
+def _statistics_of(values: Sequence[float]) -> list[str]:
+    if not values:
+        return [NOTHING] * (len(STATISTICS) - 1)
+    deviation = np.std(values, ddof=1) if len(values) > 1 else math.nan
+    numbers = (np.mean(values), deviation, np.median(values), min(values), max(values))
+    return [*map(number, numbers)]
+
+
+def _what(place: int, t: int) -> str:
+    """What a state of the reverse process is."""
+    if place == 0:
+        return "noise"
+    return "on the way" if t else "result"
 
 
 def _plane(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
-    """States ``(states, C, rows, columns)`` and labels ``(states, rows, columns)``, of a volume the fullest plane."""
+    """The states, and the label of each, of a picture or of a volume's fullest plane.
+
+    Returns:
+        ``(states, C, rows, columns)`` and ``(states, rows, columns)``.
+    """
     states, labels = trajectory.states, trajectory.labels
     if labels.ndim == 3:
         return torch.stack([upright(state) for state in states]), upright(labels)

@@ -59,7 +59,8 @@ def new_metadata(
         "channel_def": {str(index): label for index, label in enumerate(classes)},
     }
     tensors["outputs"]["pred"].pop("channel_codes", None)
-    return old | {
+    kept = {key: value for key, value in old.items() if key != "eval_metrics"}  # of its weights
+    return kept | {
         "version": VERSION,
         "changelog": {VERSION: CHANGE.replace("NAME", template.name)},
         "name": f"{template.method} {name}",
@@ -93,8 +94,7 @@ def new_card(
     classes = ", ".join(
         f"{index} {label}" for index, label in enumerate(["background", *plan.class_names])
     )
-    return f"""# Model Title
-{template.method}: {", ".join(plan.class_names)}
+    return f"""# {template.method} for {", ".join(plan.class_names)}
 
 ### **Authors**
 Written by `ldseg new-bundle`, from the bundle {template.name} of the ldseg_monai authors

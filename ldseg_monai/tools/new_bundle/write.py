@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import paired_datalist
 from ldseg_monai.evaluation.pictures import COLORS
+from ldseg_monai.runtime.errors import ExistingFileError, InputError
 from ldseg_monai.tools.new_bundle.config_text import ConfigText
 from ldseg_monai.tools.new_bundle.inspection import (
     VOLUME_EXTENSIONS,
@@ -63,7 +64,7 @@ def new_bundle(
     """
     template = Template(Bundle.find(source))
     if origin := _origin(template.bundle):
-        raise ValueError(
+        raise InputError(
             f"{source} was itself written by new-bundle: expected a bundle such as {origin}, its own origin"
         )
     target = _target(name, out)
@@ -87,16 +88,16 @@ def _origin(bundle: Bundle) -> str | None:
 
 def _target(name: str, out: str) -> Path:
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-        raise ValueError(
+        raise InputError(
             f"name {name!r}: expected letters, digits and underscores, a letter first, such as my_organ"
         )
     if re.search(r"""['"$`\\\n]""", out):
-        raise ValueError(
+        raise InputError(
             f"out {out!r}: expected a path without quotes and dollar signs, which a config cannot hold"
         )
     target = Path(out, name)
     if target.exists():
-        raise FileExistsError(
+        raise ExistingFileError(
             f"{target} exists: expected a new name; choose another, or remove the folder"
         )
     return target
@@ -116,7 +117,7 @@ def _require_same_dimensions(template: Template, image: str) -> None:
         for sibling in siblings
         if sibling.spatial_dims == dims and not _origin(sibling.bundle)
     ]
-    raise ValueError(
+    raise InputError(
         f"the data are {kinds[dims]}, but {template.name} segments {kinds[template.spatial_dims]}: expected --from "
         f"{' or '.join(fitting) or 'another bundle'}"
     )
@@ -387,7 +388,7 @@ def _check(draft: Path, plan: Plan) -> None:
         wanted |= {"network_def#in_channels": plan.in_channels}
         got = {key: config.get(key) for key in wanted}
         if got != wanted:
-            raise ValueError(
+            raise InputError(
                 f"{file} of the template cannot be changed: expected {wanted}, got {got}"
             )
         network = config.get_parsed_content("network_def").eval()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
-from programs import ROOT, tables
+from programs import ROOT, overrides, tables
 from scipy.stats import wilcoxon
 
 from benchmarks.accuracy import cross_validation
@@ -100,8 +100,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 GLAND = ROOT / "bundles" / "ldseg_glas"
 TINY = ["max_epochs=1", "cases_per_epoch=2", "batch_size=2", "val_interval=1", "crop_size=[32,32]",
-        "window_size=[128,128]", "network_def#channels=[8,8,16]", "network_def#label_channels=[8,8,8]",
-        "network_def#denoiser_channels=[16,32]", "network_def#num_head_channels=8"]  # fmt: skip
+        "window_size=[128,128]", *overrides("ldseg_glas")]  # fmt: skip
 
 
 def test_weights_of_a_fold_are_trained_without_it_and_scored_on_it(
@@ -178,8 +177,8 @@ def test_candidates_are_trained_and_evaluated_by_the_bundles_commands(
         "max_epochs=3",
         "amp=true",
         "val_fraction=null",
-        "network_def#channels=[8,16]",
-        "network_def::eta=0.5",
+        "network_def#denoiser#channels=[8,16]",
+        "network_def::scheduler::eta=0.5",
     ]
     call_main(tmp_path, tmp_path / "cv", "--baseline", DYNUNET, "--folds", "1", "--set", *values)
     folders = {
@@ -198,7 +197,10 @@ def test_candidates_are_trained_and_evaluated_by_the_bundles_commands(
         "dataset_dir": str(tmp_path),
     }
     own = {
-        "ldseg_hippocampus": {"network_def#channels": [8, 16], "network_def#eta": 0.5},
+        "ldseg_hippocampus": {
+            "network_def#denoiser#channels": [8, 16],
+            "network_def#scheduler#eta": 0.5,
+        },
         "dynunet": {},
     }
     expected: list[dict[str, Any]] = []
@@ -290,7 +292,7 @@ def test_folds_of_other_settings_are_refused_before_any_work(
 
 
 BAD = {
-    "bundle": (["--set", "a=1"], "elsewhere has no configs/train.yaml"),
+    "bundle": (["--set", "a=1"], "elsewhere is not a bundle"),
     "no folds": ([], "num_folds is None; expected a bundle with 2 folds or more"),
     "number of folds": (["--set", "num_folds=1"], "num_folds is 1; expected"),
     "overlay": (

@@ -10,15 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-import yaml
 from monai.bundle import ConfigParser
 from PIL import Image
-from programs import ROOT, tables
+from programs import tables
+from small_bundles import write_config
 from small_networks import SMALL_HIPPOCAMPUS
 
 from benchmarks.accuracy import experiments
+from ldseg_monai.bundle import Bundle
 
-BUNDLE = ROOT / "bundles" / "ldseg_hippocampus"
+BUNDLE = "ldseg_hippocampus"
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +47,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The hippocampus bundle, small, with untrained weights of LDSeg and of its UNet."""
     folder = tmp_path_factory.mktemp("bundle") / "small"
-    for name in ("train.yaml", "evaluate.yaml", "baselines/unet.yaml"):
-        content = yaml.safe_load((BUNDLE / "configs" / name).read_text())
-        if name == "train.yaml":
-            content["network_def"].update(SMALL_HIPPOCAMPUS)
-            content.update({"spatial_size": [16, 16, 16], "val_fraction": 0.7})
-        elif "network_def" in content:
-            content["network_def"]["channels"] = [4, 8, 16]
-        path = folder / "configs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
+    small = {**SMALL_HIPPOCAMPUS, "spatial_size": [16, 16, 16], "val_fraction": 0.7, "amp": False}
+    write_config(folder, BUNDLE, "train.yaml", small)
+    write_config(folder, BUNDLE, "evaluate.yaml", {})
+    write_config(folder, BUNDLE, "baselines/unet.yaml", {"network_def#channels": [4, 8, 16]})
+    (folder / "configs" / "metadata.json").write_text("{}")
     for weights, files in (
         ("models/model.pt", ["train.yaml"]),
         ("unet.pt", ["train.yaml", "baselines/unet.yaml"]),
@@ -196,14 +192,8 @@ def test_noise_is_seeded_by_the_case_and_grows_with_the_range(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
     seen: list[torch.Tensor] = []
-    files = [str(bundle / "configs" / name) for name in ("train.yaml", "evaluate.yaml")]
-    overrides = {
-        "bundle_root": str(bundle),
-        "dataset_dir": str(data),
-        "output_dir": str(tmp_path),
-        "part": "val",
-    }
-    experiment = experiments.Experiment(files, str(bundle / "models" / "model.pt"), overrides)
+    overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
+    experiment = experiments.Experiment(Bundle(bundle), **overrides)
     inferer = experiment.inferer
     experiment.inferer = lambda image, network: (
         seen.append(image.as_tensor().clone()),
@@ -229,14 +219,8 @@ def test_range_is_2_for_pictures_and_robust_for_volumes() -> None:
 def test_maps_are_of_one_plane_in_the_files_geometry(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
-    files = [str(bundle / "configs" / name) for name in ("train.yaml", "evaluate.yaml")]
-    overrides = {
-        "bundle_root": str(bundle),
-        "dataset_dir": str(data),
-        "output_dir": str(tmp_path),
-        "part": "val",
-    }
-    experiment = experiments.Experiment(files, str(bundle / "models" / "model.pt"), overrides)
+    overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
+    experiment = experiments.Experiment(Bundle(bundle), **overrides)
     experiment.inferer.sampler.num_samples = 2
     for case in experiment.run():
         planes = experiments.widest_slice(case)

@@ -3,19 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import small_networks as networks
 import torch
-from monai.bundle import ConfigParser
 
 from benchmarks.accuracy import latent
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name, paired_datalist
 from ldseg_monai.data.phantoms.files import write_phantoms
 
 ROOT = Path(__file__).parents[3]
 SMALL = {
     "spatial_size": [32, 48, 40],
-    "network_def#channels": [8, 16],
-    "network_def#denoiser_channels": [16, 32],
-    "network_def#num_head_channels": 8,
+    **networks.SMALL["ldseg_knee3d"],
     "amp": False,
 }
 
@@ -24,15 +23,12 @@ SMALL = {
 def report(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("latent")
     write_phantoms("knee", folder, 3)
-    bundle = ROOT / "bundles" / "ldseg_knee3d"
-    parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "train.yaml"))
-    parser.update(SMALL)
+    bundle = Bundle(ROOT / "bundles" / "ldseg_knee3d")
+    parser = bundle.config("train.yaml", **SMALL)
     torch.manual_seed(0)
     torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
-    return latent.LatentReport(
-        bundle, {**SMALL, "dataset_dir": str(folder)}, folder / "model.pt"
-    ), folder
+    overrides = {**SMALL, "dataset_dir": str(folder)}
+    return latent.LatentReport(bundle, folder / "model.pt", **overrides), folder
 
 
 def test_every_figure_is_there_for_the_named_cases_only(report) -> None:

@@ -7,19 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-import yaml
 from monai.bundle import ConfigParser
 from programs import ROOT, tables
-from small_networks import image_of, tiny_cdal
+from small_bundles import write_config
+from small_networks import SMALL, image_of, tiny_cdal
 
 from benchmarks.accuracy import noisy_label
-
-SMALL = {
-    "channels": [8, 16],
-    "image_channels": 8,
-    "num_head_channels": 8,
-    "attention_levels": [False, True],
-}
 
 
 def test_last_step_is_told_another_estimate_and_nothing_else_changes() -> None:
@@ -53,19 +46,14 @@ def test_table_has_a_row_for_each_estimate(tmp_path: Path) -> None:
         for kind, voxels in (("images", volume), ("labels", label)):
             (data / kind).mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(voxels, np.eye(4)), data / kind / f"case_{index}.nii.gz")
-    content = yaml.safe_load(
-        (ROOT / "bundles" / "cdal_hippocampus" / "configs" / "train.yaml").read_text()
-    )
-    content["network_def"].update(SMALL)
-    content["spatial_size"] = [16, 16, 16]
-    for folder in ("configs", "models", "docs"):
-        (bundle / folder).mkdir(parents=True)
-    (bundle / "configs" / "train.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    parser = ConfigParser(content)
+    small = {**SMALL["cdal_hippocampus"], "spatial_size": [16, 16, 16], "amp": False}
+    content = write_config(bundle, "cdal_hippocampus", "train.yaml", small)
+    for folder in ("models", "docs"):
+        (bundle / folder).mkdir()
+    (bundle / "configs" / "metadata.json").write_text("{}")
     torch.manual_seed(0)
-    torch.save(
-        parser.get_parsed_content("network_def").state_dict(), bundle / "models" / "model.pt"
-    )
+    network = ConfigParser(content).get_parsed_content("network_def")
+    torch.save(network.state_dict(), bundle / "models" / "model.pt")
     (bundle / "docs" / "val_cases.txt").write_text("case_1\ncase_2\ncase_3\n")
     noisy_label.main([str(bundle), "--dataset_dir", str(data), "--out", str(out)])
     text = (out / "noisy_label.md").read_text()

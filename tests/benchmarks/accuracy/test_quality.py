@@ -288,8 +288,8 @@ def test_figures_that_nothing_can_be_said_about_are_no_numbers() -> None:
 class BlockEncoder(nn.Module):
     """A label of square blocks as one position of the latent each, a channel a class."""
 
-    def forward(self, one_hot: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        return LOUD * one_hot[..., ::STRIDE, ::STRIDE], []
+    def forward(self, one_hot: torch.Tensor) -> torch.Tensor:
+        return LOUD * one_hot[..., ::STRIDE, ::STRIDE]
 
 
 class BlockDecoder(nn.Module):
@@ -353,15 +353,19 @@ class Deaf(nn.Module):
 
 
 def tiny(**arguments) -> LDSeg:
-    channels = {"in_channels": CLASSES, "out_channels": CLASSES, "latent_channels": CLASSES}
-    defaults = {"stem_stride": 2, "prediction_type": "sample", **channels}
+    defaults = {
+        "in_channels": CLASSES,
+        "out_channels": CLASSES,
+        "stem_stride": 2,
+        "latent_channels": CLASSES,
+        "prediction_type": "sample",
+    }
     return small_ldseg(**{**defaults, **arguments}).eval()
 
 
 def replaced(denoiser: nn.Module, decoder: nn.Module | None = None) -> LDSeg:
     network = tiny()
     network.label_encoder, network.image_encoder = BlockEncoder(), PixelEncoder()
-    network.standardization = nn.Identity()
     network.denoiser, network.label_decoder = denoiser, decoder or BlockDecoder()
     network.decoder_sees_image = isinstance(decoder, ImageDecoder)
     return network

@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser, create_workflow
 from monai.transforms import Compose
 from monai.utils import set_determinism
 from programs import ROOT, tables
+from small_networks import LDSEG_3D
 
 from benchmarks.accuracy import study
 from benchmarks.accuracy.quality import cell, foreground_dice
@@ -37,11 +38,12 @@ KNEE = {
         "val_interval": 1,
         "val_fraction": 0.5,
         "spatial_size": [16, 24, 16],
-        "network_def#channels": [8, 16],
-        "network_def#denoiser_channels": [16, 32],
-        "network_def#num_head_channels": 8,
+        **LDSEG_3D,
     },
-    "variants": {"base": {}, "v prediction": {"network_def#prediction_type": "v_prediction"}},
+    "variants": {
+        "base": {},
+        "v prediction": {"network_def#scheduler#prediction_type": "v_prediction"},
+    },
 }
 FIGURES = ["ceiling", "swapped", "own at T/2", "other at T/2", "K = 1", "K = 2", "K = 10", "noise 0.5", "mean of 8",
            "between cases", "SD wrong", "SD right", "AUROC", "ECE", "SD-Dice r", "M params"]  # fmt: skip
@@ -55,7 +57,7 @@ SHARED = {
     "M params",
 }  # by what differs in steps alone
 COSTS = ["ms", "K = 10 time", "MB"]  # measured anew by each call
-STUDIES = sorted((ROOT / "benchmarks" / "study").glob("*.yaml"))
+STUDIES = sorted((ROOT / "benchmarks" / "accuracy" / "studies").glob("*.yaml"))
 LISTED = {path: yaml.safe_load(path.read_text()) for path in STUDIES}
 
 
@@ -164,7 +166,11 @@ def test_variant_is_scored_with_its_own_settings_on_the_validation_cases_on_the_
     parser = ConfigParser()
     parser.read_config(f"{KNEE['bundle']}/configs/train.yaml")
     parser.update(
-        {**KNEE["common"], "network_def#prediction_type": "v_prediction", "dataset_dir": str(data)}
+        {
+            **KNEE["common"],
+            "network_def#scheduler#prediction_type": "v_prediction",
+            "dataset_dir": str(data),
+        }
     )
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(done / "v_prediction" / "model.pt", weights_only=True))
@@ -229,7 +235,7 @@ def test_what_was_trained_with_other_settings_is_not_taken_for_this(
         **KNEE,
         "variants": {
             **KNEE["variants"],
-            "v prediction": {"network_def#prediction_type": "epsilon"},
+            "v prediction": {"network_def#scheduler#prediction_type": "epsilon"},
         },
     }
     with pytest.raises(ValueError, match="v_prediction was made with other settings"):
@@ -269,7 +275,7 @@ def test_what_was_trained_by_another_state_of_the_bundle_is_not_taken_for_this(
 def test_variant_that_cannot_train_stops_the_program_and_counts_as_untrained(
     data: Path, tmp_path: Path
 ) -> None:
-    variants = {"bad": {"network_def#num_head_channels": 7}, "base": {}}
+    variants = {"bad": {"network_def#image_encoder#num_head_channels": 7}, "base": {}}
     with pytest.raises(subprocess.CalledProcessError) as caught:
         call_main({**KNEE, "variants": variants}, data, tmp_path / "out")
     assert caught.value.returncode != 0
@@ -315,7 +321,10 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_variant_may_share_the_weights_of_another_and_differ_in_its_sampling(
     order: list[str], untrained: list[str], data: Path, tmp_path: Path
 ) -> None:
-    variants = {"base one": {}, "stochastic": {"weights": "base one", "network_def#eta": 1.0}}
+    variants = {
+        "base one": {},
+        "stochastic": {"weights": "base one", "network_def#scheduler#eta": 1.0},
+    }
     call_main(
         {**KNEE, "variants": {name: variants[name] for name in order}}, data, tmp_path / "out"
     )
@@ -338,9 +347,9 @@ def test_training_is_the_bundles_command_with_the_variants_overrides(
 ) -> None:
     variants = {
         "a/b c": {
-            "network_def#channels": [32],
+            "network_def#denoiser#channels": [32],
             "loss#gamma": 0.5,
-            "network_def#schedule": "linear",
+            "network_def#scheduler#schedule": "linear",
         },
         "other": {"overlays": ["multi_gpu_train.yaml"], "learning_rate": 0.5, "fold": None},
     }
@@ -390,9 +399,8 @@ def test_peer_has_a_row_beside_ldseg_with_dashes_for_what_it_lacks(
     (path,) = [path for path in STUDIES if path.stem == "hippocampus"]
     listed = LISTED[path]
     size = {"spatial_size": [32, 40, 32], "val_fraction": 0.5}
-    small = {"network_def#channels": [8, 16], "network_def#denoiser_channels": [16, 32]}
     variants = {
-        "base": {**small, "network_def#num_head_channels": 8},
+        "base": LDSEG_3D,
         "unet": listed["variants"]["unet"],
     }
     content = {

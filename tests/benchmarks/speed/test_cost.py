@@ -6,6 +6,7 @@ import pytest
 from programs import tables
 
 from benchmarks.speed import cost
+from ldseg_monai.bundle import Bundle
 
 THROUGHPUT = cost.Throughput(seconds=0.5, start=10.0, read=2e6, written=1e5)
 
@@ -15,7 +16,7 @@ def test_image_and_start_are_told_apart(tmp_path: Path, monkeypatch: pytest.Monk
     for size, file in zip((1000, 3000), files, strict=True):
         file.write_bytes(bytes(size))
 
-    def run(folder: Path, images: Path, output_dir: Path, settings: list[str]) -> float:
+    def run(bundle: Bundle, images: Path, output_dir: Path, settings: list[str]) -> float:
         linked = sorted(images.iterdir())
         assert {image.resolve() for image in linked} == {file.resolve() for file in files}
         output_dir.mkdir()
@@ -24,7 +25,7 @@ def test_image_and_start_are_told_apart(tmp_path: Path, monkeypatch: pytest.Monk
         return 10 + 0.5 * len(linked)
 
     monkeypatch.setattr(cost, "run_inference", run)
-    measured = cost.measure(tmp_path, [str(file) for file in files], (2, 6), 2, [])
+    measured = cost.measure(Bundle(tmp_path), [str(file) for file in files], (2, 6), 2, [])
     assert (measured.seconds, measured.start) == pytest.approx((0.5, 10.0))
     assert (measured.read, measured.written) == (2000, 50)
 

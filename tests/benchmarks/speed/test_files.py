@@ -3,17 +3,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from programs import ROOT, tables
+from programs import ROOT, overrides, tables
 
 from benchmarks.speed import files
-from benchmarks.speed.workload import argument_parser, bundle_of
+from benchmarks.speed.workload import argument_parser, workload_of
 
 
 def test_steps_are_the_config_in_order_and_add_up_to_the_whole(
     tiny: list[str], tmp_path: Path
 ) -> None:
-    bundle = bundle_of(argument_parser("").parse_args(tiny))
-    config = bundle.config("inference.yaml", output_dir=str(tmp_path))
+    work = workload_of(argument_parser("").parse_args(tiny))
+    config = work.config("inference.yaml", output_dir=str(tmp_path))
     pipeline = files.Pipeline(config, "cpu")
     steps, totals = files.repeat(pipeline, 2)
 
@@ -29,15 +29,15 @@ def test_steps_are_the_config_in_order_and_add_up_to_the_whole(
     assert (tmp_path / "case_000_label.nii.gz").is_file()
 
 
-def test_cdal_is_timed_as_it_denoises_the_label_itself(tmp_path: Path) -> None:
-    network = ["network_def#channels=[8,8]", "network_def#attention_levels=[false,false]"]
-    values = ["model_path=none", "num_samples=2", "overlap=0", *network]
+def test_cdal_is_timed_by_the_same_parts(tmp_path: Path) -> None:
+    network = overrides("cdal_hippocampus")
+    values = ["model_path=none", "num_samples=2", "overlap=0", "amp=False", *network]
     options = ["--size", "52", "52", "40", "--out", str(tmp_path), "--set", *values]
-    bundle = bundle_of(
+    work = workload_of(
         argument_parser("").parse_args([str(ROOT / "bundles" / "cdal_hippocampus"), *options])
     )
-    step = files.Pipeline(bundle.config("inference.yaml", output_dir=str(tmp_path)), "cpu").run()
-    assert {"image encoding", "denoising"} <= set(step) and "decoding" not in step
+    step = files.Pipeline(work.config("inference.yaml", output_dir=str(tmp_path)), "cpu").run()
+    assert {"image encoding", "denoising", "decoding"} <= set(step)
     assert all(seconds > 0 for seconds in step.values())
 
 
@@ -49,7 +49,7 @@ def test_tables_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:
         100, abs=15
     )
     assert [row["kind"] for row in kinds] == [*files.KINDS, "total"]
-    assert "weights: untrained; image: a phantom" in text
+    assert "weights: untrained; image: a phantom" in " ".join(text.split())
 
 
 def test_ratio_is_that_of_total_and_network() -> None:

@@ -7,9 +7,12 @@ import pytest
 from programs import ROOT, tables
 
 from benchmarks.speed import image_size
-from benchmarks.speed.image_size import NETWORKS, Row
+from benchmarks.speed.image_size import Row
 from benchmarks.speed.measure import Result
-from benchmarks.speed.workload import Bundle
+from benchmarks.speed.workload import Workload
+from ldseg_monai.bundle import Bundle
+
+NETWORKS = ("LDSeg, K = 2", image_size.UNET, image_size.PIXEL_DIFFUSION)
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
@@ -33,12 +36,12 @@ def test_larger_half_leaves_the_overhead_out() -> None:
 def test_failed_sizes_are_left_out_of_the_curve() -> None:
     results = {Row("UNet", (8,)): Result({0: 1.0}), Row("UNet", (16,)): Result(failure="no memory")}
     assert image_size.curve(results, "UNet") == ([8.0], [1.0])
-    assert tables(image_size.slopes(results))[0][1]["all sizes"] == "–"
+    assert tables(image_size.slopes(results))[0][0]["all sizes"] == "–"
 
 
 def test_sizes_are_multiples_that_all_networks_take() -> None:
-    bundle = Bundle(ROOT / "bundles" / "ldseg_knee3d")
-    assert image_size.sizes(bundle, [1.5, 0.01, 0.25, 0.3]) == [
+    work = Workload(Bundle(ROOT / "bundles" / "ldseg_knee3d"))
+    assert image_size.sizes(work, [1.5, 0.01, 0.25, 0.3]) == [
         (8, 8, 8),
         (32, 32, 64),
         (40, 40, 80),
@@ -50,7 +53,7 @@ def test_tables_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:
     image_size.main([*tiny, "--no_memory", "--factors", "0.5", "1"])
     rows, slopes = tables((tmp_path / "image_size.md").read_text())
     assert [row["size"] for row in rows] == ["8x16x8"] * 3 + ["16x24x16"] * 3
-    assert all(row["times LDSeg"] == "1" for row in rows if row["network"] == "LDSeg, K = 2")
+    assert all(row["times LDSeg, K = 2"] == "1" for row in rows if row["network"] == "LDSeg, K = 2")
     assert [row["slope"] for row in slopes] == list(NETWORKS)
     assert (tmp_path / "image_size.png").is_file() == (
         importlib.util.find_spec("matplotlib") is not None

@@ -17,22 +17,24 @@ def test_table_of_a_tiny_run(
         "2",
         "4",
         "--only",
-        "LDSeg",
+        "own",
         "UNet",
         "VNet",
         "PixelDiffusion",
+        "--precision",
+        "float32",
     ]
-    inference.main([*tiny, "network_def#in_channels=3", *options])
+    inference.main([*tiny, "network_def#image_encoder#in_channels=3", *options])
     text = (tmp_path / "inference.md").read_text()
     assert text in capsys.readouterr().out
     rows = {(row["network"], row["steps K"], row["precision"]): row for row in tables(text)[0]}
 
-    reference = rows["LDSeg", "2", "bfloat16"]
+    reference = rows["LDSeg", "2", "float32"]
     assert reference["times LDSeg K = 2"] == "1"
     for row in (
         rows["LDSeg", "4", "float32"],
         rows["UNet", "–", "float32"],
-        rows["PixelDiffusion", "1", "bfloat16"],
+        rows["PixelDiffusion", "1", "float32"],
     ):
         low, high = map(float, row["range of it"].split(" to "))
         seconds = [float(second) for second in row["range"].split(" to ")]
@@ -41,14 +43,14 @@ def test_table_of_a_tiny_run(
         assert high <= 1.02 * seconds[1] / bounds[0]
         assert 0.98 * low <= float(row["times LDSeg K = 2"]) <= 1.02 * high
 
-    one, four = (rows["PixelDiffusion", steps, "bfloat16"] for steps in ("1", "4"))
+    one, four = (rows["PixelDiffusion", steps, "float32"] for steps in ("1", "4"))
     assert float(four["seconds"]) == pytest.approx(4 * float(one["seconds"]), rel=0.02)
     assert "one step x 4" in four["remark"]
 
     assert (
-        "out channels should be divisible by in_channels" in rows["VNet", "–", "bfloat16"]["remark"]
+        "out channels should be divisible by in_channels" in rows["VNet", "–", "float32"]["remark"]
     )
-    assert rows["VNet", "–", "bfloat16"]["seconds"] == "–"
+    assert rows["VNet", "–", "float32"]["seconds"] == "–"
 
 
 def test_size_that_a_network_cannot_take_is_padded() -> None:
@@ -59,7 +61,11 @@ def test_size_that_a_network_cannot_take_is_padded() -> None:
 def test_reference_is_there_whatever_is_asked_for(tiny: list[str], tmp_path: Path) -> None:
     inference.main([*tiny, "--no_memory", "--only", "UNet"])
     rows = tables((tmp_path / "inference.md").read_text())[0]
-    assert [row["network"] for row in rows] == ["LDSeg", "UNet", "UNet"]
+    assert [(row["network"], row["precision"]) for row in rows] == [
+        ("LDSeg", "float32"),
+        ("UNet", "bfloat16"),
+        ("UNet", "float32"),
+    ]
 
 
 def test_bundles_draw_samples_beside_each_other(tmp_path: Path) -> None:
@@ -74,8 +80,12 @@ def test_bundles_draw_samples_beside_each_other(tmp_path: Path) -> None:
         "--no_memory",
         "--only",
         "UNet",
+        "--precision",
+        "float32",
         "--out",
         str(tmp_path),
+        "--set",
+        "amp=False",
     ]
     inference.main([bundles[0], *options, "--samples", "1", "2", "--beside", bundles[1]])
     rows = {row["network"]: row for row in tables((tmp_path / "inference.md").read_text())[0]}

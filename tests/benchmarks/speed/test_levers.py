@@ -8,7 +8,8 @@ import torch
 from programs import ROOT, tables
 
 from benchmarks.speed import levers
-from benchmarks.speed.workload import Bundle
+from benchmarks.speed.workload import Workload
+from ldseg_monai.bundle import Bundle
 
 
 def test_report_has_each_lever_with_and_without(tiny: list[str], tmp_path: Path) -> None:
@@ -26,10 +27,10 @@ def test_report_has_each_lever_with_and_without(tiny: list[str], tmp_path: Path)
 
 @pytest.mark.parametrize("label", [True, False])
 def test_label_map_comes_back_to_the_file(label: bool, tmp_path: Path) -> None:
-    bundle = Bundle(
-        ROOT / "bundles" / "ldseg_knee3d", size=(16, 24, 16), overrides={"num_phantoms": 1}
+    work = Workload(
+        Bundle(ROOT / "bundles" / "ldseg_knee3d"), size=(16, 24, 16), overrides={"num_phantoms": 1}
     )
-    bring_back, item = levers.way_back(bundle, "", str(tmp_path), label)
+    bring_back, item = levers.way_back(work, "", str(tmp_path), label)
     item["pred"] = torch.zeros_like(item["pred"])
     item["pred"][1] = 1  # the class that is found everywhere
     found = bring_back(dict(item))["pred"]
@@ -39,8 +40,8 @@ def test_label_map_comes_back_to_the_file(label: bool, tmp_path: Path) -> None:
 
 
 def test_layout_without_the_lever_is_channels_first() -> None:
-    bundle = Bundle(ROOT / "bundles" / "ldseg_knee3d", size=(16, 24, 16))
+    work = Workload(Bundle(ROOT / "bundles" / "ldseg_knee3d"), size=(16, 24, 16))
     for layout, first in ((levers.LAYOUTS[0], False), (levers.LAYOUTS[1], True)):
-        network = levers.workload.laid_out(bundle.network(), layout, 3)
+        network = levers.workload.laid_out(work.network(), layout, 3)
         weights = [p for p in network.parameters() if p.ndim == 5 and min(p.shape[1:]) > 1]
         assert weights and all(weight.is_contiguous() == first for weight in weights)

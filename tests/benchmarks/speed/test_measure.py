@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.speed import measure
 from benchmarks.speed.measure import Result
+from ldseg_monai.networks.segmenter import DiffusionSegmenter, State
 
 MEGABYTE = 10**6
 
@@ -134,15 +135,34 @@ def test_parts_that_a_call_returns_are_kept_by_round() -> None:
 
 
 def test_stopwatch_adds_up_what_it_watches(clock: Clock) -> None:
-    class Worker:
-        def work(self, seconds: float) -> float:
-            clock.taking(seconds)()()
-            return seconds
+    class Network(DiffusionSegmenter):
+        """Encodes in 1 s, denoises two samples one by one in 2 steps of 10 s, decodes in 100 s."""
 
-    worker, stopwatch = Worker(), measure.Stopwatch()
-    stopwatch.watch(worker, "work", "work")
+        def draw(self, image, noise, num_inference_steps=None, callback=None):
+            clock.now += 1
+            for _ in range(2):
+                for timestep in (2, 1):
+                    callback(State(timestep, image, torch.argmax))
+                    clock.now += 10
+                callback(State(0, image, torch.argmax))
+                clock.now += 100
+                yield image
+
+    network, stopwatch, told = Network(), measure.Stopwatch(), []
+    stopwatch.watch(network)
+
+    def callback(state: State) -> None:
+        told.append(state.timestep)
+        clock.now += 10_000  # what is done with a state is no part of the process
+
     with stopwatch.part("all"):
-        assert [worker.work(2), worker.work(seconds=4)] == [2, 4]
-        clock.now += 1
-    assert stopwatch.lap() == {"work": 6, "all": 7}
+        for _ in network.draw(torch.zeros(1), None, callback=callback):
+            clock.now += 1000  # what is done with a sample is none either
+    assert told == [2, 1, 0, 2, 1, 0]
+    assert stopwatch.lap() == {
+        measure.ENCODING: 1,
+        measure.DENOISING: 40,
+        measure.DECODING: 200,
+        "all": 62_241,
+    }
     assert stopwatch.lap() == {}

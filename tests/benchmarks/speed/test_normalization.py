@@ -7,7 +7,8 @@ import torch
 from programs import ROOT, tables
 
 from benchmarks.speed import normalization
-from benchmarks.speed.workload import Bundle
+from benchmarks.speed.workload import Workload
+from ldseg_monai.bundle import Bundle
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from benchmarks.speed.workload import Bundle
     ],
 )
 def test_shape_is_that_of_the_first_features_in_training(bundle: str, shape: list[int]) -> None:
-    assert normalization.feature_shape(Bundle(ROOT / "bundles" / bundle)) == shape
+    assert normalization.feature_shape(Workload(Bundle(ROOT / "bundles" / bundle))) == shape
 
 
 @pytest.mark.parametrize("name", [normalization.OURS, normalization.LAST, normalization.FIRST])

@@ -8,20 +8,20 @@ from programs import tables
 
 from benchmarks.speed import samples
 from benchmarks.speed.measure import Result, timed
-from benchmarks.speed.workload import argument_parser, bundle_of
+from benchmarks.speed.workload import argument_parser, workload_of
 
 
 def test_parts_are_the_whole(tiny: list[str]) -> None:
-    call = samples.sampling_call(bundle_of(argument_parser("").parse_args(tiny)), 3)
+    call = samples.sampling_call(workload_of(argument_parser("").parse_args(tiny)), 3)
     call()
     seconds, parts = timed(call)
-    assert set(parts) == {samples.ENCODING, samples.DENOISING, samples.DECODING}
+    assert set(parts) == set(samples.PARTS)
     assert all(value > 0 for value in parts.values())
     assert sum(parts.values()) == pytest.approx(seconds, rel=0.05)
 
 
 def test_time_for_each_and_ratio_are_those_of_the_whole() -> None:
-    parts = {name: 1.0 for name in (samples.ENCODING, samples.DENOISING, samples.DECODING)}
+    parts = dict.fromkeys(samples.PARTS, 1.0)
     results = {
         1: Result({0: 3.0}, {0: parts}),
         20: Result({0: 30.0}, {0: parts}),
@@ -38,9 +38,7 @@ def test_table_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:
     rows = tables((tmp_path / "samples.md").read_text())[0]
     assert [row["samples"] for row in rows] == ["1", "4"]
     for row in rows:
-        parts = sum(
-            float(row[name]) for name in (samples.ENCODING, samples.DENOISING, samples.DECODING)
-        )
+        parts = sum(float(row[name]) for name in samples.PARTS)
         assert parts == pytest.approx(
             float(row["seconds"]), rel=0.05
         )  # of two runs the median is the mean

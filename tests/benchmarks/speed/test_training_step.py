@@ -7,14 +7,14 @@ import torch
 from programs import tables
 
 from benchmarks.speed import training_step
-from benchmarks.speed.workload import argument_parser, bundle_of
+from benchmarks.speed.workload import argument_parser, workload_of
 
 
 def test_steps_train(tiny: list[str]) -> None:
-    bundle = bundle_of(argument_parser("").parse_args(tiny))
+    work = workload_of(argument_parser("").parse_args(tiny))
     for step in (
-        training_step.ldseg_step(bundle),
-        training_step.unet_step(bundle, "channels last"),
+        training_step.own_step(work),
+        training_step.unet_step(work, "channels last"),
     ):
         losses = [step() for _ in range(12)]
         assert all(isinstance(loss, torch.Tensor) and loss.isfinite() for loss in losses)

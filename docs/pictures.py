@@ -1,0 +1,243 @@
+"""Draw the pictures of the documents, all of generated phantoms: ``python docs/pictures.py``.
+
+It takes half a minute. The gland phantoms are segmented by the shipped weights, which know tissue;
+knees are shown with their true labels, since weights that know knees do not know these phantoms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from monai.metrics import compute_dice
+from monai.networks.utils import one_hot
+from monai.transforms import LoadImage
+from PIL import Image
+
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.phantoms import write_phantoms
+from ldseg_monai.evaluation.pictures import load_image, overlay
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+KNEES = ("ldseg_knee3d", "ldseg_hippocampus", "cdal_hippocampus")  # whose phantoms are knees
+SEED = 1  # of the phantoms; commands that are given no data generate theirs with seed 0
+HEIGHT = 320  # rows of an overlay
+PART, INK = "#dbe9f6", "#444444"
+TITLE = {"fontsize": 14, "fontweight": "bold", "color": INK}
+
+
+def draw_all(out: Path) -> None:
+    """Draw all pictures below a folder that is laid out as the repository."""
+    pictures = out / "docs" / "pictures"
+    cards = {bundle: out / "bundles" / bundle / "docs" for bundle in ("ldseg_glas", *KNEES)}
+    for folder in (pictures, *cards.values()):
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        glands, knees = Path(folder, "glands"), Path(folder, "knees")
+        write_phantoms("gland", glands, 3, SEED)
+        write_phantoms("knee", knees, len(KNEES), SEED)
+        _save(draw_method(glands, "case_001"), pictures / "method.png")
+        _segment(glands)
+        _save(draw_glands(glands, "case_001"), pictures / "segmentation.png")
+        _save(draw_glands(glands, "case_002"), cards["ldseg_glas"] / "phantom.png")
+        for number, bundle in enumerate(KNEES):
+            _save(draw_knee(knees, f"case_{number:03d}"), cards[bundle] / "phantom.png")
+
+
+def draw_glands(data: Path, case: str) -> Figure:
+    """A gland phantom, what the shipped weights find in it, and how sure they are."""
+    image = load_image(str(data / "images" / f"{case}.png"))
+    truth = _gland_label(data, case)
+    found, mean, sd = (
+        load_image(str(data / "out" / f"{case}_{kind}.png"))[:1].float()
+        for kind in ("label", "mean", "sd")
+    )
+    classes = [one_hot(label[None], num_classes=2) for label in (found, truth)]
+    dice = float(compute_dice(*classes, include_background=False))
+    panels = {
+        "image": image.movedim(0, -1).numpy(),
+        f"found (red), true (white): Dice {dice:.2f}": overlay(image, found, truth, HEIGHT),
+        "mean of 5 samples": mean[0].numpy() / 255,
+        "their standard deviation": sd[0].numpy() / 255,
+    }
+    return _panels(panels)
+
+
+def draw_knee(data: Path, case: str) -> Figure:
+    """Three planes of a phantom knee with the outlines of its true label."""
+    read = LoadImage(image_only=True, ensure_channel_first=True)
+    image, label = (read(data / kind / f"{case}.nii.gz") for kind in ("images", "labels"))
+    return _panels({"a generated phantom with its true label": overlay(image, label, None, HEIGHT)})
+
+
+def draw_method(data: Path, case: str) -> Figure:
+    """Both ways through LDSeg's parts: training above, segmenting below, the image between them."""
+    states = _states(load_image(str(data / "images" / f"{case}.png")), _gland_label(data, case))
+    figure, axes = _canvas(14.4, 5.3)
+    training = [
+        ("label", "label"),
+        "label\nencoder",
+        ("clean", "latent"),
+        "+ noise",
+        ("noisy", "noisy latent"),
+        "latent\ndenoiser",
+        ("estimate", "estimate"),
+        "label\ndecoder",
+        ("trained", "segmentation"),
+    ]
+    image = [("image", "image"), "image\nencoder", ("embedding", "embedding")]
+    segmenting = [
+        ("noise", "noise"),
+        "latent\ndenoiser",
+        ("sampled", "latent"),
+        "label\ndecoder",
+        ("segmented", "segmentation"),
+    ]
+    top, middle, bottom = 4.2, 2.55, 0.9
+    axes.text(0.25, 5.05, "Training: one loss for all four parts", va="center", **TITLE)
+    below = "Segmenting: from noise, in two steps;\nthe image is encoded once"
+    axes.text(0.25, bottom, below, va="center", **TITLE)
+    _row(axes, states, training, top, first=0)
+    _row(axes, states, image, middle, first=0)
+    _row(axes, states, segmenting, bottom, first=4)
+    denoiser = _column(5)
+    axes.plot([_column(2) + 0.72, denoiser], [middle, middle], color=INK, linewidth=1.5)
+    _arrow(axes, (denoiser, middle), (denoiser, top - 0.4))
+    _arrow(axes, (denoiser, middle), (denoiser, bottom + 0.4))
+    return figure
+
+
+def _gland_label(data: Path, case: str) -> torch.Tensor:
+    """Class indices ``(1, rows, columns)``; the file has a number for each gland."""
+    return (load_image(str(data / "labels" / f"{case}_anno.png"))[:1] > 0).float()
+
+
+def _segment(data: Path) -> None:
+    """Segment gland phantoms into ``out``, by the command of the bundle's card."""
+    config = REPOSITORY / "bundles" / "ldseg_glas" / "configs" / "inference.yaml"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config)]
+    knobs = {"dataset_dir": data, "output_dir": data / "out", "save_overlay": False, "amp": False}
+    options = [text for name, value in knobs.items() for text in (f"--{name}", str(value))]
+    subprocess.run(command + options, check=True, cwd=REPOSITORY)
+
+
+def _states(image: torch.Tensor, label: torch.Tensor) -> dict[str, np.ndarray]:
+    """What the parts of the shipped gland network make of a phantom, as pictures."""
+    network = Bundle(REPOSITORY / "bundles" / "ldseg_glas").network()
+    rows, columns = (side // network.stride * network.stride for side in image.shape[1:])
+    image, label = image[:, :rows, :columns], label[:, :rows, :columns]
+    with torch.no_grad():
+        embedding, features = network.encode_image(image[None] / 127.5 - 1)
+        clean = network.encode_label(label[None])
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+        middle = torch.tensor([network.num_train_timesteps // 2])
+        noisy = network.scheduler.add_noise(clean, noise, middle)
+        prediction = network.denoiser(noisy, embedding, middle)
+        estimate = network.scheduler.denoise(prediction, middle, noisy)
+        sampled = network.sample_latent(embedding, noise[None])
+        trained = network.label_decoder(estimate, features).argmax(dim=1)
+        segmented = network.label_decoder(sampled, features).argmax(dim=1)
+    return {
+        "image": image.movedim(0, -1).numpy(),
+        "label": label[0].numpy(),
+        "embedding": _latent_picture(embedding),
+        "clean": _latent_picture(clean),
+        "noisy": _latent_picture(noisy),
+        "estimate": _latent_picture(estimate),
+        "trained": trained[0].numpy(),
+        "noise": _latent_picture(noise),
+        "sampled": _latent_picture(sampled),
+        "segmented": segmented[0].numpy(),
+    }
+
+
+def _latent_picture(latent: torch.Tensor) -> np.ndarray:
+    """The first three channels of a latent as red, green and blue, 2 SD each way."""
+    shown = latent[0, :3].movedim(0, -1)  # (rows, columns, 3)
+    return (shown / 4 / shown.std() + 0.5).clamp(0, 1).numpy()
+
+
+def _row(axes: Axes, states: dict[str, np.ndarray], stations: list, y: float, first: int) -> None:
+    """Pictures (state, caption) and parts (text) in turns, from a column on, with arrows."""
+    for column, station in enumerate(stations, start=first):
+        x = _column(column)
+        is_part = isinstance(station, str)
+        if is_part:
+            box = {"boxstyle": "round,pad=0.35", "facecolor": PART, "edgecolor": INK}
+            axes.text(x, y, station, ha="center", va="center", fontsize=13, bbox=box)
+        else:
+            state, caption = station
+            _picture(axes, states[state], caption, x, y)
+        if column > first:
+            start, end = (0.72, 0.58) if is_part else (0.58, 0.72)
+            _arrow(axes, (_column(column - 1) + start, y), (x - end, y))
+
+
+def _picture(axes: Axes, shown: np.ndarray, caption: str, x: float, y: float) -> None:
+    extent = (x - 0.7, x + 0.7, y - 0.55, y + 0.55)
+    axes.imshow(shown, extent=extent, interpolation="nearest", aspect="auto", cmap="gray")
+    axes.text(x, y - 0.75, caption, ha="center", va="center", fontsize=12, color=INK)
+
+
+def _column(number: int) -> float:
+    """Middle of a column; pictures and parts alternate."""
+    return 0.95 + 1.56 * number
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    style = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", end, start, arrowprops=style)
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure of so many inches, and axes over all of it in the same unit."""
+    figure = Figure(figsize=(width, height), dpi=110)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+    axes.axis("off")
+    return figure, axes
+
+
+def _panels(panels: Mapping[str, np.ndarray]) -> Figure:
+    """Pictures and maps side by side, each under its title."""
+    widths = [panel.shape[1] / panel.shape[0] for panel in panels.values()]
+    figure = Figure(figsize=(2.8 * sum(widths), 3.05), dpi=100, layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)
+    for axes, (title, panel) in zip(grid[0], panels.items(), strict=True):
+        highest = 0.3 if "deviation" in title else 1
+        axes.imshow(panel, cmap="inferno", vmin=0, vmax=highest)
+        axes.set_title(title, fontsize=11)
+        axes.axis("off")
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a small PNG file, of 256 colors."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    picture.quantize(palette=picture.quantize(256)).save(path, optimize=True)  # dithered
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=REPOSITORY,
+        help="folder to write below, as docs/... and bundles/... (default: the repository)",
+    )
+    draw_all(parser.parse_args(argv).out)
+
+
+if __name__ == "__main__":
+    main()

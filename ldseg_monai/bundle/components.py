@@ -1,0 +1,184 @@
+"""The text of a config: its ids, what refers to them, and what its components are made by."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from pydoc import ErrorDuringImport, locate
+from typing import Any
+
+from monai.bundle import ReferenceResolver
+from monai.bundle.config_item import ComponentLocator
+
+from ldseg_monai.bundle.reader import find_reader
+from ldseg_monai.runtime.errors import InputError
+
+VERSIONED = {"monai", "torch", "ignite"}  # packages that are known by their versions
+
+
+def references(content: Any) -> set[str]:
+    """Every id that a config refers to, with `#` between its levels."""
+    found: set[str] = set()
+    for text in strings(content):
+        if text.startswith(("@", "$")):
+            names = ReferenceResolver.match_refs_pattern(text)
+            found |= {name.replace("::", "#") for name in names}
+        elif text.startswith("%"):
+            found.add(text[1:].replace("::", "#"))
+    return found
+
+
+def strings(content: Any) -> Iterator[str]:
+    """Every string value of a config."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, (dict, list)):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from strings(value)
+
+
+def targets(content: Any) -> Iterator[str]:
+    """Every ``_target_`` of a config that is a name."""
+    if isinstance(content, dict):
+        target = content.get("_target_")
+        if isinstance(target, str) and not target.startswith(("@", "$", "%")):
+            yield target
+    if isinstance(content, (dict, list)):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from targets(value)
+
+
+def find_target(name: Any) -> Any:
+    """What a ``_target_`` names, as MONAI finds it; None if there is nothing of that name."""
+    if not isinstance(name, str):
+        return None
+    found = locate(name)
+    if found is not None:
+        return found
+    module = ComponentLocator().get_component_module_name(name)
+    return locate(f"{module}.{name}") if isinstance(module, str) else None
+
+
+def parameters(component: Any) -> dict[str, Any]:
+    """Names and defaults of the arguments of what a component's config makes.
+
+    ``**`` is among them if it takes any name. Those that a class hands on to the one that it is
+    derived from are included; there are none for other content.
+    """
+    found = find_target(component.get("_target_")) if isinstance(component, dict) else None
+    if not callable(found):
+        return {}
+    makers = [found]
+    if inspect.isclass(found):
+        kinds = [kind for kind in inspect.getmro(found)[:-1] if "__init__" in vars(kind)]
+        makers = [vars(kind)["__init__"] for kind in kinds] or makers
+    names: dict[str, Any] = {}
+    for maker in makers:
+        signature = inspect.signature(maker).parameters.values()
+        names = {parameter.name: parameter.default for parameter in signature} | names
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature):
+            return names
+    return names | {"**": None}
+
+
+def check_targets(content: Any, folders: Sequence[str | Path]) -> None:
+    """Check that every component of a config with a dotted name can be imported.
+
+    Args:
+        content: the config.
+        folders: where a module of one's own can lie.
+
+    Raises:
+        InputError: for one that cannot.
+    """
+    for name in sorted(set(targets(content))):
+        if "." not in name:
+            continue
+        reason = "there is nothing of that name"
+        try:
+            found = find_target(name)
+        except ErrorDuringImport as error:
+            found, reason = None, " ".join(str(error.value).split()) or str(error)
+        if found is None:
+            places = " or ".join(dict.fromkeys(str(folder) for folder in folders))
+            raise InputError(
+                f"the config has _target_ {name}, which cannot be imported ({reason}): expected "
+                f"MODULE.NAME of an installed package, or of a file MODULE.py in {places}"
+            )
+
+
+def config_text(of: Sequence[str], without: Sequence[str] = ()) -> dict[str, Any]:
+    """Give the text of the config that is being read, as far as some items of it depend on it.
+
+    A component of a config, for `ldseg_monai.inference.FinishedCases`. A value that the text
+    computes counts as it is written there: one that depends on the machine, such as the device, is
+    better given beside it.
+
+    Args:
+        of: ids of the items. What they refer to is included, and what that refers to.
+        without: ids that are left out, and followed no further: they change nothing of the results.
+
+    Returns:
+        ``items``, the content by id, and ``code``, digests of the files that make the components
+        (those of MONAI, PyTorch and Ignite excepted), by module.
+
+    Raises:
+        InputError: for an id that the config does not have.
+    """
+    parser, _ = find_reader()
+    if parser is None:
+        raise InputError("no config is being read: expected config_text as a component of one")
+    without = [name.replace("::", "#") for name in without]  # MONAI writes every `#` as `::`
+    items: dict[str, Any] = {}
+    left = [name.replace("::", "#") for name in of]
+    while left:
+        name = left.pop()
+        if name in items or _is_below(name, without):
+            continue
+        if name not in parser:
+            raise InputError(f"the config has no {name}: expected it, since results depend on it")
+        items[name] = _content(parser[name], name, without)
+        left.extend(sorted(references(items[name])))
+    names = set(targets(list(items.values())))
+    return {"items": dict(sorted(items.items())), "code": _code(names)}
+
+
+def _is_below(name: str, others: Sequence[str]) -> bool:
+    """Whether an id is one of some others, or of an item in one."""
+    return any(name == other or name.startswith(f"{other}#") for other in others)
+
+
+def _content(content: Any, name: str, without: Sequence[str]) -> Any:
+    """A config's content at an id, without what is left out."""
+    if not isinstance(content, (dict, list)):
+        return content
+    entries = content.items() if isinstance(content, dict) else enumerate(content)
+    kept = {
+        str(key): _content(value, f"{name}#{key}", without)
+        for key, value in entries
+        if f"{name}#{key}" not in without
+    }
+    return kept if isinstance(content, dict) else list(kept.values())
+
+
+def _code(names: set[str]) -> dict[str, str]:
+    """Digests of the packages, or of the files beside a module, that components are made by."""
+    digests: dict[str, str] = {}
+    for name in sorted(names):
+        if "." not in name:  # MONAI's own
+            continue
+        found = find_target(name)
+        package = getattr(found, "__module__", name).partition(".")[0]
+        path = getattr(sys.modules.get(package), "__file__", None)
+        if package in VERSIONED | digests.keys() or path is None:
+            continue
+        is_package = hasattr(sys.modules[package], "__path__")
+        files = sorted(Path(path).parent.glob("**/*.py" if is_package else "*.py"))
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.name.encode() + file.read_bytes())
+        digests[package] = digest.hexdigest()
+    return digests

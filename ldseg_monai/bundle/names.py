@@ -1,0 +1,154 @@
+"""Whether the names in overlays and on the command line are ids of a config.
+
+MONAI takes any in silence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.config_item import ConfigComponent
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.utils import ensure_tuple
+
+from ldseg_monai.bundle.components import parameters, references
+from ldseg_monai.runtime.errors import InputError
+
+META = "_meta_"  # where MONAI puts the content of metadata.json
+SECTIONS = {"imports", "initialize", "run", "finalize", "training", META}  # MONAI looks for them
+KINDS = "knob_kinds"
+
+
+def check_names(
+    config_files: Sequence[str], overrides: Mapping[str, Any], tracking: Any = None
+) -> None:
+    """Check that every name changes something, and that what is referred to is there.
+
+    Args:
+        config_files: config files, each over the ones before.
+        overrides: config values by id, as the command line gives them.
+        tracking: name or file of settings for experiment tracking, which has overrides of its own.
+
+    Raises:
+        InputError: for an id of an overlay or an override that the config does not have and nothing
+            refers to, with the nearest one that it has; for an id that is referred to and that the
+            config does not have.
+    """
+    layers = [ConfigParser.load_config_file(path) for path in config_files]
+    used = references([layers, dict(overrides)])
+    for index, path in enumerate(config_files[1:], 1):
+        base = ConfigParser(ConfigParser.load_config_files(list(config_files[:index])))
+        for name in unknown_ids(base, layers[index], used):
+            raise InputError(f"{path} has the key {name}: {_advice(name, base)}; {_goes(path)}")
+    config = ConfigParser(ConfigParser.load_config_files(list(config_files)))
+    tracked = _tracking_ids(tracking)
+    arguments = [
+        name for name in inspect.signature(ConfigWorkflow).parameters if name != "override"
+    ]
+    given = {name: value for name, value in overrides.items() if name not in arguments}
+    for name in unknown_ids(config, given, used | tracked):
+        raise InputError(f"unknown knob --{name}: {_advice(name, config, arguments)}")
+    config.update(given)
+    for name in sorted(references(config.config)):
+        if name in config or name.startswith("#") or name.split("#")[0] in {META, *tracked}:
+            continue
+        hint = _hint(name, config)
+        for path, layer in reversed(list(zip(config_files, layers, strict=True))):
+            if name in references(layer):
+                raise InputError(
+                    f"{path} refers to @{name}, which the config does not have{hint}; {_goes(path)}"
+                )
+        raise InputError(f"an override refers to @{name}, which the config does not have{hint}")
+
+
+def unknown_ids(
+    base: ConfigParser, changes: Mapping[str, Any], used: Iterable[str] = ()
+) -> list[str]:
+    """Ids among some changes of a config that change nothing of it.
+
+    Args:
+        base: the config.
+        changes: values by id; an id may begin with `+`, which merges.
+        used: ids that something refers to.
+    """
+    known = set(SECTIONS)
+    for name in used:
+        parts = name.split("#")
+        known |= {"#".join(parts[:end]) for end in range(1, len(parts) + 1)}
+    names = [name for name in _ids(base, changes) if name not in base]
+    # An overlay's own knobs have kinds too.
+    names = [name for name in names if not name.startswith("knob_kinds#")]
+    return [name for name in names if not _is_argument(base, name, known)]
+
+
+def _ids(base: ConfigParser, changes: Mapping[str, Any], parent: str = "") -> Iterator[str]:
+    """The ids that changes set; of a dictionary that is merged, those of its entries."""
+    for key, value in changes.items():
+        name = parent + key.removeprefix("+").replace("::", "#")
+        if key.startswith("+") and isinstance(value, dict) and name in base:
+            yield from _ids(base, value, f"{name}#")
+        else:
+            yield name
+
+
+def _is_argument(base: ConfigParser, name: str, known: set[str]) -> bool:
+    """Whether an id that a config lacks is known, or an argument that a component leaves out."""
+    parent, _, argument = name.rpartition("#")
+    if name in known or parent == KINDS:  # an overlay's own knobs have kinds too
+        return True
+    if not parent or parent not in base:
+        return False
+    return _is_plain(parent, base[parent]) or _takes(base[parent], argument)
+
+
+def _is_plain(name: str, content: Any) -> bool:
+    """Whether content goes whole to a component, entries of any name included.
+
+    So does a dictionary in a part of a section.
+    """
+    return "#" in name and isinstance(content, dict) and "_target_" not in content
+
+
+def _takes(component: Any, argument: str) -> bool:
+    names = parameters(component)
+    return "**" in names or argument in names or argument in ConfigComponent.non_arg_keys
+
+
+def _tracking_ids(tracking: Any) -> set[str]:
+    """Ids that settings of experiment tracking bring with them."""
+    if tracking is None:
+        return set()
+    known: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS
+    settings = known.get(tracking) if isinstance(tracking, str) else tracking
+    if not isinstance(settings, dict):
+        settings = ConfigParser.load_config_files(ensure_tuple(tracking))
+    return set(settings.get("configs", {}))
+
+
+def _advice(name: str, base: ConfigParser, arguments: Sequence[str] = ()) -> str:
+    """What is wanted instead of an id that nothing has."""
+    parent = name.rpartition("#")[0]
+    place = f"in {parent}" if parent else "in the config"
+    hint = _hint(name, base, arguments)
+    return f"there is none of that name {place}, and nothing refers to it{hint}"
+
+
+def _hint(name: str, base: ConfigParser, arguments: Sequence[str] = ()) -> str:
+    """The nearest id that there is, if one is near."""
+    parent, _, last = name.rpartition("#")
+    section = base.get(parent, {}) if parent else base.get()
+    names = [*section, *parameters(section)] if isinstance(section, dict) else []
+    if not parent:
+        names += arguments
+    close = get_close_matches(last, names, n=1, cutoff=0.5)
+    if not close:
+        return ""
+    return f"; did you mean {parent}#{close[0]}?" if parent else f"; did you mean {close[0]}?"
+
+
+def _goes(path: str) -> str:
+    return f"if {path} is an overlay, its first lines say of which config"

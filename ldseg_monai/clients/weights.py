@@ -1,0 +1,26 @@
+"""Where a training's weights go, when a client such as MONAI Label starts it from weights.
+
+Such a client puts a loader of weights, MONAI's `CheckpointLoader`, before all other handlers. The
+run then starts from those weights and saves the best over them; it has no checkpoint, since it is
+not resumed and its cases grow from run to run.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def loads_weights(first_handler: Any) -> bool:
+    """Whether a training's first handler is a client's loader of weights."""
+    return hasattr(first_handler, "load_path")
+
+
+def weights_path(first_handler: Any, output_dir: str) -> str:
+    """The file of a training's best weights.
+
+    It is the one that a client's loader reads, else ``output_dir/model.pt``.
+    """
+    if loads_weights(first_handler):
+        return str(first_handler.load_path)
+    return os.path.join(output_dir, "model.pt")

@@ -1,0 +1,179 @@
+"""One transform that reads an image and its label, makes classes of the label, and checks both.
+
+Their class names hold `LoadImage`, and they are derived from MONAI's `LoadImaged`: MONAI Deploy
+tells by the name what reads files, MONAI Label by the class.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from operator import methodcaller
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import ImageReader
+from monai.transforms import AsDiscreted, CastToTyped, LoadImaged, MapTransform
+from monai.utils import ensure_tuple
+
+from ldseg_monai.data.checks import CheckImaged, CheckLabeld
+from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
+from ldseg_monai.data.readers import LabelPictureReader, NiftiReader, PictureReader
+from ldseg_monai.data.transforms import ClassIndicesd
+from ldseg_monai.runtime.errors import InputError
+
+
+@contextmanager
+def without_codec_warning() -> Iterator[None]:
+    """Silence one warning while MONAI's `LoadImage` is built.
+
+    Beside the reader that it is given it builds all of its own (MONAI 1.6), and that of NVIDIA's
+    codec warns where the codec is not installed, though nothing asked for it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
+        yield
+
+
+class _LoadChecked(LoadImaged):
+    """Read an image and perhaps its label, and check them.
+
+    Args:
+        keys: key of the image and, where labels are read, that of the label.
+        reader: of the image.
+        label_reader: of the label.
+        check: of the image.
+        num_classes: classes, background included; only where labels are read.
+        label_values: values in label files that become the classes 0, 1...; None where they are
+            the classes.
+        instances: whether labels are instance ids: whatever is not 0 is class 1.
+
+    Raises:
+        ValueError: if there is a label's key but no `num_classes`, or both `label_values` and
+            `instances`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        reader: ImageReader,
+        label_reader: ImageReader,
+        check: CheckImaged,
+        num_classes: int | None,
+        label_values: Sequence[int] | None,
+        instances: bool,
+    ) -> None:
+        image_key, *label_keys = ensure_tuple(keys)
+        self.after: list[MapTransform] = [check]
+        with without_codec_warning():
+            super().__init__(image_key, reader=reader, ensure_channel_first=True)
+            if not label_keys:
+                return
+            load_label = LoadImaged(label_keys, reader=label_reader, ensure_channel_first=True)
+        if num_classes is None:
+            raise InputError(
+                f"keys {[image_key, *label_keys]} without num_classes: expected the number of "
+                "classes, background included, where labels are read"
+            )
+        if label_values is not None and instances:
+            raise InputError(
+                f"label_values {list(label_values)} and instances: expected one of them; labels "
+                "are classes or instance ids"
+            )
+        to_classes: list[MapTransform] = []
+        if label_values is not None:
+            to_classes = [ClassIndicesd(label_keys, label_values)]
+        if instances:
+            to_classes = [AsDiscreted(label_keys, threshold=0.5)]
+        check_label = CheckLabeld(label_keys, num_classes, image_key)
+        as_bytes = CastToTyped(label_keys, torch.uint8)
+        self.after = [load_label, *to_classes, check, check_label, as_bytes]
+
+    def __call__(
+        self, data: Mapping[Hashable, Any], reader: ImageReader | None = None
+    ) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the image and the label read.
+
+        The image is float32 ``(C, *spatial)``, the label uint8 ``(1, *spatial)``.
+
+        Raises:
+            ValueError, FileNotFoundError: as of the readers, `CheckImaged`, `ClassIndicesd` and
+                `CheckLabeld`.
+        """
+        result = super().__call__(data, reader)
+        for step in self.after:
+            result = step(result)
+        return result
+
+
+class LoadImageVolumed(_LoadChecked):
+    """Read and check a volume, and perhaps its label: NIfTI, or a DICOM series.
+
+    Args:
+        keys: key of the image and, where labels are read, that of the label.
+        channels: channels that the network takes.
+        num_classes: classes, background included; only where labels are read.
+        label_values: values in label files that become the classes 0, 1...; None where they are
+            the classes.
+        instances: whether labels are instance ids: whatever is not 0 is class 1.
+        dicom: whether the image may be a folder with a DICOM series.
+        allow_constant: whether all voxels of the image may be the same.
+
+    Raises:
+        ValueError: if there is a label's key but no `num_classes`, or both `label_values` and
+            `instances`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        channels: int = 1,
+        num_classes: int | None = None,
+        label_values: Sequence[int] | None = None,
+        instances: bool = False,
+        dicom: bool = False,
+        allow_constant: bool = False,
+    ) -> None:
+        reader = NiftiOrDicomReader() if dicom else NiftiReader()
+        check = CheckImaged(ensure_tuple(keys)[0], 3, channels, allow_constant)
+        super().__init__(keys, reader, NiftiReader(), check, num_classes, label_values, instances)
+
+
+class LoadImagePictured(_LoadChecked):
+    """Read and check a picture, and perhaps its label.
+
+    Args:
+        keys: key of the image and, where labels are read, that of the label.
+        mode: what every picture is converted to, as Pillow names it: `RGB` for three channels of 8
+            bits, `L` for one, `I` for one of more bits.
+        num_classes: classes, background included; only where labels are read.
+        label_values: values in label files that become the classes 0, 1...; None where they are
+            the classes.
+        instances: whether labels are instance ids: whatever is not 0 is class 1.
+        allow_constant: whether all pixels of the image may be the same, as in a part of a picture.
+
+    Raises:
+        ValueError: for an unknown mode, if there is a label's key but no `num_classes`, or both
+            `label_values` and `instances`.
+    """
+
+    CHANNELS = {"RGB": 3, "L": 1, "I": 1}
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        mode: str = "RGB",
+        num_classes: int | None = None,
+        label_values: Sequence[int] | None = None,
+        instances: bool = False,
+        allow_constant: bool = False,
+    ) -> None:
+        if mode not in self.CHANNELS:
+            raise InputError(f"mode {mode!r}: expected one of {', '.join(self.CHANNELS)}")
+        reader = PictureReader(converter=methodcaller("convert", mode))
+        check = CheckImaged(ensure_tuple(keys)[0], 2, self.CHANNELS[mode], allow_constant)
+        super().__init__(
+            keys, reader, LabelPictureReader(), check, num_classes, label_values, instances
+        )

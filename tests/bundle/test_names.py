@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from monai.bundle import ConfigParser
+
+from ldseg_monai.bundle.components import references
+from ldseg_monai.bundle.names import check_names, unknown_ids
+from ldseg_monai.runtime.errors import InputError
+
+BASE = """
+seed: 0
+augment: {prob: 0.3}
+train:
+  handlers:
+  - _target_: ldseg_monai.training.UpdateAverage
+    average: '@average'
+  - _target_: monai.handlers.CheckpointSaver
+    save_dict: {network: 1}
+validate:
+  key_metric: {dice: 1}
+average: 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("overlay", "unknown"),
+    [
+        ("{augment: {prob: 0.3}, seed: '@augment#prob'}", []),
+        ("{probabilities: [0.3], seed: '@probabilities#0'}", []),
+        ("{mine: 3, seed: $@mine + 1}", []),
+        ("{mine: 3, seed: '%mine'}", []),
+        ("{mine: 3}", ["mine"]),
+        ("{train#handlers#1#save_dict#average: '@average'}", []),
+        ("{+train#handlers#1#save_dict: {average: '@average'}}", []),
+        ("{validate#key_metric#iou: 1}", []),
+        ("{train#handlers#0#network: 1}", []),  # an argument that the config leaves out
+        ("{train#handlers#0#netwrk: 1}", ["train#handlers#0#netwrk"]),
+        ("{train#handler: 1}", ["train#handler"]),
+        ("{validate#key_metrics#iou: 1}", ["validate#key_metrics#iou"]),
+    ],
+)
+def test_key_that_changes_nothing_is_unknown(overlay: str, unknown: list[str]) -> None:
+    changes = yaml.safe_load(overlay)
+    assert unknown_ids(ConfigParser(yaml.safe_load(BASE)), changes, references(changes)) == unknown
+
+
+def test_files_and_overrides_are_checked_together(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "over.yaml").write_text("mine: 3\n")
+    files = [str(tmp_path / name) for name in ("base.yaml", "over.yaml")]
+    with pytest.raises(InputError, match=r"over.yaml has the key mine: .*"):
+        check_names(files, {})
+    check_names(files, {"seed": "@mine"})
+    with pytest.raises(InputError, match="unknown knob --sed: .* did you mean seed"):
+        check_names(files, {"seed": "@mine", "sed": 1})
+
+
+@pytest.mark.parametrize("reference", ["@absent", "$1 + @absent", "@average#absent"])
+def test_reference_to_nothing_is_told_with_its_file(tmp_path: Path, reference: str) -> None:
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "over.yaml").write_text(f"seed: {reference!r}\n")
+    files = [str(tmp_path / name) for name in ("base.yaml", "over.yaml")]
+    with pytest.raises(InputError, match=r"over.yaml refers to @\S*absent, which the config does"):
+        check_names(files, {})
+    with pytest.raises(InputError, match="an override refers to @.*absent"):
+        check_names(files[:1], {"seed": reference})
+
+
+def test_kinds_of_an_overlay_s_own_knobs_are_known() -> None:
+    base = ConfigParser({"knob_kinds": {"count": ["seed"]}, "seed": 0})
+    assert unknown_ids(base, {"knob_kinds#spacing": ["voxel_size"]}) == []
+    assert unknown_ids(base, {"+knob_kinds": {"spacing": ["voxel_size"]}}) == []
