@@ -32,7 +32,8 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
     low, high = (float(value) for value in torch.aminmax(image))
     if not np.isfinite([low, high]).all():  # what is not finite is among the two
         raise InputError(
-            f"{path} has voxels that are not finite (NaN or infinity): expected numbers; replace them"
+            f"{path} has voxels that are not finite (NaN or infinity): expected numbers; replace "
+            "them"
         )
     if low == high and not allow_constant:
         raise InputError(
@@ -54,7 +55,8 @@ def check_affine(path: str, affine: np.ndarray) -> None:
     spacing = np.linalg.norm(axes, axis=0)
     if not (spacing > 0).all():
         raise InputError(
-            f"{path} has a voxel spacing of {_numbers(spacing)}: expected positive mm; correct its header"
+            f"{path} has a voxel spacing of {_numbers(spacing)}: expected positive mm; correct its "
+            "header"
         )
     if abs(np.linalg.det(axes / spacing)) < 1e-3:
         raise InputError(
@@ -77,13 +79,16 @@ def check_memory(path: str, shape: Sequence[int]) -> None:
     size = BYTES * int(np.prod([int(side) for side in shape], dtype=object))
     if size > memory:
         raise InputError(
-            f"{path} has size {[int(side) for side in shape]}, {size / 1e9:.0f} GB in memory: expected less than this "
+            f"{path} has size {[int(side) for side in shape]}, {size / 1e9:.0f} GB in memory: "
+            "expected less than this "
             f"machine's {memory / 1e9:.0f} GB; crop or resample it"
         )
 
 
 def check_place(image_path: str, image: MetaTensor, label_path: str, label: MetaTensor) -> None:
-    """Check that a label lies on its image, voxel on voxel; both ``(C, *spatial)`` as in their files.
+    """Check that a label lies on its image, voxel on voxel.
+
+    Both are ``(C, *spatial)`` as in their files.
 
     Raises:
         ValueError: if they differ in size, or a voxel's place by more than half a voxel.
@@ -98,7 +103,8 @@ def check_place(image_path: str, image: MetaTensor, label_path: str, label: Meta
     shift = largest_shift(affine, label_affine, size)
     if shift > MAX_SHIFT:
         raise InputError(
-            f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected the affine of the "
+            f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected "
+            "the affine of the "
             "image; write the label with it"
         )
 
@@ -154,11 +160,13 @@ class CheckImaged(MapTransform):
             path = _path(image, key)
             if image.ndim - 1 != self.spatial_dims:
                 raise InputError(
-                    f"{path} has {image.ndim - 1} axes, of size {list(image.shape[1:])}: expected {self.spatial_dims}"
+                    f"{path} has {image.ndim - 1} axes, of size {list(image.shape[1:])}: expected "
+                    f"{self.spatial_dims}"
                 )
             if image.shape[0] != self.channels:
                 raise InputError(
-                    f"{path} has {image.shape[0]} channels: expected {self.channels}; choose one, or a bundle of such "
+                    f"{path} has {image.shape[0]} channels: expected {self.channels}; choose one, "
+                    "or a bundle of such "
                     "images"
                 )
             check_affine(path, np.asarray(image.affine, dtype=float))
@@ -201,7 +209,8 @@ class CheckLabeld(MapTransform):
             path = _path(label, key)
             if label.shape[0] != 1:
                 raise InputError(
-                    f"{path} has {label.shape[0]} channels: expected 1, with a class index in each voxel"
+                    f"{path} has {label.shape[0]} channels: expected 1, with a class index in each "
+                    "voxel"
                 )
             check_place(_path(image, self.image_key), image, path, label)
             self._check_values(path, label.as_tensor())
@@ -219,7 +228,8 @@ class CheckLabeld(MapTransform):
         unknown = values[~torch.isin(values, classes)].tolist()
         raise InputError(
             f"{path} has the values {', '.join(f'{value:g}' for value in unknown[:5])}"
-            f"{', ...' if len(unknown) > 5 else ''}: expected only classes, 0 to {self.num_classes - 1}; correct the "
+            f"{', ...' if len(unknown) > 5 else ''}: expected only classes, 0 to "
+            f"{self.num_classes - 1}; correct the "
             "file, or num_classes"
         )
 

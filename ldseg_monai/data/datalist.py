@@ -112,7 +112,8 @@ def resolve_datalist(
     if dataset_dir:
         if not os.path.isdir(dataset_dir):
             raise MissingFileError(
-                f"dataset_dir {os.fspath(dataset_dir)!r} does not exist: expected a folder; correct the path, leave "
+                f"dataset_dir {os.fspath(dataset_dir)!r} does not exist: expected a folder; "
+                "correct the path, leave "
                 f"dataset_dir empty to use generated phantoms, or write them there with "
                 f"`ldseg phantom {phantom} --out {os.fspath(dataset_dir)}`"
             )
@@ -152,16 +153,19 @@ def _dicom_datalist(root: Path, series_uid: str | None) -> list[dict[str, Any]]:
     ]
     if series_uid and not folders:
         raise InputError(
-            f"series_uid {series_uid} but no DICOM files in {root}: leave it out, or correct dataset_dir"
+            f"series_uid {series_uid} but no DICOM files in {root}: leave it out, or correct "
+            "dataset_dir"
         )
     if folders and series_uid is None:
         raise InputError(
-            f"{folders[0]} holds DICOM files, which this bundle does not read: expected files ending in "
+            f"{folders[0]} holds DICOM files, which this bundle does not read: expected files "
+            "ending in "
             f"{', '.join(EXTENSIONS)}; convert them"
         )
     if folders and images:
         raise InputError(
-            f"{folder} holds DICOM files and {_some(images)}: expected one kind; move the others away"
+            f"{folder} holds DICOM files and {_some(images)}: expected one kind; move the others "
+            "away"
         )
     return series_datalist(folders, series_uid or "") if folders else []
 
@@ -189,7 +193,8 @@ def _unique_by_case(paths: Iterable[str]) -> dict[str, str]:
         other = by_case.setdefault(case_name(path), path)
         if other != path:
             raise InputError(
-                f"two files for case {case_name(path)!r}, {other} and {path}: expected one; remove one"
+                f"two files for case {case_name(path)!r}, {other} and {path}: expected one; remove "
+                "one"
             )
     return by_case
 
@@ -211,7 +216,8 @@ def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]
     ):
         if lonely:
             raise InputError(
-                f"{len(lonely)} {what} without {partner}, {_some(lonely)}: expected equal stems (a label's may end in "
+                f"{len(lonely)} {what} without {partner}, {_some(lonely)}: expected equal stems (a "
+                "label's may end in "
                 f"{', '.join(LABEL_ENDINGS)}); add the missing files or remove these"
             )
     return [{"image": images[name], "label": label_of[name]} for name in sorted(images)]
@@ -233,7 +239,8 @@ def _decathlon_datalist(dataset_json: Path, require_labels: bool) -> list[dict[s
         items = [{part: str(item[part]) for part in parts} for item in listed]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{dataset_json}: {type(error).__name__} {error}; expected a Decathlon file whose 'training' lists "
+            f"{dataset_json}: {type(error).__name__} {error}; expected a Decathlon file whose "
+            "'training' lists "
             "{'image': path, 'label': path}"
         ) from error
     if not items:
@@ -253,4 +260,7 @@ def _some(names: Iterable[str], limit: int = 5) -> str:
 
 
 def _layouts() -> str:
-    return "lay the data out as images/ and labels/ paired by file stem, or with a Decathlon dataset.json"
+    return (
+        "lay the data out as images/ and labels/ paired by file stem, or with a Decathlon "
+        "dataset.json"
+    )

@@ -86,7 +86,8 @@ class PictureReader(PILReader):
                 )  # in colors, which Pillow cuts
                 if (is_deep(original.mode) or of_16_bits) and not is_deep(picture.mode):
                     raise InputError(
-                        f"{path} is of mode {original.mode}, with more than 8 bits a channel: expected 8; convert it"
+                        f"{path} is of mode {original.mode}, with more than 8 bits a channel: "
+                        "expected 8; convert it"
                     )
         return result
 
@@ -113,7 +114,8 @@ class LabelPictureReader(PictureReader):
             with Image.open(path) as picture:
                 if picture.format in LOSSY or picture.info.get("compression") == "jpeg":
                     raise InputError(
-                        f"{path} is a JPEG or its like, which changes the values at outlines: expected a label without "
+                        f"{path} is a JPEG or its like, which changes the values at outlines: "
+                        "expected a label without "
                         "loss, such as PNG; write it again from its source"
                     )
         return result
@@ -151,7 +153,8 @@ def check_nifti_header(path: str) -> None:
         spacing = np.asarray(header["pixdim"][1:4], dtype=float)
         if not (np.isfinite(spacing) & (spacing != 0)).all():
             raise InputError(
-                f"{path} has a voxel spacing of {' x '.join(f'{step:g}' for step in spacing)}: expected positive mm; "
+                f"{path} has a voxel spacing of {' x '.join(f'{step:g}' for step in spacing)}: "
+                "expected positive mm; "
                 "correct its header"
             )
     check_affine(path, np.asarray(volume.affine, dtype=float))
@@ -178,7 +181,8 @@ def check_pages(path: str) -> None:
                 return
             if picture.width >= width or picture.height >= height:
                 raise InputError(
-                    f"{path} is a stack of pages: expected one picture; write each page as its own file"
+                    f"{path} is a stack of pages: expected one picture; write each page as its own "
+                    "file"
                 )
 
 
@@ -191,7 +195,8 @@ def unreadable(paths: Sequence[str], error: Exception) -> ValueError:
     """The error for files that a library could not read, with its reason."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(
-        f"{', '.join(paths)} cannot be read ({reason}): expected a whole file of the kind that its ending says; copy "
+        f"{', '.join(paths)} cannot be read ({reason}): expected a whole file of the kind that its "
+        "ending says; copy "
         "or write it again, or remove it"
     )
 

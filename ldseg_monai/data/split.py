@@ -73,7 +73,8 @@ class Split:
         items = {case_name(item["image"]): item for item in self.datalist}
         if len(items) != len(self.datalist):
             raise InputError(
-                f"{len(self.datalist)} items but {len(items)} case names: expected one name for each; rename files"
+                f"{len(self.datalist)} items but {len(items)} case names: expected one name for "
+                "each; rename files"
             )
         names = sorted(items)
         if name == "all":
@@ -84,7 +85,8 @@ class Split:
     def _validation_cases(self, names: list[str]) -> set[str]:
         if len(names) < 2:
             raise InputError(
-                f"{len(names)} case: expected at least 2, one to train on and one to validate on; add cases"
+                f"{len(names)} case: expected at least 2, one to train on and one to validate on; "
+                "add cases"
             )
         if self.groups and not self.groups.keys() & set(names):
             raise InputError(
@@ -171,7 +173,8 @@ def _fold_of_cases(groups: list[list[str]], fold: int, num_folds: int) -> set[st
 def _require_two(groups: list[list[str]]) -> None:
     if len(groups) < 2:
         raise InputError(
-            f"all {len(groups[0])} cases are of one group: expected at least 2, one to train on and one to validate on"
+            f"all {len(groups[0])} cases are of one group: expected at least 2, one to train on "
+            "and one to validate on"
         )
 
 
@@ -182,18 +185,20 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
     unknown = wanted - set(names)
     if unknown:
         raise InputError(
-            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a file of them"
+            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a "
+            "file of them"
         )
     if not 0 < len(wanted) < len(names):
         raise InputError(
-            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to validate on and one "
+            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to "
+            "validate on and one "
             "to train on; leave val_cases null to draw them"
         )
     return wanted
 
 
 def read_val_cases(path: PathLike) -> list[str]:
-    """Names of validation cases in a text file, one a line; without such a file, the text itself."""
+    """Names of validation cases in a text file, one a line; without a file, the text itself."""
     if not os.path.isfile(path):
         return [str(path)]
     lines = Path(path).read_text(encoding="utf-8-sig").splitlines()

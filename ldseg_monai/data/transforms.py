@@ -54,7 +54,8 @@ class ClassIndicesd(MapTransform):
             unknown = values[self.label_values[indices] != values].unique().tolist()
             if unknown:
                 raise InputError(
-                    f"{key} {label.meta.get('filename_or_obj', '')} has the values {unknown[:5]}: expected only "
+                    f"{key} {label.meta.get('filename_or_obj', '')} has the values {unknown[:5]}: "
+                    "expected only "
                     f"{self.label_values.tolist()}; correct the file, or label_values"
                 )
             result[key] = MetaTensor(

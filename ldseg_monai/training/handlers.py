@@ -50,7 +50,8 @@ class RequireClasses:
         has_class = any(bool(self.load(dict(case))["label"].any()) for case in self.cases)
         if self.cases and not has_class:
             raise InputError(
-                f"every label of the {len(self.cases)} training cases is 0, such as {self.cases[0]['label']}: expected "
+                f"every label of the {len(self.cases)} training cases is 0, such as "
+                f"{self.cases[0]['label']}: expected "
                 "classes from 1 on"
             )
 
@@ -116,7 +117,8 @@ class GradientClipping:
         idist.barrier()  # a launcher ends all processes as soon as one fails
         told = "; ".join(f"the loss is {batch['loss']} on {batch['files']}" for batch in batches)
         raise RunError(
-            f"gradients are not finite in epoch {state.epoch}, iteration {state.iteration}: {told}; look at these "
+            f"gradients are not finite in epoch {state.epoch}, iteration {state.iteration}: "
+            f"{told}; look at these "
             "files, or lower learning_rate and start again"
         )
 
@@ -177,7 +179,8 @@ class Validate(ValidationHandler):
         loader = cast(Evaluator, self.validator).data_loader
         if isinstance(loader, Sized) and not len(loader):
             raise InputError(
-                "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI Label's val_split of "
+                "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI "
+                "Label's val_split of "
                 "0.2 leaves none), or leave more of them to validation"
             )
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_if_due)

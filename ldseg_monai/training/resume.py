@@ -58,7 +58,7 @@ class SaveBest:
 
 
 class ResumableCheckpoint:
-    """Trainer handler that keeps a run's last state in one file, and goes on from it if it is there.
+    """Trainer handler that keeps a run's last state in one file, and goes on from it.
 
     Args:
         path: file of the checkpoint.
@@ -109,14 +109,16 @@ class ResumableCheckpoint:
         advice = "choose another output_dir to start anew, or delete the checkpoint"
         if state.get("cases") != self.cases:
             raise InputError(
-                f"{self.path} is of a run on {state.get('cases')}: expected one on {self.cases}; {advice}"
+                f"{self.path} is of a run on {state.get('cases')}: expected one on {self.cases}; "
+                f"{advice}"
             )
         max_epochs = engine.state.max_epochs
         parts = {**self.objects, "trainer": engine}
         if set(state) != {*parts, "cases"}:
             got = sorted(set(state) - {"cases"})
             raise InputError(
-                f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; {advice}"
+                f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; "
+                f"{advice}"
             )
         place = state["trainer"]
         # In steps: an epoch has another number of them where another number of processes runs.

@@ -74,6 +74,7 @@ def _pixels(path: str) -> np.ndarray:
         return apply_modality_lut(item.pixel_array, item).astype(np.float32)
     except Exception as error:  # pydicom and the decoders that it may call raise many kinds
         raise InputError(
-            f"{path}: pixels cannot be read ({error}): repair the file or, if they are compressed, install pylibjpeg "
+            f"{path}: pixels cannot be read ({error}): repair the file or, if they are compressed, "
+            "install pylibjpeg "
             "with the decoder, or decompress them"
         ) from error

@@ -23,10 +23,9 @@ from ldseg_monai.data.dicom.reader import SERIES_UID
 
 logger = logging.getLogger("ldseg_monai.data.dicom.segmentation")
 MAY_BE_EMPTY = (
-    (
-        "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime"  # but not missing
-    ).split()
-)
+    "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate "
+    "StudyTime"  # but not missing
+).split()
 TISSUE = ("85756007", "SCT", "Tissue")
 
 
@@ -97,8 +96,10 @@ def _check_geometry(label: Any, slices: Sequence[Dataset]) -> None:
         label.affine.cpu(), slice_affine(slices), atol=1e-3
     ):
         raise InputError(
-            f"label map of shape {tuple(label.shape[1:])} with affine {label.affine.tolist()}: expected that of its "
-            f"DICOM series, {shape} and {slice_affine(slices).tolist()}; invert the preprocessing before it is written"
+            f"label map of shape {tuple(label.shape[1:])} with affine {label.affine.tolist()}: "
+            "expected that of its "
+            f"DICOM series, {shape} and {slice_affine(slices).tolist()}; invert the preprocessing "
+            "before it is written"
         )
 
 

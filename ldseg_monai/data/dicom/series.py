@@ -110,18 +110,22 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
         ]
         if missing or not _is_slice(item):
             raise InputError(
-                f"{item.filename} is no slice like others of its series (missing: {', '.join(missing) or 'nothing'}; "
-                f"frames: {item.get('NumberOfFrames') or 1}): expected one frame and all of these; remove or repair it"
+                f"{item.filename} is no slice like others of its series (missing: "
+                f"{', '.join(missing) or 'nothing'}; "
+                f"frames: {item.get('NumberOfFrames') or 1}): expected one frame and all of these; "
+                "remove or repair it"
             )
         if item.get("SamplesPerPixel", 1) != 1:
             raise InputError(
-                f"{item.filename} has {item.SamplesPerPixel} samples a pixel: expected 1, a gray image"
+                f"{item.filename} has {item.SamplesPerPixel} samples a pixel: expected 1, a gray "
+                "image"
             )
         for keyword in SHARED:
             if not _equal(item[keyword].value, slices[0][keyword].value):
                 raise InputError(
                     f"{item.filename} has {keyword} {item[keyword].value} and {slices[0].filename} "
-                    f"{slices[0][keyword].value}: expected the same in all slices of a volume; remove those that differ"
+                    f"{slices[0][keyword].value}: expected the same in all slices of a volume; "
+                    "remove those that differ"
                 )
     normal = np.cross(*np.reshape(_numbers(slices[0], "ImageOrientationPatient"), (2, 3)))
     slices.sort(key=lambda item: float(normal @ _numbers(item, "ImagePositionPatient")))
@@ -181,18 +185,22 @@ def _choose(folders: Sequence[PathLike], series_uid: str) -> list[_Series]:
     chosen = [item for item in everything if series_uid in ("", item.uid)]
     if not everything:
         raise InputError(
-            f"no DICOM series of image slices in {', '.join(found)}: expected single-frame images with "
-            f"{', '.join(SLICE)}; multi-frame (enhanced) images have to be converted, to NIfTI for example"
+            f"no DICOM series of image slices in {', '.join(found)}: expected single-frame images "
+            "with "
+            f"{', '.join(SLICE)}; multi-frame (enhanced) images have to be converted, to NIfTI for "
+            "example"
         )
     if not chosen:
         raise InputError(
-            f"no DICOM series {series_uid}; {_describe(everything)}: expected one of these as series_uid"
+            f"no DICOM series {series_uid}; {_describe(everything)}: expected one of these as "
+            "series_uid"
         )
     for item in chosen:
         if not item.alone and not series_uid:
             several = [other for other in chosen if other.folder == item.folder]
             raise InputError(
-                f"{len(several)} DICOM series in one folder; {_describe(several)}: expected one; choose it with "
+                f"{len(several)} DICOM series in one folder; {_describe(several)}: expected one; "
+                "choose it with "
                 "--series_uid UID, or give each a folder of its own"
             )
     known = [item for item in chosen if item.uid != UNREADABLE]
@@ -218,7 +226,8 @@ def _image_series(folder: PathLike) -> dict[str, list[Dataset]]:
         map(importlib.util.find_spec, ("pydicom", "highdicom"))
     ):  # the second writes the results
         raise MissingPackageError(
-            f"DICOM in {folder} needs pydicom and highdicom: pip install highdicom, or ldseg_monai[dicom]"
+            f"DICOM in {folder} needs pydicom and highdicom: pip install highdicom, or "
+            "ldseg_monai[dicom]"
         )
     import pydicom
 
@@ -252,19 +261,23 @@ def _check_positions(slices: Sequence[Dataset], normal: np.ndarray) -> None:
     smallest, largest = int(np.argmin(steps)), int(np.argmax(steps))
     if steps[smallest] < 0.01:
         raise InputError(
-            f"{slices[smallest].filename} and {slices[smallest + 1].filename} are in the same place: expected one slice"
+            f"{slices[smallest].filename} and {slices[smallest + 1].filename} are in the same "
+            "place: expected one slice"
             " in each; give a folder with one volume (one echo, time or b-value)"
         )
     if steps[largest] > 1.2 * steps[smallest]:  # room for positions rounded to 0.1 mm
         raise InputError(
-            f"{steps[largest]:.2f} mm from {slices[largest].filename} to {slices[largest + 1].filename}, "
-            f"{steps[smallest]:.2f} mm elsewhere in the series: expected even spacing; add the slices that are missing"
+            f"{steps[largest]:.2f} mm from {slices[largest].filename} to "
+            f"{slices[largest + 1].filename}, "
+            f"{steps[smallest]:.2f} mm elsewhere in the series: expected even spacing; add the "
+            "slices that are missing"
         )
     line = np.linspace(positions[0], positions[-1], len(positions))
     off = np.linalg.norm(positions - line, axis=1)
     if off.max() > 0.1 * steps.mean():
         raise InputError(
-            f"{slices[int(off.argmax())].filename} is {off.max():.2f} mm off its place in an evenly spaced series: "
+            f"{slices[int(off.argmax())].filename} is {off.max():.2f} mm off its place in an "
+            "evenly spaced series: "
             "expected a regular volume; resample it, to NIfTI for example"
         )
 
@@ -284,7 +297,8 @@ def _equal(one: Any, other: Any) -> bool:
 def _describe(series: Iterable[_Series]) -> str:
     return "; ".join(
         f"{item.folder}: {item.uid} ({item.slices[0].get('Modality') or 'no modality'}, "
-        f"{str(item.slices[0].get('SeriesDescription') or 'no description')}, {len(item.slices)} slices)"
+        f"{str(item.slices[0].get('SeriesDescription') or 'no description')}, {len(item.slices)} "
+        "slices)"
         for item in series
     )
 
@@ -296,5 +310,6 @@ def _require_unique(
     if count > 1:
         same = [item for item, other in zip(series, values, strict=True) if other == value]
         raise InputError(
-            f"{what} {value} {problem}; {_describe(same)}: expected one; merge, rename or remove folders"
+            f"{what} {value} {problem}; {_describe(same)}: expected one; merge, rename or remove "
+            "folders"
         )
