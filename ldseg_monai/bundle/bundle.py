@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from ldseg_monai.bundle.reader import make_importable
 from ldseg_monai.data.datalist import PathLike, case_name, resolve_datalist
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.networks.weights import load_weights
+from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 
 class Bundle:
@@ -42,7 +44,7 @@ class Bundle:
         metadata = Path("bundles").glob("*/configs/metadata.json")
         names = sorted(path.parents[1].name for path in metadata)
         there = ", ".join(names) or "which has none: run this in the repository root"
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{bundle} is not a bundle: expected a folder with configs/metadata.json, or the name "
             f"of one in ./bundles ({there})"
         )
@@ -80,14 +82,14 @@ class Bundle:
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(
+            raise InputError(
                 f"metadata.json of {self.name} is no JSON ({error}): correct it"
             ) from error
         return content
 
     @property
     def class_names(self) -> dict[int, str]:
-        """Names of the classes by their index, from the background on, as the metadata have them."""
+        """Names of the classes by their index, from the background on, by the metadata."""
         outputs = self.metadata.get("network_data_format", {}).get("outputs", {})
         names = outputs.get("pred", {}).get("channel_def", {})
         return {int(index): name for index, name in names.items()}
@@ -102,10 +104,10 @@ class Bundle:
         for file in (path, path.with_suffix(".json")):
             if file.is_file():
                 return file
-        raise FileNotFoundError(f"{path} is not there: expected a file of the bundle {self.name}")
+        raise MissingFileError(f"{path} is not there: expected a file of the bundle {self.name}")
 
     def config(self, *names: str, **overrides: Any) -> ConfigParser:
-        """Read configs, each over the ones before, for this folder.
+        """Read configs, each over the ones before, for this folder, and let them name its modules.
 
         Args:
             names: files below ``configs``, such as ``train.yaml``.
@@ -117,6 +119,7 @@ class Bundle:
         parser = ConfigParser()
         parser.read_config([str(self.config_file(name)) for name in names])
         parser.update({"bundle_root": str(self.root), **overrides})
+        make_importable(self.root)
         return parser
 
     def network(self, weights: PathLike | None = None, **overrides: Any) -> torch.nn.Module:

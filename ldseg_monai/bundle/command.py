@@ -1,4 +1,7 @@
-"""The first thing that a bundle does, for `python -m monai.bundle run` above all: look at what it was given."""
+"""The first thing that a bundle does: look at what it was given.
+
+`python -m monai.bundle run` above all takes whatever it is given.
+"""
 
 from __future__ import annotations
 
@@ -70,11 +73,11 @@ def _check_places(parser: ConfigParser) -> None:
 
 
 def finish_thread_pools() -> None:
-    """Wait, at exit, for the case that a thread of a pool is at: such pools fill MONAI's `CacheDataset`.
+    """Wait, at exit, for the case that a thread of a pool is at.
 
-    An error in one case ends the process while the pool is at the next one. Python cuts a thread
-    off where it is then, and if that is inside of torch, the process is aborted (exit code 134)
-    after the error was told.
+    Such pools fill MONAI's `CacheDataset`. An error in one case ends the process while the pool is
+    at the next one. Python cuts a thread off where it is then, and if that is inside of torch, the
+    process is aborted (exit code 134) after the error was told.
     """
     for thread in threading.enumerate():
         if isinstance(thread, DummyProcess):

@@ -66,7 +66,7 @@ RULES = {
 
 
 def check_values(parser: ConfigParser) -> None:
-    """Check the knobs that the config sorts into ``knob_kinds``, its number of steps and its device.
+    """Check the knobs in a config's ``knob_kinds``, its number of steps and its device.
 
     Args:
         parser: the config with its overrides.

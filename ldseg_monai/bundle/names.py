@@ -1,4 +1,7 @@
-"""Whether the names in overlays and on the command line are ids of a config; MONAI takes any in silence."""
+"""Whether the names in overlays and on the command line are ids of a config.
+
+MONAI takes any in silence.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ def unknown_ids(
 
 
 def _ids(base: ConfigParser, changes: Mapping[str, Any], parent: str = "") -> Iterator[str]:
-    """The ids that changes set; of a dictionary that is merged into another, the ids of its entries."""
+    """The ids that changes set; of a dictionary that is merged, those of its entries."""
     for key, value in changes.items():
         name = parent + key.removeprefix("+").replace("::", "#")
         if key.startswith("+") and isinstance(value, dict) and name in base:
@@ -93,7 +96,7 @@ def _ids(base: ConfigParser, changes: Mapping[str, Any], parent: str = "") -> It
 
 
 def _is_argument(base: ConfigParser, name: str, known: set[str]) -> bool:
-    """Whether an id that a config lacks is known, or an argument that a component's config leaves out."""
+    """Whether an id that a config lacks is known, or an argument that a component leaves out."""
     parent, _, argument = name.rpartition("#")
     if name in known or parent == KINDS:  # an overlay's own knobs have kinds too
         return True
@@ -103,7 +106,10 @@ def _is_argument(base: ConfigParser, name: str, known: set[str]) -> bool:
 
 
 def _is_plain(name: str, content: Any) -> bool:
-    """Whether content goes whole to a component, entries of any name included: a dictionary in a part of a section."""
+    """Whether content goes whole to a component, entries of any name included.
+
+    So does a dictionary in a part of a section.
+    """
     return "#" in name and isinstance(content, dict) and "_target_" not in content
 
 

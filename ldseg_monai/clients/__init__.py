@@ -1,4 +1,7 @@
-"""What programs that use bundles need on our side; a module for one program's apps needs its package."""
+"""What programs that use bundles need on our side.
+
+A module for one program's apps needs that program's package.
+"""
 
 from ldseg_monai.clients.weights import loads_weights, weights_path
 

@@ -1,4 +1,7 @@
-"""MONAI Label asks for the images that a bundle is most uncertain of; for its apps alone, since it needs monailabel."""
+"""MONAI Label asks for the images that a bundle is most uncertain of.
+
+For its apps alone, since it needs monailabel.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,10 @@ App = TypeVar("App", bound=type[MONAILabelApp])
 
 
 class UncertaintyScoring(ScoringMethod):
-    """Write the uncertainty of each image without a final label into the datastore's information on it.
+    """Write the uncertainty of each image without a final label into the datastore.
 
-    An image that was scored by the same weights is passed over.
+    It goes into the information on the image. An image that was scored by the same weights is
+    passed over.
 
     Args:
         infer_task: MONAI Label's task of a bundle whose inference returns an ``uncertainty``, by
@@ -85,10 +89,10 @@ class UncertaintyScoring(ScoringMethod):
 
 
 def with_uncertainty(app: App) -> App:
-    """Give an app a scoring method and a strategy for each of its bundles with samples, both ``NAME_uncertainty``.
+    """Give an app a scoring method and a strategy for each of its bundles with samples.
 
-    The strategy picks the image without a final label of which the bundle is most uncertain, among
-    those that it has not picked lately.
+    Both are called ``NAME_uncertainty``. The strategy picks the image without a final label of
+    which the bundle is most uncertain, among those that it has not picked lately.
 
     Example::
 

@@ -17,7 +17,10 @@ def loads_weights(first_handler: Any) -> bool:
 
 
 def weights_path(first_handler: Any, output_dir: str) -> str:
-    """The file of a training's best weights: the one that a client's loader reads, else ``output_dir/model.pt``."""
+    """The file of a training's best weights.
+
+    It is the one that a client's loader reads, else ``output_dir/model.pt``.
+    """
     if loads_weights(first_handler):
         return str(first_handler.load_path)
     return os.path.join(output_dir, "model.pt")

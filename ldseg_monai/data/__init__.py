@@ -1,4 +1,4 @@
-"""Data sets as lists of files, what reads, checks and writes them, and phantoms where there is none."""
+"""Data sets as lists of files: what reads, checks and writes them; phantoms where there is none."""
 
 from ldseg_monai.data.checks import CheckImaged, CheckLabeld
 from ldseg_monai.data.datalist import case_name, paired_datalist, resolve_datalist

@@ -13,6 +13,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from ldseg_monai.runtime.errors import InputError
+
 BYTES = 4  # of a voxel in memory, float32
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
 
@@ -24,16 +26,17 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
         ValueError: if it has no voxels, they are not finite, or all the same.
     """
     if not image.numel():
-        raise ValueError(
+        raise InputError(
             f"{path} has no voxels (size {list(image.shape)}): expected 1 or more along each axis"
         )
     low, high = (float(value) for value in torch.aminmax(image))
     if not np.isfinite([low, high]).all():  # what is not finite is among the two
-        raise ValueError(
-            f"{path} has voxels that are not finite (NaN or infinity): expected numbers; replace them"
+        raise InputError(
+            f"{path} has voxels that are not finite (NaN or infinity): expected numbers; replace "
+            "them"
         )
     if low == high and not allow_constant:
-        raise ValueError(
+        raise InputError(
             f"every voxel of {path} is {low:g}: expected an image that shows something; remove it"
         )
 
@@ -45,17 +48,18 @@ def check_affine(path: str, affine: np.ndarray) -> None:
         ValueError: if it is not finite, a spacing is 0, or its axes lie in one plane.
     """
     if not np.isfinite(affine).all():
-        raise ValueError(
+        raise InputError(
             f"{path} has an affine that is not finite: expected mm; correct its header"
         )
     axes = affine[:-1, :-1]
     spacing = np.linalg.norm(axes, axis=0)
     if not (spacing > 0).all():
-        raise ValueError(
-            f"{path} has a voxel spacing of {_numbers(spacing)}: expected positive mm; correct its header"
+        raise InputError(
+            f"{path} has a voxel spacing of {_numbers(spacing)}: expected positive mm; correct its "
+            "header"
         )
     if abs(np.linalg.det(axes / spacing)) < 1e-3:
-        raise ValueError(
+        raise InputError(
             f"{path} has axes that lie in one plane: expected three directions; correct its header"
         )
 
@@ -74,35 +78,39 @@ def check_memory(path: str, shape: Sequence[int]) -> None:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     size = BYTES * int(np.prod([int(side) for side in shape], dtype=object))
     if size > memory:
-        raise ValueError(
-            f"{path} has size {[int(side) for side in shape]}, {size / 1e9:.0f} GB in memory: expected less than this "
+        raise InputError(
+            f"{path} has size {[int(side) for side in shape]}, {size / 1e9:.0f} GB in memory: "
+            "expected less than this "
             f"machine's {memory / 1e9:.0f} GB; crop or resample it"
         )
 
 
 def check_place(image_path: str, image: MetaTensor, label_path: str, label: MetaTensor) -> None:
-    """Check that a label lies on its image, voxel on voxel; both ``(C, *spatial)`` as their files have them.
+    """Check that a label lies on its image, voxel on voxel.
+
+    Both are ``(C, *spatial)`` as in their files.
 
     Raises:
         ValueError: if they differ in size, or a voxel's place by more than half a voxel.
     """
     size, other = (list(volume.shape[1:]) for volume in (image, label))
     if size != other:
-        raise ValueError(
+        raise InputError(
             f"{label_path} has size {other} and its image {image_path} {size}: expected the same"
         )
     affine, label_affine = (np.asarray(volume.affine, dtype=float) for volume in (image, label))
     check_affine(label_path, label_affine)
     shift = largest_shift(affine, label_affine, size)
     if shift > MAX_SHIFT:
-        raise ValueError(
-            f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected the affine of the "
+        raise InputError(
+            f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected "
+            "the affine of the "
             "image; write the label with it"
         )
 
 
 def largest_shift(affine: np.ndarray, other: np.ndarray, size: Sequence[int]) -> float:
-    """Largest distance between a voxel's places by two affines, in voxels of the first: that of a corner."""
+    """Largest distance of a voxel's places by two affines, in voxels of the first: a corner's."""
     dims = len(size)
     corners = np.array(
         [[*corner, 1] for corner in itertools.product(*((0, side - 1) for side in size))],
@@ -151,12 +159,14 @@ class CheckImaged(MapTransform):
             image = MetaTensor(data[key])
             path = _path(image, key)
             if image.ndim - 1 != self.spatial_dims:
-                raise ValueError(
-                    f"{path} has {image.ndim - 1} axes, of size {list(image.shape[1:])}: expected {self.spatial_dims}"
+                raise InputError(
+                    f"{path} has {image.ndim - 1} axes, of size {list(image.shape[1:])}: expected "
+                    f"{self.spatial_dims}"
                 )
             if image.shape[0] != self.channels:
-                raise ValueError(
-                    f"{path} has {image.shape[0]} channels: expected {self.channels}; choose one, or a bundle of such "
+                raise InputError(
+                    f"{path} has {image.shape[0]} channels: expected {self.channels}; choose one, "
+                    "or a bundle of such "
                     "images"
                 )
             check_affine(path, np.asarray(image.affine, dtype=float))
@@ -198,8 +208,9 @@ class CheckLabeld(MapTransform):
             label, image = MetaTensor(data[key]), MetaTensor(data[self.image_key])
             path = _path(label, key)
             if label.shape[0] != 1:
-                raise ValueError(
-                    f"{path} has {label.shape[0]} channels: expected 1, with a class index in each voxel"
+                raise InputError(
+                    f"{path} has {label.shape[0]} channels: expected 1, with a class index in each "
+                    "voxel"
                 )
             check_place(_path(image, self.image_key), image, path, label)
             self._check_values(path, label.as_tensor())
@@ -215,9 +226,10 @@ class CheckLabeld(MapTransform):
         values = label.unique()
         classes = torch.arange(self.num_classes).to(values)
         unknown = values[~torch.isin(values, classes)].tolist()
-        raise ValueError(
+        raise InputError(
             f"{path} has the values {', '.join(f'{value:g}' for value in unknown[:5])}"
-            f"{', ...' if len(unknown) > 5 else ''}: expected only classes, 0 to {self.num_classes - 1}; correct the "
+            f"{', ...' if len(unknown) > 5 else ''}: expected only classes, 0 to "
+            f"{self.num_classes - 1}; correct the "
             "file, or num_classes"
         )
 

@@ -19,6 +19,7 @@ from ldseg_monai.data.phantoms.files import (
     phantoms_complete,
     write_phantoms,
 )
+from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 logger = logging.getLogger("ldseg_monai.data")
 EXTENSIONS = (".nii.gz", ".nii", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -27,7 +28,7 @@ PathLike = str | os.PathLike[str]
 
 
 def case_name(path: PathLike) -> str:
-    """Name of the case: the file's name without folder and image extension, `a/knee.1.nii.gz` -> `knee.1`."""
+    """Name of the case: the file's without folder and ending, `a/knee.1.nii.gz` -> `knee.1`."""
     name = os.path.basename(os.fspath(path))
     extension = next((end for end in EXTENSIONS if name.lower().endswith(end)), "")
     return name[: len(name) - len(extension)]
@@ -57,7 +58,7 @@ def paired_datalist(dataset_dir: PathLike, require_labels: bool = True) -> list[
     """
     root = Path(dataset_dir)
     if not root.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"dataset_dir {root} does not exist: expected a folder; {_layouts()}"
         )
     has_images = (root / "images").is_dir()
@@ -68,12 +69,12 @@ def paired_datalist(dataset_dir: PathLike, require_labels: bool = True) -> list[
         return [{"image": images[name]} for name in sorted(images)]
     for folder in ("images", "labels"):
         if not (root / folder).is_dir():
-            raise FileNotFoundError(f"{root} has no folder {folder}/: {_layouts()}")
+            raise MissingFileError(f"{root} has no folder {folder}/: {_layouts()}")
     return _pair(_files_by_case(root / "images"), _files_by_case(root / "labels"))
 
 
 def image_folder(dataset_dir: PathLike) -> Path:
-    """The folder of a data set whose every image inference takes, unless a `dataset.json` lists them."""
+    """The folder of which inference takes every image, unless a `dataset.json` lists them."""
     images = Path(dataset_dir) / "images"
     return images if images.is_dir() else Path(dataset_dir)
 
@@ -110,15 +111,16 @@ def resolve_datalist(
     """
     if dataset_dir:
         if not os.path.isdir(dataset_dir):
-            raise FileNotFoundError(
-                f"dataset_dir {os.fspath(dataset_dir)!r} does not exist: expected a folder; correct the path, leave "
+            raise MissingFileError(
+                f"dataset_dir {os.fspath(dataset_dir)!r} does not exist: expected a folder; "
+                "correct the path, leave "
                 f"dataset_dir empty to use generated phantoms, or write them there with "
                 f"`ldseg phantom {phantom} --out {os.fspath(dataset_dir)}`"
             )
         series = [] if require_labels else _dicom_datalist(Path(dataset_dir), series_uid)
         return series or paired_datalist(dataset_dir, require_labels)
     if series_uid:
-        raise ValueError(
+        raise InputError(
             f"series_uid {series_uid} without dataset_dir: give the folder that has the series"
         )
     logger.warning(
@@ -150,17 +152,20 @@ def _dicom_datalist(root: Path, series_uid: str | None) -> list[dict[str, Any]]:
         below for below in ([folder] if only_here else _folders_in(folder)) if dicom_files(below)
     ]
     if series_uid and not folders:
-        raise ValueError(
-            f"series_uid {series_uid} but no DICOM files in {root}: leave it out, or correct dataset_dir"
+        raise InputError(
+            f"series_uid {series_uid} but no DICOM files in {root}: leave it out, or correct "
+            "dataset_dir"
         )
     if folders and series_uid is None:
-        raise ValueError(
-            f"{folders[0]} holds DICOM files, which this bundle does not read: expected files ending in "
+        raise InputError(
+            f"{folders[0]} holds DICOM files, which this bundle does not read: expected files "
+            "ending in "
             f"{', '.join(EXTENSIONS)}; convert them"
         )
     if folders and images:
-        raise ValueError(
-            f"{folder} holds DICOM files and {_some(images)}: expected one kind; move the others away"
+        raise InputError(
+            f"{folder} holds DICOM files and {_some(images)}: expected one kind; move the others "
+            "away"
         )
     return series_datalist(folders, series_uid or "") if folders else []
 
@@ -176,7 +181,7 @@ def _files_by_case(folder: Path) -> dict[str, str]:
     paths = [str(folder / name) for name in names if name.lower().endswith(EXTENSIONS)]
     if not paths:
         endings = ", ".join(EXTENSIONS)
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no images in {folder}: expected files ending in {endings}; {_layouts()}"
         )
     return _unique_by_case(paths)
@@ -187,8 +192,9 @@ def _unique_by_case(paths: Iterable[str]) -> dict[str, str]:
     for path in paths:
         other = by_case.setdefault(case_name(path), path)
         if other != path:
-            raise ValueError(
-                f"two files for case {case_name(path)!r}, {other} and {path}: expected one; remove one"
+            raise InputError(
+                f"two files for case {case_name(path)!r}, {other} and {path}: expected one; remove "
+                "one"
             )
     return by_case
 
@@ -201,7 +207,7 @@ def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]
         name = stem if stem in images else next(stripped, stem)
         other = label_of.setdefault(name, path)
         if other != path:
-            raise ValueError(
+            raise InputError(
                 f"two labels for image {name!r}, {other} and {path}: expected one; remove one"
             )
     for what, partner, lonely in (
@@ -209,15 +215,16 @@ def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]
         ("labels", "image", [label_of[name] for name in label_of.keys() - images.keys()]),
     ):
         if lonely:
-            raise ValueError(
-                f"{len(lonely)} {what} without {partner}, {_some(lonely)}: expected equal stems (a label's may end in "
+            raise InputError(
+                f"{len(lonely)} {what} without {partner}, {_some(lonely)}: expected equal stems (a "
+                "label's may end in "
                 f"{', '.join(LABEL_ENDINGS)}); add the missing files or remove these"
             )
     return [{"image": images[name], "label": label_of[name]} for name in sorted(images)]
 
 
 def _decathlon_datalist(dataset_json: Path, require_labels: bool) -> list[dict[str, str]]:
-    """Read a Medical Segmentation Decathlon `dataset.json`: its training pairs, or all of its images."""
+    """Read a Decathlon `dataset.json`: its training pairs, or all of its images."""
     try:
         content = json.loads(dataset_json.read_text())
         keys = (
@@ -231,15 +238,16 @@ def _decathlon_datalist(dataset_json: Path, require_labels: bool) -> list[dict[s
         parts = ("image", "label") if require_labels else ("image",)
         items = [{part: str(item[part]) for part in parts} for item in listed]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{dataset_json}: {type(error).__name__} {error}; expected a Decathlon file whose 'training' lists "
+        raise InputError(
+            f"{dataset_json}: {type(error).__name__} {error}; expected a Decathlon file whose "
+            "'training' lists "
             "{'image': path, 'label': path}"
         ) from error
     if not items:
-        raise FileNotFoundError(f"{dataset_json} lists no images: expected some under 'training'")
+        raise MissingFileError(f"{dataset_json} lists no images: expected some under 'training'")
     missing = [path for item in items for path in item.values() if not os.path.isfile(path)]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{len(missing)} files listed in {dataset_json} do not exist: {_some(missing)}"
         )
     _unique_by_case(item["image"] for item in items)
@@ -252,4 +260,7 @@ def _some(names: Iterable[str], limit: int = 5) -> str:
 
 
 def _layouts() -> str:
-    return "lay the data out as images/ and labels/ paired by file stem, or with a Decathlon dataset.json"
+    return (
+        "lay the data out as images/ and labels/ paired by file stem, or with a Decathlon "
+        "dataset.json"
+    )

@@ -1,4 +1,4 @@
-"""One transform that reads an image and its label, makes class indices of the label, and checks both.
+"""One transform that reads an image and its label, makes classes of the label, and checks both.
 
 Their class names hold `LoadImage`, and they are derived from MONAI's `LoadImaged`: MONAI Deploy
 tells by the name what reads files, MONAI Label by the class.
@@ -22,6 +22,7 @@ from ldseg_monai.data.checks import CheckImaged, CheckLabeld
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
 from ldseg_monai.data.readers import LabelPictureReader, NiftiReader, PictureReader
 from ldseg_monai.data.transforms import ClassIndicesd
+from ldseg_monai.runtime.errors import InputError
 
 
 @contextmanager
@@ -72,14 +73,14 @@ class _LoadChecked(LoadImaged):
                 return
             load_label = LoadImaged(label_keys, reader=label_reader, ensure_channel_first=True)
         if num_classes is None:
-            raise ValueError(
-                f"keys {[image_key, *label_keys]} without num_classes: expected the number of classes, background "
-                "included, where labels are read"
+            raise InputError(
+                f"keys {[image_key, *label_keys]} without num_classes: expected the number of "
+                "classes, background included, where labels are read"
             )
         if label_values is not None and instances:
-            raise ValueError(
-                f"label_values {list(label_values)} and instances: expected one of them; labels are classes or "
-                "instance ids"
+            raise InputError(
+                f"label_values {list(label_values)} and instances: expected one of them; labels "
+                "are classes or instance ids"
             )
         to_classes: list[MapTransform] = []
         if label_values is not None:
@@ -93,7 +94,9 @@ class _LoadChecked(LoadImaged):
     def __call__(
         self, data: Mapping[Hashable, Any], reader: ImageReader | None = None
     ) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with the image, float32 ``(C, *spatial)``, and the label, uint8 ``(1, *spatial)``.
+        """Return a copy of ``data`` with the image and the label read.
+
+        The image is float32 ``(C, *spatial)``, the label uint8 ``(1, *spatial)``.
 
         Raises:
             ValueError, FileNotFoundError: as of the readers, `CheckImaged`, `ClassIndicesd` and
@@ -168,7 +171,7 @@ class LoadImagePictured(_LoadChecked):
         allow_constant: bool = False,
     ) -> None:
         if mode not in self.CHANNELS:
-            raise ValueError(f"mode {mode!r}: expected one of {', '.join(self.CHANNELS)}")
+            raise InputError(f"mode {mode!r}: expected one of {', '.join(self.CHANNELS)}")
         reader = PictureReader(converter=methodcaller("convert", mode))
         check = CheckImaged(ensure_tuple(keys)[0], 2, self.CHANNELS[mode], allow_constant)
         super().__init__(

@@ -1,4 +1,4 @@
-"""MONAI's readers of NIfTI and of pictures, whose errors name the file and say what is wrong with it."""
+"""MONAI's readers of NIfTI and of pictures, whose errors say what is wrong with which file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nibabel.openers import ImageOpener
 from PIL import Image, ImageChops
 
 from ldseg_monai.data.checks import check_affine, check_memory
+from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 LOSSY = (
     "JPEG",
@@ -84,8 +85,9 @@ class PictureReader(PILReader):
                     ";16" in str(tile[3]) for tile in original.tile
                 )  # in colors, which Pillow cuts
                 if (is_deep(original.mode) or of_16_bits) and not is_deep(picture.mode):
-                    raise ValueError(
-                        f"{path} is of mode {original.mode}, with more than 8 bits a channel: expected 8; convert it"
+                    raise InputError(
+                        f"{path} is of mode {original.mode}, with more than 8 bits a channel: "
+                        "expected 8; convert it"
                     )
         return result
 
@@ -111,8 +113,9 @@ class LabelPictureReader(PictureReader):
         for path in img:
             with Image.open(path) as picture:
                 if picture.format in LOSSY or picture.info.get("compression") == "jpeg":
-                    raise ValueError(
-                        f"{path} is a JPEG or its like, which changes the values at outlines: expected a label without "
+                    raise InputError(
+                        f"{path} is a JPEG or its like, which changes the values at outlines: "
+                        "expected a label without "
                         "loss, such as PNG; write it again from its source"
                     )
         return result
@@ -127,7 +130,7 @@ def _one_band(picture: Image.Image) -> Image.Image:
 
 
 def check_nifti_header(path: str) -> None:
-    """Check what nibabel would correct in silence, such as a spacing of 0, and what it finds only when it reads.
+    """Check what nibabel corrects in silence, such as a spacing of 0, or finds only when it reads.
 
     Raises:
         FileNotFoundError: if the file is missing.
@@ -141,16 +144,17 @@ def check_nifti_header(path: str) -> None:
     except Exception as error:  # nibabel and the decompressors raise many kinds
         raise unreadable([path], error) from error
     if not isinstance(volume, nib.Nifti1Image):  # of which a NIfTI-2 image is one
-        raise ValueError(f"{path} is of the kind {type(volume).__name__}: expected NIfTI")
+        raise InputError(f"{path} is of the kind {type(volume).__name__}: expected NIfTI")
     if header.get_data_dtype().kind not in "biuf":
-        raise ValueError(
+        raise InputError(
             f"{path} has voxels of type {header.get_data_dtype()}: expected one number each"
         )
     if int(header["sform_code"]) <= 0:  # else the spacing follows from the affine
         spacing = np.asarray(header["pixdim"][1:4], dtype=float)
         if not (np.isfinite(spacing) & (spacing != 0)).all():
-            raise ValueError(
-                f"{path} has a voxel spacing of {' x '.join(f'{step:g}' for step in spacing)}: expected positive mm; "
+            raise InputError(
+                f"{path} has a voxel spacing of {' x '.join(f'{step:g}' for step in spacing)}: "
+                "expected positive mm; "
                 "correct its header"
             )
     check_affine(path, np.asarray(volume.affine, dtype=float))
@@ -176,21 +180,23 @@ def check_pages(path: str) -> None:
             except Exception:  # there are no more, or one of the many kinds that Pillow raises
                 return
             if picture.width >= width or picture.height >= height:
-                raise ValueError(
-                    f"{path} is a stack of pages: expected one picture; write each page as its own file"
+                raise InputError(
+                    f"{path} is a stack of pages: expected one picture; write each page as its own "
+                    "file"
                 )
 
 
 def _require_file(path: str) -> None:
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no file {path}: expected an image")
+        raise MissingFileError(f"there is no file {path}: expected an image")
 
 
 def unreadable(paths: Sequence[str], error: Exception) -> ValueError:
     """The error for files that a library could not read, with its reason."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(
-        f"{', '.join(paths)} cannot be read ({reason}): expected a whole file of the kind that its ending says; copy "
+    return InputError(
+        f"{', '.join(paths)} cannot be read ({reason}): expected a whole file of the kind that its "
+        "ending says; copy "
         "or write it again, or remove it"
     )
 

@@ -1,4 +1,4 @@
-"""Resampling of volumes slab by slab, since MONAI keeps 24 bytes a voxel for where each comes from."""
+"""Resampling of volumes slab by slab, since MONAI keeps 24 bytes a voxel for its origin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOXELS = 8_000_000  # of a slab
 
 
 def resample(image: MetaTensor, affine: torch.Tensor, size: Sequence[int], mode: str) -> MetaTensor:
-    """Resample as `monai.transforms.SpatialResample` does with a border that goes on, in less memory.
+    """Resample as MONAI's `SpatialResample` does with a border that goes on, in less memory.
 
     Rounding may differ, and with ``nearest`` a voxel that lies halfway between two may go to the
     other.
@@ -58,7 +58,7 @@ def resample(image: MetaTensor, affine: torch.Tensor, size: Sequence[int], mode:
 
 
 def _range(matrix: np.ndarray, positions: Sequence[range]) -> tuple[int, int]:
-    """First and last position along the first axis, with neighbors, that a block of positions comes from."""
+    """First and last position along the first axis that a block comes from, with neighbors."""
     corners = [
         [*corner, 1] for corner in itertools.product(*((axis[0], axis[-1]) for axis in positions))
     ]

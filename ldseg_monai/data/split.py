@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ldseg_monai.data.datalist import PathLike, _some, case_name
+from ldseg_monai.runtime.errors import InputError
 
 logger = logging.getLogger("ldseg_monai.data")
 
@@ -68,11 +69,12 @@ class Split:
                 other cases.
         """
         if name not in ("train", "val", "all"):
-            raise ValueError(f"split {name!r}: expected 'train', 'val' or 'all'")
+            raise InputError(f"split {name!r}: expected 'train', 'val' or 'all'")
         items = {case_name(item["image"]): item for item in self.datalist}
         if len(items) != len(self.datalist):
-            raise ValueError(
-                f"{len(self.datalist)} items but {len(items)} case names: expected one name for each; rename files"
+            raise InputError(
+                f"{len(self.datalist)} items but {len(items)} case names: expected one name for "
+                "each; rename files"
             )
         names = sorted(items)
         if name == "all":
@@ -82,11 +84,12 @@ class Split:
 
     def _validation_cases(self, names: list[str]) -> set[str]:
         if len(names) < 2:
-            raise ValueError(
-                f"{len(names)} case: expected at least 2, one to train on and one to validate on; add cases"
+            raise InputError(
+                f"{len(names)} case: expected at least 2, one to train on and one to validate on; "
+                "add cases"
             )
         if self.groups and not self.groups.keys() & set(names):
-            raise ValueError(
+            raise InputError(
                 f"groups are of {_some(self.groups)}: expected case names such as {_some(names)}"
             )
         if self.val_cases is not None:
@@ -98,7 +101,7 @@ class Split:
 
 
 def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str, str]:
-    """Read which cases belong together, such as the pictures of one patient, from a CSV file with a head line.
+    """Read which cases belong together, such as one patient's, from a CSV file with a head line.
 
     Args:
         path: the file; where there is none, every case is a group of its own, as is one whose group
@@ -120,7 +123,7 @@ def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str
         reader = csv.DictReader(file, skipinitialspace=True)
         missing = {case_column, group_column} - set(reader.fieldnames or ())
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{path} has columns {reader.fieldnames}: expected {_some(missing)} among them"
             )
         return {row[case_column]: row[group_column] for row in reader if row[group_column]}
@@ -135,9 +138,9 @@ def _grouped(names: list[str], groups: Mapping[str, str]) -> list[list[str]]:
 
 
 def _draw_cases(groups: list[list[str]], fraction: float, seed: int) -> set[str]:
-    """Whole groups in random order, each that still fits into the fraction; the smallest if none does."""
+    """Whole groups in random order that fit into the fraction; the smallest if none does."""
     if not 0.0 < fraction < 1.0:
-        raise ValueError(
+        raise InputError(
             f"val_fraction {fraction}: expected a number between 0 and 1, such as 0.25"
         )
     _require_two(groups)
@@ -154,11 +157,11 @@ def _draw_cases(groups: list[list[str]], fraction: float, seed: int) -> set[str]
 def _fold_of_cases(groups: list[list[str]], fold: int, num_folds: int) -> set[str]:
     _require_two(groups)
     if not 2 <= num_folds <= len(groups):
-        raise ValueError(
+        raise InputError(
             f"num_folds {num_folds}: expected 2 to {len(groups)}, the number of cases (or patients)"
         )
     if not 0 <= fold < num_folds:
-        raise ValueError(
+        raise InputError(
             f"fold {fold}: expected 0 to {num_folds - 1}, or null to draw the validation cases"
         )
     folds: list[set[str]] = [set() for _ in range(num_folds)]
@@ -169,8 +172,9 @@ def _fold_of_cases(groups: list[list[str]], fold: int, num_folds: int) -> set[st
 
 def _require_two(groups: list[list[str]]) -> None:
     if len(groups) < 2:
-        raise ValueError(
-            f"all {len(groups[0])} cases are of one group: expected at least 2, one to train on and one to validate on"
+        raise InputError(
+            f"all {len(groups[0])} cases are of one group: expected at least 2, one to train on "
+            "and one to validate on"
         )
 
 
@@ -180,19 +184,21 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
     )
     unknown = wanted - set(names)
     if unknown:
-        raise ValueError(
-            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a file of them"
+        raise InputError(
+            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a "
+            "file of them"
         )
     if not 0 < len(wanted) < len(names):
-        raise ValueError(
-            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to validate on and one "
+        raise InputError(
+            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to "
+            "validate on and one "
             "to train on; leave val_cases null to draw them"
         )
     return wanted
 
 
 def read_val_cases(path: PathLike) -> list[str]:
-    """Names of validation cases in a text file, one a line; the text itself is the one name where there is no file."""
+    """Names of validation cases in a text file, one a line; without a file, the text itself."""
     if not os.path.isfile(path):
         return [str(path)]
     lines = Path(path).read_text(encoding="utf-8-sig").splitlines()

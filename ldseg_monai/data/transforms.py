@@ -17,6 +17,7 @@ from monai.transforms import (
 from monai.utils import TraceKeys, convert_to_tensor
 
 from ldseg_monai.data.resampling import resample
+from ldseg_monai.runtime.errors import InputError
 
 
 class ClassIndicesd(MapTransform):
@@ -52,8 +53,9 @@ class ClassIndicesd(MapTransform):
             )
             unknown = values[self.label_values[indices] != values].unique().tolist()
             if unknown:
-                raise ValueError(
-                    f"{key} {label.meta.get('filename_or_obj', '')} has the values {unknown[:5]}: expected only "
+                raise InputError(
+                    f"{key} {label.meta.get('filename_or_obj', '')} has the values {unknown[:5]}: "
+                    "expected only "
                     f"{self.label_values.tolist()}; correct the file, or label_values"
                 )
             result[key] = MetaTensor(
@@ -160,7 +162,7 @@ class RandStaind(RandomizableTransform, MapTransform):
         for key in self.key_iterator(result):
             picture = result[key]
             if picture.shape[0] != 3:
-                raise ValueError(
+                raise InputError(
                     f"{key} has {picture.shape[0]} channels: expected red, green and blue"
                 )
             stains = torch.tensor(self.ABSORPTION, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""MONAI's writers of NIfTI and of pictures, whose errors name the file, and what writes all maps of a segmentation.
+"""MONAI's writers of NIfTI and of pictures, whose errors name the file; all maps of a case.
 
 The class names of the latter hold `SaveImage`, and they are derived from MONAI's `SaveImaged`:
 clients which write results themselves leave them out, MONAI Deploy by the name, MONAI Label by the
@@ -33,7 +33,7 @@ class _NamingWriter(ImageWriter):
 
 
 class NiftiWriter(_NamingWriter, NibabelWriter):
-    """MONAI's writer of NIfTI files that keeps the axes of a volume of one slice, which MONAI's drops."""
+    """MONAI's writer of NIfTI files, but that it keeps the axes of a volume of one slice."""
 
     def set_data_array(
         self,
@@ -42,7 +42,7 @@ class NiftiWriter(_NamingWriter, NibabelWriter):
         squeeze_end_dims: bool = True,
         **kwargs: Any,
     ) -> None:
-        """Take an array ``(C, *spatial)`` to write; with ``squeeze_end_dims``, one channel gets no axis."""
+        """Take an array ``(C, *spatial)``; with ``squeeze_end_dims``, one channel gets no axis."""
         super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
         if squeeze_end_dims and self.data_obj.shape[-1] == 1:
             self.data_obj = self.data_obj[..., 0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, NoiseSchedules
 
+from ldseg_monai.runtime.errors import InputError
+
 NoiseSchedules.add(
     "linear", "MONAI's linear_beta under the paper's name", NoiseSchedules["linear_beta"]
 )
@@ -57,15 +59,15 @@ class EvenlySpacedScheduler(DDIMScheduler):
         **schedule_args,
     ) -> None:
         if prediction_type not in PREDICTION_TYPES:
-            raise ValueError(
+            raise InputError(
                 f"prediction_type is {prediction_type!r}: expected one of {', '.join(PREDICTION_TYPES)}"
             )
         if timestep_spacing not in TIMESTEP_SPACINGS:
-            raise ValueError(
+            raise InputError(
                 f"timestep_spacing is {timestep_spacing!r}: expected {' or '.join(TIMESTEP_SPACINGS)}"
             )
         if not 0 <= eta <= 1:
-            raise ValueError(f"eta is {eta}: expected 0 (DDIM) to 1 (DDPM)")
+            raise InputError(f"eta is {eta}: expected 0 (DDIM) to 1 (DDPM)")
         self.timestep_spacing: str = str(timestep_spacing)  # MONAI's __init__ sets the timesteps
         self.indices: list[
             int
@@ -87,7 +89,7 @@ class EvenlySpacedScheduler(DDIMScheduler):
             ValueError: if ``num_inference_steps`` is below 1 or above T.
         """
         if num_inference_steps < 1 or num_inference_steps > self.num_train_timesteps:
-            raise ValueError(
+            raise InputError(
                 f"num_inference_steps is {num_inference_steps}: expected 1 to "
                 f"{self.num_train_timesteps}, the number of timesteps in training"
             )
@@ -233,7 +235,7 @@ def variance_preserving(
         ValueError: for noise rates that are not positive or fall.
     """
     if not 0 < beta_min <= beta_max:
-        raise ValueError(
+        raise InputError(
             f"beta_min is {beta_min} and beta_max {beta_max}: expected 0 < beta_min <= beta_max"
         )
     t = torch.arange(1, num_train_timesteps + 1, dtype=torch.float64)
@@ -265,7 +267,7 @@ class PosteriorScheduler(DDPMScheduler):
         self, num_train_timesteps: int = 4, schedule: str = "variance_preserving", **schedule_args
     ) -> None:
         if num_train_timesteps < 1:
-            raise ValueError(f"num_train_timesteps is {num_train_timesteps}: expected 1 or more")
+            raise InputError(f"num_train_timesteps is {num_train_timesteps}: expected 1 or more")
         super().__init__(
             num_train_timesteps,
             schedule,

@@ -18,6 +18,7 @@ from torch.nn import functional
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
 from ldseg_monai.data.loaders import without_codec_warning
 from ldseg_monai.data.readers import is_deep
+from ldseg_monai.runtime.errors import InputError
 
 COLORS = np.array(
     [[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]]
@@ -97,7 +98,7 @@ def sd_map(sd: torch.Tensor, label: torch.Tensor, height: int = 384) -> np.ndarr
     spacing = _spacing(sd)
     sd, label = _plain(sd), _plain(label)
     if sd.shape != label.shape:
-        raise ValueError(
+        raise InputError(
             f"SD map of shape {list(sd.shape)}: expected the label's {list(label.shape)}; "
             "invert it to its geometry"
         )

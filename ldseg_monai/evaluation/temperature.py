@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from ldseg_monai.runtime.errors import InputError
+
 TEMPERATURES = tuple(2 ** (step / 8) for step in range(-16, 33))  # 1/4 to 16
 UNCHANGED = TEMPERATURES.index(1)
 BINS = 15  # of the confidence
@@ -39,12 +41,12 @@ def fit_temperature(cases: Sequence[Case]) -> Fit:
             from.
     """
     if not cases:
-        raise ValueError("there is no case to fit to: expected at least one")
+        raise InputError("there is no case to fit to: expected at least one")
     likelihoods = torch.stack([case.likelihood for case in cases])
     bins = torch.stack([case.bins for case in cases])
     best = int(likelihoods.sum(0).argmin())
     if best in (0, len(TEMPERATURES) - 1):
-        raise ValueError(
+        raise InputError(
             f"no temperature from {TEMPERATURES[0]:g} to {TEMPERATURES[-1]:g} fits best, it would be beyond: are these "
             "the weights of such images, and the labels right?"
         )

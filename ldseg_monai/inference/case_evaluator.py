@@ -1,4 +1,7 @@
-"""Many cases, one after the other: one that cannot be read, segmented, written or scored does not stop the others."""
+"""Many cases, one after the other: one that fails does not stop the others.
+
+It may be one that cannot be read, segmented, written or scored.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +39,24 @@ FOLDER_ERRORS = (
     errno.EEXIST,
 )  # that the next case would meet as well
 
+# What an engine without cases, or with none left for this process, goes through all the same: its
+# handlers begin and end, as those of the other processes do.
+WITHOUT_CASES = (
+    Events.STARTED,
+    Events.EPOCH_STARTED,
+    Events.EPOCH_COMPLETED,
+    Events.COMPLETED,
+)
+
 
 class FailedCases(ListedErrors):
     """Some cases of a run failed; the message says which and why."""
 
 
 class CaseDataset(Dataset):
-    """MONAI's data set that does not raise where a case cannot be loaded, but returns why, for `CaseEvaluator`.
+    """MONAI's data set that does not raise where a case cannot be loaded.
+
+    It returns why, for `CaseEvaluator`.
 
     Args:
         data: cases with the paths of an ``image`` and, if there is one, a ``label``.
@@ -60,13 +74,14 @@ class CaseDataset(Dataset):
 
 
 class CaseEvaluator(SupervisedEvaluator):
-    """MONAI's evaluator for many files: a case that fails is logged at once, and listed when the others are done.
+    """MONAI's evaluator for many files, which goes on where a case fails.
 
-    A case fails where an error comes up while it is loaded (by a `CaseDataset`), segmented or
-    postprocessed, or in a handler of MONAI's ``IterationEvents.MODEL_COMPLETED``, such as
-    `SaveOverlay` and `CaseScores`. For such a case the handlers of ``Events.ITERATION_COMPLETED``
-    see an empty list as the engine's output. Errors outside of a case, such as in loading weights,
-    stop the run, and so does an output folder that cannot be written to.
+    Such a case is logged at once, and listed when the others are done. A case fails where an error
+    comes up while it is loaded (by a `CaseDataset`), segmented or postprocessed, or in a handler of
+    MONAI's ``IterationEvents.MODEL_COMPLETED``, such as `SaveOverlay` and `CaseScores`. For such a
+    case the handlers of ``Events.ITERATION_COMPLETED`` see an empty list as the engine's output.
+    Errors outside of a case, such as in loading weights, stop the run, and so does an output folder
+    that cannot be written to.
 
     Where several processes share the cases, the first lists the failed ones of all, and each raises
     an error.
@@ -84,7 +99,8 @@ class CaseEvaluator(SupervisedEvaluator):
         batch_size = getattr(self.data_loader, "batch_size", 1)
         if batch_size != 1:
             raise InputError(
-                f"batches of {batch_size} cases: expected 1, so that one that fails does not take others"
+                f"batches of {batch_size} cases: expected 1, so that one that fails does not take "
+                "others"
             )
         self.output_dir = output_dir
         self.failures: list[tuple[str, str]] = []
@@ -101,13 +117,8 @@ class CaseEvaluator(SupervisedEvaluator):
         try:
             if self.state.epoch_length:
                 super().run(global_epoch)
-            else:  # no cases, or none left for this process: its handlers still begin and end, as the others' do
-                for event in (
-                    Events.STARTED,
-                    Events.EPOCH_STARTED,
-                    Events.EPOCH_COMPLETED,
-                    Events.COMPLETED,
-                ):
+            else:
+                for event in WITHOUT_CASES:
                     self.fire_event(event)
         except Exception as error:
             problem = self._folder_error(error)
@@ -115,8 +126,8 @@ class CaseEvaluator(SupervisedEvaluator):
                 raise
             raise FileError(
                 problem.errno,
-                f"output_dir {self.output_dir} cannot be written to ({problem}): make room there or choose another "
-                "folder, then run the same command again",
+                f"output_dir {self.output_dir} cannot be written to ({problem}): make room there "
+                "or choose another folder, then run the same command again",
             ) from error
         self._raise_failures()
 
@@ -137,7 +148,7 @@ class CaseEvaluator(SupervisedEvaluator):
         return []
 
     def _folder_error(self, error: BaseException) -> OSError | None:
-        """What keeps the output folder from being written to, if that is why there was this error."""
+        """What keeps the output folder from being written to, if an error is of that."""
         for step in chain(error):
             if isinstance(step, OSError) and step.errno in FOLDER_ERRORS:
                 if step.filename is None or _on_one_path(
@@ -148,19 +159,18 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _raise_failures(self) -> None:
         gathered = cast(list, idist.all_gather((self.failures, self.state.epoch_length or 0)))
-        failures = sorted(failure for failures, _ in gathered for failure in failures)
+        failures = sorted(sum((failures for failures, _ in gathered), []))
         if not failures:
             return
         count = sum(number for _, number in gathered)
-        head = f"{len(failures)} of {count} cases failed" + (
-            ", the others are done" if len(failures) < count else ""
-        )
+        others = ", the others are done" if len(failures) < count else ""
+        head = f"{len(failures)} of {count} cases failed{others}"
         lines = "".join(f"\n  {_line(files, reason)}" for files, reason in failures)
         message = f"{head}:{lines}\nCorrect or remove these files and run the same command again."
         if idist.get_world_size() > 1:
             if idist.get_rank() == 0:
                 self.logger.error(message)
-            idist.barrier()  # torchrun ends all processes as soon as one fails: only when the list is out
+            idist.barrier()  # torchrun ends all processes when one fails: let the list be out
             message = f"{head}; the first process lists them"
         raise FailedCases(message)
 

@@ -25,11 +25,12 @@ logger = logging.getLogger("ldseg_monai.inference.finished_cases")
 
 
 class FinishedCases:
-    """Evaluator handler that notes each case whose files are all written, in ``output_dir/finished.jsonl``.
+    """Evaluator handler that notes each case whose files are all written.
 
-    A case counts as finished while its files are there as they were noted, and whatever they depend
-    on is the same: the image's path, size and time, the sources, the settings, and the versions of
-    the program, MONAI and PyTorch. Attach it after every handler that writes files of a case.
+    The notes are in ``output_dir/finished.jsonl``. A case counts as finished while its files are
+    there as they were noted, and whatever they depend on is the same: the image's path, size and
+    time, the sources, the settings, and the versions of the program, MONAI and PyTorch. Attach it
+    after every handler that writes files of a case.
 
     Args:
         output_dir: folder of the cases' files.
@@ -67,7 +68,9 @@ class FinishedCases:
         self._origins: dict[str, str] = {}
 
     def remaining(self, rank: int = 0, world_size: int = 1) -> list[int]:
-        """Numbers of the cases to do, as a sampler: every ``world_size``-th, beginning at ``rank``, unless finished.
+        """Numbers of the cases to do, as a sampler.
+
+        They are every ``world_size``-th, beginning at ``rank``, unless finished.
 
         Raises:
             ValueError: if there is no process of this rank.
@@ -101,8 +104,10 @@ class FinishedCases:
         """Note the cases of one iteration."""
         for case in engine.state.output:  # type: ignore[union-attr]
             name = _name({"image": case["image"].meta["filename_or_obj"]})
-            paths = [path for value in case.values() for path in saved_files(value)]
-            files = {os.path.relpath(path, self.output_dir): _stat(path) for path in paths}
+            files = {}
+            for value in case.values():
+                for path in saved_files(value):
+                    files[os.path.relpath(path, self.output_dir)] = _stat(path)
             note = {"case": name, "origin": self._origins.get(name), "files": files}
             with open(self.path, "ab+") as file:
                 if file.tell() and _last_byte(file) != b"\n":  # a killed run left a line incomplete

@@ -20,7 +20,7 @@ from ldseg_monai.runtime.errors import InputError
 
 
 class SplitPredictiond(MapTransform):
-    """Split what `SamplingInferer` returns into a label map and, for an ensemble, its mean and SD maps.
+    """Split what `SamplingInferer` returns into a label map and an ensemble's mean and SD maps.
 
     ``pred`` becomes the most probable class, uint8 ``(1, *spatial)``. For several samples,
     ``pred_mean`` (class probabilities, ``(classes, *spatial)``) and ``pred_sd`` (``(1, *spatial)``)
@@ -56,8 +56,8 @@ class SplitPredictiond(MapTransform):
                 continue
             if channels not in (self.num_classes, self.num_classes + 1):
                 raise InputError(
-                    f"{key} has {channels} channels: expected {self.num_classes} classes, one more for an ensemble; "
-                    "make num_classes agree with the network's out_channels"
+                    f"{key} has {channels} channels: expected {self.num_classes} classes, one more "
+                    "for an ensemble; make num_classes agree with the network's out_channels"
                 )
             classes = prediction[: self.num_classes]
             result[key] = most_probable_class(classes, dim=0)
@@ -101,7 +101,9 @@ class InvertLabeld(Transform):
 
 
 class InvertMapsd(Invertd):
-    """MONAI's `Invertd` for the maps of an ensemble, if there are any: back to their image's geometry, interpolated.
+    """MONAI's `Invertd` for the maps of an ensemble, if there are any.
+
+    They are brought back to their image's geometry by interpolation.
 
     Args:
         keys: keys of maps.
@@ -116,11 +118,11 @@ class InvertMapsd(Invertd):
 
 
 class SummarizeUncertaintyd(MapTransform):
-    """Say in one number how uncertain a segmentation is, for a client that asks which image to label next.
+    """Say in one number how uncertain a segmentation is.
 
-    Where an ensemble has left ``KEY_sd`` beside a label map, ``data[result_key]["uncertainty"]``
-    becomes what `case_uncertainty` says of the two. MONAI Label returns all of ``data["result"]``
-    to its clients.
+    A client may ask which image to label next. Where an ensemble has left ``KEY_sd`` beside a label
+    map, ``data[result_key]["uncertainty"]`` becomes what `case_uncertainty` says of the two. MONAI
+    Label returns all of ``data["result"]`` to its clients.
 
     Args:
         keys: keys of label maps.

@@ -11,6 +11,7 @@ from monai.inferers import Inferer
 from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.ensemble import summarize
 from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, diffusion_segmenter
+from ldseg_monai.runtime.errors import ArgumentError, InputError
 from ldseg_monai.runtime.precision import autocast
 from ldseg_monai.runtime.processes import plain
 
@@ -49,7 +50,7 @@ class SamplingInferer(Inferer):
     ) -> None:
         super().__init__()
         if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}: expected 1 or more")
+            raise InputError(f"num_samples is {num_samples}: expected 1 or more")
         self.num_samples = num_samples
         self.num_inference_steps = num_inference_steps
         self.seed = seed
@@ -85,7 +86,7 @@ class SamplingInferer(Inferer):
         """
         if args or set(kwargs) - {"noise"}:
             got = [*map(type, args), *kwargs]
-            raise TypeError(f"got {got} beside inputs and network: expected at most noise")
+            raise ArgumentError(f"got {got} beside inputs and network: expected at most noise")
         model, image = diffusion_segmenter(network), plain(inputs)
         noise = kwargs.get("noise")
         if noise is None:
@@ -108,7 +109,7 @@ class SamplingInferer(Inferer):
     ) -> Iterator[torch.Tensor]:
         """As `_draw`, orientation after orientation; the noise is turned with the image."""
         if image.ndim != 4:
-            raise ValueError(
+            raise InputError(
                 f"turned is for pictures: got {image.ndim - 2} axes, expected 2; set turned to "
                 "false"
             )

@@ -9,6 +9,8 @@ from monai.data.utils import dense_patch_slices
 from torch.nn import functional
 from tqdm import tqdm
 
+from ldseg_monai.runtime.errors import InputError
+
 Start = tuple[int, ...]
 
 
@@ -58,7 +60,7 @@ def slide(
     window = tuple(weights.shape)
     overlaps = [overlap] * len(window) if isinstance(overlap, (int, float)) else list(overlap)
     if len(overlaps) != len(window) or not all(0 <= share < 1 for share in overlaps):
-        raise ValueError(
+        raise InputError(
             f"overlap is {overlap}: expected a number from 0 to below 1, or one for each axis"
         )
     padded = [max(side, length) for side, length in zip(size, window, strict=True)]

@@ -9,6 +9,7 @@ import torch
 from monai.inferers import SliceInferer
 
 from ldseg_monai.inference.samplers import SamplingInferer
+from ldseg_monai.runtime.errors import ArgumentError
 from ldseg_monai.runtime.processes import plain
 
 
@@ -38,7 +39,7 @@ class SliceSamplingInferer(SliceInferer):
         """
         if args or kwargs:
             got = [*map(type, args), *kwargs]
-            raise TypeError(f"got {got} beside inputs and network: expected nothing else")
+            raise ArgumentError(f"got {got} beside inputs and network: expected nothing else")
         return cast(
             torch.Tensor,
             super().__call__(plain(inputs), lambda slices: self.sampler(slices, network)),

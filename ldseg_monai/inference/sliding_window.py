@@ -17,6 +17,7 @@ from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.slabs import slide
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
+from ldseg_monai.runtime.errors import ArgumentError, InputError
 from ldseg_monai.runtime.processes import plain
 
 
@@ -51,11 +52,11 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
     ) -> None:
         super().__init__(*args, buffer_dim=buffer_dim, **kwargs)  # type: ignore[misc]
         if self.buffer_steps is not None:
-            raise ValueError(
+            raise InputError(
                 f"buffer_steps is {self.buffer_steps}: expected none, slabs are finished as windows go on"
             )
         if self.with_coord:
-            raise ValueError(
+            raise InputError(
                 "with_coord is true: expected false, since no sampler takes a window's coordinates"
             )
         self.sampler = sampler
@@ -75,7 +76,7 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
             TypeError: for further arguments, which no window would get.
         """
         if args or kwargs:
-            raise TypeError(
+            raise ArgumentError(
                 f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else"
             )
         size = list(inputs.shape[2:])

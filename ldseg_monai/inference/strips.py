@@ -39,7 +39,9 @@ class MeasurePictured(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with columns and rows of each picture, ``(2,)``, and its path as metadata.
+        """Return a copy of ``data`` with columns and rows of each picture, ``(2,)``, and its path.
+
+        The path is in the metadata.
 
         Raises:
             ValueError: for a picture that cannot be read in strips.
@@ -105,9 +107,8 @@ class StripInferer(Inferer):
                 its size.
         """
         if args or kwargs:
-            raise ArgumentError(
-                f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else"
-            )
+            got = [*map(type, args), *kwargs]
+            raise ArgumentError(f"got {got} beside inputs and network: expected nothing else")
         batch = MetaTensor(inputs)
         written = [
             self._segment(path, network, batch.device) for path in batch.meta["filename_or_obj"]
@@ -144,7 +145,8 @@ class StripInferer(Inferer):
                 size, expected = list(strip.shape[1:]), [picture.size[0], stop - start]
                 if size != expected:
                     raise InputError(
-                        f"preprocessing made {size} of {expected} pixels: expected one that keeps the size"
+                        f"preprocessing made {size} of {expected} pixels: expected one that keeps "
+                        "the size"
                     )
                 return MetaTensor(strip).as_tensor()[None].to(device)
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 TIFF_ENDINGS = (".tif", ".tiff")
 TILE = 256  # rows and columns of a tile of the files that are written
-ADVICE = "convert it to a TIFF in tiles, such as by `vips tiffsave IN OUT.tif --tile --compression deflate`"
+ADVICE = (
+    "convert it to a TIFF in tiles, such as by `vips tiffsave IN OUT.tif --tile --compression "
+    "deflate`"
+)
 
 
 class WholePicture:
@@ -40,8 +43,8 @@ class WholePicture:
                 self.picture = Image.open(path)
             except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
                 raise InputError(
-                    f"{path} has too many pixels for a format that cannot be read in strips ({error}): expected TIFF; "
-                    + ADVICE
+                    f"{path} has too many pixels for a format that cannot be read in strips "
+                    f"({error}): expected TIFF; {ADVICE}"
                 ) from error
         self.size = self.picture.size
 
@@ -55,7 +58,7 @@ class WholePicture:
 
 
 class TiffPicture:
-    """The first picture of a TIFF file, of which only the tiles or strips that are asked for are read.
+    """The first picture of a TIFF file, read in tiles or strips as far as it is asked for.
 
     Args:
         path: of the file.
@@ -94,10 +97,8 @@ class TiffPicture:
         across = -(-page.imagewidth // tile_columns)
         first, last = start // tile_rows, -(-stop // tile_rows)
         numbers = range(first * across, last * across)
-        offsets, lengths = (
-            [values[number] for number in numbers]
-            for values in (page.dataoffsets, page.databytecounts)
-        )
+        offsets = [page.dataoffsets[number] for number in numbers]
+        lengths = [page.databytecounts[number] for number in numbers]
         shape = (
             min(last * tile_rows, page.imagelength) - first * tile_rows,
             page.imagewidth,
@@ -117,8 +118,9 @@ class TiffPicture:
                     area[:] = tile[0, : area.shape[0], : area.shape[1]]
         except Exception as error:  # decompressors raise many kinds
             raise InputError(
-                f"rows {start} to {stop} of {self.path} cannot be read ({error}): expected a whole TIFF file, and "
-                "imagecodecs installed for a compression other than deflate; write it again"
+                f"rows {start} to {stop} of {self.path} cannot be read ({error}): expected a whole "
+                "TIFF file, and imagecodecs installed for a compression other than deflate; write "
+                "it again"
             ) from error
         strip = pixels[start - first * tile_rows : stop - first * tile_rows]
         return Image.fromarray(
@@ -130,7 +132,7 @@ class TiffPicture:
         self.file.close()
 
     def _is_stack(self) -> bool:
-        """Whether a page is as wide or as high as the first one: `check_pages`, which cannot open a slide."""
+        """Whether a page is as wide or as high as the first: `check_pages` cannot open a slide."""
         first = self.page
         try:
             others = [page.aspage() for page in self.file.pages[1:]]
@@ -159,12 +161,13 @@ class TiffPicture:
             )
         if self._is_stack():
             raise InputError(
-                f"{self.path} is a stack of pages: expected one picture; write each page as its own file"
+                f"{self.path} is a stack of pages: expected one picture; write each page as its "
+                "own file"
             )
         if page.chunks[0] * page.chunks[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
             raise InputError(
-                f"{self.path} is in pieces of {page.chunks[0]} rows and {page.chunks[1]} columns: expected smaller "
-                f"ones; {ADVICE}"
+                f"{self.path} is in pieces of {page.chunks[0]} rows and {page.chunks[1]} columns: "
+                f"expected smaller ones; {ADVICE}"
             )
 
 

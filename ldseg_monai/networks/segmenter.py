@@ -10,6 +10,7 @@ from torch import nn
 
 from ldseg_monai.diffusion.draws import Draws, draw_training_step
 from ldseg_monai.diffusion.noise import Noise, seeded_noise
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.processes import unwrapped
 
 
@@ -130,7 +131,7 @@ class DiffusionSegmenter(nn.Module):
         Raises:
             ValueError: for a network whose output is no logits of its own.
         """
-        raise ValueError(
+        raise InputError(
             f"network is a {type(self).__name__}, which has no logits to scale: expected one that "
             "ends in class logits, such as an LDSeg"
         )
@@ -179,7 +180,7 @@ class DiffusionSegmenter(nn.Module):
             ValueError: if a network of this kind that was trained with T steps cannot take them.
         """
         if not 1 <= num_inference_steps <= num_train_timesteps:
-            raise ValueError(
+            raise InputError(
                 f"num_inference_steps is {num_inference_steps}: expected 1 to {num_train_timesteps}"
             )
 
@@ -202,7 +203,7 @@ def diffusion_segmenter(network: Any) -> DiffusionSegmenter:
     """
     model = unwrapped(network)
     if not isinstance(model, DiffusionSegmenter):
-        raise ValueError(
+        raise InputError(
             f"network is a {type(model).__name__}: expected a DiffusionSegmenter, such as LDSeg or "
             "CDAL; a peer's overlay comes after baselines/unet.yaml, which has the inferer of peers"
         )

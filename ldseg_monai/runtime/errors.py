@@ -74,7 +74,7 @@ def show_errors_in_one_line() -> None:
 
 
 def cause(error: BaseException) -> BaseException:
-    """The error that a person should read: the first `UserError` in the chain, else the last error."""
+    """The error that a person should read: the first `UserError` in the chain, else the last."""
     errors = list(chain(error))
     for step in errors:
         if isinstance(step, UserError):

@@ -12,7 +12,7 @@ from ldseg_monai.runtime.errors import FileError
 
 
 def note_saved(image: Any, path: str | os.PathLike[str]) -> None:
-    """Add a file to those that the metadata of an image names as written of it, where MONAI's `SaveImage` notes its."""
+    """Add a file to those in an image's metadata, where MONAI's `SaveImage` notes its own."""
     if hasattr(image, "meta"):
         image.meta[MetaKeys.SAVED_TO] = [*saved_files(image), os.fspath(path)]
 
@@ -26,10 +26,14 @@ def saved_files(image: Any) -> list[str]:
 
 
 def unwritable(path: Any, error: OSError) -> OSError:
-    """The error for a file that could not be written, which Python's own names only if it cannot be opened."""
+    """The error for a file that could not be written.
+
+    Python's own names the file only if it cannot be opened.
+    """
     return FileError(
         error.errno,
-        f"{os.fspath(path)} cannot be written ({error.strerror or error}): make room, or choose another output_dir",
+        f"{os.fspath(path)} cannot be written ({error.strerror or error}): make room, or choose "
+        "another output_dir",
     )
 
 
@@ -44,9 +48,8 @@ def save_whole(state: dict, path: str) -> None:
         with open(f"{path}.partial", "wb") as file:
             torch.save(state, file)
             file.flush()
-            os.fsync(
-                file.fileno()
-            )  # else a machine that stops may have renamed a file whose content it never wrote
+            # Else a machine that stops may have renamed a file whose content it never wrote.
+            os.fsync(file.fileno())
         os.replace(f"{path}.partial", path)
     except OSError as error:
         raise unwritable(path, error) from error

@@ -12,18 +12,17 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def autocast(device: torch.device, enabled: bool = True) -> Iterator[None]:
-    """Compute in bfloat16 where PyTorch's autocast deems it safe; on a CPU, train with `_FlatInFloat32` too.
+    """Compute in bfloat16 where PyTorch's autocast deems it safe.
+
+    On a CPU, training goes with `_FlatInFloat32` too.
 
     Args:
         device: where the tensors are.
         enabled: False to compute as without it.
     """
+    trains_on_cpu = enabled and device.type == "cpu" and torch.is_grad_enabled()
     with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
-        with (
-            _FlatInFloat32()
-            if enabled and device.type == "cpu" and torch.is_grad_enabled()
-            else nullcontext()
-        ):
+        with _FlatInFloat32() if trains_on_cpu else nullcontext():
             yield
 
 

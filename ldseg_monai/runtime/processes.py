@@ -1,4 +1,4 @@
-"""Which of several processes that train or segment together this one is, and the network that they wrap."""
+"""Several processes that train or segment together, and the network that they wrap."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import ignite.distributed as idist
 import torch
 from torch import distributed
 
-PATIENCE = timedelta(
-    days=30
-)  # that a process waits for the others, such as at the end of many cases
+from ldseg_monai.runtime.errors import InputError
+
+PATIENCE = timedelta(days=30)  # that a process waits for the others, as at the end of many cases
 
 
 def join_processes() -> None:
@@ -21,15 +21,15 @@ def join_processes() -> None:
 
 
 def local_device() -> torch.device:
-    """The GPU of this process, or the CPU where there are none; before the processes are joined, too.
+    """The GPU of this process, or the CPU where there are none, joined to the others or not.
 
     Raises:
         ValueError: if ``torchrun`` did not start this process.
     """
     if "LOCAL_RANK" not in os.environ:
-        raise ValueError(
-            "this process was not started by torchrun: expected `torchrun --nproc_per_node=2 -m monai.bundle run ...`; "
-            "without it, leave the multi_gpu config out"
+        raise InputError(
+            "this process was not started by torchrun: expected `torchrun --nproc_per_node=2 -m "
+            "monai.bundle run ...`; without it, leave the multi_gpu config out"
         )
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -37,7 +37,7 @@ def local_device() -> torch.device:
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Number of this process, from 0, and how many there are; 0 and 1 where there is no process group."""
+    """Number of this process, from 0, and how many there are; 0 and 1 without a process group."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1

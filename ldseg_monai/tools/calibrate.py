@@ -21,6 +21,7 @@ from ldseg_monai.data.datalist import PathLike
 from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
+from ldseg_monai.runtime.errors import ExistingFileError, InputError, MissingFileError
 
 SPLIT = {
     "val_cases",
@@ -69,16 +70,16 @@ def calibrate(
     """
     source, out = Bundle.find(bundle), Path(out)
     if out.exists():
-        raise FileExistsError(f"{out} is there already: expected the name of a new file")
+        raise ExistingFileError(f"{out} is there already: expected the name of a new file")
     if not out.parent.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{out.parent} is not there: expected a folder to write to; make it first"
         )
     knobs = dict(knobs or {})
     check_names([str(source.config_file("train.yaml"))], knobs)
     fixed = ", ".join(sorted(knobs.keys() & FIXED))
     if fixed:
-        raise ValueError(f"knobs have {fixed}: expected none of {', '.join(sorted(FIXED))}")
+        raise InputError(f"knobs have {fixed}: expected none of {', '.join(sorted(FIXED))}")
     if weights is None and part == "val" and not any(map(_chooses_cases, knobs)):
         knobs["val_cases"] = source.val_cases(dataset_dir)
     config = source.config("train.yaml", dataset_dir=dataset_dir, num_samples=1, **knobs)
@@ -119,7 +120,7 @@ def _segment(config: ConfigParser, network: nn.Module) -> list[Case]:
         logits = inferer(batch["image"].to(device), network).float().cpu()
         if logits.shape[1] != num_classes or not logits.isfinite().all():
             name = item["image"].meta["filename_or_obj"]
-            raise ValueError(
+            raise InputError(
                 f"{name}: expected finite logits of {num_classes} classes, got {logits.shape[1]} channels"
             )
         case = back(decollate_batch({**batch, "pred": MetaTensor(logits)})[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import os
 import sys
@@ -83,7 +82,7 @@ def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
-    """Write phantoms as a data set of images/ and labels/ that every bundle takes as its dataset_dir."""
+    """Write phantoms as a data set of images/ and labels/, a dataset_dir of every bundle."""
     from ldseg_monai.data.phantoms.files import write_phantoms
 
     write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed)
@@ -118,14 +117,14 @@ def _add_calibrate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="knobs that the training had, such as seed=1, fold=0 or val_cases=FILE; where none chooses cases, the "
-        "bundle's own weights get their own validation cases",
+        help="knobs that the training had, such as seed=1, fold=0 or val_cases=FILE; where none "
+        "chooses cases, the bundle's own weights get their own validation cases",
     )
     parser.set_defaults(command=_calibrate)
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
-    """Fit one temperature to an LDSeg's logits on cases that it was not trained on, and write weights scaled by it."""
+    """Fit one temperature to the logits on cases not trained on, and write weights scaled by it."""
     import yaml
 
     from ldseg_monai.tools.calibrate import calibrate
@@ -153,8 +152,9 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         else ""
     )
     sys.stdout.write(
-        f"wrote {arguments.out}: temperature {fit.temperature:.2f} by {fit.cases} case(s), calibration error of one "
-        f"sample {fit.error_before:.3f} before, {fit.error_after:.3f} after{unseen}\n"
+        f"wrote {arguments.out}: temperature {fit.temperature:.2f} by {fit.cases} case(s), "
+        f"calibration error of one sample {fit.error_before:.3f} before, {fit.error_after:.3f} "
+        f"after{unseen}\n"
     )
 
 
@@ -182,7 +182,7 @@ def _add_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    """Write a bundle's network with its whole reverse process: image in, class probabilities out."""
+    """Write a bundle's network with its reverse process: image in, class probabilities out."""
     from ldseg_monai.tools.export import export
 
     export(arguments.bundle, arguments.file, arguments.weights, arguments.num_samples)
@@ -207,7 +207,7 @@ def _add_zoo_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _zoo_export(arguments: argparse.Namespace) -> None:
-    """Write a bundle with its code, as a folder and a zip that run where ldseg_monai is not installed."""
+    """Write a bundle with its code, as a folder and a zip that run without ldseg_monai."""
     from ldseg_monai.tools.zoo import export_bundle
 
     export_bundle(arguments.bundle, arguments.out, arguments.large_files)
@@ -250,7 +250,7 @@ def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _new_bundle(arguments: argparse.Namespace) -> None:
-    """Inspect a data set, write a bundle that fits it, and print the commands to train and to evaluate."""
+    """Inspect a data set, write a bundle that fits it, and print its commands."""
     from ldseg_monai.tools.new_bundle.write import new_bundle
 
     names = arguments.classes.split(",") if arguments.classes is not None else None
@@ -266,6 +266,4 @@ def _new_bundle(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        importlib.import_module("ldseg_monai.tools.cli").main()
-    )  # under its own name, by which errors are known
+    sys.exit(main())

@@ -15,6 +15,7 @@ from torch.export import Dim
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import PathLike
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
+from ldseg_monai.runtime.errors import InputError, MissingFileError, MissingPackageError
 
 logger = logging.getLogger(__name__)
 
@@ -119,20 +120,20 @@ def export(
     source, path = Bundle.find(bundle), Path(path)
     writers = {".ts": _write_torchscript, ".onnx": _write_onnx}
     if path.suffix not in writers:
-        raise ValueError(f"{path} ends in {path.suffix!r}: expected {' or '.join(writers)}")
+        raise InputError(f"{path} ends in {path.suffix!r}: expected {' or '.join(writers)}")
     weights = Path(weights or source.weights)
     if not weights.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{weights} is not there: expected a state dict; name one with --weights"
         )
     if not path.parent.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path.parent} is not there: expected a folder to write to; make it first"
         )
     if num_samples is None:
         num_samples = int(source.config("inference.yaml").get_parsed_content("num_samples"))
     if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}: expected 1 or more")
+        raise InputError(f"num_samples is {num_samples}: expected 1 or more")
     network = diffusion_segmenter(source.network(weights))
     with torch.no_grad():
         writers[path.suffix](network, num_samples, path, source.metadata)
@@ -153,7 +154,9 @@ def _write_onnx(
     try:
         import onnxscript  # noqa: F401, PyTorch's export needs it
     except ImportError as error:
-        raise ImportError("onnxscript is not installed: pip install 'ldseg_monai[onnx]'") from error
+        raise MissingPackageError(
+            "onnxscript is not installed: pip install 'ldseg_monai[onnx]'"
+        ) from error
     data = metadata["network_data_format"]["inputs"]["image"]
     number = len(data["spatial_shape"])
     cells = [Dim(f"cells{axis}", min=2) for axis in range(number)]

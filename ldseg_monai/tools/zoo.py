@@ -1,4 +1,4 @@
-"""A bundle as MONAI's model zoo takes it: a folder and a zip that need nothing but packages from a registry."""
+"""A bundle as MONAI's model zoo takes it: a folder and a zip that need published packages only."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from monai.bundle import ConfigParser
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from ldseg_monai import __version__
 from ldseg_monai.bundle.bundle import Bundle
+from ldseg_monai.bundle.reader import FIND_BUNDLE_ROOT
 from ldseg_monai.runtime.errors import ExistingFileError, InputError
+from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
-NOT_VENDORED = ("__pycache__", "tools")
+NOT_VENDORED = ("__pycache__", "tools")  # nothing else of the package imports the tools
 WEIGHTS = "models/model.pt"
 FILES = (
     "LICENSE",
@@ -40,25 +43,18 @@ METADATA = (
 )
 MAX_FILE_BYTES = 25e6  # the zoo's limit
 
-# MONAI puts a bundle's folder on Python's path only when `ConfigWorkflow.run` begins: too late for
-# `initialize`, and never for `monai.bundle.load` and MONAI's client in federated learning. So each
-# config does it first of all, with `site.addsitedir`, which adds a folder once. The folder is the
-# `bundle_root` that its client gives, or else that of the workflow that is reading the config:
-# nothing else knows where the config is.
-BUNDLE_ROOT = (
-    "$str(next((frame.f_locals['self'].config_root_path.parent for frame, _ in traceback.walk_stack(None)"
-    " if isinstance(frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)), '.'))"
-)
+# A config finds the package that goes with it first of all, for `initialize`, `monai.bundle.load`
+# and MONAI's client in federated learning: `site.addsitedir` adds the bundle's folder once.
 FIND_PACKAGE = "$site.addsitedir(@bundle_root)"
 
 
 def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None = None) -> Path:
-    """Write ``out/NAME`` and ``out/NAME_vVERSION.zip``, which `monai.bundle.download` unpacks to the same folder.
+    """Write ``out/NAME``, and ``out/NAME_vVERSION.zip``, which unpacks to the same folder.
 
-    The code of this package goes with the bundle under a name of its own, ``ldseg_monai_NAME``: of
-    two packages of one name, a process imports only the first. Every config is there as YAML and as
-    JSON, which `monai.bundle.load` and MONAI's client in federated learning look for, and finds the
-    bundle's folder from anywhere.
+    `monai.bundle.download` unpacks it. The code of this package goes with the bundle under a name
+    of its own, ``ldseg_monai_NAME``: of two packages of one name, a process imports only the first.
+    Every config is there as YAML and as JSON, which `monai.bundle.load` and MONAI's client in
+    federated learning look for, and finds the bundle's folder from anywhere.
 
     Args:
         bundle: folder of a bundle, or the name of one in ``bundles`` below the current directory.
@@ -128,7 +124,8 @@ def check_bundle(source: Path, metadata: dict[str, Any], large_files: str | None
     """
     if not source.name.isidentifier():
         raise InputError(
-            f"bundle {source.name}: expected a name of letters, digits and _, as of a Python package"
+            f"bundle {source.name}: expected a name of letters, digits and _, as of a Python "
+            "package"
         )
     missing = [name for name in FILES if not (source / name).is_file()]
     if missing:
@@ -143,36 +140,32 @@ def check_bundle(source: Path, metadata: dict[str, Any], large_files: str | None
     version, changelog = metadata["version"], metadata["changelog"]
     if version not in changelog:
         raise InputError(
-            f"version {version} of {source.name} is not in the changelog of its metadata.json, which has "
-            f"{', '.join(changelog) or 'nothing'}: add a line on it"
+            f"version {version} of {source.name} is not in the changelog of its metadata.json, "
+            f"which has {', '.join(changelog) or 'nothing'}: add a line on it"
         )
-    if large_files is not None and not (
-        urlsplit(large_files).scheme and urlsplit(large_files).path
-    ):
+    url = urlsplit(large_files or "https://HOST/model.pt")
+    if not (url.scheme and url.path):
         raise InputError(
-            f"large files at {large_files}: expected the URL of model.pt, such as https://HOST/model.pt"
+            f"large files at {large_files}: expected the URL of model.pt, such as "
+            "https://HOST/model.pt"
         )
-    for path in [
-        source / "LICENSE",
-        source / WEIGHTS,
-        *source.glob("configs/**/*"),
-        *source.glob("docs/**/*"),
-    ]:
-        is_weights = path == source / WEIGHTS
-        if (
-            path.is_file()
-            and path.stat().st_size > MAX_FILE_BYTES
-            and not (is_weights and large_files is not None)
-        ):
-            advice = "upload it and give --large-files its URL" if is_weights else "make it smaller"
-            raise InputError(
-                f"{path} has {path.stat().st_size / 1e6:.0f} MB: the zoo takes at most {MAX_FILE_BYTES / 1e6:.0f} MB a "
-                f"file; {advice}"
-            )
+    named = [source / "LICENSE", source / WEIGHTS]
+    for path in [*named, *source.glob("configs/**/*"), *source.glob("docs/**/*")]:
+        if not path.is_file() or path.stat().st_size <= MAX_FILE_BYTES:
+            continue
+        advice = "make it smaller"
+        if path == source / WEIGHTS:
+            if large_files is not None:
+                continue
+            advice = "upload it and give --large-files its URL"
+        raise InputError(
+            f"{path} has {path.stat().st_size / 1e6:.0f} MB: the zoo takes at most "
+            f"{MAX_FILE_BYTES / 1e6:.0f} MB a file; {advice}"
+        )
 
 
 def stand_alone(text: str, suffix: str, name: str, metadata: dict[str, Any]) -> str:
-    """Rewrite what a file says of this package and repository, so that it is true in the exported folder.
+    """Rewrite what a file says of this package and repository, to be true in the exported folder.
 
     Args:
         text: content of the file.
@@ -197,25 +190,29 @@ def stand_alone(text: str, suffix: str, name: str, metadata: dict[str, Any]) -> 
         "pip install -c constraints.txt -e .", f"pip install {' '.join(requirements(metadata))}"
     )
     origin = (
-        f"Exported from the repository of {PACKAGE.name} {__version__}, whose code is in `{package}`. What this text "
-        "says of `benchmarks`, of pages in `docs` and of the command `ldseg` is there."
+        f"Exported from the repository of {PACKAGE.name} {__version__}, whose code is in "
+        f"`{package}`. What this text says of `benchmarks`, of pages in `docs` and of the command "
+        "`ldseg` is there."
     )
     return re.sub(
         r"^## \*\*Additional Usage Steps\*\*\n", rf"\g<0>{origin}\n\n", text, flags=re.MULTILINE
     )
 
 
-def find_itself(config: str, package: str) -> str:
-    """Let the text of a YAML config find the bundle's folder, and the package in it, from anywhere."""
-    edits = {
-        r"^imports:\n": r"\g<0>- $import site\n- $import traceback\n",
-        r"^bundle_root: .*$": f'bundle_root: "{BUNDLE_ROOT}"',
-        r"^initialize:\n": rf"\g<0>- {FIND_PACKAGE}\n",
-        rf"^network_def:.*\n(?=  _target_: {package}\.)": rf"\g<0>  _requires_: {FIND_PACKAGE}\n",
-    }
-    for pattern, replacement in edits.items():
-        config = re.sub(pattern, replacement, config, flags=re.MULTILINE)
-    return config
+def find_itself(text: str, package: str) -> str:
+    """Let a YAML config find the bundle's folder, and the package in it, from anywhere."""
+    config = load_config(text)
+    if "imports" in config:
+        config["imports"].insert(0, "$import site")
+        config["imports"].insert(1, "$import traceback")
+    if "bundle_root" in config:
+        config["bundle_root"] = DoubleQuotedScalarString(FIND_BUNDLE_ROOT)
+    if "initialize" in config:
+        config["initialize"].insert(0, FIND_PACKAGE)
+    network = config.get("network_def", {})
+    if network.get("_target_", "").startswith(f"{package}."):
+        network.insert(1, "_requires_", FIND_PACKAGE)  # clients make it without `initialize`
+    return dump_config(config)
 
 
 def requirements(metadata: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ldseg_monai.diffusion.draws import AdversarialDraws, draw_adversarial_step
 from ldseg_monai.networks.cdal.discriminator import CDALDiscriminator
 from ldseg_monai.networks.cdal.network import CDAL
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.processes import plain, unwrapped
 from ldseg_monai.training.losses import gradient_penalty, non_saturating_loss
 
@@ -76,25 +77,25 @@ class CDALTrainer(SupervisedTrainer):
         **kwargs: Any,
     ) -> None:
         if (discriminator is None) != (discriminator_optimizer is None):
-            raise ValueError(
+            raise InputError(
                 "got one of discriminator and discriminator_optimizer: expected both, or none"
             )
         if penalty_weight < 0:
-            raise ValueError(f"penalty_weight is {penalty_weight}: expected 0 or more")
+            raise InputError(f"penalty_weight is {penalty_weight}: expected 0 or more")
         if penalty_interval < 1:
-            raise ValueError(
+            raise InputError(
                 f"penalty_interval is {penalty_interval}: expected 1 or more; penalty_weight 0 turns "
                 "it off"
             )
         if not 0 <= rollout_share <= 1:
-            raise ValueError(f"rollout_share is {rollout_share}: expected 0 to 1")
+            raise InputError(f"rollout_share is {rollout_share}: expected 0 to 1")
         if kwargs.get("amp") or kwargs.get("amp_kwargs"):
-            raise ValueError(
+            raise InputError(
                 "amp is the inferer's here: expected CDALTrainingInferer(amp=True) as inferer "
                 "instead"
             )
         if kwargs.get("accumulation_steps", 1) != 1:
-            raise ValueError(
+            raise InputError(
                 f"accumulation_steps is {kwargs['accumulation_steps']}: expected 1; raise the "
                 "batch size"
             )

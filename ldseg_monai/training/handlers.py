@@ -18,6 +18,7 @@ from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
 
 from ldseg_monai.data.draws import SeededSampler
+from ldseg_monai.runtime.errors import InputError, RunError
 
 
 class RequireClasses:
@@ -48,8 +49,9 @@ class RequireClasses:
         """
         has_class = any(bool(self.load(dict(case))["label"].any()) for case in self.cases)
         if self.cases and not has_class:
-            raise ValueError(
-                f"every label of the {len(self.cases)} training cases is 0, such as {self.cases[0]['label']}: expected "
+            raise InputError(
+                f"every label of the {len(self.cases)} training cases is 0, such as "
+                f"{self.cases[0]['label']}: expected "
                 "classes from 1 on"
             )
 
@@ -114,8 +116,9 @@ class GradientClipping:
                 )
         idist.barrier()  # a launcher ends all processes as soon as one fails
         told = "; ".join(f"the loss is {batch['loss']} on {batch['files']}" for batch in batches)
-        raise RuntimeError(
-            f"gradients are not finite in epoch {state.epoch}, iteration {state.iteration}: {told}; look at these "
+        raise RunError(
+            f"gradients are not finite in epoch {state.epoch}, iteration {state.iteration}: "
+            f"{told}; look at these "
             "files, or lower learning_rate and start again"
         )
 
@@ -127,7 +130,7 @@ def _file_names(value: MetaTensor) -> list[str]:
 
 
 class Reseed:
-    """Make every random number of a run depend on the seed and its place in the run alone, so that it can resume.
+    """Make each random number depend on the seed and its place in the run, which can so resume.
 
     The cases of an epoch and their augmentation follow from the epoch; timesteps and noise from the
     iteration. Every process gets the same state: what differs between the samples of a batch,
@@ -143,7 +146,7 @@ class Reseed:
         self.sampler = sampler
 
     def attach(self, engine: Engine) -> None:
-        """Seed at the start of each epoch, before the loader's next pass begins, and of each iteration."""
+        """Seed at the start of each epoch, before the loader begins, and of each iteration."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
         engine.add_event_handler(Events.ITERATION_STARTED, self.seed_iteration)
 
@@ -175,8 +178,9 @@ class Validate(ValidationHandler):
         """
         loader = cast(Evaluator, self.validator).data_loader
         if isinstance(loader, Sized) and not len(loader):
-            raise ValueError(
-                "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI Label's val_split of "
+            raise InputError(
+                "no cases to validate on: expected one or more; add cases (of fewer than 3, MONAI "
+                "Label's val_split of "
                 "0.2 leaves none), or leave more of them to validation"
             )
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_if_due)

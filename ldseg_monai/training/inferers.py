@@ -9,6 +9,7 @@ import torch
 from monai.inferers import Inferer
 
 from ldseg_monai.networks.segmenter import diffusion_segmenter
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.precision import autocast
 from ldseg_monai.runtime.processes import plain
 
@@ -31,7 +32,7 @@ class TrainingInferer(Inferer):
     def __init__(self, amp: bool = True, pure_noise_share: float = 0.0) -> None:
         super().__init__()
         if not 0 <= pure_noise_share <= 1:
-            raise ValueError(f"pure_noise_share is {pure_noise_share}: expected 0 to 1")
+            raise InputError(f"pure_noise_share is {pure_noise_share}: expected 0 to 1")
         self.amp = amp
         self.pure_noise_share = pure_noise_share
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from ldseg_monai.networks.cdal.labels import label_logits
+from ldseg_monai.runtime.errors import InputError
 
 
 class LDSegLoss(nn.Module):
@@ -37,7 +38,7 @@ class LDSegLoss(nn.Module):
             ("reconstruction_weight", reconstruction_weight),
         ):
             if weight < 0:
-                raise ValueError(f"{name} is {weight}: expected 0 or more")
+                raise InputError(f"{name} is {weight}: expected 0 or more")
         self.segmentation = DiceCELoss(to_onehot_y=True, softmax=True, lambda_dice=gamma)
         self.mse_weight = mse_weight
         self.reconstruction_weight = reconstruction_weight
@@ -59,7 +60,7 @@ class LDSegLoss(nn.Module):
         loss = loss + self.mse_weight * functional.mse_loss(output["prediction"], output["target"])
         if self.reconstruction_weight:
             if "reconstruction" not in output:
-                raise ValueError(
+                raise InputError(
                     "reconstruction_weight is not 0: expected a network with decode_clean=True"
                 )
             reconstruction = self.segmentation(output["reconstruction"].float(), label)
@@ -84,7 +85,7 @@ class CDALLoss(nn.Module):
     def __init__(self, segmentation_weight: float = 0.0) -> None:
         super().__init__()
         if segmentation_weight < 0:
-            raise ValueError(f"segmentation_weight is {segmentation_weight}: expected 0 or more")
+            raise InputError(f"segmentation_weight is {segmentation_weight}: expected 0 or more")
         self.segmentation = DiceCELoss(softmax=True)
         self.segmentation_weight = segmentation_weight
 

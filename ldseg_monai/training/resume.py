@@ -14,11 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.networks.weights import read_state
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import save_whole
 
 
 class SaveBest:
-    """Evaluator handler that saves a network as a plain state dict whenever the key metric is the best so far.
+    """Evaluator handler that saves a network, as a plain state dict, at each best key metric.
 
     Args:
         path: file to write.
@@ -57,7 +58,7 @@ class SaveBest:
 
 
 class ResumableCheckpoint:
-    """Trainer handler that keeps the last state of a run in one file and goes on from it if it is there.
+    """Trainer handler that keeps a run's last state in one file, and goes on from it.
 
     Args:
         path: file of the checkpoint.
@@ -88,7 +89,7 @@ class ResumableCheckpoint:
         self.map_location = map_location
 
     def attach(self, engine: Engine) -> None:
-        """Load at the start of a run; save at the end of epochs, after the handlers attached before."""
+        """Load at the start; save at the end of epochs, after the handlers attached before."""
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
@@ -107,15 +108,17 @@ class ResumableCheckpoint:
         state = read_state(self.path, self.map_location)
         advice = "choose another output_dir to start anew, or delete the checkpoint"
         if state.get("cases") != self.cases:
-            raise ValueError(
-                f"{self.path} is of a run on {state.get('cases')}: expected one on {self.cases}; {advice}"
+            raise InputError(
+                f"{self.path} is of a run on {state.get('cases')}: expected one on {self.cases}; "
+                f"{advice}"
             )
         max_epochs = engine.state.max_epochs
         parts = {**self.objects, "trainer": engine}
         if set(state) != {*parts, "cases"}:
             got = sorted(set(state) - {"cases"})
-            raise ValueError(
-                f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; {advice}"
+            raise InputError(
+                f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; "
+                f"{advice}"
             )
         place = state["trainer"]
         # In steps: an epoch has another number of them where another number of processes runs.
@@ -125,7 +128,7 @@ class ResumableCheckpoint:
             for name, target in parts.items():
                 target.load_state_dict(state[name])
         except RuntimeError as error:
-            raise ValueError(
+            raise InputError(
                 f"{self.path} is of another network: expected this run's; {advice}"
             ) from error
         engine.state.max_epochs = max_epochs

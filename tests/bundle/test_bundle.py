@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,11 @@ def test_validation_cases_are_those_of_the_data_set_that_has_them(
     assert boxes.val_cases(tmp_path / "data") == ["box_1", "box_3"]
     names.write_text("box_1\nbox_9\n")
     assert boxes.val_cases(tmp_path / "data") is None
+
+
+def test_a_network_of_the_bundle_s_own_module_is_found(
+    boxes: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (boxes.root / "own_layer.py").write_text("from torch.nn import Linear\n")
+    assert boxes.network(**{"network_def#_target_": "own_layer.Linear"}).out_features == 2

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from config_files import STANDALONE, load_config
 from monai.bundle import ConfigParser
 from workplace import Workplace, listing
 
@@ -73,6 +74,24 @@ def test_network_segments_an_image_alone(workplace: Workplace) -> None:
         prediction = workflow.network_def.eval()(torch.zeros(shape))
     assert prediction.shape == (1, metadata["outputs"]["pred"]["num_channels"], *shape[2:])
     assert prediction.dtype == torch.float32
+
+
+def test_bfloat16_is_what_a_bundle_computes_with(workplace: Workplace) -> None:
+    # The other tests set `amp` to False.
+    for name in STANDALONE:
+        assert load_config(workplace.bundle, name)["amp"] is True
+    logits = []
+    for amp in (True, False):
+        workflow = workplace.workflow("infer", ["inference.yaml"], device="cpu", amp=amp)
+        workflow.initialize()
+        torch.manual_seed(0)
+        network = workflow.network_def.eval()
+        size = workflow.parser.get("spatial_size", [64, 64])
+        image = torch.rand(1, network.in_channels, *size, generator=torch.manual_seed(1))
+        logits.append(workflow.inferer(inputs=image, network=network))
+    half, full = logits
+    assert half.dtype == full.dtype == torch.float32
+    assert 0 < (half - full).norm() < 0.1 * full.norm()
 
 
 @pytest.mark.parametrize("loads", [False, True])

@@ -72,7 +72,9 @@ def test_variable_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_mistake_in_the_program_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("ldseg_monai.data.write_phantoms", lambda *_: int("no number"))
+    monkeypatch.setattr(
+        "ldseg_monai.data.phantoms.files.write_phantoms", lambda *_: int("no number")
+    )
     with pytest.raises(ValueError, match="no number"):
         main(["phantom", "gland", "--out", str(tmp_path)])
 
@@ -86,7 +88,7 @@ def test_error_of_the_system_is_told_and_not_what_came_before_it(
     def refuse(*_: object, **__: object) -> None:
         raise refused
 
-    monkeypatch.setattr("ldseg_monai.data._refuse_other_data", lambda *_: None)
+    monkeypatch.setattr("ldseg_monai.data.phantoms.files._refuse_other_data", lambda *_: None)
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     assert main(["phantom", "gland", "--out", str(tmp_path), "--num", "1"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "ldseg: error: not permitted"

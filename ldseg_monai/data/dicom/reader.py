@@ -10,6 +10,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from ldseg_monai.data.dicom.series import read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
+from ldseg_monai.runtime.errors import InputError
 
 if TYPE_CHECKING:
     pass
@@ -72,7 +73,8 @@ def _pixels(path: str) -> np.ndarray:
         item = pydicom.dcmread(path)
         return apply_modality_lut(item.pixel_array, item).astype(np.float32)
     except Exception as error:  # pydicom and the decoders that it may call raise many kinds
-        raise ValueError(
-            f"{path}: pixels cannot be read ({error}): repair the file or, if they are compressed, install pylibjpeg "
+        raise InputError(
+            f"{path}: pixels cannot be read ({error}): repair the file or, if they are compressed, "
+            "install pylibjpeg "
             "with the decoder, or decompress them"
         ) from error

@@ -13,6 +13,7 @@ from monai.transforms import SaveImaged
 
 from ldseg_monai import __version__
 from ldseg_monai.data.dicom.series import read_series, slice_affine
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import note_saved
 
 if TYPE_CHECKING:
@@ -22,15 +23,14 @@ from ldseg_monai.data.dicom.reader import SERIES_UID
 
 logger = logging.getLogger("ldseg_monai.data.dicom.segmentation")
 MAY_BE_EMPTY = (
-    (
-        "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime"  # but not missing
-    ).split()
-)
+    "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate "
+    "StudyTime"  # but not missing
+).split()
 TISSUE = ("85756007", "SCT", "Tissue")
 
 
 class SaveImageDicomSegd(SaveImaged):
-    """Write label maps as DICOM segmentations, ``NAME_seg.dcm``, where the image was read from DICOM.
+    """Write label maps as DICOM segmentations, ``NAME_seg.dcm``, where the image was DICOM.
 
     One binary segment a class, on the slices of the series and with references to them. It is a
     ``SaveImaged`` so that clients which write results themselves, such as MONAI Label, leave it
@@ -95,16 +95,18 @@ def _check_geometry(label: Any, slices: Sequence[Dataset]) -> None:
     if tuple(label.shape[1:]) != shape or not np.allclose(
         label.affine.cpu(), slice_affine(slices), atol=1e-3
     ):
-        raise ValueError(
-            f"label map of shape {tuple(label.shape[1:])} with affine {label.affine.tolist()}: expected that of its "
-            f"DICOM series, {shape} and {slice_affine(slices).tolist()}; invert the preprocessing before it is written"
+        raise InputError(
+            f"label map of shape {tuple(label.shape[1:])} with affine {label.affine.tolist()}: "
+            "expected that of its "
+            f"DICOM series, {shape} and {slice_affine(slices).tolist()}; invert the preprocessing "
+            "before it is written"
         )
 
 
 def _segmentation(
     labels: np.ndarray, paths: Sequence[str], metadata: dict[str, Any], output: str
 ) -> Segmentation:
-    """The DICOM object of class indices ``(slices, rows, columns)`` on the slices in these files."""
+    """The DICOM object of class indices ``(slices, rows, columns)`` on these files' slices."""
     import highdicom
     import pydicom
 

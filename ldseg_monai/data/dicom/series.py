@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ldseg_monai.runtime.errors import InputError, MissingPackageError
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -41,7 +43,7 @@ PathLike = str | os.PathLike[str]
 
 
 def dicom_files(folder: PathLike) -> list[str]:
-    """Paths of the DICOM files right in a folder, told by their first bytes; hidden ones are left out."""
+    """Paths of the DICOM files right in a folder, told by their first bytes; no hidden ones."""
     with os.scandir(folder) as entries:
         paths = sorted(
             entry.path for entry in entries if entry.is_file() and not entry.name.startswith(".")
@@ -107,19 +109,23 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
             if item.get(keyword) in (None, "")
         ]
         if missing or not _is_slice(item):
-            raise ValueError(
-                f"{item.filename} is no slice like others of its series (missing: {', '.join(missing) or 'nothing'}; "
-                f"frames: {item.get('NumberOfFrames') or 1}): expected one frame and all of these; remove or repair it"
+            raise InputError(
+                f"{item.filename} is no slice like others of its series (missing: "
+                f"{', '.join(missing) or 'nothing'}; "
+                f"frames: {item.get('NumberOfFrames') or 1}): expected one frame and all of these; "
+                "remove or repair it"
             )
         if item.get("SamplesPerPixel", 1) != 1:
-            raise ValueError(
-                f"{item.filename} has {item.SamplesPerPixel} samples a pixel: expected 1, a gray image"
+            raise InputError(
+                f"{item.filename} has {item.SamplesPerPixel} samples a pixel: expected 1, a gray "
+                "image"
             )
         for keyword in SHARED:
             if not _equal(item[keyword].value, slices[0][keyword].value):
-                raise ValueError(
+                raise InputError(
                     f"{item.filename} has {keyword} {item[keyword].value} and {slices[0].filename} "
-                    f"{slices[0][keyword].value}: expected the same in all slices of a volume; remove those that differ"
+                    f"{slices[0][keyword].value}: expected the same in all slices of a volume; "
+                    "remove those that differ"
                 )
     normal = np.cross(*np.reshape(_numbers(slices[0], "ImageOrientationPatient"), (2, 3)))
     slices.sort(key=lambda item: float(normal @ _numbers(item, "ImagePositionPatient")))
@@ -129,7 +135,7 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
 
 
 def slice_affine(slices: Sequence[Dataset]) -> np.ndarray:
-    """Affine matrix from (column, row, slice) to mm, first axis to the patient's right, then anterior, then superior.
+    """Affine matrix from (column, row, slice) to mm: to the patient's right, anterior, superior.
 
     Args:
         slices: in the order of `sorted_slices`. The last axis goes from the first to the last
@@ -178,19 +184,23 @@ def _choose(folders: Sequence[PathLike], series_uid: str) -> list[_Series]:
     ]
     chosen = [item for item in everything if series_uid in ("", item.uid)]
     if not everything:
-        raise ValueError(
-            f"no DICOM series of image slices in {', '.join(found)}: expected single-frame images with "
-            f"{', '.join(SLICE)}; multi-frame (enhanced) images have to be converted, to NIfTI for example"
+        raise InputError(
+            f"no DICOM series of image slices in {', '.join(found)}: expected single-frame images "
+            "with "
+            f"{', '.join(SLICE)}; multi-frame (enhanced) images have to be converted, to NIfTI for "
+            "example"
         )
     if not chosen:
-        raise ValueError(
-            f"no DICOM series {series_uid}; {_describe(everything)}: expected one of these as series_uid"
+        raise InputError(
+            f"no DICOM series {series_uid}; {_describe(everything)}: expected one of these as "
+            "series_uid"
         )
     for item in chosen:
         if not item.alone and not series_uid:
             several = [other for other in chosen if other.folder == item.folder]
-            raise ValueError(
-                f"{len(several)} DICOM series in one folder; {_describe(several)}: expected one; choose it with "
+            raise InputError(
+                f"{len(several)} DICOM series in one folder; {_describe(several)}: expected one; "
+                "choose it with "
                 "--series_uid UID, or give each a folder of its own"
             )
     known = [item for item in chosen if item.uid != UNREADABLE]
@@ -211,12 +221,13 @@ def _is_dicom(path: str) -> bool:
 
 
 def _image_series(folder: PathLike) -> dict[str, list[Dataset]]:
-    """Headers of the files of each series with image slices, without pixels, by Series Instance UID."""
+    """Headers, without pixels, of each series' image slices, by Series Instance UID."""
     if not all(
         map(importlib.util.find_spec, ("pydicom", "highdicom"))
     ):  # the second writes the results
-        raise ImportError(
-            f"DICOM in {folder} needs pydicom and highdicom: pip install highdicom, or ldseg_monai[dicom]"
+        raise MissingPackageError(
+            f"DICOM in {folder} needs pydicom and highdicom: pip install highdicom, or "
+            "ldseg_monai[dicom]"
         )
     import pydicom
 
@@ -227,7 +238,7 @@ def _image_series(folder: PathLike) -> dict[str, list[Dataset]]:
             if header.file_meta.get("MediaStorageSOPClassUID") != DIRECTORY:
                 series.setdefault(str(header.SeriesInstanceUID), []).append(header)
         except Exception as error:  # whatever a broken file brings about
-            raise ValueError(
+            raise InputError(
                 f"{path} cannot be read as DICOM ({error}): remove or repair it"
             ) from error
     other = {uid: items for uid, items in series.items() if not any(map(_is_slice, items))}
@@ -249,20 +260,24 @@ def _check_positions(slices: Sequence[Dataset], normal: np.ndarray) -> None:
     steps = np.diff(positions @ normal)
     smallest, largest = int(np.argmin(steps)), int(np.argmax(steps))
     if steps[smallest] < 0.01:
-        raise ValueError(
-            f"{slices[smallest].filename} and {slices[smallest + 1].filename} are in the same place: expected one slice"
+        raise InputError(
+            f"{slices[smallest].filename} and {slices[smallest + 1].filename} are in the same "
+            "place: expected one slice"
             " in each; give a folder with one volume (one echo, time or b-value)"
         )
     if steps[largest] > 1.2 * steps[smallest]:  # room for positions rounded to 0.1 mm
-        raise ValueError(
-            f"{steps[largest]:.2f} mm from {slices[largest].filename} to {slices[largest + 1].filename}, "
-            f"{steps[smallest]:.2f} mm elsewhere in the series: expected even spacing; add the slices that are missing"
+        raise InputError(
+            f"{steps[largest]:.2f} mm from {slices[largest].filename} to "
+            f"{slices[largest + 1].filename}, "
+            f"{steps[smallest]:.2f} mm elsewhere in the series: expected even spacing; add the "
+            "slices that are missing"
         )
     line = np.linspace(positions[0], positions[-1], len(positions))
     off = np.linalg.norm(positions - line, axis=1)
     if off.max() > 0.1 * steps.mean():
-        raise ValueError(
-            f"{slices[int(off.argmax())].filename} is {off.max():.2f} mm off its place in an evenly spaced series: "
+        raise InputError(
+            f"{slices[int(off.argmax())].filename} is {off.max():.2f} mm off its place in an "
+            "evenly spaced series: "
             "expected a regular volume; resample it, to NIfTI for example"
         )
 
@@ -282,7 +297,8 @@ def _equal(one: Any, other: Any) -> bool:
 def _describe(series: Iterable[_Series]) -> str:
     return "; ".join(
         f"{item.folder}: {item.uid} ({item.slices[0].get('Modality') or 'no modality'}, "
-        f"{str(item.slices[0].get('SeriesDescription') or 'no description')}, {len(item.slices)} slices)"
+        f"{str(item.slices[0].get('SeriesDescription') or 'no description')}, {len(item.slices)} "
+        "slices)"
         for item in series
     )
 
@@ -293,6 +309,7 @@ def _require_unique(
     value, count = Counter(values).most_common(1)[0]
     if count > 1:
         same = [item for item, other in zip(series, values, strict=True) if other == value]
-        raise ValueError(
-            f"{what} {value} {problem}; {_describe(same)}: expected one; merge, rename or remove folders"
+        raise InputError(
+            f"{what} {value} {problem}; {_describe(same)}: expected one; merge, rename or remove "
+            "folders"
         )

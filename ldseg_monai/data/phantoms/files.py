@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
+from ldseg_monai.runtime.errors import InputError
 
 logger = logging.getLogger("ldseg_monai.data")
 
@@ -36,7 +37,7 @@ MANIFEST_NAME = "phantoms.json"
 def phantom_files(kind: str, out_dir: str | os.PathLike[str], num: int) -> list[dict[str, str]]:
     """Names of the files of each case, `{"image": ..., "label": ...}`, in order."""
     if kind not in get_args(PhantomKind):
-        raise ValueError(f"phantom {kind!r}: expected one of {', '.join(get_args(PhantomKind))}")
+        raise InputError(f"phantom {kind!r}: expected one of {', '.join(get_args(PhantomKind))}")
     image_end, label_end = (".nii.gz", ".nii.gz") if kind == "knee" else (".png", "_anno.png")
     images, labels = Path(out_dir) / "images", Path(out_dir) / "labels"
     return [
@@ -93,9 +94,9 @@ def write_phantoms(
             never overwritten.
     """
     if num < 1:
-        raise ValueError(f"num {num}: expected at least 1 phantom")
+        raise InputError(f"num {num}: expected at least 1 phantom")
     if seed < 0:
-        raise ValueError(f"seed {seed}: expected 0 or more")
+        raise InputError(f"seed {seed}: expected 0 or more")
     files = phantom_files(kind, out_dir, num)
     _refuse_other_data(Path(out_dir), files)
     for folder in ("images", "labels"):
@@ -142,7 +143,7 @@ def _refuse_other_data(out_dir: Path, files: list[dict[str, str]]) -> None:
     ours = (out_dir / MANIFEST_NAME).is_file()
     foreign = sorted(present - _paths(files) if ours else present)
     if foreign:
-        raise ValueError(
+        raise InputError(
             f"{out_dir} already holds {len(foreign)} other files, such as {foreign[0]}: expected "
             "an empty folder or one with the same phantoms; choose another folder or empty this one"
         )

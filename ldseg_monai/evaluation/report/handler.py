@@ -35,6 +35,7 @@ from ldseg_monai.evaluation.report.sections import (
 )
 from ldseg_monai.evaluation.report.trajectory import Trajectory, record_trajectory, sampler_of
 from ldseg_monai.evaluation.scores import CaseScores, case_means
+from ldseg_monai.runtime.errors import MissingFileError
 from ldseg_monai.runtime.processes import unwrapped
 
 
@@ -81,7 +82,7 @@ class Report:
             FileNotFoundError: if it is not there.
         """
         if not os.path.isdir(self.training_dir):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"training_dir {self.training_dir} does not exist: expected the output_dir of the training that made "
                 "the weights; leave it out to go without training curves"
             )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from ldseg_monai.runtime.errors import InputError
+
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention over all positions, with a shortcut (Zaman et al., 2024, Section IV-B).
@@ -49,14 +51,14 @@ def attention_heads(
     if attention_levels is None:
         return [0] * len(channels)
     if len(attention_levels) != len(channels):
-        raise ValueError(
+        raise InputError(
             f"attention_levels has {len(attention_levels)} entries: expected one for each of the "
             f"{len(channels)} levels"
         )
     heads = []
     for width, attends in zip(channels, attention_levels, strict=True):
         if attends and width % num_head_channels:
-            raise ValueError(
+            raise InputError(
                 f"num_head_channels is {num_head_channels}: expected a divisor of {width} channels"
             )
         heads.append(num_head_channels if attends else 0)

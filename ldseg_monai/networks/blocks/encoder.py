@@ -9,6 +9,8 @@ from monai.networks.layers import Conv
 from torch import nn
 from torch.nn import functional
 
+from ldseg_monai.runtime.errors import InputError
+
 from .attention import SelfAttention, attention_heads
 from .normalization import NORM
 from .residual import ResidualBlock
@@ -120,7 +122,7 @@ def check_spatial_dims(spatial_dims: int) -> None:
         ValueError: if it is not 2 or 3.
     """
     if spatial_dims not in (2, 3):
-        raise ValueError(f"spatial_dims is {spatial_dims}: expected 2 or 3")
+        raise InputError(f"spatial_dims is {spatial_dims}: expected 2 or 3")
 
 
 def check_stem(stem_stride: int) -> None:
@@ -130,7 +132,7 @@ def check_stem(stem_stride: int) -> None:
         ValueError: if it is no power of two.
     """
     if stem_stride < 1 or stem_stride & (stem_stride - 1):
-        raise ValueError(
+        raise InputError(
             f"stem_stride is {stem_stride}: expected a power of two, 1 for a full-resolution stem"
         )
 

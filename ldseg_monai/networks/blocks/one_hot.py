@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ldseg_monai.runtime.errors import InputError
+
 
 def one_hot(label: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Class indices ``(B, 1, *spatial)`` as a mask for each class, booleans ``(B, num_classes, *spatial)``.
@@ -13,7 +15,7 @@ def one_hot(label: torch.Tensor, num_classes: int) -> torch.Tensor:
     """
     low, high = label.aminmax()
     if int(low) < 0 or int(high) >= num_classes:
-        raise ValueError(
+        raise InputError(
             f"label has classes {int(low)} to {int(high)}: expected 0 to {num_classes - 1}; "
             "set out_channels to the number of classes, or map the label to them"
         )

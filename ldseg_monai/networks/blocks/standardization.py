@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.processes import rank_and_world_size
 
 
@@ -106,7 +107,7 @@ class CaseStandardization(nn.Module):
             ValueError: for a latent of another shape.
         """
         if latent.shape[1:] != self.mean.shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"latent of shape {list(latent.shape[2:])}: expected {list(self.mean.shape[2:])}, the latent_shape; "
                 "make it the training image's size over the network's stride"
             )

@@ -17,6 +17,7 @@ from ldseg_monai.networks.blocks import (
     check_spatial_dims,
     normalization,
 )
+from ldseg_monai.runtime.errors import InputError
 
 
 class CDALDiscriminator(nn.Module):
@@ -59,7 +60,7 @@ class CDALDiscriminator(nn.Module):
         super().__init__()
         check_spatial_dims(spatial_dims)
         if not 0 <= attention_level < len(channels):
-            raise ValueError(
+            raise InputError(
                 f"attention_level is {attention_level}: expected 0 to {len(channels) - 1}, a level"
             )
         conv = Conv[Conv.CONV, spatial_dims]

@@ -9,6 +9,7 @@ from monai.networks.layers import Conv
 from torch import nn
 
 from ldseg_monai.networks.blocks import NORM, ResidualUNet, TimestepEmbedding, normalization
+from ldseg_monai.runtime.errors import InputError
 
 
 class CDALGenerator(ResidualUNet):
@@ -47,9 +48,9 @@ class CDALGenerator(ResidualUNet):
         norm: tuple | str = NORM,
     ) -> None:
         if out_channels < 2:
-            raise ValueError(f"out_channels is {out_channels}: expected 2 or more")
+            raise InputError(f"out_channels is {out_channels}: expected 2 or more")
         if latent_size < 0:
-            raise ValueError(f"latent_size is {latent_size}: expected 0 or more")
+            raise InputError(f"latent_size is {latent_size}: expected 0 or more")
         if attention_levels is None:
             attention_levels = [level == len(channels) - 1 for level in range(len(channels))]
         width = 4 * channels[0]  # of each of the two embeddings

@@ -14,6 +14,7 @@ from ldseg_monai.diffusion.schedulers import PosteriorScheduler
 from ldseg_monai.networks.blocks import channels_last, one_hot
 from ldseg_monai.networks.cdal.labels import label_logits
 from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, State
+from ldseg_monai.runtime.errors import InputError
 
 
 class CDAL(DiffusionSegmenter):
@@ -66,7 +67,7 @@ class CDAL(DiffusionSegmenter):
     ) -> None:
         super().__init__()
         if samples_in_pass is not None and samples_in_pass < 1:
-            raise ValueError(f"samples_in_pass is {samples_in_pass}: expected 1 or more")
+            raise InputError(f"samples_in_pass is {samples_in_pass}: expected 1 or more")
         encoder: Any = image_encoder
         model: Any = generator
         for attribute, of_image, of_label in (
@@ -74,12 +75,12 @@ class CDAL(DiffusionSegmenter):
             ("channels", getattr(encoder, "out_channels", None), getattr(model, "channels", None)),
         ):
             if None not in (of_image, of_label) and of_image != of_label:
-                raise ValueError(
+                raise InputError(
                     f"image_encoder gives {attribute} {of_image}, the generator's first level has "
                     f"{of_label}: expected the same, since the two are added"
                 )
         if getattr(encoder, "stride", 1) != 1:
-            raise ValueError(
+            raise InputError(
                 f"image_encoder has a stride of {encoder.stride}: expected 1, the label's own size"
             )
         self.spatial_dims = int(encoder.spatial_dims)
@@ -122,11 +123,11 @@ class CDAL(DiffusionSegmenter):
         if noisy_label is None:
             return self.segment(image)
         if timesteps is None or latent is None:
-            raise ValueError(
+            raise InputError(
                 "a noisy label came without timesteps or latent: expected both with it"
             )
         if noisy_label.shape[2:] != image.shape[2:]:
-            raise ValueError(
+            raise InputError(
                 f"label of size {list(noisy_label.shape[2:])}: expected the image's "
                 f"{list(image.shape[2:])}"
             )
@@ -219,11 +220,11 @@ class CDAL(DiffusionSegmenter):
         """
         steps = self.num_train_timesteps
         if len(noise) != self.num_draws():
-            raise ValueError(
+            raise InputError(
                 f"noise has {len(noise)} draws: expected {self.num_draws()} for {steps} steps"
             )
         if len(latents) != steps:
-            raise ValueError(f"there are latents of {len(latents)} steps: expected {steps}")
+            raise InputError(f"there are latents of {len(latents)} steps: expected {steps}")
         batch_size = features.shape[0]
         noise = noise.to(features.device).expand([-1, batch_size] + [-1] * (features.ndim - 1))
         latents = latents.to(features.device).expand(-1, batch_size, -1)
@@ -254,7 +255,7 @@ class CDAL(DiffusionSegmenter):
         """
         steps = self.num_train_timesteps
         if num_inference_steps is not None and num_inference_steps != steps:
-            raise ValueError(
+            raise InputError(
                 f"num_inference_steps is {num_inference_steps}: expected {steps}, the steps in "
                 "training; set num_train_timesteps and train again"
             )
@@ -268,7 +269,7 @@ class CDAL(DiffusionSegmenter):
             ValueError: if they are not those of training.
         """
         if num_inference_steps != num_train_timesteps:
-            raise ValueError(
+            raise InputError(
                 f"num_inference_steps is {num_inference_steps}: expected {num_train_timesteps}, "
                 "the steps in training; set num_train_timesteps and train again"
             )

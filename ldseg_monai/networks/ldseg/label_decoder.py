@@ -15,6 +15,7 @@ from ldseg_monai.networks.blocks import (
     check_stem,
     normalization,
 )
+from ldseg_monai.runtime.errors import InputError
 
 
 class LabelDecoder(nn.Module):
@@ -60,7 +61,7 @@ class LabelDecoder(nn.Module):
         check_spatial_dims(spatial_dims)
         check_stem(stem_stride)
         if image_channels is not None and len(image_channels) != len(channels):
-            raise ValueError(
+            raise InputError(
                 f"image_channels has {len(image_channels)} entries: expected one for each of the "
                 f"{len(channels)} levels"
             )

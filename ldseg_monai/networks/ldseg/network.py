@@ -14,6 +14,7 @@ from ldseg_monai.diffusion.noise import Noise, seeded_noise
 from ldseg_monai.diffusion.schedulers import EvenlySpacedScheduler
 from ldseg_monai.networks.blocks import SampleStandardization, channels_last, one_hot
 from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, State
+from ldseg_monai.runtime.errors import InputError
 
 
 class LDSeg(DiffusionSegmenter):
@@ -91,15 +92,15 @@ class LDSeg(DiffusionSegmenter):
         }
         check_neighbors(parts)
         if restandardize and not isinstance(standardization, SampleStandardization):
-            raise ValueError(
+            raise InputError(
                 "restandardize works per sample: expected a SampleStandardization, not "
                 f"{type(standardization).__name__}"
             )
         sees_image = bool(getattr(label_decoder, "sees_image", False))
         if not 0 <= image_dropout <= 1:
-            raise ValueError(f"image_dropout is {image_dropout}: expected 0 to 1")
+            raise InputError(f"image_dropout is {image_dropout}: expected 0 to 1")
         if image_dropout and not sees_image:
-            raise ValueError(
+            raise InputError(
                 f"image_dropout is {image_dropout}, but the decoder gets no image features: "
                 "expected 0 there"
             )
@@ -243,7 +244,7 @@ class LDSeg(DiffusionSegmenter):
         if steps != self.scheduler.num_inference_steps:
             self.scheduler.set_timesteps(steps)
         if len(noise) != self.num_draws(steps):
-            raise ValueError(
+            raise InputError(
                 f"noise has {len(noise)} draws: expected {self.num_draws(steps)} for {steps} steps"
             )
         latent = noise[0]  # step 1: z_l(T) is all noise
@@ -271,7 +272,7 @@ class LDSeg(DiffusionSegmenter):
         """
         steps = self.num_inference_steps if num_inference_steps is None else num_inference_steps
         if steps < 1 or steps > self.num_train_timesteps:
-            raise ValueError(
+            raise InputError(
                 f"num_inference_steps is {steps}: expected 1 to {self.num_train_timesteps}, the "
                 "number of timesteps in training"
             )
@@ -299,7 +300,7 @@ class LDSeg(DiffusionSegmenter):
     ) -> dict[str, torch.Tensor]:
         """Algorithm 1, up to the loss."""
         if label.shape[2:] != image.shape[2:]:
-            raise ValueError(
+            raise InputError(
                 f"label of size {list(label.shape[2:])}: expected the image's "
                 f"{list(image.shape[2:])}"
             )
@@ -344,7 +345,7 @@ class LDSeg(DiffusionSegmenter):
         if padded != list(spatial):
             got = "x".join([str(side) for side in spatial])
             fitting = "x".join([str(side) for side in padded])
-            raise ValueError(
+            raise InputError(
                 f"image size {got}: expected multiples of {self.stride}; pad to {fitting}"
             )
 
@@ -380,7 +381,7 @@ def check_neighbors(parts: dict[str, Any]) -> None:
             getattr(parts[other], other_attribute, None),
         )
         if got is not None and wanted is not None and got != wanted:
-            raise ValueError(
+            raise InputError(
                 f"{other} has {other_attribute} {wanted}: expected {got}, the {attribute} of "
                 f"{one}; change one of them"
             )
@@ -390,7 +391,7 @@ def check_neighbors(parts: dict[str, Any]) -> None:
     features = list(getattr(parts["image_encoder"], "feature_channels", []))
     for level, wanted in enumerate(wanted_features):
         if wanted and (len(features) != len(wanted_features) or features[level] != wanted):
-            raise ValueError(
+            raise InputError(
                 f"label_decoder has image_channels {wanted_features}: expected 0 or the image "
                 f"encoder's own, {features or 'which has no features'}, for each level"
             )

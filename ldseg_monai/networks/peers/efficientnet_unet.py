@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from ldseg_monai.networks.ldseg.efficientnet_encoder import CHANNELS, EfficientNetLite0
+from ldseg_monai.runtime.errors import InputError
 
 MULTIPLE = 32  # of a side, so that every size within is even
 
@@ -38,7 +39,7 @@ class EfficientNetUNet(nn.Module):
     ) -> None:
         super().__init__()
         if (spatial_dims, in_channels) != (2, 3):
-            raise ValueError(
+            raise InputError(
                 f"spatial_dims {spatial_dims} and in_channels {in_channels}: expected 2 and 3"
             )
         self.backbone = EfficientNetLite0()

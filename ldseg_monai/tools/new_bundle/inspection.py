@@ -24,6 +24,7 @@ from ldseg_monai.data.readers import (
     is_deep,
     unreadable,
 )
+from ldseg_monai.runtime.errors import InputError
 
 VOLUME_EXTENSIONS = (".nii", ".nii.gz")
 MAX_LABEL_VALUE = 65535
@@ -159,7 +160,7 @@ def inspect_datalist(datalist: Sequence[dict[str, str]]) -> Inspection:
         path.lower().endswith(VOLUME_EXTENSIONS) for item in datalist for path in item.values()
     }
     if len(kinds) > 1:
-        raise ValueError(
+        raise InputError(
             "the data set has NIfTI volumes beside pictures: expected one kind; put them into two folders"
         )
     read = _inspect_volume if kinds.pop() else _inspect_picture
@@ -174,10 +175,10 @@ def inspect_datalist(datalist: Sequence[dict[str, str]]) -> Inspection:
         warnings += notes
     if faults:
         more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
-        raise ValueError("; ".join(faults[:5]) + more)
+        raise InputError("; ".join(faults[:5]) + more)
     inspection = Inspection(list(datalist), cases, warnings)
     if inspection.label_values == [0]:
-        raise ValueError(f"every label of the {len(cases)} cases is 0: expected classes from 1 on")
+        raise InputError(f"every label of the {len(cases)} cases is 0: expected classes from 1 on")
     warnings += _warnings_of_all(inspection)
     return inspection
 

@@ -17,6 +17,7 @@ import torch
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.readers import LabelPictureReader
 from ldseg_monai.data.split import Split, read_groups
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.new_bundle.inspection import MAX_CLASSES, Inspection
 from ldseg_monai.tools.new_bundle.sizing import fit_grid, fit_window, surviving_dice
 from ldseg_monai.tools.new_bundle.template import Template
@@ -182,7 +183,7 @@ def _classes(
     """Value of each class in label files, from the background on, and names of the classes from 1 on."""
     for name in [*(names or ()), *names_by_value.values()]:
         if not name.isprintable() or name.strip().startswith(("$", "@", "%")):
-            raise ValueError(
+            raise InputError(
                 f"class name {name!r}: expected printable characters, the first of them not $, @ or %, which a config "
                 "would run or look up; pass other names as --classes, or correct dataset.json"
             )
@@ -193,17 +194,17 @@ def _classes(
     if chosen is not None and (
         not all(chosen) or len(set(chosen)) < len(chosen) or "background" in chosen
     ):
-        raise ValueError(
+        raise InputError(
             f"classes {', '.join(chosen)}: expected different names, one for each class but the background"
         )
     if instances:
         if chosen is not None and len(chosen) != 1:
-            raise ValueError(
+            raise InputError(
                 f"classes has {len(chosen)} names: expected one, since labels that are instance ids are one class"
             )
         return None, chosen or ["class_1"]
     if len(found) > MAX_CLASSES:
-        raise ValueError(
+        raise InputError(
             f"the labels have {len(found)} values, 0 to {found[-1]}: expected at most {MAX_CLASSES} classes; pass "
             "--instances if they are instance ids, all of one class; write masks losslessly (not as JPEG)"
         )
@@ -212,7 +213,7 @@ def _classes(
             return list(range(len(chosen) + 1)), chosen
         if len(chosen) == len(found) - 1:
             return found, chosen
-        raise ValueError(
+        raise InputError(
             f"classes has {len(chosen)} names, but the labels have the values {_list(found)}: expected "
             f"{len(found) - 1} names, one for each but 0"
         )
