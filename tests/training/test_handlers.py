@@ -18,13 +18,13 @@ from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedEvaluator
 from monai.handlers import LrScheduleHandler
 from monai.transforms import Compose, LoadImage, RandFlipd, RandGaussianNoised
 from PIL import Image
+from small_networks import small_ldseg
 from torch import distributed, nn
 
 from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
 from ldseg_monai.diffusion.draws import draw_per_sample
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.pictures import COLORS, TRUTH
-from ldseg_monai.networks.ldseg.network import LDSeg
 from ldseg_monai.training.average import UpdateAverage, average_weights
 from ldseg_monai.training.handlers import GradientClipping, Reseed, Validate
 from ldseg_monai.training.inferers import TrainingInferer
@@ -34,6 +34,14 @@ from ldseg_monai.training.resume import ResumableCheckpoint, SaveBest
 KEYS = ("image", "label")
 
 # GradientClipping
+
+ONE_LEVEL: dict[str, Any] = {
+    "in_channels": 1,
+    "out_channels": 2,
+    "channels": (8,),
+    "denoiser_channels": (8,),
+    "stem_stride": 4,
+}
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(100.0, 0.5), (1e-3, None)])
@@ -268,16 +276,15 @@ def test_average_spans_half_of_a_young_run() -> None:
 
 
 def test_average_has_the_buffers_of_the_network_and_leaves_it_in_training() -> None:
-    network = LDSeg(2, 1, 2, channels=(8,), denoiser_channels=(8,), num_head_channels=4, stem_stride=4,
-                    latent_norm="cases", latent_shape=(2, 2))  # fmt: skip
+    network = small_ldseg(**ONE_LEVEL, latent_norm="cases", latent_shape=(2, 2))
     average = average_weights(network, 100)
     engine = Engine(lambda engine, label: network.encode_label(label))
     UpdateAverage(average, network).attach(engine)
     engine.run([torch.randint(2, (5, 1, 8, 8)) for _ in range(4)])
     assert network.training
-    mean = average.module.label_encoder.standardization.mean
+    mean = average.module.standardization.mean
     assert mean.abs().max() > 0 and not torch.equal(
-        mean, network.label_encoder.standardization.mean
+        mean, network.standardization.mean
     )
 
 
@@ -308,15 +315,14 @@ def test_average_of_batch_normalization_averages_its_statistics_and_copies_its_c
 def test_average_of_a_network_whose_latent_is_standardized_over_the_batch_has_its_statistics() -> (
     None
 ):
-    network = LDSeg(2, 1, 2, channels=(8,), denoiser_channels=(8,), num_head_channels=4, stem_stride=4,
-                    latent_norm="batch")  # fmt: skip
+    network = small_ldseg(**ONE_LEVEL, latent_norm="batch")
     average = average_weights(network, 100)
     engine = Engine(lambda engine, label: network.encode_label(label))
     UpdateAverage(average, network).attach(engine)
     engine.run([torch.randint(2, (5, 1, 8, 8)) for _ in range(4)])
-    mean = average.module.label_encoder.standardization.mean
+    mean = average.module.standardization.mean
     assert mean.abs().max() > 0 and not torch.equal(
-        mean, network.label_encoder.standardization.mean
+        mean, network.standardization.mean
     )
 
 
@@ -393,7 +399,7 @@ class Run:
         width: int = 8,
     ) -> None:
         torch.manual_seed(3)
-        self.network = LDSeg(
+        self.network = small_ldseg(
             spatial_dims=2,
             in_channels=1,
             out_channels=2,
