@@ -53,3 +53,31 @@ def test_global_random_state_is_neither_read_nor_changed() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
     assert torch.equal(seeded_noise([1, 3, 3], 0), first)
+
+
+def numbers_of(images: int, samples: int = 3) -> Noise:
+    return Noise(torch.randn(2, images, samples, 1, 4, 5), torch.randn(4, images, samples, 6))
+
+
+def test_numbers_of_one_image_stand_for_all() -> None:
+    noise = numbers_of(images=1)
+    field, latents = noise.of_images(3)
+    assert field.shape == (2, 3, 3, 1, 4, 5) and latents.shape == (4, 3, 3, 6)
+    for image in range(3):
+        assert torch.equal(field[:, image], noise.field[:, 0])
+        assert torch.equal(latents[:, image], noise.latents[:, 0])
+
+
+def test_images_may_have_numbers_of_their_own() -> None:
+    noise = numbers_of(images=3)
+    field, latents = noise.of_images(3)
+    assert torch.equal(field, noise.field) and torch.equal(latents, noise.latents)
+    with pytest.raises(RuntimeError):
+        noise.of_images(2)
+
+
+def test_chosen_samples_keep_their_numbers() -> None:
+    noise = numbers_of(images=2, samples=5)
+    field, latents = noise.of_samples(slice(1, None, 2))
+    assert torch.equal(field, noise.field[:, :, [1, 3]])
+    assert torch.equal(latents, noise.latents[:, :, [1, 3]])

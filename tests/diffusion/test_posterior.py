@@ -125,3 +125,9 @@ def test_step_without_noise_is_the_mean() -> None:
     ones = torch.ones_like(clean)
     drawn = scheduler.sample_previous(clean, noisy, timesteps, ones)
     torch.testing.assert_close(drawn - mean, variance.sqrt() * ones)
+
+
+@pytest.mark.parametrize("num_timesteps", [0, -1])
+def test_number_of_timesteps_below_1_is_refused(num_timesteps: int) -> None:
+    with pytest.raises(ValueError, match=f"num_train_timesteps is {num_timesteps}: expected 1"):
+        PosteriorScheduler(num_timesteps)

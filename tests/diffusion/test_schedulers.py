@@ -307,6 +307,37 @@ def test_denoise_inverts_add_noise(prediction_type: str, schedule: str) -> None:
     )
 
 
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_target_and_what_is_decoded_are_those_of_the_papers(prediction_type: str) -> None:
+    scheduler = EvenlySpacedScheduler(1000, "cosine", prediction_type)
+    timesteps = torch.tensor([0, 400, 999])
+    clean, noise, output = torch.randn(3, 3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+    abar = scheduler.alphas_cumprod[timesteps].reshape(3, 1, 1, 1)
+    noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
+    target, decoded = {
+        "epsilon": (noise, noisy - output),  # Zaman et al., Eq. 12 and 17
+        "sample": (clean, output),
+        "v_prediction": (  # Salimans and Ho, 2022
+            abar.sqrt() * noise - (1 - abar).sqrt() * clean,
+            abar.sqrt() * noisy - (1 - abar).sqrt() * output,
+        ),
+    }[prediction_type]
+    torch.testing.assert_close(scheduler.target(clean, noise, timesteps), target)
+    torch.testing.assert_close(scheduler.decodable(output, timesteps, noisy), decoded)
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
+def test_what_is_decoded_of_a_right_prediction_is_the_clean_latent(prediction_type: str) -> None:
+    scheduler = EvenlySpacedScheduler(1000, "linear", prediction_type)
+    timesteps = torch.tensor([0, 999])
+    clean, noise = torch.randn(2, 2, 1, 4, 5)
+    right = scheduler.target(clean, noise, timesteps)
+    noisy = scheduler.add_noise(clean, noise, timesteps)
+    torch.testing.assert_close(
+        scheduler.decodable(right, timesteps, noisy), clean, rtol=0, atol=1e-5
+    )
+
+
 def test_variance_noise_stands_for_the_generator() -> None:
     scheduler = EvenlySpacedScheduler(1000, eta=1)
     scheduler.set_timesteps(2)

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
-from ldseg_monai.inference.samplers import CDALSamplingInferer
+from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.networks.cdal.labels import label_logits
 from ldseg_monai.networks.cdal.network import CDAL
 from ldseg_monai.training.average import UpdateAverage, average_weights
@@ -459,9 +459,8 @@ def test_attention_and_latent_may_each_be_left_out(latent_size: int, attends: bo
 
 
 def foreground_dice(network: CDAL, batch: dict[str, torch.Tensor]) -> float:
-    predicted = CDALSamplingInferer(2, amp=False)(batch["image"], network.eval())[:, :3].argmax(
-        dim=1, keepdim=True
-    )
+    output = SamplingInferer(2, amp=False)(batch["image"], network.eval())
+    predicted = output[:, :3].argmax(dim=1, keepdim=True)
     scores = []
     for index in (1, 2):
         mask, truth = predicted == index, batch["label"] == index

@@ -18,6 +18,7 @@ from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedEvaluator
 from monai.handlers import LrScheduleHandler
 from monai.transforms import Compose, LoadImage, RandFlipd, RandGaussianNoised
 from PIL import Image
+from small_networks import small_ldseg
 from torch import distributed, nn
 
 from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
@@ -267,18 +268,21 @@ def test_average_spans_half_of_a_young_run() -> None:
     assert share_left(20_000, 40, changed_at=20) == pytest.approx(0.25, abs=0.05)  # (20 / 40) ** 2
 
 
+def patches_ldseg(**arguments: Any) -> LDSeg:
+    """An LDSeg of a single level, on patches of 4 pixels."""
+    sizes: dict[str, Any] = {"channels": (8,), "denoiser_channels": (8,), "stem_stride": 4}
+    return small_ldseg(in_channels=1, out_channels=2, **sizes, **arguments)
+
+
 def test_average_has_the_buffers_of_the_network_and_leaves_it_in_training() -> None:
-    network = LDSeg(2, 1, 2, channels=(8,), denoiser_channels=(8,), num_head_channels=4, stem_stride=4,
-                    latent_norm="cases", latent_shape=(2, 2))  # fmt: skip
+    network = patches_ldseg(latent_norm="cases", latent_shape=(2, 2))
     average = average_weights(network, 100)
     engine = Engine(lambda engine, label: network.encode_label(label))
     UpdateAverage(average, network).attach(engine)
     engine.run([torch.randint(2, (5, 1, 8, 8)) for _ in range(4)])
     assert network.training
-    mean = average.module.label_encoder.standardization.mean
-    assert mean.abs().max() > 0 and not torch.equal(
-        mean, network.label_encoder.standardization.mean
-    )
+    mean = average.module.standardization.mean
+    assert mean.abs().max() > 0 and not torch.equal(mean, network.standardization.mean)
 
 
 def test_average_of_batch_normalization_averages_its_statistics_and_copies_its_counter() -> None:
@@ -308,16 +312,13 @@ def test_average_of_batch_normalization_averages_its_statistics_and_copies_its_c
 def test_average_of_a_network_whose_latent_is_standardized_over_the_batch_has_its_statistics() -> (
     None
 ):
-    network = LDSeg(2, 1, 2, channels=(8,), denoiser_channels=(8,), num_head_channels=4, stem_stride=4,
-                    latent_norm="batch")  # fmt: skip
+    network = patches_ldseg(latent_norm="batch")
     average = average_weights(network, 100)
     engine = Engine(lambda engine, label: network.encode_label(label))
     UpdateAverage(average, network).attach(engine)
     engine.run([torch.randint(2, (5, 1, 8, 8)) for _ in range(4)])
-    mean = average.module.label_encoder.standardization.mean
-    assert mean.abs().max() > 0 and not torch.equal(
-        mean, network.label_encoder.standardization.mean
-    )
+    mean = average.module.standardization.mean
+    assert mean.abs().max() > 0 and not torch.equal(mean, network.standardization.mean)
 
 
 def test_average_of_a_wrapped_network_is_that_of_the_network() -> None:
@@ -392,15 +393,12 @@ class Run:
         case: str = "a",
         width: int = 8,
     ) -> None:
-        torch.manual_seed(3)
-        self.network = LDSeg(
-            spatial_dims=2,
+        self.network = small_ldseg(
             in_channels=1,
             out_channels=2,
             channels=(4, width),
             stem_stride=2,
             denoiser_channels=(8, 8),
-            num_head_channels=4,
             norm=("group", {"num_groups": 2}),
             latent_norm="cases",
             latent_shape=(2, 3),

@@ -26,7 +26,7 @@ from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.report.handler import Report, shown_cases
 from ldseg_monai.evaluation.scores import CaseScores
 from ldseg_monai.inference.postprocessing import SplitPredictiond
-from ldseg_monai.inference.samplers import CDALSamplingInferer
+from ldseg_monai.inference.samplers import SamplingInferer
 
 NAN = math.nan
 HOSTILE = """<script>alert("1")</script>' & <img src=x onerror=alert(1)>""".replace("/", "|")
@@ -306,7 +306,7 @@ def evaluate(folder: Path, network: nn.Module, inferer: Inferer) -> Page:
 
 
 def test_states_of_the_reverse_process_are_shown(tmp_path: Path) -> None:
-    page = evaluate(tmp_path, tiny_cdal(num_train_timesteps=2), CDALSamplingInferer(num_samples=2))
+    page = evaluate(tmp_path, tiny_cdal(num_train_timesteps=2), SamplingInferer(num_samples=2))
     for words in (
         "The noisy label of",
         "samples of each image2",

@@ -4,29 +4,25 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer
 from monai.networks.nets import UNet
-from small_networks import RecordingSampler, image_of, tiny_cdal
+from small_networks import RecordingSampler, image_of, small_ldseg, tiny_cdal
 from torch import nn
 
-from ldseg_monai.diffusion.noise import seeded_noise
 from ldseg_monai.evaluation.report.trajectory import record_trajectory, sampler_of
-from ldseg_monai.inference.samplers import CDALSamplingInferer, SamplingInferer
+from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
+from ldseg_monai.networks.cdal.labels import label_logits
 from ldseg_monai.networks.ldseg.network import LDSeg
 
 STRIDE = 4
 
 
 def tiny_ldseg(**arguments) -> LDSeg:
-    torch.manual_seed(0)
     defaults = {
         "channels": (8, 8, 16),
-        "denoiser_channels": (8, 16),
-        "num_head_channels": 8,
         "latent_channels": 3,
+        "decoder_image_levels": [True, False, False],
     }
-    return LDSeg(
-        2, 2, 3, **{**defaults, "decoder_image_levels": [True, False, False], **arguments}
-    ).eval()
+    return small_ldseg(**{**defaults, **arguments}).eval()
 
 
 def hooks(network: nn.Module) -> int:
@@ -44,7 +40,7 @@ def test_ldseg_goes_from_the_seeds_noise_through_every_latent_to_the_label(eta: 
     inferer = SamplingInferer(num_samples=4, seed=5, amp=False)
     found = record_trajectory(inferer, network, image)
     assert found is not None and found.timesteps == [1000, 667, 333, 0]
-    noise = inferer.draw_noise(network, [3, 4, 6])[:, :1]
+    noise = inferer.seeded_noise(network, [3, 4, 6]).field[:, 0, :1]
     assert torch.equal(found.states[0], noise[0, 0])
     with torch.no_grad():
         embedding, features = network.encode_image(image)
@@ -60,18 +56,17 @@ def test_ldseg_goes_from_the_seeds_noise_through_every_latent_to_the_label(eta: 
 
 @pytest.mark.parametrize("samples_in_pass", [1, 3])
 def test_cdal_goes_from_noise_to_the_label_itself(samples_in_pass: int) -> None:
-    network, image = tiny_cdal(num_train_timesteps=4, stochastic=True), image_of((12, 10), batch=1)
-    inferer = CDALSamplingInferer(num_samples=3, seed=2, amp=False, samples_in_pass=samples_in_pass)
+    network = tiny_cdal(num_train_timesteps=4, stochastic=True, samples_in_pass=samples_in_pass)
+    image, inferer = image_of((12, 10), batch=1), SamplingInferer(3, seed=2, amp=False)
     found = record_trajectory(inferer, network, image)
     assert found is not None and found.timesteps == [4, 3, 2, 1, 0]
-    noise = seeded_noise([3, 12, 10], 2, 1, 4)
-    assert torch.equal(found.states[0], noise[0, 0])
+    field, latents = network.seeded_noise([3, 12, 10], seed=2)
+    assert torch.equal(found.states[0], field[0, 0, 0])
     with torch.no_grad():
-        label = network.sample_label(
-            network.encode_image(image), noise, network.seeded_latents(2, 1)
-        )
+        features = network.encode_image(image)
+        label = network.sample_label(features, field[:, 0], latents[:, 0])
     assert torch.equal(found.states[-1:], label)
-    assert torch.equal(found.labels, found.states.argmax(dim=1))
+    assert torch.equal(found.labels, label_logits(found.states).argmax(dim=1))
 
 
 @pytest.mark.parametrize("window_batch_size", [1, 4])
@@ -98,7 +93,7 @@ def test_of_several_windows_the_one_with_the_most_foreground_is_kept(
 
 def test_long_process_is_shown_by_states_evenly_spaced() -> None:
     network = tiny_ldseg(timestep_spacing="trailing")
-    inferer = SamplingInferer(num_inference_steps=20)
+    inferer = SamplingInferer(num_inference_steps=20, amp=False)
     found = record_trajectory(inferer, network, image_of((16, 16), batch=1), max_states=5)
     assert found is not None and found.timesteps == [1000, 750, 500, 250, 0]
     assert len(found.states) == len(found.labels) == 5
@@ -109,10 +104,10 @@ def test_network_is_left_as_it_was(image_channels: int) -> None:
     network = tiny_ldseg().train()
     image = torch.zeros(1, image_channels, 16, 16)
     if image_channels == 2:
-        record_trajectory(SamplingInferer(), network, image)
+        record_trajectory(SamplingInferer(amp=False), network, image)
     else:
         with pytest.raises(RuntimeError):
-            record_trajectory(SamplingInferer(), network, image)
+            record_trajectory(SamplingInferer(amp=False), network, image)
     assert hooks(network) == 0 and network.training
     torch.jit.script(network)
 
