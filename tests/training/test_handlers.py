@@ -25,6 +25,7 @@ from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
 from ldseg_monai.diffusion.draws import draw_per_sample
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.pictures import COLORS, TRUTH
+from ldseg_monai.networks import LDSeg
 from ldseg_monai.training.average import UpdateAverage, average_weights
 from ldseg_monai.training.handlers import GradientClipping, Reseed, Validate
 from ldseg_monai.training.inferers import TrainingInferer
