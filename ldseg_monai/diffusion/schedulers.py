@@ -1,4 +1,4 @@
-"""Noise schedules under the papers' names, reverse steps that go to the true next timestep, and the posterior."""
+"""Noise schedules under the papers' names, reverse steps to the next timestep, the posterior."""
 
 from __future__ import annotations
 
@@ -60,18 +60,19 @@ class EvenlySpacedScheduler(DDIMScheduler):
     ) -> None:
         if prediction_type not in PREDICTION_TYPES:
             raise InputError(
-                f"prediction_type is {prediction_type!r}: expected one of {', '.join(PREDICTION_TYPES)}"
+                f"prediction_type is {prediction_type!r}: expected one of "
+                f"{', '.join(PREDICTION_TYPES)}"
             )
         if timestep_spacing not in TIMESTEP_SPACINGS:
             raise InputError(
-                f"timestep_spacing is {timestep_spacing!r}: expected {' or '.join(TIMESTEP_SPACINGS)}"
+                f"timestep_spacing is {timestep_spacing!r}: expected "
+                f"{' or '.join(TIMESTEP_SPACINGS)}"
             )
         if not 0 <= eta <= 1:
             raise InputError(f"eta is {eta}: expected 0 (DDIM) to 1 (DDPM)")
         self.timestep_spacing: str = str(timestep_spacing)  # MONAI's __init__ sets the timesteps
-        self.indices: list[
-            int
-        ] = []  # the timesteps as plain numbers, which an export to ONNX takes as constants
+        # The timesteps as plain numbers, which an export to ONNX takes as constants.
+        self.indices: list[int] = []
         super().__init__(
             num_train_timesteps,
             schedule,
@@ -149,11 +150,13 @@ class EvenlySpacedScheduler(DDIMScheduler):
     ) -> torch.Tensor:
         """What the decoder gets in a training step.
 
-        Of a network that predicts noise, that is ``z_t - eps_hat`` (Zaman et al., 2024, Eq. 12), and
-        not the estimate of the clean latent, which is ill-conditioned near T.
+        Of a network that predicts noise, that is ``z_t - eps_hat`` (Zaman et al., 2024, Eq. 12),
+        and not the estimate of the clean latent, which is ill-conditioned near T.
 
         Args:
-            model_output, timesteps, sample: as of `denoise`.
+            model_output: as of `denoise`.
+            timesteps: as of `denoise`.
+            sample: as of `denoise`.
         """
         if self.prediction_type == "epsilon":
             return sample - model_output
@@ -194,9 +197,9 @@ class EvenlySpacedScheduler(DDIMScheduler):
         next_signal, next_noise = self._signal_and_noise(
             torch.full_like(timesteps, self.indices[index + 1]), sample
         )
-        residual = (
-            model_output if self.prediction_type == "epsilon" else (sample - signal * clean) / noise
-        )
+        residual = model_output
+        if self.prediction_type != "epsilon":
+            residual = (sample - signal * clean) / noise
         if eta_ == 0:
             return next_signal * clean + next_noise * residual, clean
         spread = eta_ * next_noise / noise * (1 - (signal / next_signal).square()).sqrt()
@@ -218,8 +221,9 @@ class EvenlySpacedScheduler(DDIMScheduler):
 def variance_preserving(
     num_train_timesteps: int, beta_min: float = 0.1, beta_max: float = 20.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    r"""Few large steps of a process whose noise rate grows linearly (Hejrati et al., 2024, Algorithm 1).
+    r"""Few large steps of a process whose noise rate grows linearly.
 
+    That is Algorithm 1 of Hejrati et al. (2024):
     :math:`\beta_t = 1 - \exp(-\beta_{min} / T - (\beta_{max} - \beta_{min}) (2t - 1) / (2 T^2))`,
     so that :math:`\bar\alpha_T` is the same for every T.
 
@@ -279,7 +283,7 @@ class PosteriorScheduler(DDPMScheduler):
     def posterior(
         self, clean: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        r"""Mean and variance of :math:`q(x_{t-1} | x_t, x_0)` (Ho et al., 2020, Eq. 7; Hejrati et al., Algorithm 2).
+        r"""Mean and variance of :math:`q(x_{t-1} | x_t, x_0)` (Ho et al., 2020, Eq. 7).
 
         name -> symbol: ``abar`` -> :math:`\bar\alpha_t`; ``abar_before`` ->
         :math:`\bar\alpha_{t-1}`, 1 for t = 1.
@@ -289,7 +293,7 @@ class PosteriorScheduler(DDPMScheduler):
             noisy: :math:`x_t`, of the same shape.
             timesteps: index of ``noisy`` for each sample, ``(B,)``.
 
-        The supplement prints the coefficient of :math:`x_0` in Algorithm 2 with
+        Hejrati et al. print the coefficient of :math:`x_0` in Algorithm 2 of their supplement with
         :math:`\sqrt{\bar\alpha_{t-1} \beta_t}`. That is a slip: at t = 1 it comes to 1.04 for T = 2
         and to 1.45 for T = 4, where it must be 1. Here it is Ho et al.'s,
         :math:`\sqrt{\bar\alpha_{t-1}} \beta_t`.

@@ -13,7 +13,9 @@ from ldseg_monai.runtime.processes import plain
 
 
 class AutocastInferer(Inferer):
-    """Run another inferer under bfloat16 autocast, on the CPU too: for deterministic peers trained and run alike.
+    """Run another inferer under bfloat16 autocast, on the CPU too.
+
+    It is for deterministic peers, in training and after it.
 
     Args:
         inferer: how to call the network.
@@ -28,7 +30,7 @@ class AutocastInferer(Inferer):
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Return what the inferer returns; where gradients are recorded in float32, as a loss wants it."""
+        """Return what the inferer does; in float32, as a loss wants it, if gradients are kept."""
         with autocast(inputs.device, self.amp):
             output = self.inferer(plain(inputs), network, *args, **kwargs)
         return output.float() if torch.is_grad_enabled() else output

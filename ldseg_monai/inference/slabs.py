@@ -1,4 +1,4 @@
-"""Windows that slide over an image and come together slab by slab, so that no sum over the whole image is kept."""
+"""Windows that slide over an image and come together slab by slab: no sum of all of it is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def slide(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> Iterator[torch.Tensor]:
-    """Segment an image window by window, and yield each slab of it as soon as no further window touches it.
+    """Segment an image window by window; yield each slab as soon as no further window touches it.
 
     The windows are those of `monai.inferers.sliding_window_inference`, in the order of their start
     along the axis; along the first axis, that is MONAI's order, and the result is equal to MONAI's
@@ -68,17 +68,15 @@ def slide(
     after = [
         longer - side - first for longer, side, first in zip(padded, size, before, strict=True)
     ]
-    margins = [
-        margin for pair in zip(reversed(before), reversed(after), strict=True) for margin in pair
-    ]
+    margins: list[int] = []  # of the last axis first, as PyTorch pads
+    for pair in zip(reversed(before), reversed(after), strict=True):
+        margins.extend(pair)
     starts = _starts(padded, window, overlaps, axis)
 
     mean: _RollingMean | None = None
     slab = torch.empty(0)
     slab_start = -1
-    for first in (
-        tqdm(range(0, len(starts), batch_size)) if progress else range(0, len(starts), batch_size)
-    ):
+    for first in tqdm(range(0, len(starts), batch_size), disable=not progress):
         batch = starts[first : first + batch_size]
         windows = []
         for start in batch:
@@ -106,7 +104,7 @@ def slide(
 
 
 class _RollingMean:
-    """Weighted sum of windows and sum of the weights, from the first unfinished position of an axis on."""
+    """Weighted sum of windows and sum of weights, from an axis' first unfinished position on."""
 
     def __init__(
         self,
@@ -132,7 +130,7 @@ class _RollingMean:
         _part(self.weight, own, window).add_(self.weights_there)
 
     def finish(self, stop: int) -> torch.Tensor:
-        """Return the mean up to a position of the axis, which is the first unfinished one from now on."""
+        """Return the mean up to a position of the axis, from now on the first unfinished one."""
         length, dimension = stop - self.start, self.axis + 2
         finished = self.total.narrow(dimension, 0, length).div_(
             self.weight.narrow(dimension, 0, length)
@@ -158,11 +156,10 @@ def _starts(
         side if side == length else max(int(length * (1 - share)), 1)
         for side, length, share in zip(size, window, overlap, strict=True)
     ]
-    windows = dense_patch_slices(size, window, steps)
-    return sorted(
-        (tuple(int(side.start) for side in sides) for sides in windows),
-        key=lambda start: start[axis],
-    )
+    starts: list[Start] = []
+    for sides in dense_patch_slices(size, window, steps):
+        starts.append(tuple(int(side.start) for side in sides))
+    return sorted(starts, key=lambda start: start[axis])
 
 
 def _part(maps: torch.Tensor, start: Sequence[int], size: Sequence[int]) -> torch.Tensor:

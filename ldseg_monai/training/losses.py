@@ -69,11 +69,11 @@ class LDSegLoss(nn.Module):
 
 
 class CDALLoss(nn.Module):
-    r"""Loss of cDAL's generator: :math:`\lVert x_0 - \hat x_0 \rVert^2` (Hejrati et al., 2024, Eq. 4).
+    r"""Loss of cDAL's generator (Hejrati et al., 2024, Eq. 4).
 
-    The squares are averaged over channels and voxels. Beside the paper's term, Dice and
-    cross-entropy of the class probabilities that the prediction stands for may be added, as
-    `label_logits` has them.
+    It is :math:`\lVert x_0 - \hat x_0 \rVert^2`. The squares are averaged over channels and voxels.
+    Beside the paper's term, Dice and cross-entropy of the class probabilities that the prediction
+    stands for may be added, as `label_logits` has them.
 
     Args:
         segmentation_weight: weight of Dice plus cross-entropy (0 in the paper).
@@ -107,7 +107,7 @@ class CDALLoss(nn.Module):
 
 
 def non_saturating_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of a discriminator (Goodfellow et al., 2014; Hejrati et al., 2024, Section 2.2).
+    """Cross-entropy of a discriminator (Goodfellow et al., 2014; Hejrati et al., Section 2.2).
 
     Args:
         real_logits: of true pairs, ``(B, 1)``.
@@ -120,7 +120,9 @@ def non_saturating_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) ->
 
 
 def gradient_penalty(real_logits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    r"""R1: :math:`\frac{1}{2} E \lVert \nabla D(x) \rVert^2` at true labels (Mescheder et al., 2018).
+    r"""R1, a penalty of a discriminator's gradients at true labels (Mescheder et al., 2018).
+
+    It is :math:`\frac{1}{2} E \lVert \nabla D(x) \rVert^2`.
 
     Args:
         real_logits: of true labels, ``(B, 1)``.

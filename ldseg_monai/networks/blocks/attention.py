@@ -11,7 +11,7 @@ from ldseg_monai.runtime.errors import InputError
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over all positions, with a shortcut (Zaman et al., 2024, Section IV-B).
+    """Multi-head self-attention over all positions, with a shortcut (Zaman et al., Section IV-B).
 
     MONAI's `SpatialAttentionBlock` in a form that TorchScript compiles.
 
@@ -28,9 +28,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(B, channels, *spatial)`` to the same shape."""
-        tokens = (
-            self.norm(x).flatten(2).permute(2, 0, 1).contiguous()
-        )  # so that each B rounds alike
+        # Positions first, contiguous, so that batches of any size round alike.
+        tokens = self.norm(x).flatten(2).permute(2, 0, 1).contiguous()  # (positions, B, channels)
         attended = self.attention(tokens, tokens, tokens, need_weights=False)[0]
         return x + attended.permute(1, 2, 0).reshape(x.shape)
 

@@ -17,7 +17,7 @@ from .residual import ResidualBlock
 
 
 class ResidualEncoder(nn.Module):
-    """Residual U-Net encoder without skip connections (Zaman et al., 2024, Eq. 9, 10, Section IV-B).
+    """Residual U-Net encoder without skip connections (Zaman et al., 2024, Eq. 9 and 10).
 
     A stem that cuts the image into patches of ``stem_stride`` voxels (a convolution whose kernel
     equals its stride, which is space-to-depth followed by a 1-wide convolution) stands for the

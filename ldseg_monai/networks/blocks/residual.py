@@ -10,7 +10,9 @@ from .normalization import normalization
 
 
 class ResidualBlock(nn.Module):
-    """Two normalized 3-wide convolutions around a shortcut, scaled and shifted by the timestep if there is one.
+    """Two normalized 3-wide convolutions beside a shortcut.
+
+    The timestep, if there is one, scales and shifts them.
 
     Args:
         spatial_dims: 2 or 3.
@@ -46,7 +48,12 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor | None = None) -> torch.Tensor:
-        """Map ``(B, in_channels, *spatial)`` and, if the block has time, ``(B, embedding_channels)``."""
+        """Map ``(B, in_channels, *spatial)`` to ``(B, out_channels, *spatial)``.
+
+        Args:
+            x: the feature map.
+            embedding: ``(B, embedding_channels)``, if the block has time.
+        """
         hidden = self.conv1(self.activation(self.norm1(x)))
         hidden = self.norm2(hidden)
         if self.scale_and_shift is not None:
@@ -54,8 +61,8 @@ class ResidualBlock(nn.Module):
                 "this block was built with embedding_channels: pass the timestep embedding"
             )
             modulation = self.scale_and_shift(self.activation(embedding))
-            scale, shift = modulation.reshape(list(modulation.shape) + [1] * (x.ndim - 2)).chunk(
-                2, dim=1
-            )
+            # (B, 2 * out_channels, 1, ..., 1)
+            modulation = modulation.reshape(list(modulation.shape) + [1] * (x.ndim - 2))
+            scale, shift = modulation.chunk(2, dim=1)
             hidden = hidden * (1 + scale) + shift
         return self.shortcut(x) + self.conv2(self.activation(hidden))

@@ -14,7 +14,7 @@ from ldseg_monai.runtime.processes import rank_and_world_size
 
 
 class SampleStandardization(nn.Module):
-    """Mean 0 and standard deviation 1 for each channel of each sample (Zaman et al., 2024, Section IV-B)."""
+    """Mean 0, standard deviation 1 for each channel of each sample (Zaman et al., Section IV-B)."""
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """Standardize ``(B, C_z, *spatial)``, in float32."""
@@ -25,11 +25,12 @@ class SampleStandardization(nn.Module):
 
 
 class BatchStandardization(nn.Module):
-    """Mean 0 and standard deviation 1 for each channel over a batch and all positions: batch normalization, no weights.
+    """Mean 0 and standard deviation 1 for each channel over a batch and all positions.
 
-    For images without a common frame, such as fields of tissue: no mean picture is worth
-    subtracting there, and a sample's own mean says how much of the field is foreground, which
-    standardizing each sample would take away. The batch is that of all processes together.
+    That is batch normalization without weights. For images without a common frame, such as fields
+    of tissue: no mean picture is worth subtracting there, and a sample's own mean says how much of
+    the field is foreground, which standardizing each sample would take away. The batch is that of
+    all processes together.
 
     Args:
         channels: channels of the latent.
@@ -47,7 +48,7 @@ class BatchStandardization(nn.Module):
         self.register_buffer("variance", torch.ones(channels))
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        """Standardize ``(B, C_z, *spatial)``, in float32; in training mode also update the running statistics."""
+        """Standardize ``(B, C_z, *spatial)``, in float32; in training, update the statistics."""
         if not torch.jit.is_scripting() and self.training:
             return self._standardize_batch(latent.float())
         return functional.batch_norm(latent.float(), self.mean, self.variance)
@@ -58,10 +59,8 @@ class BatchStandardization(nn.Module):
             return functional.batch_norm(
                 latent, self.mean, self.variance, training=True, momentum=self.momentum
             )
-        positions = [
-            0,
-            *range(2, latent.ndim),
-        ]  # what follows is the same; PyTorch's own form of it needs GPUs
+        # What follows is the same over all processes; PyTorch's own form of it needs GPUs.
+        positions = [0, *range(2, latent.ndim)]
         mean = _mean_over_processes(latent.mean(positions, keepdim=True))
         centered = latent - mean
         variance = _mean_over_processes(centered.square().mean(positions, keepdim=True))
@@ -101,15 +100,15 @@ class CaseStandardization(nn.Module):
         self.register_buffer("variance", torch.ones(1, channels, *[1] * len(latent_shape)))
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        """Standardize ``(B, C_z, *latent_shape)``; in training mode also update the running statistics.
+        """Standardize ``(B, C_z, *latent_shape)``; in training, update the running statistics.
 
         Raises:
             ValueError: for a latent of another shape.
         """
         if latent.shape[1:] != self.mean.shape[1:]:
             raise InputError(
-                f"latent of shape {list(latent.shape[2:])}: expected {list(self.mean.shape[2:])}, the latent_shape; "
-                "make it the training image's size over the network's stride"
+                f"latent of shape {list(latent.shape[2:])}: expected {list(self.mean.shape[2:])}, "
+                "the latent_shape; make it the training image's size over the network's stride"
             )
         latent = self.per_sample(latent)
         if not torch.jit.is_scripting() and self.training:
@@ -118,9 +117,8 @@ class CaseStandardization(nn.Module):
 
     def _update(self, latent: torch.Tensor) -> None:
         self.mean.lerp_(_mean_over_processes(latent.mean(dim=0, keepdim=True)), self.momentum)
-        spread = (
-            (latent - self.mean).square().mean(dim=[0] + list(range(2, latent.ndim)), keepdim=True)
-        )
+        positions = [0, *range(2, latent.ndim)]
+        spread = (latent - self.mean).square().mean(dim=positions, keepdim=True)
         self.variance.lerp_(_mean_over_processes(spread), self.momentum)
 
 

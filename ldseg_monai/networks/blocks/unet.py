@@ -15,7 +15,7 @@ from .residual import ResidualBlock
 
 
 class ConditionedLevel(nn.Module):
-    """Residual blocks that an embedding scales and shifts and, perhaps, self-attention, at one size.
+    """Residual blocks that an embedding scales and shifts, perhaps self-attention, at one size.
 
     Args:
         spatial_dims: 2 or 3.
@@ -53,16 +53,22 @@ class ConditionedLevel(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, in_channels, *spatial)`` and ``(B, embedding_channels)`` to ``(B, out_channels, *spatial)``."""
+        """Map ``(B, in_channels, *spatial)`` to ``(B, out_channels, *spatial)``.
+
+        Args:
+            x: the feature map.
+            embedding: ``(B, embedding_channels)``.
+        """
         for block in self.blocks:
             x = block(x, embedding)
         return self.attention(x)
 
 
 class ResidualUNet(nn.Module):
-    """The levels of a U-Net for diffusion (Ho et al., 2020); a subclass adds a first and a last layer.
+    """The levels of a U-Net for diffusion (Ho et al., 2020).
 
-    Any size will do: the way up resizes to the skip connection it meets.
+    A subclass adds a first and a last layer. Any size will do: the way up resizes to the skip
+    connection it meets.
 
     Args:
         spatial_dims: 2 or 3.
@@ -94,11 +100,9 @@ class ResidualUNet(nn.Module):
         self.spatial_dims = spatial_dims
         shared = (num_res_blocks, norm, embedding_channels)
         conv = Conv[Conv.CONV, spatial_dims]
-        self.down_levels, self.downsamplings, self.up_levels = (
-            nn.ModuleList(),
-            nn.ModuleList(),
-            nn.ModuleList(),
-        )
+        self.down_levels = nn.ModuleList()
+        self.downsamplings = nn.ModuleList()
+        self.up_levels = nn.ModuleList()
         previous = channels[0]
         for index, width in enumerate(channels):
             downsampling = (
@@ -121,9 +125,15 @@ class ResidualUNet(nn.Module):
             previous = width
 
     def through_levels(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, channels[0], *spatial)`` and ``(B, embedding_channels)`` to the shape of the first."""
+        """Map ``(B, channels[0], *spatial)`` to the same shape.
+
+        Args:
+            x: the feature map.
+            embedding: ``(B, embedding_channels)``.
+        """
         skips: list[torch.Tensor] = []
-        for downsampling, level in zip(self.downsamplings, self.down_levels):  # noqa: B905 (TorchScript has no strict)
+        # TorchScript knows no strict.
+        for downsampling, level in zip(self.downsamplings, self.down_levels):  # noqa: B905
             x = level(downsampling(x), embedding)
             skips.append(x)
         skips.pop()

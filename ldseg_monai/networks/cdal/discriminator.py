@@ -21,11 +21,12 @@ from ldseg_monai.runtime.errors import InputError
 
 
 class CDALDiscriminator(nn.Module):
-    """Tells a true label from the generator's, one reverse step on (Hejrati et al., 2024, Sections 2.2 and 3.2).
+    """Tells a true label from the generator's, one reverse step on.
 
-    The way down of a residual U-Net on the pair of ``x_{t-1}`` and ``x_t``. The paper speaks of a
-    discriminator for each timestep; here, as in its formulas, one is told the timestep. It is of
-    use in training only.
+    That is the discriminator of Hejrati et al. (2024), Sections 2.2 and 3.2. The way down of a
+    residual U-Net on the pair of ``x_{t-1}`` and ``x_t``. The paper speaks of a discriminator for
+    each timestep; here, as in its formulas, one is told the timestep. It is of use in training
+    only.
 
     Args:
         spatial_dims: 2 or 3.
@@ -40,7 +41,7 @@ class CDALDiscriminator(nn.Module):
         ValueError: for a level that there is not.
 
     Example:
-        >>> discriminator = CDALDiscriminator(spatial_dims=2, in_channels=2, channels=(8, 16), attention_level=1)
+        >>> discriminator = CDALDiscriminator(2, in_channels=2, channels=(8, 16), attention_level=1)
         >>> label = torch.zeros(1, 2, 32, 48)
         >>> discriminator(label, label, torch.tensor([0])).shape
         torch.Size([1, 1])
@@ -111,10 +112,17 @@ class CDALDiscriminator(nn.Module):
     def attention_map(
         self, previous_label: torch.Tensor, noisy_label: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
-        """``A_D``: the mean of the chosen level's channels at the label's size, ``(B, 1, *spatial)``, not bounded.
+        """``A_D``: the mean of the chosen level's channels, at the label's size.
 
-        Arguments as of `forward`. What a voxel gets is interpolated linearly; the paper says only
-        that the map is up-sampled.
+        What a voxel gets is interpolated linearly; the paper says only that the map is up-sampled.
+
+        Args:
+            previous_label: as of `forward`.
+            noisy_label: as of `forward`.
+            timesteps: as of `forward`.
+
+        Returns:
+            The map, ``(B, 1, *spatial)``, not bounded.
         """
         features = self._features(previous_label, noisy_label, timesteps, self.attention_level)
         mode = "bilinear" if noisy_label.ndim == 4 else "trilinear"

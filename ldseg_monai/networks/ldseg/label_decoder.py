@@ -145,14 +145,14 @@ class _Level(nn.Module):
 
 
 def _image_projection(spatial_dims: int, image_channels: int, channels: int) -> nn.Module | None:
-    """Image features to a level's channels; without bias, so that features of 0 are the same as none."""
+    """Image features to a level's channels; without bias, so that features of 0 are as none."""
     if not image_channels:
         return None
     return Conv[Conv.CONV, spatial_dims](image_channels, channels, kernel_size=1, bias=False)
 
 
 def _interpolating(convolution: nn.Module) -> nn.Module:
-    """Start a transposed convolution, whose kernel is twice its stride, as a linear interpolation of its inputs."""
+    """Start a transposed convolution, whose kernel is twice its stride, as linear interpolation."""
     stride: int = convolution.stride[0]  # type: ignore[index,assignment]
     weight: torch.Tensor = convolution.weight  # type: ignore[assignment]
     ramp = 1 - (torch.arange(2 * stride) + 0.5 - stride).abs() / stride

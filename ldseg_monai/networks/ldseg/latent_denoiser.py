@@ -12,7 +12,7 @@ from ldseg_monai.networks.blocks import NORM, ResidualUNet, TimestepEmbedding, n
 
 
 class LatentDenoiser(ResidualUNet):
-    """Residual U-Net on the noisy latent beside the image embedding (Zaman et al., 2024; Ho et al., 2020).
+    """Residual U-Net on the noisy latent beside the image embedding (Zaman et al., 2024, Eq. 12).
 
     Any latent size will do.
 

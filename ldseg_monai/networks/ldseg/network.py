@@ -29,8 +29,8 @@ class LDSeg(DiffusionSegmenter):
     - ``image_encoder(image)`` returns ``z_i`` (Eq. 9), ``(B, C_i, *latent)``, and a list of
       features for the decoder, from the largest to the smallest, empty where it has none. It has
       the attributes ``spatial_dims``, ``in_channels`` and ``stride``.
-    - ``label_encoder(one_hot)`` returns a latent (Eq. 10), ``(B, C_z, *latent)``, and a list that is
-      not used. It has the attribute ``out_channels``, C_z.
+    - ``label_encoder(one_hot)`` returns a latent (Eq. 10), ``(B, C_z, *latent)``, and a list that
+      is not used. It has the attribute ``out_channels``, C_z.
     - ``standardization(latent)`` returns ``z_l(0)``.
     - ``denoiser(z_l(t), z_i, timesteps)`` returns a prediction (Eq. 12), ``(B, C_z, *latent)``, of
       the scheduler's kind.
@@ -212,7 +212,7 @@ class LDSeg(DiffusionSegmenter):
             ValueError: if the label has a class that the network does not know.
         """
         weight = next(self.label_decoder.parameters())
-        classes = one_hot(label, self.out_channels).to(weight.dtype)  # (B, classes, *spatial)
+        classes = one_hot(label, self.out_channels, weight.dtype)  # (B, classes, *spatial)
         return self.standardization(self.label_encoder(classes)[0])
 
     def sample_latent(
@@ -376,22 +376,20 @@ def check_neighbors(parts: dict[str, Any]) -> None:
         ValueError: naming the two parts and what differs.
     """
     for one, attribute, other, other_attribute in NEIGHBORS:
-        got, wanted = (
-            getattr(parts[one], attribute, None),
-            getattr(parts[other], other_attribute, None),
-        )
+        wanted = getattr(parts[one], attribute, None)
+        got = getattr(parts[other], other_attribute, None)
         if got is not None and wanted is not None and got != wanted:
             raise InputError(
-                f"{other} has {other_attribute} {wanted}: expected {got}, the {attribute} of "
+                f"{other} has {other_attribute} {got}: expected {wanted}, the {attribute} of "
                 f"{one}; change one of them"
             )
-    wanted_features = list(getattr(parts["label_decoder"], "image_channels", []))
-    if not any(wanted_features):
+    used = list(getattr(parts["label_decoder"], "image_channels", []))
+    if not any(used):
         return
     features = list(getattr(parts["image_encoder"], "feature_channels", []))
-    for level, wanted in enumerate(wanted_features):
-        if wanted and (len(features) != len(wanted_features) or features[level] != wanted):
+    for level, channels in enumerate(used):
+        if channels and (len(features) != len(used) or features[level] != channels):
             raise InputError(
-                f"label_decoder has image_channels {wanted_features}: expected 0 or the image "
-                f"encoder's own, {features or 'which has no features'}, for each level"
+                f"label_decoder has image_channels {used}: expected 0 or the image encoder's own, "
+                f"{features or 'which has no features'}, for each level"
             )

@@ -16,7 +16,7 @@ MULTIPLE = 32  # of a side, so that every size within is even
 
 
 class EfficientNetUNet(nn.Module):
-    """MONAI's U-Net decoder on `EfficientNetLite0`, which sees the picture at half its size, as in LDSeg.
+    """MONAI's U-Net decoder on `EfficientNetLite0`, which sees the picture at half its size.
 
     Args:
         spatial_dims: 2.
@@ -60,15 +60,13 @@ class EfficientNetUNet(nn.Module):
         self.to_logits = nn.Conv2d(decoder_channels[-1], out_channels, kernel_size=3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map pictures of -1 to 1, ``(B, 3, H, W)``, to class logits ``(B, out_channels, H, W)``."""
+        """Map pictures of -1 to 1, ``(B, 3, H, W)``, to logits ``(B, out_channels, H, W)``."""
         rows, columns = image.shape[2:]
         image = functional.pad(
             image, [0, -columns % MULTIPLE, 0, -rows % MULTIPLE], mode="replicate"
         )
         image = functional.avg_pool2d(image, kernel_size=2)
-        logits = self.to_logits(
-            self.decoder([image, *self.backbone(image)], skip_connect=len(CHANNELS) - 1)
-        )
-        return functional.interpolate(logits, scale_factor=2.0, mode="bilinear")[
-            :, :, :rows, :columns
-        ]
+        features = [image, *self.backbone(image)]
+        logits = self.to_logits(self.decoder(features, skip_connect=len(CHANNELS) - 1))
+        logits = functional.interpolate(logits, scale_factor=2.0, mode="bilinear")
+        return logits[:, :, :rows, :columns]
