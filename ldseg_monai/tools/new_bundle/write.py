@@ -9,6 +9,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -169,7 +170,7 @@ def _check(draft: Path, plan: Plan) -> None:
     for file in STANDALONE:
         config = Bundle(draft).config(file)
         network = diffusion_segmenter(config.get_parsed_content("network_def")).eval()
-        wanted = {"num_classes": plan.num_classes}
+        wanted: dict[str, Any] = {"num_classes": plan.num_classes}
         wanted |= {knob: size for knob, size in plan.sizes.items() if knob in config}
         got = {knob: config.get(knob) for knob in wanted}
         if got != wanted or network.in_channels != plan.in_channels:
