@@ -1,3 +1,3 @@
-"""Medical image segmentation with diffusion models that need two steps: what MONAI lacks to build LDSeg as bundles."""
+"""Medical image segmentation by diffusion in few steps: what MONAI lacks for its bundles."""
 
 __version__ = "0.2.0"

@@ -97,15 +97,18 @@ def check_targets(content: Any, folders: Sequence[str | Path]) -> None:
     for name in sorted(set(targets(content))):
         if "." not in name:
             continue
-        reason = "there is nothing of that name"
         try:
             found = find_target(name)
         except ErrorDuringImport as error:
-            found, reason = None, " ".join(str(error.value).split()) or str(error)
+            reason = " ".join(str(error.value).split()) or type(error.value).__name__
+            raise InputError(
+                f"the config has _target_ {name}, whose module {error.filename} cannot be imported "
+                f"({reason}): correct it, or install what it needs"
+            ) from error
         if found is None:
             places = " or ".join(dict.fromkeys(str(folder) for folder in folders))
             raise InputError(
-                f"the config has _target_ {name}, which cannot be imported ({reason}): expected "
+                f"the config has _target_ {name}, and there is nothing of that name: expected "
                 f"MODULE.NAME of an installed package, or of a file MODULE.py in {places}"
             )
 

@@ -10,7 +10,6 @@ from ldseg_monai.inference.postprocessing import (
     SummarizeUncertaintyd,
 )
 from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.inference.slices import SliceSamplingInferer
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.inference.strips import MeasurePictured, StripInferer
 
@@ -23,7 +22,6 @@ __all__ = [
     "InvertMapsd",
     "MeasurePictured",
     "SamplingInferer",
-    "SliceSamplingInferer",
     "SlidingWindowSamplingInferer",
     "SplitPredictiond",
     "StripInferer",

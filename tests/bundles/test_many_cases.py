@@ -142,7 +142,7 @@ def test_another_seed_or_another_part_of_the_config_does_all_again(
     changes = {
         "displayable_configs#seed": 1,
         "num_samples": 4,
-        "amp": False,
+        "amp": True,
         "save_overlay": False,
         "resume": False,
         "evaluator#inferer": "$@inferer",

@@ -17,6 +17,7 @@ import pytest
 from config_files import REPOSITORY, STANDALONE
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
+from small_networks import SMALL
 
 from ldseg_monai.data.datalist import LABEL_ENDINGS
 
@@ -35,13 +36,8 @@ TRAINING = {"cases_per_epoch": 4, "batch_size": 2, "max_epochs": 2, "val_interva
 TINY = {
     "ldseg_knee3d": Tiny(
         every={
+            **SMALL["ldseg_knee3d"],
             "spatial_size": [32, 48, 40],
-            "network_def#label_encoder#channels": [8, 16],
-            "network_def#image_encoder#channels": [8, 16],
-            "network_def#image_encoder#num_head_channels": 8,
-            "network_def#denoiser#channels": [16, 32, 32],
-            "network_def#denoiser#num_head_channels": 8,
-            "network_def#label_decoder#channels": [8, 16],
             "num_phantoms": 4,
             "amp": False,
         },
@@ -49,14 +45,8 @@ TINY = {
     ),
     "ldseg_hippocampus": Tiny(
         every={
+            **SMALL["ldseg_hippocampus"],
             "spatial_size": [32, 40, 32],
-            "network_def#label_encoder#channels": [8, 8, 8],
-            "network_def#image_encoder#channels": [8, 8, 16],
-            "network_def#image_encoder#num_head_channels": 8,
-            "network_def#denoiser#channels": [16, 32],
-            "network_def#denoiser#num_head_channels": 8,
-            "network_def#label_decoder#channels": [8, 8, 16],
-            "network_def#label_decoder#image_channels": [8, 8, 16],
             "num_phantoms": 4,
             "amp": False,
         },
@@ -64,11 +54,8 @@ TINY = {
     ),
     "cdal_hippocampus": Tiny(
         every={
+            **SMALL["cdal_hippocampus"],
             "spatial_size": [36, 52, 40],
-            "network_def#image_encoder#out_channels": 8,
-            "network_def#image_encoder#channels": [8],
-            "network_def#generator#channels": [8, 8, 16],
-            "network_def#generator#num_head_channels": 8,
             "num_samples": 1,
             "overlap": 0.0,
             "num_phantoms": 3,
@@ -85,14 +72,9 @@ TINY = {
     ),
     "ldseg_glas": Tiny(
         every={
+            **SMALL["ldseg_glas"],
             "num_samples": 1,
             "window_size": [128, 128],
-            "network_def#label_encoder#channels": [8, 8, 8],
-            "network_def#image_encoder#channels": 16,
-            "network_def#image_encoder#num_head_channels": 8,
-            "network_def#denoiser#channels": [16, 32],
-            "network_def#denoiser#num_head_channels": 8,
-            "network_def#label_decoder#channels": [8, 8, 8],
             "num_phantoms": 4,
             "amp": False,
         },

@@ -25,7 +25,7 @@ from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
 from ldseg_monai.diffusion.draws import draw_per_sample
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.pictures import COLORS, TRUTH
-from ldseg_monai.networks.ldseg.network import LDSeg
+from ldseg_monai.networks import LDSeg
 from ldseg_monai.training.average import UpdateAverage, average_weights
 from ldseg_monai.training.handlers import GradientClipping, Reseed, Validate
 from ldseg_monai.training.inferers import TrainingInferer
@@ -35,6 +35,14 @@ from ldseg_monai.training.resume import ResumableCheckpoint, SaveBest
 KEYS = ("image", "label")
 
 # GradientClipping
+
+ONE_LEVEL: dict[str, Any] = {
+    "in_channels": 1,
+    "out_channels": 2,
+    "channels": (8,),
+    "denoiser_channels": (8,),
+    "stem_stride": 4,
+}
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(100.0, 0.5), (1e-3, None)])

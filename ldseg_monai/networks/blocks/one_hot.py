@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import torch
+from monai.networks.utils import one_hot as monai_one_hot
 
 from ldseg_monai.runtime.errors import InputError
 
 
-def one_hot(label: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Class indices as a mask for each class.
+def one_hot(
+    label: torch.Tensor, num_classes: int, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """MONAI's one-hot label, with an error that names the class that there is no channel for.
 
     Args:
-        label: ``(B, 1, *spatial)``.
-        num_classes: classes that the network knows.
+        label: class indices, ``(B, 1, *spatial)``.
+        num_classes: classes, background included.
+        dtype: of the result.
 
     Returns:
-        Booleans ``(B, num_classes, *spatial)``.
+        1 where a class is and 0 elsewhere, ``(B, num_classes, *spatial)``.
 
     Raises:
         ValueError: if the label has a class that the network does not know.
@@ -26,5 +30,4 @@ def one_hot(label: torch.Tensor, num_classes: int) -> torch.Tensor:
             f"label has classes {int(low)} to {int(high)}: expected 0 to {num_classes - 1}; "
             "set out_channels to the number of classes, or map the label to them"
         )
-    classes = torch.arange(num_classes, device=label.device)
-    return label == classes.reshape([1, -1] + [1] * (label.ndim - 2))  # (1, num_classes, 1, ..., 1)
+    return monai_one_hot(label, num_classes, dtype)

@@ -212,7 +212,7 @@ class LDSeg(DiffusionSegmenter):
             ValueError: if the label has a class that the network does not know.
         """
         weight = next(self.label_decoder.parameters())
-        classes = one_hot(label, self.out_channels).to(weight.dtype)  # (B, classes, *spatial)
+        classes = one_hot(label, self.out_channels, weight.dtype)  # (B, classes, *spatial)
         return self.standardization(self.label_encoder(classes)[0])
 
     def sample_latent(

@@ -129,12 +129,12 @@ def make_plan(
     sizes = _sizes(template, inspection, values, len(names) + 1)
     choices += sizes.choices
     whole = sizes.resizes or _holds_all(sizes.window, inspection)
-    common_frame = template.network.get("latent_norm") == "cases" and whole
-    if template.network.get("latent_norm") == "cases" and not whole:
+    common_frame = template.has_common_frame and whole
+    if template.has_common_frame and not whole:
         why = "windows of a larger volume have no common frame"
         choices.append(Choice("latent", "standardized over batches, not across cases", why))
     fits_imagenet = inspection.colored and sizes.stem == template.stem
-    if template.network.get("image_backbone"):
+    if template.starts_from_imagenet:
         choices.append(_encoder_choice(fits_imagenet))
     oversampling = _oversample(inspection, sizes, values)
     intensity_range, intensity_choice = _intensities(inspection)
@@ -275,7 +275,7 @@ def _sizes(
     template: Template, inspection: Inspection, values: list[int] | None, num_classes: int
 ) -> _Sizes:
     stems = [stem for stem in (4, 2, 1) if stem <= template.stem]
-    if template.method == "cDAL":  # it has no latent
+    if not template.has_latent:
         knobs = _window_knobs(template, inspection, template.stem)
         return _Sizes(
             knobs, template.stem, 1.0, False, [_window_choice(template, inspection, knobs)]

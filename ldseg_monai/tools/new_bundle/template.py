@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from ldseg_monai.bundle.bundle import Bundle
+from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
+from ldseg_monai.tools.new_bundle.yaml_text import components
 
 
 class Template:
@@ -15,7 +18,6 @@ class Template:
 
     Attributes:
         train: the content of its `train.yaml`.
-        text: the text of its `train.yaml`.
 
     Raises:
         FileNotFoundError: without a `train.yaml`.
@@ -26,34 +28,64 @@ class Template:
         self.root = bundle.root
         self.name = bundle.name
         self.train: dict[str, Any] = bundle.config("train.yaml").get()
-        self.text = bundle.config_file("train.yaml").read_text()
 
     @property
     def method(self) -> str:
-        """LDSeg or cDAL."""
-        return "cDAL" if self.network["_target_"].endswith(".CDAL") else "LDSeg"
+        """What its metadata begin its title with, such as LDSeg."""
+        return self.bundle.title.split()[0]
+
+    @cached_property
+    def network(self) -> DiffusionSegmenter:
+        """Its network, without weights."""
+        config = self.bundle.config("train.yaml")
+        return diffusion_segmenter(config.get_parsed_content("network_def"))
 
     @property
-    def network(self) -> dict[str, Any]:
-        """Its network_def."""
-        return self.train["network_def"]
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """The parts of its network that are components, by their names."""
+        found = {}
+        for name, part in self.train["network_def"].items():
+            if isinstance(part, dict):
+                found[name] = part
+        return found
 
     @property
     def spatial_dims(self) -> int:
         """2 or 3."""
-        return self.network["spatial_dims"]
+        return self.network.spatial_dims
+
+    @property
+    def has_latent(self) -> bool:
+        """Whether what is diffused is smaller than the image."""
+        return self.network.stride > 1
 
     @property
     def stem(self) -> int:
         """Side in voxels of the network's first patches."""
-        return self.network.get("stem_stride", 1)
+        return max(part.get("stem_stride", 1) for part in self.parts.values())
 
     @property
     def stride(self) -> int:
-        """What each side of an image must be a multiple of."""
-        return self.stem * 2 ** (len(self.network["channels"]) - 1)
+        """What each side of an image is a multiple of.
+
+        It is that of the latent; without one, what the levels of the network halve.
+        """
+        if self.has_latent:
+            return self.network.stride
+        levels = max(len(part.get("channels", [0])) for part in self.parts.values())
+        return 2 ** (levels - 1)
 
     @property
     def resizes(self) -> bool:
         """Whether it resizes every case to one grid, instead of going through it in windows."""
-        return "_target_: Resized\n" in self.text
+        return bool(components(self.train, "Resized"))
+
+    @property
+    def has_common_frame(self) -> bool:
+        """Whether its latent is standardized position by position, across cases."""
+        return any("latent_shape" in part for part in self.parts.values())
+
+    @property
+    def starts_from_imagenet(self) -> bool:
+        """Whether its image encoder starts from ImageNet's weights."""
+        return "imagenet_weights" in self.train
