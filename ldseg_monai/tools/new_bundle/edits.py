@@ -9,17 +9,12 @@ from typing import Any
 import numpy as np
 
 from ldseg_monai.evaluation.pictures import COLORS
-from ldseg_monai.tools.new_bundle.inspection import Inspection
-from ldseg_monai.tools.new_bundle.plan import Plan
-from ldseg_monai.tools.new_bundle.template import Template
-from ldseg_monai.tools.new_bundle.yaml_text import (
+from ldseg_monai.tools.new_bundle.config_tree import (
     add_argument,
     add_value,
     component,
     components,
-    dump_config,
     is_component,
-    load_config,
     nodes,
     rename_key,
     replace_items,
@@ -27,6 +22,10 @@ from ldseg_monai.tools.new_bundle.yaml_text import (
     set_value,
     substitute,
 )
+from ldseg_monai.tools.new_bundle.inspection import Inspection
+from ldseg_monai.tools.new_bundle.plan import Plan
+from ldseg_monai.tools.new_bundle.template import Template
+from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
 STANDALONE = ("train.yaml", "inference.yaml")  # configs that are over no other one
 RESIDUAL_ENCODER = "ablations/residual_encoder.yaml"  # of a bundle that starts from ImageNet
