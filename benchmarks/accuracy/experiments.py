@@ -43,6 +43,8 @@ from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.evaluation.pictures import load_image
+from ldseg_monai.evaluation.report.trajectory import sampler_of
+from ldseg_monai.inference import SamplingInferer
 from ldseg_monai.networks.weights import load_weights
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
@@ -99,6 +101,20 @@ class Experiment:
         )
         self.postprocessing = Compose([config.get_parsed_content("validate#postprocessing"), back])
 
+    @property
+    def sampler(self) -> SamplingInferer:
+        """What draws the samples, which the inferer may call window by window.
+
+        Raises:
+            ValueError: of a peer, which draws none.
+        """
+        sampler = sampler_of(self.inferer)
+        if sampler is None:
+            raise ValueError(
+                f"{type(self.network).__name__} draws no samples: expected a bundle's own network"
+            )
+        return sampler
+
     @torch.no_grad()
     def run(self, sigma: float = 0.0) -> Iterator[dict[str, Any]]:
         """Segment every case, under noise; yields what the postprocessing leaves, on the CPU."""
@@ -142,7 +158,7 @@ def run_steps(experiment: Experiment, steps: Sequence[int]) -> dict[str, dict[st
     """Dice of each case in each number of reverse steps."""
     columns = {}
     for number in steps:
-        experiment.inferer.sampler.num_inference_steps = number
+        experiment.sampler.num_inference_steps = number
         columns[f"K = {number}"] = experiment.dice()
     return columns
 
@@ -344,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fold="" if arguments.fold is None else f", fold {arguments.fold}",
         weights="as given" if arguments.model_path else "as shipped",
     )
-    sampler = ours.inferer.sampler
+    sampler = ours.sampler
     if arguments.num_samples is not None or arguments.experiment == "uncertainty":
         sampler.num_samples = arguments.num_samples or NUM_SAMPLES
     sampler.turned |= arguments.turned

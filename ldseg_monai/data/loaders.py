@@ -58,8 +58,8 @@ class _LoadChecked(LoadImaged):
     def __init__(
         self,
         keys: KeysCollection,
-        reader: ImageReader,
-        label_reader: ImageReader,
+        reader: Any,
+        label_reader: Any,
         check: CheckImaged,
         num_classes: int | None,
         label_values: Sequence[int] | None,

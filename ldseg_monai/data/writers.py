@@ -78,12 +78,11 @@ class _SaveMaps(SaveImaged):
             "writer": writer,
             "savepath_in_metadict": True,
         }
-        super().__init__(key, output_postfix="label", output_dtype=torch.uint8, **common)
+        label: dict[str, Any] = {**common, "output_dtype": torch.uint8}
+        maps: dict[str, Any] = {**common, "scale": scale, "allow_missing_keys": True}
+        super().__init__(key, output_postfix="label", **label)
         self.save_maps = [
-            SaveImaged(
-                f"{key}_{name}", output_postfix=name, scale=scale, allow_missing_keys=True, **common
-            )
-            for name in ("mean", "sd")
+            SaveImaged(f"{key}_{name}", output_postfix=name, **maps) for name in ("mean", "sd")
         ]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

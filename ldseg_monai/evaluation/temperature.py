@@ -1,4 +1,7 @@
-"""Temperature scaling: probabilities that are right as often as they say (Guo et al., ICML 2017, Section 4.2)."""
+"""Temperature scaling: probabilities that are right as often as they say.
+
+Guo et al., ICML 2017, Section 4.2.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,7 @@ class Case(NamedTuple):
     """What a case says at each temperature."""
 
     likelihood: torch.Tensor  # (temperatures,): negative log-likelihood, summed over voxels
-    bins: (
-        torch.Tensor
-    )  # (temperatures, 3, BINS): voxels, sum of their confidence, how many are right
+    bins: torch.Tensor  # (temperatures, 3, BINS): as of `confidence_bins`
 
 
 class Fit(NamedTuple):
@@ -47,8 +48,8 @@ def fit_temperature(cases: Sequence[Case]) -> Fit:
     best = int(likelihoods.sum(0).argmin())
     if best in (0, len(TEMPERATURES) - 1):
         raise InputError(
-            f"no temperature from {TEMPERATURES[0]:g} to {TEMPERATURES[-1]:g} fits best, it would be beyond: are these "
-            "the weights of such images, and the labels right?"
+            f"no temperature from {TEMPERATURES[0]:g} to {TEMPERATURES[-1]:g} fits best, it would "
+            "be beyond: are these the weights of such images, and the labels right?"
         )
     of_others = (likelihoods.sum(0) - likelihoods).argmin(dim=1)
     unseen = torch.stack(
@@ -65,7 +66,11 @@ def fit_temperature(cases: Sequence[Case]) -> Fit:
 
 
 def calibration_error(bins: torch.Tensor) -> float:
-    """Expected calibration error (Naeini et al., 2015) of ``(3, BINS)``: voxels, confidences and right ones of bins."""
+    """Expected calibration error (Naeini et al., 2015).
+
+    Args:
+        bins: as of `confidence_bins`.
+    """
     voxels, confidence, right = bins
     return ((confidence - right).abs().sum() / voxels.sum()).item()
 
@@ -91,6 +96,9 @@ def count(logits: torch.Tensor, label: torch.Tensor) -> Case:
 def confidence_bins(confidence: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Count voxels by the probability of their most probable class.
 
+    MONAI's `calibration_binning` counts in float32, where a bin stops growing at 2 ** 24 voxels: a
+    whole slide's background has more.
+
     Args:
         confidence: that probability.
         right: whether the class is the label's, of the same shape.
@@ -100,9 +108,6 @@ def confidence_bins(confidence: torch.Tensor, right: torch.Tensor) -> torch.Tens
     """
     confidence = confidence.flatten().double()
     which = (confidence * BINS).long().clamp(max=BINS - 1)
+    counted = torch.stack([torch.ones_like(confidence), confidence, right.flatten().double()])
     bins = torch.zeros(3, BINS, dtype=torch.float64)
-    for row, values in zip(
-        bins, (torch.ones_like(confidence), confidence, right.flatten().double()), strict=True
-    ):
-        row.scatter_add_(0, which, values)
-    return bins
+    return bins.scatter_add_(1, which.expand(3, -1), counted)

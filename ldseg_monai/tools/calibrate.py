@@ -43,7 +43,7 @@ def calibrate(
     part: str = "val",
     knobs: Mapping[str, Any] | None = None,
 ) -> Fit:
-    """Fit one temperature to a trained LDSeg's logits, and write weights whose logits are divided by it.
+    """Fit one temperature to a network's logits, and write weights that divide them by it.
 
     The validation cases are segmented once, by one sample; the temperature is that with the largest
     likelihood of their labels, in the files' own geometry. It scales the last convolution, so that
@@ -103,10 +103,8 @@ def _chooses_cases(knob: str) -> bool:
 @torch.no_grad()
 def _segment(config: ConfigParser, network: nn.Module) -> list[Case]:
     """Segment a training's validation cases, and count each in its file's geometry."""
-    inferer, device = (
-        config.get_parsed_content("validate#inferer"),
-        config.get_parsed_content("device"),
-    )
+    inferer = config.get_parsed_content("validate#inferer")
+    device = config.get_parsed_content("device")
     num_classes = config.get_parsed_content("num_classes")
     back = Invertd(
         "pred",
@@ -121,8 +119,10 @@ def _segment(config: ConfigParser, network: nn.Module) -> list[Case]:
         if logits.shape[1] != num_classes or not logits.isfinite().all():
             name = item["image"].meta["filename_or_obj"]
             raise InputError(
-                f"{name}: expected finite logits of {num_classes} classes, got {logits.shape[1]} channels"
+                f"{name}: expected finite logits of {num_classes} classes, got {logits.shape[1]} "
+                "channels"
             )
         case = back(decollate_batch({**batch, "pred": MetaTensor(logits)})[0])
-        cases.append(count(*(case[key].as_subclass(torch.Tensor) for key in ("pred", "label"))))
+        pred, label = (case[key].as_subclass(torch.Tensor) for key in ("pred", "label"))
+        cases.append(count(pred, label))
     return cases

@@ -1,4 +1,4 @@
-"""The whole sampler of a bundle as one file for programs without this package: TorchScript or ONNX."""
+"""The whole sampler of a bundle as one file without this package: TorchScript or ONNX."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Segmenter(nn.Module):
 
 
 class NoiseSegmenter(nn.Module):
-    """The same with everything random as an input, for ONNX, whose random numbers are not PyTorch's.
+    """The same with all that is random as an input, for ONNX, whose random numbers are its own.
 
     Args:
         network: in eval mode.
@@ -61,7 +61,12 @@ class NoiseSegmenter(nn.Module):
         self.num_samples = num_samples
 
     def forward(self, image: torch.Tensor, *random: torch.Tensor) -> torch.Tensor:
-        """Segment one preprocessed image ``(1, in_channels, *spatial)`` with the numbers of `random_inputs`."""
+        """Segment one preprocessed image.
+
+        Args:
+            image: ``(1, in_channels, *spatial)``.
+            random: the numbers of `random_inputs`.
+        """
         noise, *latents = random
         logits = self.network.segment(
             image, noise, latents[0] if latents else None, self.num_samples
@@ -101,7 +106,9 @@ def export(
     weights: PathLike | None = None,
     num_samples: int | None = None,
 ) -> None:
-    """Write a bundle's network with its reverse process and its weights as one file. Its samples are never ``turned``.
+    """Write a bundle's network with its reverse process and its weights as one file.
+
+    Its samples are never ``turned``.
 
     Args:
         bundle: folder of the bundle, or the name of one in ``bundles`` below the current directory.

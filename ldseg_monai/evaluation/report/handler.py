@@ -40,7 +40,7 @@ from ldseg_monai.runtime.processes import unwrapped
 
 
 class Report:
-    """Evaluator handler that writes ``report.html`` beside the scores, one file with all its pictures in it.
+    """Evaluator handler that writes ``report.html`` beside the scores, its pictures in the file.
 
     Reads the evaluator's decollated output: ``image`` with its file's name and, for several
     samples, ``pred_sd`` and ``label``, both ``(1, *spatial)`` in the image's own geometry. The
@@ -83,12 +83,12 @@ class Report:
         """
         if not os.path.isdir(self.training_dir):
             raise MissingFileError(
-                f"training_dir {self.training_dir} does not exist: expected the output_dir of the training that made "
-                "the weights; leave it out to go without training curves"
+                f"training_dir {self.training_dir} does not exist: expected the output_dir of the "
+                "training that made the weights; leave it out to go without training curves"
             )
 
     def keep_sd_maps(self, engine: Engine) -> None:
-        """Keep the SD maps of one iteration, small: which cases are shown is known at the end only."""
+        """Keep the SD maps of one iteration, small: which are shown is known at the end only."""
         for case in cast(list[dict[str, Any]], engine.state.output):
             if "pred_sd" in case:
                 share = sd_map(upright(case["pred_sd"]), upright(case["label"])) / MAX_SD
@@ -139,7 +139,7 @@ class Report:
 
 
 def shown_cases(rows: Sequence[dict]) -> dict[str, str]:
-    """Names of the cases of best, median and worst mean Dice over the classes, and which of these each is.
+    """Names of the cases of best, median and worst mean Dice, and which of these each is.
 
     Of an even number of cases, the better of the middle two is the median; of fewer than three
     there is none. Cases without a Dice are left out.
@@ -166,7 +166,7 @@ def _middle_case(shown: Mapping[str, str]) -> str | None:
 
 
 def _classes(bundle: Bundle, num_classes: int) -> dict[int, str]:
-    """Names of the classes but the background, by their index; a number where the bundle has none."""
+    """Names of the classes but the background, by index; a number where the bundle has none."""
     names = bundle.class_names
     return {index: names.get(index, f"class {index}") for index in range(1, num_classes)}
 
@@ -211,7 +211,10 @@ def _trajectory(engine: Engine, name: str | None) -> Trajectory | None:
 def _why_no_sd_map(engine: Engine) -> str:
     if _sampler(engine) is None:
         return "No map of uncertainty: this network draws no samples."
-    return "No map of uncertainty: one sample of each image was drawn; --num_samples 5 draws five and maps their SD."
+    return (
+        "No map of uncertainty: one sample of each image was drawn; --num_samples 5 draws five and "
+        "maps their SD."
+    )
 
 
 def _network(engine: Engine) -> torch.nn.Module | None:

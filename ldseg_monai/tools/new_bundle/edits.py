@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ruamel.yaml.comments import CommentedMap
 
 from ldseg_monai.evaluation.pictures import COLORS
-from ldseg_monai.tools.new_bundle.inspection import Inspection
-from ldseg_monai.tools.new_bundle.plan import Plan
-from ldseg_monai.tools.new_bundle.template import Template
-from ldseg_monai.tools.new_bundle.yaml_text import (
+from ldseg_monai.tools.new_bundle.config_tree import (
     add_argument,
     add_value,
     component,
     components,
-    dump_config,
     is_component,
-    load_config,
     nodes,
     rename_key,
     replace_items,
@@ -27,6 +23,10 @@ from ldseg_monai.tools.new_bundle.yaml_text import (
     set_value,
     substitute,
 )
+from ldseg_monai.tools.new_bundle.inspection import Inspection
+from ldseg_monai.tools.new_bundle.plan import Plan
+from ldseg_monai.tools.new_bundle.template import Template
+from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
 STANDALONE = ("train.yaml", "inference.yaml")  # configs that are over no other one
 RESIDUAL_ENCODER = "ablations/residual_encoder.yaml"  # of a bundle that starts from ImageNet
@@ -186,22 +186,25 @@ def _set_intensity(config: Any, plan: Plan, inspection: Inspection) -> None:
         replace_items(config, "NormalizeIntensityd", [scaled])
 
 
+def _set_arguments(steps: Any, name: str, value: Any) -> None:
+    """Give an argument another value in every component of some steps that has it."""
+    for node in nodes(steps):
+        if isinstance(node, CommentedMap) and name in node:
+            set_value(node, name, value)
+
+
 def _set_augmentation(config: Any, plan: Plan, inspection: Inspection) -> None:
     if inspection.spatial_dims == 2 and not inspection.colored:
         for target in ("RandStaind", "RandFlipd", "RandRotate90d"):
             replace_items(config, target, [])
-        for node in nodes(config["random_transforms"]):
-            if isinstance(node, dict) and "rotate_range" in node:
-                node["rotate_range"] = 0.2
+        _set_arguments(config["random_transforms"], "rotate_range", 0.2)
     if "flip_probability" in config:
         set_value(config, "flip_axis", 0, "axis mirrored at random, left-right")
         comment = "above 0 where no class is of one side"
         set_value(config, "flip_probability", 0.0, comment)
     if plan.resizes:
         shifts = [side // 16 for side in plan.sizes["spatial_size"]]
-        for node in nodes(config["random_transforms"]):
-            if isinstance(node, dict) and "translate_range" in node:
-                set_value(node, "translate_range", shifts)
+        _set_arguments(config["random_transforms"], "translate_range", shifts)
     if plan.oversample:
         crop = "crop_size" if "crop_size" in plan.sizes else "spatial_size"
         centered = component(

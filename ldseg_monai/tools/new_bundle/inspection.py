@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import cast
 import nibabel as nib
 import numpy as np
 import torch
+from monai.data import load_decathlon_properties
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -108,7 +108,10 @@ class Inspection:
     @property
     def label_values(self) -> list[int]:
         """Every label value of any case, and 0."""
-        return sorted({0}.union(*(case.counts for case in self.cases)))
+        values = {0}
+        for case in self.cases:
+            values |= case.counts.keys()
+        return sorted(values)
 
     def share(self, value: int) -> float:
         """Mean over the cases of the share of voxels with a label value."""
@@ -156,12 +159,13 @@ def inspect_datalist(datalist: Sequence[dict[str, str]]) -> Inspection:
             several channels, not finite, an image and a label of different size or axes, label
             values that are no classes, no foreground. Up to five are named.
     """
-    kinds = {
-        path.lower().endswith(VOLUME_EXTENSIONS) for item in datalist for path in item.values()
-    }
+    kinds = set()
+    for item in datalist:
+        kinds |= {path.lower().endswith(VOLUME_EXTENSIONS) for path in item.values()}
     if len(kinds) > 1:
         raise InputError(
-            "the data set has NIfTI volumes beside pictures: expected one kind; put them into two folders"
+            "the data set has NIfTI volumes beside pictures: expected one kind; put them into two "
+            "folders"
         )
     read = _inspect_volume if kinds.pop() else _inspect_picture
     cases, faults, warnings = [], [], []
@@ -184,14 +188,11 @@ def inspect_datalist(datalist: Sequence[dict[str, str]]) -> Inspection:
 
 
 def class_names_of(dataset_dir: PathLike) -> dict[int, str]:
-    """Names of the label values as a Decathlon `dataset.json` gives them; empty where there is none."""
-    path = Path(dataset_dir) / "dataset.json"
-    if not path.is_file():
-        return {}
+    """Names of the label values as a Decathlon `dataset.json` has them; empty without any."""
     try:
-        named = json.loads(path.read_text()).get("labels", {}).items()
-        return {int(value): " ".join(str(name).split()) for value, name in named}
-    except (ValueError, AttributeError):
+        named = load_decathlon_properties(Path(dataset_dir, "dataset.json"), "labels")["labels"]
+        return {int(value): " ".join(str(name).split()) for value, name in named.items()}
+    except (KeyError, ValueError, TypeError, AttributeError):  # no such file, or of another form
         return {}
 
 
@@ -204,13 +205,14 @@ def _inspect_volume(image_path: str, label_path: str) -> tuple[InspectedCase, li
     codes = ["".join(nib.aff2axcodes(volume.affine)) for volume in (image, label)]
     if codes[0] != codes[1]:
         raise _Fault(
-            f"{image_path} has axes {codes[0]} and its label {codes[1]}: expected the same; write the label with the "
-            "affine of its image"
+            f"{image_path} has axes {codes[0]} and its label {codes[1]}: expected the same; write "
+            "the label with the affine of its image"
         )
     shift = largest_shift(image.affine, label.affine, image.shape)
     if shift > MAX_SHIFT:
         raise _Fault(
-            f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected its affine"
+            f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected "
+            "its affine"
         )
     image, label = (nib.as_closest_canonical(volume) for volume in (image, label))
     spacing = tuple(float(step) for step in image.header.get_zooms()[:3])
@@ -227,8 +229,8 @@ def _load_volume(path: str) -> nib.Nifti1Image:
     volume = cast(nib.Nifti1Image, nib.load(path))
     if len(volume.shape) != 3 or min(volume.shape) < 2:
         raise _Fault(
-            f"{path} has shape {volume.shape}: expected a volume of three axes and one channel; choose a channel, or "
-            "write single slices as PNG"
+            f"{path} has shape {volume.shape}: expected a volume of three axes and one channel; "
+            "choose a channel, or write single slices as PNG"
         )
     return volume
 
@@ -249,16 +251,14 @@ def _inspect_picture(image_path: str, label_path: str) -> tuple[InspectedCase, l
         "I;16B",
     ):
         raise _Fault(
-            f"{image_path} is of mode {picture.mode}: expected gray of 8 or 16 bits, or colors of 8 bits"
+            f"{image_path} is of mode {picture.mode}: expected gray of 8 or 16 bits, or colors of "
+            "8 bits"
         )
-    gray = picture.mode in ("1", "L", "LA") or picture.mode.startswith("I")
-    pixels = np.asarray(
-        picture.convert("L")
-        if picture.mode in ("1", "LA")
-        else picture
-        if gray
-        else picture.convert("RGB")
-    )
+    if picture.mode in ("1", "LA"):
+        picture = picture.convert("L")
+    elif picture.mode != "L" and not picture.mode.startswith("I"):
+        picture = picture.convert("RGB")
+    pixels = np.asarray(picture)
     colored = pixels.ndim == 3 and bool((pixels != pixels[..., :1]).any())
     pixels = pixels.swapaxes(0, 1).astype(np.float32)
     label = LabelPictureReader().get_data([label_path])[0]
@@ -290,7 +290,8 @@ def _inspect_arrays(
     shape = image.shape[: label.ndim]
     if shape != label.shape:
         raise _Fault(
-            f"{image_path} has size {list(shape)} and its label {list(label.shape)}: expected the same"
+            f"{image_path} has size {list(shape)} and its label {list(label.shape)}: expected the "
+            "same"
         )
     check_voxels(image_path, torch.from_numpy(np.ascontiguousarray(image)))
     counts = _label_counts(label_path, label)
@@ -320,12 +321,13 @@ def _label_counts(path: str, label: NDArray) -> dict[int, int]:
     whole = np.rint(label).astype(np.int64) if np.isfinite(label).all() else None
     if whole is None or (label != whole).any():
         raise _Fault(
-            f"{path} has values that are not whole numbers: expected classes; was it resampled by interpolation? use "
-            "the nearest neighbor"
+            f"{path} has values that are not whole numbers: expected classes; was it resampled by "
+            "interpolation? use the nearest neighbor"
         )
     if whole.min() < 0 or whole.max() > MAX_LABEL_VALUE:
         raise _Fault(
-            f"{path} has values {whole.min()} to {whole.max()}: expected classes, 0 for the background"
+            f"{path} has values {whole.min()} to {whole.max()}: expected classes, 0 for the "
+            "background"
         )
     counts = np.bincount(whole.ravel())
     return {int(value): int(counts[value]) for value in counts.nonzero()[0]}

@@ -24,7 +24,7 @@ def new_metadata(
     name: str,
     data_name: str,
 ) -> dict[str, Any]:
-    """The template's `metadata.json` with everything that was said of its organ and its data replaced.
+    """The template's `metadata.json` with all that was said of its organ and its data replaced.
 
     Args:
         old: content of the template's.
@@ -39,19 +39,17 @@ def new_metadata(
     modality = "CT" if inspection.is_ct else "not recorded"
     shape = plan.sizes.get("spatial_size") or plan.sizes["window_size"]
     tensors = copy.deepcopy(old["network_data_format"])
+    kind = "hounsfield" if inspection.is_ct else "magnitude"
+    channels = {"0": "image"}
+    if plan.in_channels == 3:
+        kind, channels = "rgb", {"0": "red", "1": "green", "2": "blue"}
     tensors["inputs"]["image"] |= {
-        "format": "rgb"
-        if plan.in_channels == 3
-        else "hounsfield"
-        if inspection.is_ct
-        else "magnitude",
+        "format": kind,
         "modality": modality,
         "num_channels": plan.in_channels,
         "spatial_shape": shape,
         "value_range": _value_range(plan, inspection),
-        "channel_def": {"0": "red", "1": "green", "2": "blue"}
-        if plan.in_channels == 3
-        else {"0": "image"},
+        "channel_def": channels,
     }
     tensors["outputs"]["pred"] |= {
         "num_channels": len(classes),
@@ -65,7 +63,8 @@ def new_metadata(
         "changelog": {VERSION: CHANGE.replace("NAME", template.name)},
         "name": f"{template.method} {name}",
         "task": f"Segmentation of {' and '.join(plan.class_names)}",
-        "description": f"{template.method}, a diffusion model that segments in a few steps and says how sure it is",
+        "description": f"{template.method}, a diffusion model that segments in a few steps and "
+        "says how sure it is",
         "data_source": f"{len(inspection.cases)} cases of {data_name}",
         "data_type": "nifti" if inspection.spatial_dims == 3 else "png",
         "image_classes": f"{_channels(plan)}, {_choice(plan, 'intensity')}",
@@ -103,15 +102,16 @@ Written by `ldseg new-bundle`, from the bundle {template.name} of the ldseg_mona
 Segmentation, {", ".join(plan.class_names)}, Diffusion, Uncertainty
 
 ## **Model Description**
-{template.method} as in the bundle {template.name}, whose model card describes the method and where it departs from the
-paper. What was chosen for this data set:
+{template.method} as in the bundle {template.name}, whose model card describes the method and where
+it departs from the paper. What was chosen for this data set:
 
 | what | value | why |
 |---|---|---|
 {choices}
 
 ## **Data**
-{data_name}, as `ldseg new-bundle` found it; classes: {classes}. Terms: [data_license.txt](data_license.txt).
+{data_name}, as `ldseg new-bundle` found it; classes: {classes}.
+Terms: [data_license.txt](data_license.txt).
 
 | | |
 |---|---|
@@ -121,7 +121,8 @@ paper. What was chosen for this data set:
 Size: {_choice(plan, "size")}. Intensity: {_choice(plan, "intensity")}.
 
 ## **Performance**
-Not trained, so not measured. The second command below scores the cases that the first one did not train on.
+Not trained, so not measured. The second command below scores the cases that the first one did not
+train on.
 
 ## **Additional Usage Steps**
 Train (a run that was stopped goes on by the same command), score, and segment:
@@ -134,8 +135,8 @@ Train (a run that was stopped goes on by the same command), score, and segment:
 Written for ldseg_monai with the versions in `configs/metadata.json`.
 
 ## **Limitations**
-Research only; not for diagnosis. The sizes follow from the data above: data of another field of view, resolution or
-intensity may need a bundle of their own.
+Research only; not for diagnosis. The sizes follow from the data above: data of another field of
+view, resolution or intensity may need a bundle of their own.
 
 {_citation(template.root)}"""
 
@@ -143,9 +144,11 @@ intensity may need a bundle of their own.
 def new_data_license(data_name: str) -> str:
     """What can be said of the terms of data that only its user knows."""
     return (
-        f"The bundle has no weights yet. Weights that are trained on {data_name} follow the terms of its owners,\n"
-        "which `ldseg new-bundle` cannot know: whoever shares the weights states them here.\n\n"
-        "The phantoms that the bundle generates where no data set is given are free of any third party's rights.\n"
+        f"The bundle has no weights yet. Weights that are trained on {data_name} follow the terms\n"
+        "of its owners, which `ldseg new-bundle` cannot know: whoever shares the weights states\n"
+        "them here.\n\n"
+        "The phantoms that the bundle generates where no data set is given are free of any third\n"
+        "party's rights.\n"
     )
 
 
@@ -164,7 +167,7 @@ def _choice(plan: Plan, what: str) -> str:
 
 
 def _citation(root: Path) -> str:
-    """The sections on citation and references of the template's card, with the references on the method alone."""
+    """The template's sections on citation and references, with those on the method alone."""
     path = root / "docs" / "README.md"
     found = re.search(
         r"^## \*\*Citation Info\*\*.*?\[1\].*?(?=\n\n|\Z)",

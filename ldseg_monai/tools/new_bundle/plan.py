@@ -1,4 +1,4 @@
-"""What a new bundle changes of the one that it starts from, and why: sizes, latent, intensities, classes, split."""
+"""What a new bundle changes of the one that it starts from, and why."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ def make_plan(
     warnings += _class_warnings(inspection, values, names)
     if sizes.survival < ENOUGH_DICE:
         warnings.append(
-            f"the smallest class hardly survives the latent (a Dice of {sizes.survival:.2f}): a bundle at full "
-            "resolution (ldseg_hippocampus) has a finer one, cDAL has none"
+            f"the smallest class hardly survives the latent (a Dice of {sizes.survival:.2f}): a "
+            "bundle at full resolution (ldseg_hippocampus) has a finer one, cDAL has none"
         )
     plan = Plan(
         class_names=names,
@@ -180,12 +180,17 @@ def _classes(
     names_by_value: Mapping[int, str],
     instances: bool,
 ) -> tuple[list[int] | None, list[str]]:
-    """Value of each class in label files, from the background on, and names of the classes from 1 on."""
+    """The classes of the labels.
+
+    Returns:
+        Value of each in label files, from the background on, and names of those from 1 on.
+    """
     for name in [*(names or ()), *names_by_value.values()]:
         if not name.isprintable() or name.strip().startswith(("$", "@", "%")):
             raise InputError(
-                f"class name {name!r}: expected printable characters, the first of them not $, @ or %, which a config "
-                "would run or look up; pass other names as --classes, or correct dataset.json"
+                f"class name {name!r}: expected printable characters, the first of them not $, @ "
+                "or %, which a config would run or look up; pass other names as --classes, or "
+                "correct dataset.json"
             )
     found = inspection.label_values
     chosen = [name.strip() for name in names] if names is not None else None
@@ -195,18 +200,21 @@ def _classes(
         not all(chosen) or len(set(chosen)) < len(chosen) or "background" in chosen
     ):
         raise InputError(
-            f"classes {', '.join(chosen)}: expected different names, one for each class but the background"
+            f"classes {', '.join(chosen)}: expected different names, one for each class but the "
+            "background"
         )
     if instances:
         if chosen is not None and len(chosen) != 1:
             raise InputError(
-                f"classes has {len(chosen)} names: expected one, since labels that are instance ids are one class"
+                f"classes has {len(chosen)} names: expected one, since labels that are instance "
+                "ids are one class"
             )
         return None, chosen or ["class_1"]
     if len(found) > MAX_CLASSES:
         raise InputError(
-            f"the labels have {len(found)} values, 0 to {found[-1]}: expected at most {MAX_CLASSES} classes; pass "
-            "--instances if they are instance ids, all of one class; write masks losslessly (not as JPEG)"
+            f"the labels have {len(found)} values, 0 to {found[-1]}: expected at most "
+            f"{MAX_CLASSES} classes; pass --instances if they are instance ids, all of one class; "
+            "write masks losslessly (not as JPEG)"
         )
     if chosen is not None:
         if found[-1] <= len(chosen):
@@ -214,8 +222,8 @@ def _classes(
         if len(chosen) == len(found) - 1:
             return found, chosen
         raise InputError(
-            f"classes has {len(chosen)} names, but the labels have the values {_list(found)}: expected "
-            f"{len(found) - 1} names, one for each but 0"
+            f"classes has {len(chosen)} names, but the labels have the values {_list(found)}: "
+            f"expected {len(found) - 1} names, one for each but 0"
         )
     if names_by_value and found[-1] <= max(names_by_value):
         found = sorted({*found, *names_by_value})
@@ -246,7 +254,8 @@ def _class_warnings(
         count, total = len(inspection.cases_with(value)), len(inspection.cases)
         if count < max(2, 0.2 * total):
             warnings.append(
-                f"{name} (label value {value}) is in {count} of {total} cases: too few to learn it well"
+                f"{name} (label value {value}) is in {count} of {total} cases: too few to learn it "
+                "well"
             )
     if values and len(values) > 9:
         warnings.append(
@@ -257,7 +266,15 @@ def _class_warnings(
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Knobs that are sizes, the stem, what of the hardest class survives, whether cases are resized, and why."""
+    """The sizes.
+
+    Attributes:
+        knobs: their values, by name.
+        stem: the network's `stem_stride`.
+        survival: `surviving_dice` of the hardest class.
+        resizes: whether every case is resized to one grid.
+        choices: what was decided, in words.
+    """
 
     knobs: dict[str, list[int]]
     stem: int
@@ -286,8 +303,11 @@ def _sizes(
         stem = _best(survival)
         if template.resizes or survival[stem] >= WHOLE_PICTURE_DICE:
             what = "volume" if inspection.spatial_dims == 3 else "picture"
-            why = f"every {what} is resized to it; no finer than the median {what}, at the template's cost"
-            size = Choice("size", _times(grids[stem]), f"{why}; multiples of {template.stride}")
+            why = (
+                f"every {what} is resized to it; no finer than the median {what}, at the "
+                f"template's cost; multiples of {template.stride}"
+            )
+            size = Choice("size", _times(grids[stem]), why)
             latent = _latent_choice(template, survival, stem)
             return _Sizes({"spatial_size": grids[stem]}, stem, survival[stem], True, [size, latent])
     survival = _survival(template, inspection, values, num_classes, dict.fromkeys(stems))
@@ -354,7 +374,10 @@ def _window_choice(
 def _latent_choice(template: Template, survival: dict[int, float], stem: int) -> Choice:
     part = {tried: f"1/{template.stride * tried // template.stem}" for tried in survival}
     tried = ", ".join(f"{part[tried]} keeps {dice:.2f}" for tried, dice in survival.items())
-    why = f"Dice of the hardest class after averaging over the latent's cells: {tried}; {ENOUGH_DICE} is enough"
+    why = (
+        f"Dice of the hardest class after averaging over the latent's cells: {tried}; "
+        f"{ENOUGH_DICE} is enough"
+    )
     return Choice("latent", f"{part[stem]} of each side, stem_stride {stem}", why)
 
 
@@ -365,7 +388,7 @@ def _survival(
     num_classes: int,
     grids: Mapping[int, list[int] | None],
 ) -> dict[int, float]:
-    """`surviving_dice` of the hardest class, as the mean over some cases, by stem, until one is enough.
+    """`surviving_dice` of the hardest class, the mean over some cases, by stem, until it is enough.
 
     Args:
         template: the bundle to start from.
@@ -392,7 +415,7 @@ def _survival(
 
 
 def load_classes(path: str, values: list[int] | None) -> torch.Tensor:
-    """Class indices of a label file, `(*spatial)`: of a volume in RAS, of a picture columns by rows."""
+    """Class indices of a label file, `(*spatial)`: a volume in RAS, a picture columns by rows."""
     if path.lower().endswith((".nii", ".nii.gz")):
         label = np.rint(np.asanyarray(nib.as_closest_canonical(nib.load(path)).dataobj))
     else:
@@ -403,7 +426,7 @@ def load_classes(path: str, values: list[int] | None) -> torch.Tensor:
 
 
 def _oversample(inspection: Inspection, sizes: _Sizes, values: list[int] | None) -> Choice | None:
-    """Whether crops should look for the classes: where a crop is a part of the image and a class a small one."""
+    """Whether crops should look for the classes: if a crop is a part only, and a class small."""
     if sizes.resizes:
         return None
     part = math.prod(sizes.knobs.get("crop_size", sizes.window)) / float(
@@ -423,7 +446,10 @@ def _intensities(inspection: Inspection) -> tuple[tuple[float, float] | None, Ch
     if inspection.is_ct:
         foreground = np.concatenate([case.foreground for case in inspection.cases])
         low, high = (float(round(value)) for value in np.percentile(foreground, (0.5, 99.5)))
-        why = "looks like CT (values of -200 and below): 0.5th to 99.5th percentile of what is labeled"
+        why = (
+            "looks like CT (values of -200 and below): 0.5th to 99.5th percentile of what is "
+            "labeled"
+        )
         return (low, high), Choice(
             "intensity", f"{low:g} to {high:g} HU, clipped, become -2 to 2", why
         )
@@ -469,7 +495,10 @@ def _patients(inspection: Inspection, dataset_dir: str) -> tuple[str, str, str] 
         except (UnicodeDecodeError, csv.Error):
             continue
         columns = [column for column in (rows[0] if rows else {}) if column]
-        cases = [column for column in columns if names <= {row[column] for row in rows}]
+        cases = []
+        for column in columns:
+            if names <= {row[column] for row in rows}:
+                cases.append(column)
         patients = [column for column in columns if column.strip().lower() in PATIENT_COLUMNS]
         chosen = (path.name, *cases[:1], *patients[:1])
         writable = not any(
@@ -490,21 +519,25 @@ def _split(
 ) -> tuple[Choice, list[str]]:
     """Make the split that training will make, so that its errors come now."""
     groups = {}
-    why = "drawn with seed 0; no table (CSV) with a column of case names and one called patient was found"
+    why = (
+        "drawn with seed 0; no table (CSV) with a column of case names and one called patient was "
+        "found"
+    )
     if patients is not None:
         groups = read_groups(os.path.join(dataset_dir, patients[0]), *patients[1:])
         why = f"drawn with seed 0, whole patients, as {patients[0]} names them"
     split = Split(inspection.datalist, val_fraction=val_fraction, groups=groups)
-    parts = {
-        part: [case_name(item["image"]) for item in split.part(part)] for part in ("train", "val")
-    }
+    parts = {}
+    for part in ("train", "val"):
+        parts[part] = [case_name(item["image"]) for item in split.part(part)]
     warnings = []
     for value, name in zip(values[1:] if values else [], names, strict=False):
         having = set(inspection.cases_with(value))
         for part, use in (("train", "learn"), ("val", "measure")):
             if having and not having & set(parts[part]):
                 warnings.append(
-                    f"{name} is in no case of the {part} part, which has nothing to {use} it on; try another seed"
+                    f"{name} is in no case of the {part} part, which has nothing to {use} it on; "
+                    "try another seed"
                 )
     choice = Choice(
         "split", f"{len(parts['train'])} cases train, {len(parts['val'])} validate", why

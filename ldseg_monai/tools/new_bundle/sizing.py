@@ -1,4 +1,4 @@
-"""Which grid, window and latent suit a data set: sizes under a limit of cost, and what of a label survives them."""
+"""Which grid, window and latent suit a data set, under a limit of cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional
 def fit_grid(
     shapes: NDArray[np.int64], spacings: NDArray[np.float64], limit: float, multiple: int
 ) -> list[int]:
-    """Size that every case is resized to: that of the median case, with the finest axes coarsened until it fits.
+    """Size that every case is resized to: the median case's, its finest axes coarsened to fit.
 
     Args:
         shapes: voxels of each case, `(cases, axes)`.
@@ -37,7 +37,7 @@ def fit_grid(
 def fit_window(
     shapes: NDArray[np.int64], spacings: NDArray[np.float64], limit: float, multiple: int
 ) -> list[int]:
-    """Size of a window: one that holds every case, if that fits, or else as many mm along each axis as fit.
+    """Size of a window: one that holds every case, or else as many mm along each axis as fit.
 
     Args:
         shapes: voxels of each case, `(cases, axes)`.
@@ -63,7 +63,7 @@ def fit_window(
 def surviving_dice(
     label: torch.Tensor, num_classes: int, stride: int, grid: Sequence[int] | None = None
 ) -> list[float]:
-    """Dice of each class after its masks were averaged over cells of `stride` voxels and interpolated back.
+    """Dice of each class after its mask was averaged over cells of `stride` voxels and put back.
 
     A lower bound of what a latent of that stride can hold: a trained one has several channels. On
     Decathlon hippocampi it is 0.84 / 0.77 at a stride of 4, where an LDSeg's autoencoder reaches
@@ -81,7 +81,9 @@ def surviving_dice(
     mode = {2: "bilinear", 3: "trilinear"}[label.ndim]
     shape = list(label.shape)
     small = label if grid is None else _nearest(label, grid)
-    padding = [amount for side in reversed(small.shape) for amount in (0, -side % stride)]
+    padding: list[int] = []
+    for side in reversed(small.shape):
+        padding += [0, -side % stride]
     padded = functional.pad(small, padding)
     best, found = torch.full(padded.shape, -1.0), torch.zeros_like(padded)
     pool = functional.avg_pool2d if label.ndim == 2 else functional.avg_pool3d
@@ -101,9 +103,9 @@ def surviving_dice(
 
 
 def _nearest(label: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    return functional.interpolate(label[None, None].float(), size=list(size), mode="nearest-exact")[
-        0, 0
-    ].to(label.dtype)
+    cases = label[None, None].float()  # (1, 1, *spatial)
+    resized = functional.interpolate(cases, size=list(size), mode="nearest-exact")
+    return resized[0, 0].to(label.dtype)
 
 
 def _up(side: float, multiple: int) -> int:

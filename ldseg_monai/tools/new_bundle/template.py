@@ -7,7 +7,7 @@ from typing import Any
 
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
-from ldseg_monai.tools.new_bundle.yaml_text import components
+from ldseg_monai.tools.new_bundle.config_tree import components
 
 
 class Template:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,7 +61,8 @@ def new_bundle(
     template = Template(Bundle.find(source))
     if origin := _origin(template.bundle):
         raise InputError(
-            f"{source} was itself written by new-bundle: expected a bundle such as {origin}, its own origin"
+            f"{source} was itself written by new-bundle: expected a bundle such as {origin}, its "
+            "own origin"
         )
     target = _target(name, out)
     datalist = paired_datalist(dataset_dir)
@@ -84,11 +86,13 @@ def _origin(bundle: Bundle) -> str | None:
 def _target(name: str, out: str) -> Path:
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
         raise InputError(
-            f"name {name!r}: expected letters, digits and underscores, a letter first, such as my_organ"
+            f"name {name!r}: expected letters, digits and underscores, a letter first, such as "
+            "my_organ"
         )
     if re.search(r"""['"$`\\\n]""", out):
         raise InputError(
-            f"out {out!r}: expected a path without quotes and dollar signs, which a config cannot hold"
+            f"out {out!r}: expected a path without quotes and dollar signs, which a config cannot "
+            "hold"
         )
     target = Path(out, name)
     if target.exists():
@@ -113,8 +117,8 @@ def _require_same_dimensions(template: Template, image: str) -> None:
         if sibling.spatial_dims == dims and not _origin(sibling.bundle)
     ]
     raise InputError(
-        f"the data are {kinds[dims]}, but {template.name} segments {kinds[template.spatial_dims]}: expected --from "
-        f"{' or '.join(fitting) or 'another bundle'}"
+        f"the data are {kinds[dims]}, but {template.name} segments {kinds[template.spatial_dims]}: "
+        f"expected --from {' or '.join(fitting) or 'another bundle'}"
     )
 
 
@@ -166,7 +170,7 @@ def _check(draft: Path, plan: Plan) -> None:
     for file in STANDALONE:
         config = Bundle(draft).config(file)
         network = diffusion_segmenter(config.get_parsed_content("network_def")).eval()
-        wanted = {"num_classes": plan.num_classes}
+        wanted: dict[str, Any] = {"num_classes": plan.num_classes}
         wanted |= {knob: size for knob, size in plan.sizes.items() if knob in config}
         got = {knob: config.get(knob) for knob in wanted}
         if got != wanted or network.in_channels != plan.in_channels:
@@ -181,19 +185,15 @@ def _check(draft: Path, plan: Plan) -> None:
 
 def _commands(target: Path, dataset_dir: str) -> list[str]:
     """The commands that train, evaluate on the validation part, and segment."""
-    configs, run, data = (
-        (target / "configs").as_posix(),
-        f"runs/{target.name}",
-        shlex.quote(dataset_dir),
-    )
-    module = "python -m monai.bundle run"
+    configs, run = (target / "configs").as_posix(), f"runs/{target.name}"
+    train, inference = (shlex.quote(f"{configs}/{kind}.yaml") for kind in ("train", "inference"))
     both = f"\"['{configs}/train.yaml','{configs}/evaluate.yaml']\""
-    places = f"--dataset_dir {data} --output_dir"
+    line = "python -m monai.bundle run"
+    data, weights = f"--dataset_dir {shlex.quote(dataset_dir)}", f"--model_path {run}/model.pt"
     return [
-        f"{module} training --config_file {shlex.quote(configs + '/train.yaml')} {places} {run}",
-        f"{module} --config_file {both} {places} {run}/scores --model_path {run}/model.pt --part val",
-        f"{module} --config_file {shlex.quote(configs + '/inference.yaml')} {places} {run}/segmentation "
-        f"--model_path {run}/model.pt",
+        f"{line} training --config_file {train} {data} --output_dir {run}",
+        f"{line} --config_file {both} {data} --output_dir {run}/scores {weights} --part val",
+        f"{line} --config_file {inference} {data} --output_dir {run}/segmentation {weights}",
     ]
 
 

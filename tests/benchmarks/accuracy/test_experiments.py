@@ -221,7 +221,7 @@ def test_maps_are_of_one_plane_in_the_files_geometry(
 ) -> None:
     overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
     experiment = experiments.Experiment(Bundle(bundle), **overrides)
-    experiment.inferer.sampler.num_samples = 2
+    experiment.sampler.num_samples = 2
     for case in experiment.run():
         planes = experiments.widest_slice(case)
         volume = nib.load(data / "labels" / f"{experiments.name_of(case)}.nii.gz").get_fdata()

@@ -288,8 +288,8 @@ def test_figures_that_nothing_can_be_said_about_are_no_numbers() -> None:
 class BlockEncoder(nn.Module):
     """A label of square blocks as one position of the latent each, a channel a class."""
 
-    def forward(self, one_hot: torch.Tensor) -> torch.Tensor:
-        return LOUD * one_hot[..., ::STRIDE, ::STRIDE]
+    def forward(self, one_hot: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return LOUD * one_hot[..., ::STRIDE, ::STRIDE], []
 
 
 class BlockDecoder(nn.Module):
@@ -366,6 +366,7 @@ def tiny(**arguments) -> LDSeg:
 def replaced(denoiser: nn.Module, decoder: nn.Module | None = None) -> LDSeg:
     network = tiny()
     network.label_encoder, network.image_encoder = BlockEncoder(), PixelEncoder()
+    network.standardization = nn.Identity()
     network.denoiser, network.label_decoder = denoiser, decoder or BlockDecoder()
     network.decoder_sees_image = isinstance(decoder, ImageDecoder)
     return network

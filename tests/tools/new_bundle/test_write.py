@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from monai.bundle import ConfigParser
 from small_data import write_boxes, write_picture, write_volume
 
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.datalist import case_name
+from ldseg_monai.networks import BatchStandardization
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.new_bundle.write import new_bundle
+from ldseg_monai.tools.new_bundle.yaml_text import WIDTH
 
 BUNDLES = Path(__file__).parents[3] / "bundles"
 KNEE, HIPPOCAMPUS, GLAS = (
@@ -30,7 +35,9 @@ def config(name: str, file: str = "train.yaml") -> ConfigParser:
     return ConfigParser(ConfigParser.load_config_file(str(Path("bundles", name, "configs", file))))
 
 
-def targets(steps: list[dict]) -> list[str]:
+def targets(parser: ConfigParser, name: str) -> list[str]:
+    """The components of a list; a step may be named by its id."""
+    steps = [parser[step[1:]] if isinstance(step, str) else step for step in parser[name]]
     return [step["_target_"].rpartition(".")[2] for step in steps]
 
 
@@ -110,11 +117,9 @@ def test_label_values_become_classes(values, options, label_values, names) -> No
     train = config("new")
     assert train.get("label_values") == label_values
     assert train["num_classes"] == len(names) + 1
-    steps = targets(train["train#deterministic_transforms"])
-    assert ("AsDiscreted" in steps, "ClassIndicesd" in steps) == (
-        label_values is None,
-        label_values is not None,
-    )
+    load = train["load"]
+    assert load.get("instances", False) == (label_values is None)
+    assert load.get("label_values") == (None if label_values is None else "@label_values")
 
 
 def test_names_of_a_decathlon_file_are_taken() -> None:
@@ -142,11 +147,9 @@ def test_ct_is_windowed_and_mr_standardized() -> None:
     write_boxes(Path("ct"), 3, low=-1000)
     for name, wanted in (("mr", "NormalizeIntensityd"), ("ct", "ScaleIntensityRanged")):
         new_bundle(KNEE, name, name)
-        for steps in (
-            config(name)["train#deterministic_transforms"],
-            config(name, "inference.yaml")["preprocessing#transforms"],
-        ):
-            assert {"NormalizeIntensityd", "ScaleIntensityRanged"} & set(targets(steps)) == {wanted}
+        for file in ("train.yaml", "inference.yaml"):
+            steps = targets(config(name, file), "image_transforms")
+            assert {"NormalizeIntensityd", "ScaleIntensityRanged"} & set(steps) == {wanted}
     low, high = config("ct")["intensity_range"]
     assert (
         -900 < low < -860 and -840 < high < -800
@@ -157,11 +160,11 @@ def test_gray_pictures_are_seen_whole_without_stain_or_mirror() -> None:
     write_boxes(Path("data"), 2)
     new_bundle(GLAS, "new", "data")
     train = config("new")
-    random = set(targets(train["random_transforms"]))
+    random = set(targets(train, "random_transforms"))
     assert not random & {"RandStaind", "RandFlipd", "RandRotate90d", "RandSpatialCropd"}
-    assert train["network_def#in_channels"] == 1
+    assert train["network_def#image_encoder#in_channels"] == 1
     assert train["validate#inferer#roi_size"] == "@spatial_size" and "window_size" not in train
-    assert "convert('L')" in Path("bundles/new/configs/inference.yaml").read_text()
+    assert config("new", "inference.yaml")["load#mode"] == train["load#mode"] == "L"
 
 
 def write_gray_of_16_bits(top: int) -> None:
@@ -175,8 +178,8 @@ def write_gray_of_16_bits(top: int) -> None:
 def test_gray_pictures_of_16_bits_are_read_so_however_dark() -> None:
     write_gray_of_16_bits(200)
     new_bundle(GLAS, "new", "data")
-    assert "convert('I')" in Path("bundles/new/configs/inference.yaml").read_text()
     inference = config("new", "inference.yaml")
+    assert inference["load#mode"] == "I"
     inference["dataset_dir"] = "data"
     image = inference.get_parsed_content("preprocessing")({"image": "data/images/0.png"})["image"]
     assert image.max() == pytest.approx(199 / 255 * 2 - 1, abs=0.01)
@@ -187,15 +190,14 @@ def test_gray_pictures_of_16_bits_keep_their_range() -> None:
     new_bundle(GLAS, "new", "data")
     text = Path("bundles/new/configs/train.yaml").read_text()
     assert re.findall(r"a_max: (\d+)", text) == re.findall(r"a_max: (40\d\d)", text) != []
-    assert "convert('I')" in text and "reader: ldseg_monai.data.LabelPictureReader" in text
+    assert config("new")["load#mode"] == "I"
     files = [path for path in Path("bundles/new").rglob("*") if path.suffix in (".yaml", ".json")]
     assert files and not [
         path for path in files if re.search("imagenet|backbone|efficientnet", path.read_text())
     ]
-    assert (
-        config("new")["network_def#num_res_blocks"],
-        config("new")["network_def#label_res_blocks"],
-    ) == (2, 1)
+    encoder = config("new")["network_def#image_encoder"]
+    papers = Bundle(GLAS).config("train.yaml", "ablations/residual_encoder.yaml")
+    assert encoder == {**papers["network_def#image_encoder"], "in_channels": 1}
 
 
 def test_colored_pictures_keep_crops_and_stain() -> None:
@@ -208,10 +210,10 @@ def test_colored_pictures_keep_crops_and_stain() -> None:
         )
     new_bundle(GLAS, "new", "data")
     train = config("new")
-    assert "RandStaind" in targets(train["random_transforms"])
-    assert train["network_def#image_backbone"] == "efficientnet_lite0"
-    assert (train["network_def#in_channels"], train["window_size"], train["crop_size"]) == (
-        3,
+    assert "RandStaind" in targets(train, "random_transforms")
+    assert train["network_def#image_encoder#_target_"].endswith(".EfficientNetEncoder")
+    assert (train["load#mode"], train["window_size"], train["crop_size"]) == (
+        "RGB",
         [128, 112],
         [96, 96],
     )
@@ -224,13 +226,14 @@ def test_small_structures_get_a_finer_latent_than_large_ones() -> None:
             label[8 : 8 + side, 8 : 8 + side, 8 : 8 + side] = 1
             write_volume(Path(name), f"{index}", label.astype(np.float32), label)
         new_bundle(KNEE, name, name)
-    stems = {name: config(name)["network_def#stem_stride"] for name in ("large", "small")}
-    assert stems["large"] == 4 and stems["small"] < 4
-    stride = 2 * stems["small"]
-    assert (
-        config("small")["network_def#latent_shape"]
-        == f"$[side // {stride} for side in @spatial_size]"
-    )
+    networks = {}
+    for name in ("large", "small"):
+        for file in ("train.yaml", "inference.yaml"):
+            networks[name] = config(name, file).get_parsed_content("network_def")
+            size = config(name)["spatial_size"]
+            latent = networks[name].encode_label(torch.zeros(1, 1, *size))
+            assert list(latent.shape[2:]) == [side // networks[name].stride for side in size]
+    assert networks["large"].stride == 8 and networks["small"].stride < 8
 
 
 def test_structure_that_no_latent_holds_is_a_warning() -> None:
@@ -248,10 +251,9 @@ def test_rare_class_in_a_large_volume_is_looked_for() -> None:
         write_volume(Path("data"), f"{index}", label.astype(np.float32), label)
     report = new_bundle(HIPPOCAMPUS, "new", "data")
     train = config("new")
-    assert "RandCropByLabelClassesd" in targets(train["random_transforms"])
-    assert (
-        train["network_def#latent_norm"] == "batch" and "latent_shape" not in train["network_def"]
-    )
+    assert "RandCropByLabelClassesd" in targets(train, "random_transforms")
+    standardization = train.get_parsed_content("network_def").standardization
+    assert isinstance(standardization, BatchStandardization)
     assert "crops: centered on each class equally often" in report
     assert np.prod(train["spatial_size"]) <= 40 * 56 * 44
 
@@ -259,16 +261,14 @@ def test_rare_class_in_a_large_volume_is_looked_for() -> None:
 def test_patients_stay_together_in_training_and_evaluation() -> None:
     write_boxes(Path("data"), 3)
     new_bundle(KNEE, "new", "data")
-    train, evaluate = config("new"), config("new", "evaluate.yaml")
-    for parser, key in (
-        (train, "train#dataset#data"),
-        (train, "validate#dataset#data"),
-        (evaluate, "validate#dataset"),
-    ):
-        data = parser.get().get(key, {}).get("data") if key == "validate#dataset" else parser[key]
-        assert data["groups"] == "@groups", key
+    train = config("new")
     train["dataset_dir"] = "data"
     assert train.get_parsed_content("groups") == {f"box_{i}": f"patient {i // 2}" for i in range(4)}
+    patients = []
+    for part in ("train", "val"):
+        cases = train.get_parsed_content("split").part(part)
+        patients.append({int(case_name(case["image"])[-1]) // 2 for case in cases})
+    assert sorted(patients, key=min) == [{0}, {1}]
 
 
 def test_no_table_of_patients_splits_case_by_case() -> None:
@@ -373,7 +373,7 @@ def test_picture_data_name_the_bundles_for_pictures() -> None:
 
 def test_template_that_cannot_be_changed_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     write_boxes(Path("data"), 3)
-    monkeypatch.setattr("ldseg_monai.tools.new_bundle.write._set_classes", lambda *args: None)
+    monkeypatch.setattr("ldseg_monai.tools.new_bundle.edits._set_classes", lambda *args: None)
     with pytest.raises(ValueError, match="cannot be changed"):
         new_bundle(GLAS.replace("glas", "hippocampus"), "new", "data", class_names=["a", "b", "c"])
     assert list(Path("bundles").iterdir()) == []
@@ -400,3 +400,18 @@ def test_comments_of_the_template_stay() -> None:
     text = Path("bundles/new/configs/train.yaml").read_text()
     assert "learning_rate: 0.001  # of the first step; decays exponentially" in text
     assert yaml.safe_load(text)["learning_rate"] == 0.001
+
+
+@pytest.mark.parametrize("source", [KNEE, HIPPOCAMPUS, GLAS])
+def test_what_is_not_changed_stays_as_the_template_has_it(source: str) -> None:
+    write_boxes(Path("data"), 2 if source == GLAS else 3)
+    new_bundle(source, "new", "data")
+    for file in ("train.yaml", "inference.yaml", "evaluate.yaml", "multi_gpu_train.yaml"):
+        old = Path(source, "configs", file).read_text().splitlines()
+        new = Path("bundles/new/configs", file).read_text().splitlines()
+        headings = [line for line in old if re.match("# [A-Z][a-z ,]+$", line)]
+        assert [line for line in new if line in headings] == headings
+        assert sum(not line for line in new) == sum(not line for line in old)  # blank ones
+        kept = sum(line in new for line in old) / len(old)
+        assert kept > 0.75, f"{file}: {kept:.0%}"
+        assert all(len(line.split("  # ")[0]) <= WIDTH for line in new if line[:1] != "#")
