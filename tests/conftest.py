@@ -1,21 +1,21 @@
+"""How all tests run: with which threads, which of them, and which process runs which."""
+
 from __future__ import annotations
 
 import os
+
+# Before PyTorch is loaded, which reads both then; the processes that tests start inherit them. One
+# thread each: two processes share two cores, and another number of threads rounds otherwise. A
+# thread that waits for others sleeps: on a busy machine, spinning takes longer than the work.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from bundle_kinds import BUNDLES, is_repeated
 from xdist.scheduler import LoadScopeScheduling
-
-BUNDLES = sorted(path.name for path in (Path(__file__).parents[1] / "bundles").iterdir())
-
-
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # as many threads as processes; those started by tests inherit it
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,7 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest takes the tests that -m asks for
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what costs much and another bundle shows; skip what is not asked for."""
     reasons = {}
     if not config.getoption("--slow"):
         reasons["slow"] = "slow: run with --slow"
@@ -37,6 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not torch.cuda.is_available():
         reasons["gpu"] = "needs a GPU"
     for item in items:
+        if is_repeated(item):
+            item.add_marker("slow")
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))

@@ -8,6 +8,9 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from ldseg_monai.data.phantoms.gland import gland_phantom
+from ldseg_monai.data.phantoms.knee import knee_phantom
+
 
 def write_volume(
     folder: Path,
@@ -28,6 +31,34 @@ def write_picture(folder: Path, name: str, image: np.ndarray, label: np.ndarray)
     for kind, array in (("images", image), ("labels", label)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(folder / kind / f"{name}.png")
+
+
+def write_cuts(folder: Path, dims: int, num: int = 4) -> None:
+    """Write `case_000` and so on: cut-outs of phantoms, with all of their classes.
+
+    They take a small part of a phantom's time, and have its oblique affine.
+    """
+    for index in range(num):
+        name = f"case_{index:03d}"
+        if dims == 3:
+            image, label, affine = knee_phantom([0, index])
+            cut = around_the_middle(label, (40, 28, 28))
+            start = np.eye(4)
+            start[:3, 3] = [axis.start for axis in cut]
+            write_volume(folder, name, image[cut], label[cut], affine @ start)
+        else:
+            picture, glands = gland_phantom([0, index])
+            cut = around_the_middle(glands, (90, 140))
+            write_picture(folder, name, picture[cut], (glands[cut] > 0).astype(np.uint8))
+
+
+def around_the_middle(label: np.ndarray, size: tuple[int, ...]) -> tuple[slice, ...]:
+    """The part of an array around the middle of what is labeled."""
+    cut = []
+    for places, side, length in zip(label.nonzero(), size, label.shape, strict=True):
+        start = int(np.clip(places.mean() - side / 2, 0, length - side))
+        cut.append(slice(start, start + side))
+    return tuple(cut)
 
 
 def write_boxes(

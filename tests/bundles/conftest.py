@@ -1,24 +1,15 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from config_files import BUNDLES
-from monai.utils import set_determinism
-from workplace import Run, Workplace, listing, written
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, as the processes that `Workplace` starts: another number of them rounds otherwise."""
-    number = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(number)
+from bundle_kinds import dims
+from config_files import BUNDLES, load_config
+from small_data import write_cuts
+from workplace import Run, Workplace, listing, restored_process, written
 
 
 @pytest.fixture(scope="session", params=BUNDLES)
@@ -39,11 +30,38 @@ def written_by_training() -> dict[str, set[str]]:
 
 
 @pytest.fixture(scope="session")
-def trained(workplace: Workplace, written_by_training: dict[str, set[str]]) -> Run:
-    """Two epochs on phantoms in one go, from the repository root; evaluation and inference use their weights."""
+def phantoms(bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of images/ and labels/: cut-outs of phantoms."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_cuts(folder, dims(bundle))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def num_classes(bundle: str) -> int:
+    """Classes of a bundle's labels, background included."""
+    return load_config(bundle, "train.yaml")["num_classes"]
+
+
+@pytest.fixture(scope="session")
+def untrained(bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the tiny network that have learned nothing."""
+    root = tmp_path_factory.mktemp("untrained")
+    place = Workplace.make(root / "place", bundle)
+    torch.manual_seed(0)
+    network = place.workflow("infer", ["inference.yaml"]).parser.get_parsed_content("network_def")
+    torch.save(network.state_dict(), root / "model.pt")
+    return root / "model.pt"
+
+
+@pytest.fixture(scope="session")
+def trained(workplace: Workplace, phantoms: Path, written_by_training: dict[str, set[str]]) -> Run:
+    """Two epochs in one go, from the repository root; evaluation and inference use their weights."""
     output_dir = workplace.root / "trained"
     before = listing(workplace.root)
-    printed = workplace.run("train.yaml", run_id="training", output_dir="trained")
+    printed = workplace.run(
+        "train.yaml", run_id="training", dataset_dir=str(phantoms), output_dir="trained"
+    )
     written_by_training[workplace.bundle] = written(before, listing(workplace.root))
     models = workplace.bundle_root / "models"
     models.mkdir()
@@ -52,32 +70,23 @@ def trained(workplace: Workplace, written_by_training: dict[str, set[str]]) -> R
 
 
 @pytest.fixture(scope="session")
-def phantoms(trained: Run) -> Path:
-    """A data set of images/ and labels/, which the training generated."""
-    return trained.output_dir / "phantoms_0"
-
-
-@pytest.fixture(scope="session")
-def evaluated(workplace: Workplace, phantoms: Path) -> Run:
+def evaluated(workplace: Workplace, trained: Run, phantoms: Path) -> Run:
     output_dir = workplace.root / "evaluated"
-    printed = workplace.run(
+    printed = workplace.run_here(
         "train.yaml", "evaluate.yaml", dataset_dir=str(phantoms), output_dir=str(output_dir)
     )
     return Run(printed, output_dir)
 
 
 @pytest.fixture(scope="session")
-def segmented(workplace: Workplace, phantoms: Path) -> Run:
+def segmented(workplace: Workplace, trained: Run, phantoms: Path) -> Run:
     """Inference with everything at its default but the data, from inside the bundle folder."""
     printed = workplace.run("inference.yaml", place="inside", dataset_dir=str(phantoms))
     return Run(printed, workplace.bundle_root / "output")
 
 
 @pytest.fixture
-def process_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def process_left_as_it_was() -> Iterator[None]:
     """Undo what a workflow does to the process that it runs in."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
-    yield
-    set_determinism(None)
+    with restored_process():
+        yield

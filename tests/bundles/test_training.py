@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from bundle_kinds import alike
 from config_files import overlays_on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from workplace import Run, Workplace, tiny_overrides
 
 TOGETHER = ("train.yaml", "multi_gpu_train.yaml")
+
+pytestmark = pytest.mark.costly
 
 
 def checkpoint(output_dir: Path) -> dict[str, Any]:
@@ -78,12 +81,7 @@ def killed_and_resumed(workplace: Workplace, phantoms: Path) -> Run:
         process.kill()
     trainer = checkpoint(output_dir)["trainer"]
     assert trainer["iteration"] == trainer["epoch_length"], "it was killed too late"
-    return Run(workplace.run("train.yaml", **options), output_dir)
-
-
-def test_training_says_in_one_line_that_it_generates_phantoms(trained: Run) -> None:
-    lines = [line for line in trained.printed.splitlines() if "no dataset_dir given" in line]
-    assert len(lines) == 1 and "phantoms" in lines[0], lines
+    return Run(workplace.run_here("train.yaml", **options), output_dir)
 
 
 def test_training_writes_weights_checkpoint_and_picture(trained: Run) -> None:
@@ -133,10 +131,13 @@ def test_training_starts_from_the_initial_weights(
     assert differences(network.state_dict(), torch.load(path, weights_only=True)) == []
 
 
-def test_more_epochs_go_on_from_the_checkpoint(workplace: Workplace, trained: Run) -> None:
+def test_more_epochs_go_on_from_the_checkpoint(
+    workplace: Workplace, trained: Run, phantoms: Path
+) -> None:
     before = checkpoint(trained.output_dir)["trainer"]
     shutil.copytree(trained.output_dir, workplace.root / "longer")
-    printed = workplace.run("train.yaml", run_id="training", output_dir="longer", max_epochs=3)
+    options = {"dataset_dir": str(phantoms), "output_dir": "longer", "max_epochs": 3}
+    printed = workplace.run_here("train.yaml", run_id="training", **options)
     after = checkpoint(workplace.root / "longer")["trainer"]
     assert "resumed from longer/checkpoint.pt after epoch 2" in printed
     assert before["iteration"] == 2 * before["epoch_length"]
@@ -224,11 +225,10 @@ def test_two_processes_train_as_one_with_the_whole_batch(
     assert flatten(one).keys() == flatten(other).keys() and one["trainer"] == other["trainer"]
 
 
+@pytest.mark.costly(by=alike)
 def test_run_whose_worker_is_killed_is_restarted_and_ends_at_the_same_weights(
-    workplace: Workplace, phantoms: Path, together: Run, pytestconfig: pytest.Config
+    workplace: Workplace, phantoms: Path, together: Run
 ) -> None:
-    if workplace.bundle != "cdal_hippocampus" and not pytestconfig.getoption("--slow"):
-        pytest.skip("slow for more than one bundle: run with --slow")
     output_dir = workplace.root / "worker_killed"
     command = workplace.command(
         *TOGETHER, **two_processes(workplace, phantoms, output_dir, "--max_restarts=1")

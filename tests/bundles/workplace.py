@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from config_files import REPOSITORY, STANDALONE
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.utils import set_determinism
 from PIL import Image
 from small_networks import SMALL
 
@@ -46,7 +53,7 @@ TINY = {
     "ldseg_hippocampus": Tiny(
         every={
             **SMALL["ldseg_hippocampus"],
-            "spatial_size": [32, 40, 32],
+            "spatial_size": [32, 24, 28],
             "num_phantoms": 4,
             "amp": False,
         },
@@ -55,7 +62,7 @@ TINY = {
     "cdal_hippocampus": Tiny(
         every={
             **SMALL["cdal_hippocampus"],
-            "spatial_size": [36, 52, 40],
+            "spatial_size": [32, 24, 28],
             "num_samples": 1,
             "overlap": 0.0,
             "num_phantoms": 3,
@@ -74,7 +81,7 @@ TINY = {
         every={
             **SMALL["ldseg_glas"],
             "num_samples": 1,
-            "window_size": [128, 128],
+            "window_size": [96, 96],
             "num_phantoms": 4,
             "amp": False,
         },
@@ -100,6 +107,21 @@ def tiny_overrides(bundle: str, *configs: str) -> dict[str, Any]:
         for key, value in overrides.items()
         if not any(key == other or key.startswith(f"{other}#") for other in replaced)
     }
+
+
+@contextlib.contextmanager
+def restored_process() -> Iterator[None]:
+    """Undo what a workflow does to the process that it runs in."""
+    cwd, path, cudnn = os.getcwd(), list(sys.path), torch.backends.cudnn
+    flags = {name: getattr(cudnn, name) for name in ("benchmark", "deterministic")}
+    try:
+        yield
+    finally:
+        os.chdir(cwd)
+        sys.path[:] = path
+        for name, value in flags.items():
+            setattr(cudnn, name, value)
+        set_determinism(None)
 
 
 @dataclass(frozen=True)
@@ -141,18 +163,7 @@ class Workplace:
             launcher: what starts the module, after the interpreter.
             overrides: config values besides the tiny ones.
         """
-        folder = {
-            "root": Path("bundles", self.bundle),
-            "inside": Path(),
-            "elsewhere": self.bundle_root,
-        }[place]
-        cwd = {"root": self.root, "inside": self.bundle_root, "elsewhere": self.root / "elsewhere"}[
-            place
-        ]
-        paths = [str(folder / "configs" / name) for name in configs]
-        values = tiny_overrides(self.bundle, *configs) | overrides
-        if place == "elsewhere":
-            values["bundle_root"] = str(self.bundle_root)
+        cwd, paths, values = self._places(configs, place, overrides)
         arguments = ["--config_file", paths[0] if len(paths) == 1 else str(paths)]
         for name, value in values.items():
             text = str(value) if isinstance(value, (str, bool)) else json.dumps(value)
@@ -160,7 +171,7 @@ class Workplace:
         return {
             "args": [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, *arguments],
             "cwd": cwd,
-            "env": os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            "env": os.environ | {"CUDA_VISIBLE_DEVICES": ""},
             "stdout": subprocess.PIPE,
             "stderr": subprocess.STDOUT,
             "text": True,
@@ -179,8 +190,41 @@ class Workplace:
             },
         )
 
+    def _places(
+        self, configs: tuple[str, ...], place: str, overrides: dict[str, Any]
+    ) -> tuple[Path, list[str], dict[str, Any]]:
+        """Where a command runs, with which files and which values."""
+        cwd, folder = {
+            "root": (self.root, Path("bundles", self.bundle)),
+            "inside": (self.bundle_root, Path()),
+            "elsewhere": (self.root / "elsewhere", self.bundle_root),
+        }[place]
+        values = tiny_overrides(self.bundle, *configs) | overrides
+        if place == "elsewhere":
+            values["bundle_root"] = str(self.bundle_root)
+        return cwd, [str(folder / "configs" / name) for name in configs], values
+
+    def run_here(
+        self, *configs: str, run_id: str = "run", place: str = "root", **overrides: Any
+    ) -> str:
+        """What `run` does, in this process, which takes seconds less; return what is logged."""
+        cwd, paths, values = self._places(configs, place, overrides)
+        log, stream = logging.getLogger("ldseg_monai"), io.StringIO()
+        handler, level = logging.StreamHandler(stream), log.level
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        try:
+            with restored_process():
+                os.chdir(cwd)
+                values = {"device": "cpu", **values}
+                monai.bundle.run(run_id, config_file=paths, logging_file=False, **values)
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(level)
+        return stream.getvalue()
+
     def run(self, *configs: str, **options: Any) -> str:
-        """Run configs to their end, which has to be a good one, and return what they print."""
+        """Run configs to their end in a process of their own, and return what they print."""
         process = subprocess.run(**self.command(*configs, **options), timeout=600)
         assert process.returncode == 0, f"{' '.join(process.args)}\n{process.stdout[-6000:]}"
         return process.stdout
