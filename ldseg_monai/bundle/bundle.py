@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import cached_property
 from pathlib import Path
@@ -118,7 +119,8 @@ class Bundle:
         """
         parser = ConfigParser()
         parser.read_config([str(self.config_file(name)) for name in names])
-        parser.update({"bundle_root": str(self.root), **overrides})
+        # A copy, since an override may be changed by the next one.
+        parser.update({"bundle_root": str(self.root), **copy.deepcopy(overrides)})
         make_importable(self.root)
         return parser
 

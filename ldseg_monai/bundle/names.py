@@ -5,6 +5,7 @@ MONAI takes any in silence.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -75,6 +76,11 @@ def unknown_ids(
         changes: values by id; an id may begin with `+`, which merges.
         used: ids that something refers to.
     """
+    # An argument may be that of a component that the same changes put in place.
+    base = ConfigParser(copy.deepcopy(base.get()))
+    for name, value in changes.items():
+        if isinstance(value, dict) and "_target_" in value and name in base:
+            base[name] = dict(value)
     known = set(SECTIONS)
     for name in used:
         parts = name.split("#")

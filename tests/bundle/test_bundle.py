@@ -67,6 +67,11 @@ def test_configs_lie_over_each_other_and_know_their_folder(boxes: Bundle) -> Non
     config = boxes.config("inference.yaml", "wide.yaml", **{"network_def#out_features": 4})
     assert config["bundle_root"] == str(boxes.root)
     assert config.get_parsed_content("network_def").weight.shape == (4, 30)
+    part = {"_target_": "torch.nn.Linear", "in_features": 5, "out_features": 2}
+    for features in (7, 8):
+        changes = {"network_def": part, "network_def#in_features": features}
+        network = boxes.config("inference.yaml", **changes).get_parsed_content("network_def")
+        assert (network.in_features, part["in_features"]) == (features, 5)
     with pytest.raises(FileNotFoundError, match="train.yaml is not there: .*bundle boxes"):
         boxes.config("train.yaml")
 

@@ -39,6 +39,13 @@ average: 1
         ("{train#handlers#0#network: 1}", []),  # an argument that the config leaves out
         ("{train#handlers#0#netwrk: 1}", ["train#handlers#0#netwrk"]),
         ("{train#handler: 1}", ["train#handler"]),
+        # of a component that the same changes put in place
+        ("{train#handlers#0: {_target_: torch.nn.Identity}, train#handlers#0#average: 1}", []),
+        ("{train#handlers#0: {_target_: torch.nn.ReLU}, train#handlers#0#inplace: true}", []),
+        (
+            "{train#handlers#1: {_target_: torch.nn.ReLU}, train#handlers#1#save_dict: 1}",
+            ["train#handlers#1#save_dict"],
+        ),
         ("{validate#key_metrics#iou: 1}", ["validate#key_metrics#iou"]),
     ],
 )

@@ -12,6 +12,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark
 from ruamel.yaml.tokens import CommentToken
 
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.new_bundle.yaml_text import load_config
 
 # Values by key
@@ -21,10 +22,10 @@ def set_value(config: CommentedMap, key: str, value: Any, comment: str | None = 
     """Give a key that is there another value, and another comment, or the one that it has.
 
     Raises:
-        KeyError: if there is no such key.
+        InputError: if there is no such key.
     """
     if key not in config:
-        raise KeyError(f"no {key}")
+        raise InputError(f"the config has no {key}: expected the template's own layout")
     config[key] = _in_brackets(value)
     if comment is not None:
         below = _cut_lines_below(config, key)
@@ -37,10 +38,10 @@ def add_value(
     """Write a new key below another one, or first of all.
 
     Raises:
-        KeyError: if there is no such other key.
+        InputError: if there is no such other key.
     """
     if after is not None and after not in config:
-        raise KeyError(f"no {after}")
+        raise InputError(f"the config has no {after}: expected the template's own layout")
     below = _cut_lines_below(config, after) if after is not None else ""
     position = 0 if after is None else list(config).index(after) + 1
     config.insert(position, key, _in_brackets(value))

@@ -99,7 +99,7 @@ def read(path: Path) -> list[dict[str, str]]:
 # The whole program
 
 GLAND = ROOT / "bundles" / "ldseg_glas"
-TINY = ["max_epochs=1", "cases_per_epoch=2", "batch_size=2", "val_interval=1", "crop_size=[32,32]",
+TINY = ["amp=false", "max_epochs=1", "cases_per_epoch=2", "batch_size=2", "val_interval=1", "crop_size=[32,32]",
         "window_size=[128,128]", *overrides("ldseg_glas")]  # fmt: skip
 
 

@@ -33,6 +33,7 @@ KNEE = {
     "image_size": [1, 16, 24, 16],
     "noise": [0.5],
     "common": {
+        "amp": False,
         "max_epochs": 1,
         "cases_per_epoch": 2,
         "val_interval": 1,
@@ -490,11 +491,7 @@ def plain(value: Any) -> Any:
 
 
 def scored_config(content: dict[str, Any], name: str) -> ConfigParser:
-    variant = content["variants"][name]
-    parser = ConfigParser()
-    parser.read_config(study.configs(content, variant))
-    parser.update(study.overrides(content, variant, bundle_root=content["bundle"]))
-    return parser
+    return study.parsed(content, content["variants"][name])
 
 
 EVERY = [
