@@ -26,10 +26,15 @@ def dims(bundle: str) -> int:
 
 
 @functools.cache
-def method(bundle: str) -> tuple[str, int]:
-    """What learns and segments: the network, and the dimensions of its images."""
+def network(bundle: str) -> str:
+    """What learns and segments."""
     config = yaml.safe_load((FOLDER / bundle / "configs" / "inference.yaml").read_text())
-    return config["network_def"]["_target_"], dims(bundle)
+    return config["network_def"]["_target_"]
+
+
+def method(bundle: str) -> tuple[str, int]:
+    """The network, and the dimensions of its images."""
+    return network(bundle), dims(bundle)
 
 
 @functools.cache

@@ -10,7 +10,6 @@ from monai.bundle import ConfigParser
 from ldseg_monai.bundle.components import references
 
 REPOSITORY = Path(__file__).parents[2]
-BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").glob("[!._]*") if path.is_dir())
 STANDALONE = ("train.yaml", "inference.yaml")
 CONFIGS = sorted((REPOSITORY / "bundles").glob("[!._]*/configs/**/*.yaml"))
 OVERLAYS = [path for path in CONFIGS if path.name not in STANDALONE]

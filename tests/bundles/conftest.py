@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_kinds import dims
-from config_files import BUNDLES, load_config
+from bundle_kinds import BUNDLES, dims
+from config_files import load_config
 from small_data import write_cuts
 from workplace import Run, Workplace, listing, restored_process, written
 

@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from config_files import BUNDLES, load_config
+from bundle_kinds import BUNDLES, dims, geometry
+from config_files import load_config
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from monai.bundle import ConfigWorkflow
@@ -22,10 +23,6 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 from workplace import Workplace
 
-DIMS = {
-    bundle: load_config(bundle, "inference.yaml").get_parsed_content("network_def").spatial_dims
-    for bundle in BUNDLES
-}
 quick = settings(
     deadline=None, derandomize=True, max_examples=8, database=None, phases=[Phase.generate]
 )
@@ -84,7 +81,8 @@ def _affine(angles: tuple, spacing: tuple, order: list, flips: tuple, origin: tu
     return affine
 
 
-@pytest.mark.parametrize("bundle", [bundle for bundle in BUNDLES if DIMS[bundle] == 3])
+@pytest.mark.costly(by=geometry)
+@pytest.mark.parametrize("bundle", [bundle for bundle in BUNDLES if dims(bundle) == 3])
 @quick
 @given(
     shape=st.tuples(*[st.integers(1, 60)] * 3).filter(lambda shape: np.prod(shape) > 1),
@@ -120,7 +118,8 @@ def bright(image: torch.Tensor) -> torch.Tensor:
     return torch.cat([-level, level, torch.full_like(level, -1e6)], dim=1)
 
 
-@pytest.mark.parametrize("bundle", [bundle for bundle in BUNDLES if DIMS[bundle] == 3])
+@pytest.mark.costly(by=geometry)
+@pytest.mark.parametrize("bundle", [bundle for bundle in BUNDLES if dims(bundle) == 3])
 @quick
 @given(shape=st.tuples(*[st.integers(12, 40)] * 3), affine=affines)
 def test_what_lies_in_a_place_is_found_in_that_place(
@@ -144,7 +143,8 @@ def _picture(mode: str, values: np.ndarray) -> Image.Image:
     return picture.convert("L").convert("1") if mode == "1" else picture.convert(mode)
 
 
-@pytest.mark.parametrize("bundle", [bundle for bundle in BUNDLES if DIMS[bundle] == 2])
+@pytest.mark.costly(by=geometry)
+@pytest.mark.parametrize("bundle", [bundle for bundle in BUNDLES if dims(bundle) == 2])
 @quick
 @given(
     size=st.tuples(*[st.integers(1, 200)] * 2).filter(lambda size: np.prod(size) > 1),

@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from config_files import BUNDLES, REPOSITORY, overlays_on
+from bundle_kinds import BUNDLES
+from config_files import REPOSITORY, overlays_on
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.nets import DynUNet, UNet
 from workplace import Run, Workplace

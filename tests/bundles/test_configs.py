@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+from bundle_kinds import BUNDLES
 from config_files import (
-    BUNDLES,
     CONFIGS,
     OVERLAYS,
     REPOSITORY,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-import torch
+from bundle_kinds import dims
 from dicom_phantoms import OBLIQUE, nifti_voxels, segmentation_voxels
 from PIL import Image
 from workplace import Workplace
@@ -16,16 +16,6 @@ from workplace import Workplace
 SERIES = replace(OBLIQUE, shape=(12, 40, 36), spacing=(3.0, 1.0, 1.0), big_endian=True)
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
-
-
-@pytest.fixture
-def untrained(workplace: Workplace, tmp_path: Path) -> str:
-    """Weights that have learned nothing, and so label voxels all over the volume."""
-    torch.manual_seed(0)
-    workflow = workplace.workflow("infer", ["inference.yaml"], device="cpu")
-    workflow.initialize()
-    torch.save(workflow.network_def.state_dict(), tmp_path / "model.pt")
-    return str(tmp_path / "model.pt")
 
 
 def infer(workplace: Workplace, **overrides: object) -> None:
@@ -44,8 +34,9 @@ def first_cause(error: BaseException) -> str:
     return str(error)
 
 
+@pytest.mark.costly
 def test_a_series_is_segmented_and_written_as_nifti_and_dicom(
-    workplace: Workplace, untrained: str, tmp_path: Path
+    workplace: Workplace, untrained: Path, tmp_path: Path
 ) -> None:
     if not reads_dicom(workplace):
         pytest.skip("the bundle reads pictures")
@@ -56,7 +47,7 @@ def test_a_series_is_segmented_and_written_as_nifti_and_dicom(
         dataset_dir=str(folder),
         series_uid=SERIES.uid,
         output_dir=str(output_dir),
-        model_path=untrained,
+        model_path=str(untrained),
     )
     assert {path.name for path in output_dir.iterdir()} >= {
         f"knee 1_{end}" for end in ("label.nii.gz", "seg.dcm", "overlay.png")
@@ -80,8 +71,9 @@ def test_a_series_is_segmented_and_written_as_nifti_and_dicom(
     assert Image.open(output_dir / "knee 1_overlay.png").size[1] == 384
 
 
+@pytest.mark.costly(by=dims)
 def test_tags_that_look_like_paths_commands_or_expressions_are_text(
-    workplace: Workplace, untrained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not reads_dicom(workplace):
         pytest.skip("the bundle reads pictures")
@@ -107,7 +99,7 @@ def test_tags_that_look_like_paths_commands_or_expressions_are_text(
         workplace,
         dataset_dir=str(tmp_path / "data"),
         output_dir=str(output_dir),
-        model_path=untrained,
+        model_path=str(untrained),
     )
     made = {path for path in tmp_path.rglob("*")} - before
     assert made and all(output_dir in (path, *path.parents) for path in made)

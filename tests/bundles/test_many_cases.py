@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_files import BUNDLES
+from bundle_kinds import BUNDLES
 from html_page import Page
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents

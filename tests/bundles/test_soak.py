@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from config_files import BUNDLES, overlays_on
+from bundle_kinds import BUNDLES
+from config_files import overlays_on
 from ignite.engine import Engine, Events
 from PIL import Image
 from workplace import Workplace

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_kinds import alike
+from bundle_kinds import alike, network
 from config_files import overlays_on
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from workplace import Run, Workplace, tiny_overrides
@@ -144,6 +144,7 @@ def test_more_epochs_go_on_from_the_checkpoint(
     assert after["iteration"] == 3 * before["epoch_length"]
 
 
+@pytest.mark.costly(by=network)
 def test_killed_run_goes_on_from_its_checkpoint(killed_and_resumed: Run) -> None:
     assert (
         f"resumed from {killed_and_resumed.output_dir / 'checkpoint.pt'} after epoch 1"
@@ -151,6 +152,7 @@ def test_killed_run_goes_on_from_its_checkpoint(killed_and_resumed: Run) -> None
     )
 
 
+@pytest.mark.costly(by=network)
 def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     trained: Run, killed_and_resumed: Run
 ) -> None:
@@ -198,6 +200,7 @@ def two_processes(
     }
 
 
+@pytest.mark.costly(by=network)
 @pytest.mark.usefixtures("process_left_as_it_was")
 def test_two_processes_train_as_one_with_the_whole_batch(
     workplace: Workplace, phantoms: Path, together: Run

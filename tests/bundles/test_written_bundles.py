@@ -165,6 +165,7 @@ def test_workflow_has_all_properties(
     assert not run.check_properties()
 
 
+@pytest.mark.costly
 def test_it_trains_and_scores_whole_patients(written: Written, bundle: str, tmp_path: Path) -> None:
     train = workflow(written, bundle, "train", "train.yaml", output_dir=str(tmp_path))
     train.initialize()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import shutil
@@ -166,8 +165,7 @@ class Workplace:
         cwd, paths, values = self._places(configs, place, overrides)
         arguments = ["--config_file", paths[0] if len(paths) == 1 else str(paths)]
         for name, value in values.items():
-            text = str(value) if isinstance(value, (str, bool)) else json.dumps(value)
-            arguments += [f"--{name}", text]
+            arguments += [f"--{name}", value if isinstance(value, str) else repr(value)]
         return {
             "args": [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, *arguments],
             "cwd": cwd,
@@ -209,7 +207,7 @@ class Workplace:
     ) -> str:
         """What `run` does, in this process, which takes seconds less; return what is logged."""
         cwd, paths, values = self._places(configs, place, overrides)
-        log, stream = logging.getLogger("ldseg_monai"), io.StringIO()
+        log, stream = logging.getLogger(), io.StringIO()
         handler, level = logging.StreamHandler(stream), log.level
         log.addHandler(handler)
         log.setLevel(logging.INFO)

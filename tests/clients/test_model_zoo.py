@@ -17,7 +17,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from config_files import BUNDLES, REPOSITORY
+from bundle_kinds import BUNDLES
+from config_files import REPOSITORY
 from monai.bundle import ConfigParser, ConfigWorkflow
 from workplace import find_case, read_image, tiny_overrides
 

@@ -18,7 +18,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from config_files import BUNDLES, REPOSITORY
+from bundle_kinds import BUNDLES
+from config_files import REPOSITORY
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 from scipy.spatial.transform import Rotation
