@@ -35,6 +35,7 @@ def test_phantom_passes_the_seed_on(tmp_path: Path) -> None:
         (["fantom"], "invalid choice: 'fantom'"),
         (["phantom", "elbow", "--out", "x"], "invalid choice: 'elbow'"),
         (["phantom", "knee"], "the following arguments are required: --out"),
+        (["phantom", "knee", "--out", "x", "--nu", "1"], "unrecognized arguments: --nu 1"),
         (["phantom", "knee", "--out", "x", "--num", "many"], "invalid int value: 'many'"),
         (["phantom", "knee", "--out", "x", "--num", "0"], "num 0: expected at least 1"),
         (["phantom", "knee", "--out", "x", "--seed", "-1"], "seed -1: expected 0 or more"),
@@ -94,18 +95,12 @@ def test_error_of_the_system_is_told_and_not_what_came_before_it(
     assert capsys.readouterr().err.splitlines()[-1] == "ldseg: error: not permitted"
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--out", "OUT", "--num", "0"], "num 0"),
-        ([], "the following arguments are required: --out"),
-        (["--out", "OUT", "--nu", "1"], "unrecognized arguments: --nu 1"),
-    ],
-)
-def test_process_ends_without_traceback(tmp_path: Path, options: list[str], message: str) -> None:
-    options = [str(tmp_path) if option == "OUT" else option for option in options]
-    command = [sys.executable, "-m", "ldseg_monai.tools.cli", "phantom", "gland", *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+def test_process_ends_without_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ldseg_monai.tools.cli", "phantom", "gland"]
+    options = ["--out", str(tmp_path), "--num", "0"]
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"ldseg: error: {message}")
+    assert done.stderr.splitlines()[-1].startswith("ldseg: error: num 0")
     assert "Traceback" not in done.stderr

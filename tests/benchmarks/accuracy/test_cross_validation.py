@@ -13,12 +13,12 @@ from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
 from programs import ROOT, overrides, tables
 from scipy.stats import wilcoxon
+from small_data import write_cuts
 
 from benchmarks.accuracy import cross_validation
 from benchmarks.accuracy.cross_validation import main
 from benchmarks.accuracy.quality import foreground_dice
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.data.phantoms.files import write_phantoms
 from ldseg_monai.evaluation.scores import SCORES
 
 BUNDLE = ROOT / "bundles" / "ldseg_hippocampus"
@@ -100,7 +100,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 GLAND = ROOT / "bundles" / "ldseg_glas"
 TINY = ["amp=false", "max_epochs=1", "cases_per_epoch=2", "batch_size=2", "val_interval=1", "crop_size=[32,32]",
-        "window_size=[128,128]", *overrides("ldseg_glas")]  # fmt: skip
+        "window_size=[96,96]", *overrides("ldseg_glas")]  # fmt: skip
 
 
 def test_weights_of_a_fold_are_trained_without_it_and_scored_on_it(
@@ -109,7 +109,7 @@ def test_weights_of_a_fold_are_trained_without_it_and_scored_on_it(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     data, out = tmp_path / "data", tmp_path / "out"
-    write_phantoms("gland", data, 4)
+    write_cuts(data, 2)
     (data / "grade.csv").write_text(
         "name, patient ID\ncase_000, 1\ncase_001, 2\ncase_002, 1\ncase_003, 2\n"
     )
