@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import torch
@@ -133,7 +134,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         results = measure.compare(
             chosen, arguments.rounds, arguments.budget, arguments.device, memory
         )
-        labels = {name: build()().argmax(dim=1) for name, build in calls.items()}  # type: ignore[attr-defined]
+        labels = {}
+        for name, build in calls.items():
+            logits: Any = build()()
+            labels[name] = logits.argmax(dim=1)
         megabytes = {name: file.stat().st_size / 1e6 for name, file in files.items()}
     about = ABOUT.format(size="x".join(map(str, work.spatial_size)), samples=num_samples)
     head = report.header(

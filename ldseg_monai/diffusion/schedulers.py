@@ -83,7 +83,9 @@ class EvenlySpacedScheduler(DDIMScheduler):
         self.prediction_type: str = str(prediction_type)
         self.eta = float(eta)
 
-    def set_timesteps(self, num_inference_steps: int, device: torch.device | None = None) -> None:  # type: ignore[override]
+    def set_timesteps(  # type: ignore[override]
+        self, num_inference_steps: int, device: torch.device | None = None
+    ) -> None:
         """Choose the timesteps of the reverse process, 1 to T of them.
 
         Raises:
