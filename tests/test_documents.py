@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -196,6 +197,7 @@ def test_the_readme_s_overlay_puts_another_denoiser_in_place(
         "        super().__init__(3, latent_channels, embedding_channels, [32], 1, [False])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_denoiser", raising=False)  # of another test
     config = ConfigParser()
     train = ROOT / "bundles" / "ldseg_knee3d" / "configs" / "train.yaml"
     config.read_config([str(train), str(tmp_path / "mine.yaml")])
