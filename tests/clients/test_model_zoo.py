@@ -66,9 +66,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], P
             REPOSITORY / "bundles" / bundle / "configs" / "train.yaml"
         )
         folder = tmp_path_factory.mktemp("phantoms")
-        write_phantoms(
-            config["train"]["dataset"]["data"]["datalist"]["phantom"], str(folder), num, seed=3
-        )
+        write_phantoms(config["datalist"]["phantom"], str(folder), num, seed=3)
         return folder
 
     return make
