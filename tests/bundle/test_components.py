@@ -117,10 +117,10 @@ def test_code_is_of_this_package_and_one_s_own_alone() -> None:
 
 
 def test_target_is_found_as_monai_finds_it(own_modules: Path) -> None:
-    (own_modules / "my_denoiser.py").write_text("class Mine:\n    pass\n")
-    assert find_target("my_denoiser.Mine").__name__ == "Mine"
+    (own_modules / "own_denoiser.py").write_text("class Mine:\n    pass\n")
+    assert find_target("own_denoiser.Mine").__name__ == "Mine"
     assert find_target("UNet").__module__ == "monai.networks.nets.unet"
-    assert find_target("my_denoiser.Absent") is None and find_target("Absent") is None
+    assert find_target("own_denoiser.Absent") is None and find_target("Absent") is None
     assert "spatial_dims" in parameters({"_target_": "UNet"})
 
 
