@@ -103,7 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     val_cases: list[str] = []
     for item in arguments.val_cases or [bundle.root / "docs" / "val_cases.txt"]:
         val_cases += read_val_cases(item)
-    scores, left_out = scores_of_cases(grid, Split(datalist, val_cases=val_cases).part("val"))
+    scores, left_out = scores_of_cases(
+        grid, Split(lambda: datalist, val_cases=val_cases).part("val")
+    )
     out = command.folder_of(arguments)
     with open(out / "noisy_label.csv", "w", newline="") as file:
         writer = csv.writer(file)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ class Split:
     are named).
 
     Args:
-        datalist: items with an "image".
+        datalist: makes the items, each with an "image", when a part is first asked for. So a client
+            with cases of its own, such as MONAI Label, which makes every component of a config,
+            neither reads a data set nor writes phantoms.
         val_cases: names of the validation cases (see `case_name`), or a text file with one a line;
             None to draw them.
         val_fraction: share of the cases drawn for validation, at least one case.
@@ -39,7 +42,7 @@ class Split:
 
     def __init__(
         self,
-        datalist: Sequence[dict[str, str]],
+        datalist: Callable[[], Sequence[dict[str, str]]],
         val_cases: Sequence[str] | PathLike | None = None,
         val_fraction: float = 0.25,
         seed: int = 0,
@@ -47,13 +50,18 @@ class Split:
         num_folds: int = 5,
         groups: Mapping[str, str] | None = None,
     ) -> None:
-        self.datalist = datalist
+        self.read = datalist
         self.val_cases = val_cases
         self.val_fraction = val_fraction
         self.seed = seed
         self.fold = fold
         self.num_folds = num_folds
         self.groups = groups or {}
+
+    @cached_property
+    def datalist(self) -> Sequence[dict[str, str]]:
+        """The items, read once."""
+        return self.read()
 
     def part(self, name: str) -> list[dict[str, str]]:
         """Take one part.

@@ -84,7 +84,7 @@ def test_without_data_it_generates_phantoms_and_says_so_in_one_line(
     places = {"output_dir": str(tmp_path), "num_phantoms": 1}
     parser = workplace.workflow("train", ["train.yaml"], **places).parser
     with caplog.at_level(logging.INFO, "ldseg_monai"):
-        (case,) = parser.get_parsed_content("datalist")
+        (case,) = parser.get_parsed_content("datalist")()
     lines = [line for line in caplog.messages if "no dataset_dir given" in line]
     assert len(lines) == 1 and "phantoms" in lines[0]
     assert all(tmp_path in Path(file).parents and Path(file).is_file() for file in case.values())

@@ -132,7 +132,9 @@ def test_report_of_several_samples_and_a_known_training_has_sd_maps_and_curves(
 def test_evaluation_repeats_the_dice_that_training_saved_the_weights_for(
     trained: Run, evaluated: Run, phantoms: Path
 ) -> None:
-    validated = {case_name(item["image"]) for item in Split(paired_datalist(phantoms)).part("val")}
+    validated = {
+        case_name(item["image"]) for item in Split(lambda: paired_datalist(phantoms)).part("val")
+    }
     dice = [float(row["dice"]) for row in metrics(evaluated.output_dir) if row["case"] in validated]
     best = torch.load(trained.output_dir / "checkpoint.pt", weights_only=True)["best"]["best"]
     assert statistics.mean(dice) == pytest.approx(best, abs=1e-6)

@@ -16,7 +16,7 @@ from ldseg_monai.data.split import Split, read_groups
 
 def part_of(datalist: list, split: str, **rule: Any) -> list:
     """One part of a datalist, by its split."""
-    return Split(datalist, **rule).part(split)
+    return Split(lambda: datalist, **rule).part(split)
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -607,3 +607,16 @@ def test_validation_cases_may_be_named_in_a_file(tmp_path: Path) -> None:
 def test_bad_split(datalist, arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         part_of(datalist, **arguments)
+
+
+def test_the_data_set_is_read_once_and_when_a_part_is_asked_for() -> None:
+    reads = []
+
+    def read() -> list[dict[str, str]]:
+        reads.append(1)
+        return [{"image": f"{name}.png"} for name in "abcd"]
+
+    split = Split(read)
+    assert reads == []
+    assert len(split.part("train")) + len(split.part("val")) == len(split.part("all")) == 4
+    assert reads == [1]

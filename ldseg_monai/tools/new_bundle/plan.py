@@ -526,7 +526,7 @@ def _split(
     if patients is not None:
         groups = read_groups(os.path.join(dataset_dir, patients[0]), *patients[1:])
         why = f"drawn with seed 0, whole patients, as {patients[0]} names them"
-    split = Split(inspection.datalist, val_fraction=val_fraction, groups=groups)
+    split = Split(lambda: inspection.datalist, val_fraction=val_fraction, groups=groups)
     parts = {}
     for part in ("train", "val"):
         parts[part] = [case_name(item["image"]) for item in split.part(part)]
