@@ -28,6 +28,7 @@ from ldseg_monai.tools.zoo import export_bundle
 SCHEMA = (
     REPOSITORY.parent / "shared" / "clients" / "meta_schema_20240725.json"
 )  # the zoo's, beside the repository
+# Everything here runs in float32: many processors emulate bfloat16, slowly.
 SIDE = 40  # voxels of a volume: no bundle needs more than one window
 pytestmark = pytest.mark.clients
 
@@ -103,7 +104,7 @@ def segmentation(
         }
         config = str(folder / "configs" / "inference.yaml")
         workflow = ConfigWorkflow(
-            config, workflow_type="infer", logging_file=False, device="cpu", **options
+            config, workflow_type="infer", logging_file=False, device="cpu", amp=False, **options
         )
         workflow.initialize()
         threads = torch.get_num_threads()
@@ -216,6 +217,8 @@ def test_inference_runs_from_inside(
         str(image(name)),
         "--device",
         "cpu",
+        "--amp",
+        "False",
     ]
     run("-m", "monai.bundle", "run", *config, cwd=zoo / name)
     assert np.array_equal(label_map(zoo / name / "output"), segmentation(name))

@@ -54,7 +54,7 @@ def verify(folder: str, out: str, dataset_dir: str, values: dict[str, Any]) -> N
     same_weights(torch.jit.load(f"{out}/model.ts"), root)
 
     load(folder)
-    options = {"output_dir": out, "device": "cpu", "logging_file": False}
+    options = {"output_dir": out, "device": "cpu", "amp": False, "logging_file": False}
     for kind, overrides in (("train", values), ("inference", {"dataset_dir": dataset_dir})):
         for suffix in ("json", "yaml"):
             config = str(root / "configs" / f"{kind}.{suffix}")
@@ -65,7 +65,9 @@ def verify(folder: str, out: str, dataset_dir: str, values: dict[str, Any]) -> N
             assert workflow.check_properties() == []
 
     config = str(root / "configs" / "inference.json")
-    monai.bundle.run(config_file=config, dataset_dir=dataset_dir, output_dir=out, device="cpu")
+    monai.bundle.run(
+        config_file=config, dataset_dir=dataset_dir, output_dir=out, device="cpu", amp=False
+    )
 
 
 def load(folder: str) -> None:
@@ -96,7 +98,13 @@ def train(folder: str, out: str, values: dict[str, Any]) -> None:
         values: config values: of the data, and those that make training small.
     """
     root = Path(folder)
-    options = {**values, "device": "cpu", "output_dir": f"{out}/federated", "learning_rate": 1e-6}
+    options = {
+        **values,
+        "device": "cpu",
+        "amp": False,
+        "output_dir": f"{out}/federated",
+        "learning_rate": 1e-6,
+    }
     client = MonaiAlgo(bundle_root=root.name, train_kwargs=dict(options), eval_kwargs=dict(options))
     client.initialize({ExtraItems.CLIENT_NAME: "site-1", ExtraItems.APP_ROOT: str(root.parent)})
     trained = {name for name, _ in client.trainer.network.named_parameters()}
@@ -115,7 +123,13 @@ def train(folder: str, out: str, values: dict[str, Any]) -> None:
     assert 0 <= score <= 1
     client.finalize()
 
-    options = {**values, "device": "cpu", "output_dir": f"{out}/alone", "max_epochs": 1}
+    options = {
+        **values,
+        "device": "cpu",
+        "amp": False,
+        "output_dir": f"{out}/alone",
+        "max_epochs": 1,
+    }
     monai.bundle.run("training", config_file=str(root / "configs" / "train.json"), **options)
     weights = torch.load(f"{out}/alone/model.pt", weights_only=True)
     assert weights and all(value.isfinite().all() for value in weights.values())
@@ -130,7 +144,7 @@ def share(folders: list[str], outs: list[str], datasets: list[str]) -> None:
             config_file=f"{folder}/configs/inference.json",
             workflow_type="inference",
             logging_file=False,
-            **{"dataset_dir": dataset, "output_dir": out, "device": "cpu"},
+            **{"dataset_dir": dataset, "output_dir": out, "device": "cpu", "amp": False},
         )
         for folder, out, dataset in zip(folders, outs, datasets, strict=True)
     ]
