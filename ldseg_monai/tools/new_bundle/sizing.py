@@ -67,7 +67,7 @@ def surviving_dice(
 
     A lower bound of what a latent of that stride can hold: a trained one has several channels. On
     Decathlon hippocampi it is 0.84 / 0.77 at a stride of 4, where an LDSeg's autoencoder reaches
-    0.92 (docs/architecture.md), and on knees 0.98 at 8, as an LDSeg's.
+    0.92 (docs/findings/hippocampus_design.md), and on knees 0.98 at 8, as an LDSeg's.
 
     Args:
         label: class indices, `(*spatial)`.
