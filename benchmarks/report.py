@@ -22,14 +22,9 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 def machine() -> str:
     """Processor with the sets that decide on bfloat16, cores in use, memory, load, and any GPU."""
-    model, flags = platform.machine(), ""
-    for line in _lines("/proc/cpuinfo"):
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            model = value.strip()
-        elif name.strip() == "flags":
-            flags = value
-    sets = [name for name in INSTRUCTION_SETS if name in flags.split()]
+    model = _cpuinfo("model name") or platform.machine()
+    flags = cpu_flags()
+    sets = [name for name in INSTRUCTION_SETS if name in flags]
     kilobytes = [
         int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")
     ]
@@ -42,6 +37,21 @@ def machine() -> str:
     if torch.cuda.is_available():
         parts.append(f"GPU {torch.cuda.get_device_name()}")
     return ", ".join(parts)
+
+
+def cpu_flags() -> list[str]:
+    """What Linux says that the processor has; empty elsewhere."""
+    return _cpuinfo("flags").split()
+
+
+def _cpuinfo(wanted: str) -> str:
+    """The last value of a name in /proc/cpuinfo, or nothing."""
+    found = ""
+    for line in _lines("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        if name.strip() == wanted:
+            found = value.strip()
+    return found
 
 
 def header(title: str, about: str, program: str, argv: Sequence[str] | None, seed: int) -> str:

@@ -34,6 +34,7 @@ from ldseg_monai.data.datalist import PathLike, case_name, resolve_datalist
 from ldseg_monai.diffusion.noise import seeded_noise
 from ldseg_monai.networks.ldseg.network import LDSeg
 from ldseg_monai.networks.weights import load_weights
+from ldseg_monai.runtime.precision import use_bfloat16
 
 STEPS = (1, 2, 10)
 
@@ -78,7 +79,8 @@ class GridScores:
         self.spatial_size: list[int] | None = parser.get_parsed_content(
             "spatial_size", default=None
         )
-        self.amp: bool = parser.get_parsed_content("amp")
+        cpu = torch.device("cpu")
+        self.amp = use_bfloat16(parser.get_parsed_content("amp"), cpu)
         self.bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=self.amp)
 
     def dice(self, logits: torch.Tensor, case: dict) -> float:

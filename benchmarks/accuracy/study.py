@@ -53,6 +53,7 @@ from ldseg_monai.inference.autocast import AutocastInferer
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
 from ldseg_monai.networks.weights import load_weights
+from ldseg_monai.runtime.precision import autocast
 
 
 def folder_name(variant: str) -> str:
@@ -136,7 +137,7 @@ def score(
     network = parser.get_parsed_content("network_def").eval()
     weights = folder.parent / folder_name(variant["weights"]) if "weights" in variant else folder
     load_weights(network, str(weights / "model.pt"))
-    with torch.autocast("cpu", torch.bfloat16, enabled=parser.get_parsed_content("amp")):
+    with autocast(torch.device("cpu"), parser.get_parsed_content("amp")):
         parser["to_input"] = study.get("to_input", [])
         steps = parser.get_parsed_content("train#deterministic_transforms")
         on_grid = Compose([*steps, *parser.get_parsed_content("to_input")])

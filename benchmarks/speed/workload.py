@@ -34,6 +34,7 @@ from ldseg_monai.bundle import Bundle
 from ldseg_monai.inference.autocast import AutocastInferer
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
+from ldseg_monai.runtime.precision import use_bfloat16
 
 PRECISIONS = {"bfloat16": True, "float32": False}
 LAYOUTS = ("channels last", "channels first")
@@ -118,7 +119,9 @@ class Workload:
     @property
     def amp(self) -> bool:
         """Whether its inference computes in bfloat16 where autocast deems it safe."""
-        return bool(self.config("inference.yaml").get_parsed_content("amp"))
+        return use_bfloat16(
+            self.config("inference.yaml").get_parsed_content("amp"), torch.device(self.device)
+        )
 
     @property
     def precision(self) -> str:

@@ -62,6 +62,10 @@ RULES = {
     "switch": Rule(
         lambda value: isinstance(value, bool), "true or false (on the command line True or False)"
     ),
+    "precision": Rule(
+        lambda value: value in (True, False, "auto"),
+        "auto, true or false (on the command line auto, True or False)",
+    ),
 }
 
 

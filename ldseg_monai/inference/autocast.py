@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
-from ldseg_monai.runtime.precision import autocast
+from ldseg_monai.runtime.precision import Amp, autocast
 from ldseg_monai.runtime.processes import plain
 
 
@@ -19,10 +19,11 @@ class AutocastInferer(Inferer):
 
     Args:
         inferer: how to call the network.
-        amp: whether to compute in bfloat16 where autocast deems it safe.
+        amp: whether to compute in bfloat16 where autocast deems it safe; "auto" where that is
+            faster on the device.
     """
 
-    def __init__(self, inferer: Inferer, amp: bool = True) -> None:
+    def __init__(self, inferer: Inferer, amp: Amp = "auto") -> None:
         super().__init__()
         self.inferer = inferer
         self.amp = amp

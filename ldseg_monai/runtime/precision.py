@@ -1,25 +1,81 @@
-"""bfloat16 autocast that a CPU can be trusted with."""
+"""Which precision a processor computes in, and a bfloat16 autocast that can be trusted on a CPU."""
 
 from __future__ import annotations
 
+import logging
+import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+from ldseg_monai.runtime.errors import InputError
+
+logger = logging.getLogger("ldseg_monai.runtime")
+
+Amp = bool | Literal["auto"]
+# Values of ONEDNN_MAX_CPU_ISA at which oneDNN takes bfloat16 on x86, but emulates it
+EMULATED = ("AVX512_CORE", "AVX512_CORE_VNNI")
+
+
+def use_bfloat16(amp: Amp, device: torch.device) -> bool:
+    """Whether to compute in bfloat16.
+
+    Args:
+        amp: True or False, or "auto" for what is faster on the device.
+        device: where the tensors are.
+
+    Raises:
+        InputError: for another value.
+    """
+    if isinstance(amp, bool):
+        return amp
+    if amp != "auto":
+        raise InputError(f"amp is {amp!r}: expected True, False or auto")
+    return _is_native(device.type)
+
+
+@cache
+def _is_native(kind: str) -> bool:
+    """Whether a kind of device computes bfloat16 itself; said in one line, once in a process."""
+    native = kind != "cpu" or cpu_has_bfloat16()
+    chosen = "bfloat16" if native else "float32, since this CPU only emulates bfloat16"
+    logger.info("amp is auto: computing in %s", chosen)
+    return native
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU computes bfloat16 itself: by AVX-512 BF16, AMX, or Arm's BF16.
+
+    Others emulate it, and are 2 to 60 times slower in it than in float32. oneDNN, which computes
+    the convolutions, is held to an older processor's instructions by ``ONEDNN_MAX_CPU_ISA``; so is
+    the answer.
+    """
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # on Arm, and by ONEDNN_MAX_CPU_ISA
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in EMULATED:
+        return False
+    # oneDNN says yes from AVX-512 on, with which it emulates; PyTorch has no public question.
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
 
 @contextmanager
-def autocast(device: torch.device, enabled: bool = True) -> Iterator[None]:
-    """Compute in bfloat16 where PyTorch's autocast deems it safe.
+def autocast(device: torch.device, amp: Amp = "auto") -> Iterator[None]:
+    """Compute in bfloat16 where PyTorch's autocast deems it safe, or in float32.
 
     On a CPU, training goes with `_FlatInFloat32` too.
 
     Args:
         device: where the tensors are.
-        enabled: False to compute as without it.
+        amp: whether to use bfloat16, as in `use_bfloat16`.
     """
+    enabled = use_bfloat16(amp, device)
     trains_on_cpu = enabled and device.type == "cpu" and torch.is_grad_enabled()
     with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
         with _FlatInFloat32() if trains_on_cpu else nullcontext():

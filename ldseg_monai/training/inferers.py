@@ -10,7 +10,7 @@ from monai.inferers import Inferer
 
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import InputError
-from ldseg_monai.runtime.precision import autocast
+from ldseg_monai.runtime.precision import Amp, autocast
 from ldseg_monai.runtime.processes import plain
 
 
@@ -20,7 +20,8 @@ class TrainingInferer(Inferer):
     It draws all random numbers of the pass and hands them to the network.
 
     Args:
-        amp: whether to compute in bfloat16 where autocast deems it safe.
+        amp: whether to compute in bfloat16 where autocast deems it safe; "auto" where that is
+            faster on the device.
         pure_noise_share: share of the samples that are trained at the last timestep T, where the
             latent is all noise; the others get a uniform one (0 for the paper's Algorithm 1). A
             sampler of few steps spends half of them there, and has nothing but the image to go by.
@@ -29,7 +30,7 @@ class TrainingInferer(Inferer):
         ValueError: if the share is not one.
     """
 
-    def __init__(self, amp: bool = True, pure_noise_share: float = 0.0) -> None:
+    def __init__(self, amp: Amp = "auto", pure_noise_share: float = 0.0) -> None:
         super().__init__()
         if not 0 <= pure_noise_share <= 1:
             raise InputError(f"pure_noise_share is {pure_noise_share}: expected 0 to 1")
@@ -61,10 +62,11 @@ class CDALTrainingInferer(Inferer):
     """Run one pass of cDAL's generator or discriminator under bfloat16 autocast, on the CPU too.
 
     Args:
-        amp: whether to compute in bfloat16 where autocast deems it safe.
+        amp: whether to compute in bfloat16 where autocast deems it safe; "auto" where that is
+            faster on the device.
     """
 
-    def __init__(self, amp: bool = True) -> None:
+    def __init__(self, amp: Amp = "auto") -> None:
         super().__init__()
         self.amp = amp
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 from ldseg_monai.inference.autocast import AutocastInferer
-from ldseg_monai.runtime.precision import autocast
+from ldseg_monai.runtime.precision import autocast, cpu_has_bfloat16, use_bfloat16
 
 CPU = torch.device("cpu")
 
@@ -28,7 +29,7 @@ def test_volumes_up_to_two_positions_deep_train_in_float32(
     kind, depth: int, dtype: torch.dtype
 ) -> None:
     layer, volume = convolution(kind, depth)
-    with autocast(CPU):
+    with autocast(CPU, True):
         output = layer(volume)
     assert output.dtype == dtype
     (expected,) = torch.autograd.grad(layer(volume).square().sum(), layer.weight)
@@ -41,22 +42,22 @@ def test_volumes_up_to_two_positions_deep_train_in_float32(
 
 def test_depth_is_that_of_the_output() -> None:
     volume = torch.randn(1, 4, 8, 8, 8)
-    with autocast(CPU):
+    with autocast(CPU, True):
         assert nn.Conv3d(4, 4, kernel_size=4, stride=4)(volume).dtype == torch.float32
         assert nn.Conv3d(4, 4, kernel_size=2, stride=2)(volume).dtype == torch.bfloat16
 
 
 def test_pictures_and_inference_stay_in_bfloat16() -> None:
     layer, volume = convolution(nn.Conv3d, 2)
-    with autocast(CPU):
+    with autocast(CPU, True):
         assert nn.Conv2d(8, 4, kernel_size=3)(volume[:, :, 0]).dtype == torch.bfloat16
-    with torch.no_grad(), autocast(CPU):
+    with torch.no_grad(), autocast(CPU, True):
         assert layer(volume).dtype == torch.bfloat16
 
 
 def test_nothing_changes_where_it_is_off_and_after_it() -> None:
     layer, volume = convolution(nn.Conv3d, 2)
-    with autocast(CPU, enabled=False):
+    with autocast(CPU, False):
         assert torch.equal(layer(volume), layer(volume).float())
         assert not torch.is_autocast_enabled("cpu")
     with torch.autocast("cpu", torch.bfloat16):
@@ -92,5 +93,45 @@ def test_a_flat_peer_trains_in_float32_where_it_must() -> None:
     seen: list[torch.dtype] = []
     for layer in network:
         layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    AutocastInferer(SimpleInferer())(torch.randn(1, 1, 8, 8, 8), network)
+    AutocastInferer(SimpleInferer(), True)(torch.randn(1, 1, 8, 8, 8), network)
     assert seen == [torch.bfloat16, torch.float32, torch.float32]
+
+
+def test_what_a_person_says_is_done() -> None:
+    assert use_bfloat16(True, CPU) and not use_bfloat16(False, CPU)
+    with pytest.raises(ValueError, match="amp is 'yes': expected True, False or auto"):
+        use_bfloat16("yes", CPU)
+
+
+def test_auto_is_what_the_processor_has() -> None:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    native = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+    assert use_bfloat16("auto", CPU) == cpu_has_bfloat16() == native
+    with autocast(CPU):
+        output = nn.Conv2d(1, 1, 1)(torch.zeros(1, 1, 2, 2))
+    assert output.dtype == (torch.bfloat16 if native else torch.float32)
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI"])
+def test_an_older_processor_computes_in_float32(instructions: str) -> None:
+    code = """
+import logging
+logging.basicConfig(level="INFO", format="%(message)s")
+import torch
+from ldseg_monai.runtime.precision import autocast
+for _ in range(2):
+    with autocast(torch.device("cpu")):
+        print(torch.nn.Conv2d(1, 1, 1)(torch.zeros(1, 1, 2, 2)).dtype)
+"""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    said = "amp is auto: computing in float32, since this CPU only emulates bfloat16"
+    lines = [line for line in done.stdout.splitlines() if "float" in line]
+    assert lines == [said, "torch.float32", "torch.float32"]
