@@ -153,3 +153,8 @@ class Bundle:
         datalist = resolve_datalist(dataset_dir, phantom="", phantom_dir="")
         there = {case_name(item["image"]) for item in datalist}
         return names if there.issuperset(names) else None
+
+
+def class_names(bundle_root: PathLike) -> dict[int, str]:
+    """Names of a bundle's classes by their index, for a config; none where it has no metadata."""
+    return Bundle(bundle_root).class_names
