@@ -20,7 +20,7 @@ from monai.networks.utils import one_hot
 from monai.utils import convert_to_tensor
 
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
+from ldseg_monai.data.trained_cases import TrainedCases, digest, tell_trained_on
 
 SCORES = ("dice", "iou", "precision", "recall", "hd95")
 COLUMNS = ("case", "class", "name", *SCORES, "unit", "trained_on")  # of metrics.csv
@@ -166,6 +166,7 @@ class CaseScores:
             of_class["name"] = self.class_names[int(index)]
         told = self.tell_trained_on()
         summary["trained_on"] = told
+        summary["weights"] = digest(self.weights) if self.weights else ""
         engine.state.metrics["val_mean_dice"] = summary["all"]["dice"]["mean"]
         if idist.get_rank() > 0:
             return

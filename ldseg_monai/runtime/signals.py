@@ -33,7 +33,7 @@ class _EndInOneLine:
             sys.stdout.flush()
             sys.stderr.write(f"\nldseg_monai: {told}\n")
         logging.disable(logging.CRITICAL)  # Ignite and MONAI log whatever ends an engine
-        raise SystemExit(128 + number)
+        sys.exit(128 + number)
 
 
 def end_in_one_line() -> None:

@@ -210,6 +210,16 @@ def _classes(
                 "ids are one class"
             )
         return None, chosen or ["class_1"]
+    if chosen is None and not names_by_value and inspection.has_instances:
+        each = ", ".join(
+            f"{case.name} {len(case.counts.keys() - {0})}" for case in inspection.cases[:3]
+        )
+        raise InputError(
+            f"the labels have {len(found) - 1} values beside 0, nearly each of one piece, and "
+            f"another number of them in each case ({each}): these look like instance ids; pass "
+            "--instances, and whatever is not 0 is one class, or pass --classes with a name for "
+            "each value if they are classes"
+        )
     if len(found) > MAX_CLASSES:
         raise InputError(
             f"the labels have {len(found)} values, 0 to {found[-1]}: expected at most "
