@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not hasattr(grid.network, "generator"):
         parser.error(
             f"{bundle.name} has a {type(grid.network).__name__}: expected a network whose "
-            "generator is told a noisy label, such as a CDAL; latent.py is of networks with a latent"
+            "generator is told a noisy label, such as CDAL's; latent.py is of LDSeg's"
         )
     datalist = resolve_datalist(arguments.dataset_dir, phantom="", phantom_dir="")
     val_cases: list[str] = []

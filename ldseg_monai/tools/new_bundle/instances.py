@@ -10,7 +10,7 @@ from scipy import ndimage
 
 FEWEST = 5  # values in some case: fewer are taken for classes
 SINGLE = 0.9  # share of the values, each in its case, that are one piece
-COMMON = 0.5  # share of the cases that have a value, on average: classes are in more
+COMMON = 0.5  # share of the cases that have a value, on average: classes are in more than it
 
 
 def values_in_one_piece(label: NDArray) -> int:
@@ -51,4 +51,4 @@ def are_instances(values: Sequence[Collection[int]], single: Sequence[int]) -> b
     share = sum(len(own) for own in values) / (len(values) * len(every))
     from_one = all(len(own) == max(own, default=0) for own in values)
     sizes = {len(own) for own in values}
-    return share < COMMON or (from_one and len(sizes) > 1)
+    return share <= COMMON or (from_one and len(sizes) > 1)

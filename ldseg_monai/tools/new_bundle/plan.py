@@ -210,6 +210,12 @@ def _classes(
                 "ids are one class"
             )
         return None, chosen or ["class_1"]
+    if len(found) > MAX_CLASSES:
+        raise InputError(
+            f"the labels have {len(found)} values, 0 to {found[-1]}: expected at most "
+            f"{MAX_CLASSES} classes; pass --instances if they are instance ids, all of one class; "
+            "write masks losslessly (not as JPEG)"
+        )
     if chosen is None and not names_by_value and inspection.has_instances:
         each = ", ".join(
             f"{case.name} {len(case.counts.keys() - {0})}" for case in inspection.cases[:3]
@@ -219,12 +225,6 @@ def _classes(
             f"another number of them in each case ({each}): these look like instance ids; pass "
             "--instances, and whatever is not 0 is one class, or pass --classes with a name for "
             "each value if they are classes"
-        )
-    if len(found) > MAX_CLASSES:
-        raise InputError(
-            f"the labels have {len(found)} values, 0 to {found[-1]}: expected at most "
-            f"{MAX_CLASSES} classes; pass --instances if they are instance ids, all of one class; "
-            "write masks losslessly (not as JPEG)"
         )
     if chosen is not None:
         if found[-1] <= len(chosen):
