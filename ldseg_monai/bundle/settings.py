@@ -17,6 +17,7 @@ from ldseg_monai.bundle.reader import find_reader
 
 # Where a run is and by how many processes, which changes nothing of it.
 PLACES = {"bundle_root", "device", "output_dir", "processes", "tensorboard_dir", "network", KINDS}
+START = ("initial_weights", "imagenet_weights")  # which a checkpoint's weights replace
 # What only the training takes.
 OF_TRAINING = {"imagenet_weights", "initial_weights", "output_dir", "run_id", "tracking"}
 
@@ -28,7 +29,8 @@ def run_settings(restored: Sequence[str], without: Sequence[str] = ()) -> dict[s
 
     Args:
         restored: ids whose effect a checkpoint restores, whatever their values are, such as the
-            optimizer. What they refer to is included, and what that refers to.
+            optimizer; the weights that a run starts from are among them. What they refer to is
+            included, and what that refers to.
         without: ids that are followed no further.
 
     Returns:
@@ -38,7 +40,7 @@ def run_settings(restored: Sequence[str], without: Sequence[str] = ()) -> dict[s
     parser, _ = find_reader()
     if parser is None:
         return {"restored": {}, "used": {}}
-    known = [name for name in restored if name in parser]
+    known = [name for name in (*restored, *START) if name in parser]
     items = dependencies(parser, known, without)
     kept = {name: value for item in items for name, value in _values(items[item], item)}
     others: dict[str, Any] = {}

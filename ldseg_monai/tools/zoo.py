@@ -125,6 +125,8 @@ def export_bundle(
             {"large_files": [entry]}, str(folder / "large_files.yml"), fmt="yaml"
         )
         (folder / WEIGHTS).unlink()
+        if not (folder / cases).is_file():
+            (folder / WEIGHTS).parent.rmdir()
     logger.info("wrote %s and %s", folder, archive)
     return folder
 

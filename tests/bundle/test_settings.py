@@ -22,7 +22,7 @@ CONFIG = {
     "optimizer": {"_target_": "builtins.dict", "params": "$@network", "lr": "@learning_rate"},
     "run_settings": {
         "_target_": "ldseg_monai.bundle.run_settings",
-        "restored": ["optimizer", "initial_weights", "imagenet_weights"],
+        "restored": ["optimizer"],
         "without": ["network"],
     },
 }

@@ -84,9 +84,10 @@ def test_report_is_one_file_with_the_scores_and_the_pictures(
     names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
     rows = metrics(evaluated.output_dir)
     (listed,) = (table[1:] for table in page.tables if table[0][:2] == ["Case", "Class"])
-    for row, (case, name, *scores) in zip(rows, listed, strict=True):
-        assert (case, name) == (row["case"], names[row["class"]])
-        wanted = [float(row[score]) for score in COLUMNS[2:]]
+    for row, (case, name, *scores, trained_on) in zip(rows, listed, strict=True):
+        assert (case, name) == (row["case"], names[row["class"]]) == (row["case"], row["name"])
+        assert trained_on == row["trained_on"]
+        wanted = [float(row[score]) for score in SCORES]
         got = [math.nan if score == "–" else float(score) for score in scores]
         np.testing.assert_allclose(got, wanted, atol=6e-5)
     pictures = page.images()

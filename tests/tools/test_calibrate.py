@@ -224,7 +224,10 @@ def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_un
         ),
         (["BUNDLE", "--set", "part=all"], "unknown knob --part"),
         (["BUNDLE", "--set", "fold"], "--set fold: expected KEY=VALUE"),
-        ([str(BUNDLES / "cdal_hippocampus")], "CDAL, which has no logits to scale: expected"),
+        (
+            [str(BUNDLES / "cdal_hippocampus"), "--part", "all"],
+            "CDAL, which has no logits to scale: expected",
+        ),
     ],
 )
 def test_user_error_is_one_line(
