@@ -16,7 +16,7 @@ from ldseg_monai.bundle.names import KINDS, SECTIONS
 from ldseg_monai.bundle.reader import find_reader
 
 # Where a run is and by how many processes, which changes nothing of it.
-PLACES = {"bundle_root", "device", "output_dir", "processes", "tensorboard_dir", "network", KINDS}
+PLACES = {"bundle_root", "device", "network", "output_dir", "processes", "save_execute_config"}
 START = ("initial_weights", "imagenet_weights")  # which a checkpoint's weights replace
 # What only the training takes.
 OF_TRAINING = {"imagenet_weights", "initial_weights", "output_dir", "run_id", "tracking"}
@@ -45,7 +45,7 @@ def run_settings(restored: Sequence[str], without: Sequence[str] = ()) -> dict[s
     kept = {name: value for item in items for name, value in _values(items[item], item)}
     others: dict[str, Any] = {}
     for name, content in parser.get().items():
-        if name not in SECTIONS | PLACES:
+        if name not in SECTIONS | PLACES | {"tensorboard_dir", KINDS}:
             others |= dict(_values(content, name))
     used = {name: value for name, value in others.items() if name not in kept}
     return {"restored": kept, "used": used}
