@@ -238,7 +238,8 @@ def write_results(
         The text of table.md.
     """
     with open(out / "cases.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["candidate", "fold", "case", "class", *SCORES])
+        columns = ["candidate", "fold", "case", "class", *SCORES]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         for name, own in rows.items():
             writer.writerows({"candidate": name, **row} for row in own)

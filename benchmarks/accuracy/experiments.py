@@ -38,10 +38,19 @@ from monai.transforms import Compose, Invertd
 from torch import nn
 
 from benchmarks import command, report
-from benchmarks.accuracy.quality import Calibration, cell, deviation, label_dice, mean, with_noise
+from benchmarks.accuracy.quality import (
+    Calibration,
+    cell,
+    deviation,
+    known,
+    label_dice,
+    mean,
+    with_noise,
+)
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.split import read_val_cases
+from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
 from ldseg_monai.evaluation.pictures import load_image
 from ldseg_monai.evaluation.report.trajectory import sampler_of
 from ldseg_monai.inference import SamplingInferer
@@ -51,7 +60,8 @@ STEPS = (1, 2, 3, 5, 10, 20, 50)
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 NUM_SAMPLES = 100
 PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top of
-WHERE = "the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}"
+WHERE = """the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}
+({trained_on})"""
 ABOUT = {
     "steps": """Dice against the number K of reverse steps (the paper's Figures 5 and 6a), on
 {where}. Mean of the classes but the background, of the mean of {samples} samples; mean and SD over
@@ -90,6 +100,7 @@ class Experiment:
         self.device: torch.device = config.get_parsed_content("device")
         self.num_classes: int = config.get_parsed_content("num_classes")
         load_weights(self.network, weights)
+        self.trained = TrainedCases.read(weights)
         self.inferer: Any = config.get_parsed_content("validate#inferer")
         self.dataset = config.get_parsed_content("validate#dataset")
         back = Invertd(
@@ -114,6 +125,14 @@ class Experiment:
                 f"{type(self.network).__name__} draws no samples: expected a bundle's own network"
             )
         return sampler
+
+    def tell_trained_on(self) -> str:
+        """Say on how many of the cases the weights were trained."""
+        names = {}
+        for case in self.dataset.data:
+            seen = self.trained is not None and self.trained.has(case["image"])
+            names[case_name(case["image"])] = seen
+        return tell_trained_on(self.trained, names)
 
     @torch.no_grad()
     def run(self, sigma: float = 0.0) -> Iterator[dict[str, Any]]:
@@ -194,7 +213,7 @@ def run_uncertainty(
     median = sorted(slices, key=columns["Dice"].__getitem__)[len(slices) // 2]
     draw_maps(maps, slices[median], f"{median}, Dice {columns['Dice'][median]:.3f}")
     figures = {
-        "Dice of the mean": statistics.fmean(columns["Dice"].values()),
+        "Dice of the mean": mean(columns["Dice"].values()),
         **calibration.scores(),
     }
     return figures, columns
@@ -243,10 +262,11 @@ def draw_curves(
     """Draw the mean Dice, with its standard error, against a number, a curve a network."""
     figure, (axis,) = canvas(1, 1, (6, 4.2))
     for name, points in curves.items():
-        means = [statistics.fmean(values) for values in points.values()]
+        scores = [known(values) for values in points.values()]
+        means = [mean(values) for values in scores]
         errors = [
             statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
-            for values in points.values()
+            for values in scores
         ]
         axis.errorbar(list(points), means, errors, marker="o", capsize=3, label=name)
     axis.set(
@@ -339,7 +359,7 @@ def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
         overrides["val_cases"] = []
         for item in arguments.val_cases:
             overrides["val_cases"] += read_val_cases(item)
-    elif not arguments.model_path:
+    elif not arguments.model_path and arguments.part != "all":
         overrides["val_cases"] = arguments.bundle.val_cases(arguments.dataset_dir)
     return overrides
 
@@ -359,6 +379,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         count=len(ours.dataset),
         fold="" if arguments.fold is None else f", fold {arguments.fold}",
         weights="as given" if arguments.model_path else "as shipped",
+        trained_on=ours.tell_trained_on(),
     )
     sampler = ours.sampler
     if arguments.num_samples is not None or arguments.experiment == "uncertainty":

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from benchmarks import command, report
 from benchmarks.accuracy.latent import GridScores
@@ -23,7 +24,6 @@ from benchmarks.accuracy.quality import cell, deviation, mean
 from ldseg_monai.data.datalist import case_name, resolve_datalist
 from ldseg_monai.data.split import Split, read_val_cases
 from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.networks.cdal.network import CDAL
 
 ABOUT = """Mean foreground Dice over {count} validation cases, shipped weights, one sample each, in
 the files' own geometry; mean and SD over the cases. The last reverse step is told a noisy label
@@ -34,15 +34,22 @@ ESTIMATES = ("own", "true", "another case's", "background")
 
 
 @contextmanager
-def estimate_before_the_last_step(network: CDAL, clean: torch.Tensor | None) -> Iterator[None]:
-    """Replace the estimates of x_0, but that of the last step, by ``clean`` (None: leave them)."""
+def estimate_before_the_last_step(
+    generator: nn.Module, clean: torch.Tensor | None
+) -> Iterator[None]:
+    """Replace the estimates of x_0, but that of the last step, by ``clean`` (None: leave them).
+
+    Args:
+        generator: what estimates x_0 from a noisy label and its timestep.
+        clean: ``(1, classes, *spatial)``.
+    """
 
     def replace(
         module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
         return output if clean is None or int(inputs[1][0]) == 0 else clean.to(output)
 
-    hook = network.generator.register_forward_hook(replace)
+    hook = generator.register_forward_hook(replace)
     try:
         yield
     finally:
@@ -58,7 +65,7 @@ def scores_of_cases(
     Returns:
         The Dice of each by what the last step is told, and how many cases do not fit.
     """
-    network: CDAL = grid.network
+    network = grid.network
     labels = [grid.on_grid(item)["label"].as_tensor()[None] for item in datalist]
     cases = [grid.original(item) for item in datalist]
     fits = [
@@ -72,7 +79,7 @@ def scores_of_cases(
         none = network.encode_label(torch.zeros_like(labels[index]))
         row = {}
         for name, clean in zip(ESTIMATES, (None, own, other, none), strict=True):
-            with estimate_before_the_last_step(network, clean):
+            with estimate_before_the_last_step(network.generator, clean):
                 image = cases[index]["image"].as_tensor()[None]
                 logits = SamplingInferer(amp=grid.amp)(image, network)
             row[name] = grid.dice(logits, cases[index])
@@ -94,10 +101,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     bundle = arguments.bundle
     grid = GridScores(bundle, dataset_dir=arguments.dataset_dir)
-    if not isinstance(grid.network, CDAL):
+    if not hasattr(grid.network, "generator"):
         parser.error(
-            f"{bundle.name} has a {type(grid.network).__name__}: expected a CDAL; latent.py is "
-            "LDSeg's"
+            f"{bundle.name} has a {type(grid.network).__name__}: expected a network whose "
+            "generator is told a noisy label, such as CDAL's; latent.py is of LDSeg's"
         )
     datalist = resolve_datalist(arguments.dataset_dir, phantom="", phantom_dir="")
     val_cases: list[str] = []

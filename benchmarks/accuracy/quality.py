@@ -28,7 +28,7 @@ LEAST_SPREAD = 1e-10  # below it, spreads are not told apart
 
 
 def foreground_dice(scores: torch.Tensor, label: torch.Tensor) -> float:
-    """Mean Dice of the classes but the background; NaN for an empty label.
+    """Mean Dice of the classes that the label has, as of `MeanCaseDice`; NaN for an empty label.
 
     Args:
         scores: of the classes, ``(1, classes, *spatial)``.

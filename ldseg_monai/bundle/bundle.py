@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,11 @@ class Bundle:
         """The cases that the training of its own weights left out: ``docs/val_cases.txt``.
 
         Returns:
-            Their names; None where the bundle names none, or the data set is another one.
+            Their names; None where the bundle names none.
+
+        Raises:
+            ValueError: if the data set does not have them: any others might be those that the
+                weights were trained on.
         """
         path = self.root / "docs" / "val_cases.txt"
         if not path.is_file():
@@ -152,4 +157,17 @@ class Bundle:
         names = read_val_cases(path)
         datalist = resolve_datalist(dataset_dir, phantom="", phantom_dir="")
         there = {case_name(item["image"]) for item in datalist}
-        return names if there.issuperset(names) else None
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise InputError(
+                f"{path} names {len(names)} cases that these weights were not trained on, and "
+                f"{os.fspath(dataset_dir)} lacks {len(missing)} of them, such as {missing[0]}: "
+                "expected that data set, of which others than these were trained on; take part "
+                "all of data that the weights did not see, or name val_cases or a fold"
+            )
+        return names
+
+
+def class_names(bundle_root: PathLike) -> dict[int, str]:
+    """Names of a bundle's classes by their index, for a config; none where it has no metadata."""
+    return Bundle(bundle_root).class_names

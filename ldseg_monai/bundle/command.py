@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
+from collections.abc import Sequence
 from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from ldseg_monai.bundle.knobs import check_apart, check_output_dir, check_values
 from ldseg_monai.bundle.names import check_names
 from ldseg_monai.bundle.reader import find_reader, make_importable
 from ldseg_monai.networks.weights import require_weights
-from ldseg_monai.runtime.errors import show_errors_in_one_line
+from ldseg_monai.runtime.errors import InputError, show_errors_in_one_line
+from ldseg_monai.runtime.signals import end_in_one_line
 
+METADATA = "configs/metadata.json"
+TRANSFORM = "output_transform"
 CASE_SECONDS = 60.0  # the most that is waited for one case to be read
 
 
@@ -30,17 +34,18 @@ def check_command() -> None:
     From now on, a ``_target_`` can name what is in a Python file in the bundle's folder or beside a
     config. Values are checked whoever reads the config. Where it is a MONAI command
     (`monai.bundle.run`), the names of its overrides, of its overlays' keys and of its components
-    are checked too, whether its `output_dir` can be written to and is apart from its images, and
-    whether there are weights at its `model_path`; in a process that is nothing but this command,
-    errors show as one line from now on.
+    are checked too, whether its `bundle_root` is the bundle's, its `output_dir` can be written to
+    and is apart from its images, and whether there are weights at its `model_path`; in a process
+    that is nothing but this command, errors, Ctrl-C and SIGTERM show as one line from now on.
 
     Raises:
-        InputError: for a knob that does not exist, a value that no run could use, or an
-            `output_dir` among the images.
+        InputError: for a knob that does not exist, a value that no run could use, another
+            `bundle_root` than the bundle's, or an `output_dir` among the images.
         OSError: for an `output_dir` that cannot be written to, or a missing `model_path`.
     """
     if getattr(sys.modules["__main__"].__spec__, "name", None) == "monai.bundle.__main__":
         show_errors_in_one_line()
+        end_in_one_line()
         atexit.register(finish_thread_pools)
     parser, command = find_reader()
     if parser is None:
@@ -56,9 +61,42 @@ def check_command() -> None:
         check_values(parser)
         return
     check_names(files, command, command.get("tracking"))
+    _check_bundle_root(parser, files)
     check_targets(parser.config, folders)
     check_values(parser)
     _check_places(parser)
+    if command.get("tracking"):
+        _mend_tracking(parser)
+
+
+def _check_bundle_root(parser: ConfigParser, files: Sequence[str]) -> None:
+    """Check that `bundle_root` is a bundle's folder, where a config file lies in one.
+
+    By default it is found from the repository root and from inside the bundle alone.
+    """
+    if "bundle_root" not in parser:
+        return
+    root = parser.get_parsed_content("bundle_root")
+    if Path(root, METADATA).is_file():
+        return
+    for file in files:
+        bundle = Path(file).absolute().parents[1]
+        if (bundle / METADATA).is_file():
+            raise InputError(
+                f"bundle_root is {root!r}, which has no {METADATA}: expected the folder of the "
+                f"bundle that {file} is of; give --bundle_root {bundle}, or run this in it"
+            )
+
+
+def _mend_tracking(parser: ConfigParser) -> None:
+    """Let MONAI's tracking of experiments read the loss of trainers that leave batches whole.
+
+    ``from_engine(first=True)``, by which MLflow's handler gets it, gives a tuple where the output
+    is a dictionary, as it is with ``decollate: false`` (MONAI 1.6.1).
+    """
+    for index, handler in enumerate(parser.get("train#handlers", [])):
+        if isinstance(handler, dict) and "from_engine(['loss']" in str(handler.get(TRANSFORM)):
+            parser[f"train#handlers#{index}#{TRANSFORM}"] = "$lambda output: output['loss']"
 
 
 def _check_places(parser: ConfigParser) -> None:

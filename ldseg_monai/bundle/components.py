@@ -10,7 +10,7 @@ from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
-from monai.bundle import ReferenceResolver
+from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.config_item import ComponentLocator
 
 from ldseg_monai.bundle.reader import find_reader
@@ -134,6 +134,24 @@ def config_text(of: Sequence[str], without: Sequence[str] = ()) -> dict[str, Any
     parser, _ = find_reader()
     if parser is None:
         raise InputError("no config is being read: expected config_text as a component of one")
+    items = dependencies(parser, of, without)
+    names = set(targets(list(items.values())))
+    return {"items": dict(sorted(items.items())), "code": _code(names)}
+
+
+def dependencies(
+    parser: ConfigParser, of: Sequence[str], without: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Give the content of some items of a config, and of what they refer to, by id.
+
+    Args:
+        parser: the config.
+        of: ids of the items.
+        without: ids that are left out, and followed no further.
+
+    Raises:
+        InputError: for an id that the config does not have.
+    """
     without = [name.replace("::", "#") for name in without]  # MONAI writes every `#` as `::`
     items: dict[str, Any] = {}
     left = [name.replace("::", "#") for name in of]
@@ -145,8 +163,7 @@ def config_text(of: Sequence[str], without: Sequence[str] = ()) -> dict[str, Any
             raise InputError(f"the config has no {name}: expected it, since results depend on it")
         items[name] = _content(parser[name], name, without)
         left.extend(sorted(references(items[name])))
-    names = set(targets(list(items.values())))
-    return {"items": dict(sorted(items.items())), "code": _code(names)}
+    return items
 
 
 def _is_below(name: str, others: Sequence[str]) -> bool:

@@ -3,6 +3,6 @@
 A module for one program's apps needs that program's package.
 """
 
-from ldseg_monai.clients.weights import loads_weights, weights_path
+from ldseg_monai.clients.weights import loads_weights, start_weights, weights_path
 
-__all__ = ["loads_weights", "weights_path"]
+__all__ = ["loads_weights", "start_weights", "weights_path"]

@@ -16,6 +16,11 @@ def loads_weights(first_handler: Any) -> bool:
     return hasattr(first_handler, "load_path")
 
 
+def start_weights(first_handler: Any, initial_weights: str) -> str:
+    """The file that a training starts from: that of a client's loader, else ``initial_weights``."""
+    return str(first_handler.load_path) if loads_weights(first_handler) else initial_weights
+
+
 def weights_path(first_handler: Any, output_dir: str) -> str:
     """The file of a training's best weights.
 

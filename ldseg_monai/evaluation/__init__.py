@@ -2,6 +2,6 @@
 
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.report import Report
-from ldseg_monai.evaluation.scores import CaseScores
+from ldseg_monai.evaluation.scores import CaseScores, MeanCaseDice
 
-__all__ = ["CaseScores", "Report", "SaveOverlay"]
+__all__ = ["CaseScores", "MeanCaseDice", "Report", "SaveOverlay"]

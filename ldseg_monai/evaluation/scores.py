@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
 
@@ -14,13 +14,18 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
+from monai.handlers import MeanDice
 from monai.metrics import compute_hausdorff_distance
 from monai.networks.utils import one_hot
 from monai.utils import convert_to_tensor
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.trained_cases import TrainedCases, digest, tell_trained_on
 
-SCORES = ("dice", "iou", "precision", "recall", "hd95_mm")
+SCORES = ("dice", "iou", "precision", "recall", "hd95")
+COLUMNS = ("case", "class", "name", *SCORES, "unit", "trained_on")  # of metrics.csv
+UNITS = {2: "pixel", 3: "mm"}  # of distances, by an image's axes: a picture's file has no spacing
+SEEN = {True: "yes", False: "no", None: "unknown"}
 
 
 def class_scores(
@@ -31,21 +36,23 @@ def class_scores(
     Args:
         prediction: mask of the class, ``(*spatial)``, bool.
         label: true mask, ``(*spatial)``, bool.
-        spacing: size of a voxel along each axis in mm.
+        spacing: size of a voxel along each axis, in mm or, of a picture, in pixels.
 
     Returns:
-        ``dice``, ``iou``, ``precision``, ``recall`` and ``hd95_mm``, the 95th percentile of the
-        surface distance: the larger one of the two directions (MONAI's definition). A score with
-        nothing to measure (such as any for a class absent from both) is NaN.
+        ``dice``, ``iou``, ``precision``, ``recall`` and ``hd95``, the 95th percentile of the
+        surface distance in the unit of ``spacing``: the larger one of the two directions (MONAI's
+        definition). A score with nothing to measure is NaN: of a class that the label does not
+        have, all but the precision, which is 0 where it was found all the same. MONAI's
+        ``ignore_empty`` so has the Dice, by which a training chooses its weights.
     """
     both = (prediction & label).sum().item()
     predicted, true = prediction.sum().item(), label.sum().item()
     scores = {
-        "dice": _ratio(2 * both, predicted + true),
-        "iou": _ratio(both, predicted + true - both),
+        "dice": _ratio(2 * both, predicted + true) if true else math.nan,
+        "iou": _ratio(both, predicted + true - both) if true else math.nan,
         "precision": _ratio(both, predicted),
         "recall": _ratio(both, true),
-        "hd95_mm": math.nan,
+        "hd95": math.nan,
     }
     if predicted and true:
         area = (prediction | label).nonzero()
@@ -58,8 +65,32 @@ def class_scores(
             percentile=95,
             spacing=list(spacing),
         )
-        scores["hd95_mm"] = distance.item()
+        scores["hd95"] = distance.item()
     return scores
+
+
+class MeanCaseDice(MeanDice):
+    """MONAI's handler of the mean Dice, for the key metric of a training's validation.
+
+    It is that of `summarize`: the mean over the cases of each case's mean over the classes that its
+    label has. MONAI's own is 0 where no label has a class, which looks like a score; this is NaN,
+    which is better than nothing and never the best.
+
+    Args:
+        num_classes: classes, background included.
+        output_transform: what takes prediction and label, class indices, from the engine's output.
+    """
+
+    def __init__(self, num_classes: int, output_transform: Callable) -> None:
+        super().__init__(
+            include_background=False, num_classes=num_classes, output_transform=output_transform
+        )
+
+    def compute(self) -> float:
+        """The mean over all cases since the last reset."""
+        super().compute()  # keeps the details of each case
+        dice = cast(torch.Tensor, self.metric_fn.get_buffer())  # (cases, classes), NaN for none
+        return dice.nanmean(dim=1).nanmean().item()
 
 
 class CaseScores:
@@ -68,34 +99,58 @@ class CaseScores:
     Reads the evaluator's decollated output: ``pred`` and ``label``, class indices ``(1, *spatial)``
     in the image's own geometry, ``label`` with its affine, beside ``image`` with its file's name.
     The background has no row. The rows are in the order of the cases' names; where several
-    processes share the cases, the first writes the rows of all.
+    processes share the cases, the first writes the rows of all. Each row says whether the weights
+    were trained on its case: yes, no or unknown.
 
     Args:
         output_dir: folder of the two files.
         num_classes: classes, background included.
+        class_names: names of the classes by index; ``class 1``... where it has none.
+        weights: file of the weights that are scored; None where it is not known.
     """
 
-    def __init__(self, output_dir: str, num_classes: int) -> None:
+    def __init__(
+        self,
+        output_dir: str,
+        num_classes: int,
+        class_names: Mapping[int, str] | None = None,
+        weights: str | None = None,
+    ) -> None:
         self.output_dir = output_dir
         self.num_classes = num_classes
+        given = class_names or {}
+        self.class_names = {
+            index: given.get(index, f"class {index}") for index in range(1, num_classes)
+        }
+        self.weights = weights
+        self.trained: TrainedCases | None = None
         self.rows: list[dict[str, str | int | float]] = []
 
     def attach(self, engine: Engine) -> None:
         """Score each iteration's cases and write the files when the run is complete."""
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.rows.clear())
+        engine.add_event_handler(Events.EPOCH_STARTED, self.begin)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.score)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def begin(self) -> None:
+        """Forget an earlier run, and read which cases the weights were trained on."""
+        self.rows.clear()
+        self.trained = TrainedCases.read(self.weights) if self.weights else None
 
     def score(self, engine: Engine) -> None:
         """Add the rows of one iteration's cases."""
         for case in cast(list[dict[str, Any]], engine.state.output):
             label = case["label"]
             spacing = label.pixdim.tolist()[: label.ndim - 1]
-            name = case_name(case["image"].meta["filename_or_obj"])
+            image = case["image"].meta["filename_or_obj"]
+            seen = self.trained.has(image) if self.trained else None
+            about = {"unit": UNITS[label.ndim - 1], "trained_on": SEEN[seen]}
             prediction, truth = self._masks(case["pred"]), self._masks(label)
             for index in range(1, self.num_classes):
                 scores = class_scores(prediction[index], truth[index], spacing)
-                self.rows.append({"case": name, "class": index, **scores})
+                row: dict[str, str | int | float] = {"case": case_name(image), "class": index}
+                row["name"] = self.class_names[index]
+                self.rows.append({**row, **scores, **about})
 
     def _masks(self, classes: torch.Tensor) -> torch.Tensor:
         """A mask of each class, ``(classes, *spatial)``."""
@@ -107,31 +162,49 @@ class CaseScores:
         rows = chain.from_iterable(cast(list, idist.all_gather(self.rows)))
         self.rows = sorted(rows, key=lambda row: (row["case"], row["class"]))
         summary = summarize(self.rows)
+        for index, of_class in summary["classes"].items():
+            of_class["name"] = self.class_names[int(index)]
+        told = self.tell_trained_on()
+        summary["trained_on"] = told
+        summary["weights"] = digest(self.weights) if self.weights else ""
         engine.state.metrics["val_mean_dice"] = summary["all"]["dice"]["mean"]
         if idist.get_rank() > 0:
             return
         os.makedirs(self.output_dir, exist_ok=True)
         table = os.path.join(self.output_dir, "metrics.csv")
         with open(table, "w", newline="") as file:
-            writer = csv.DictWriter(file, ["case", "class", *SCORES])
+            writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(self.rows)
         with open(os.path.join(self.output_dir, "summary.json"), "w") as file:
             json.dump(summary, file, indent=2)
         engine.logger.info("wrote %s: %s", table, json.dumps(summary["all"]))
+        engine.logger.info("%s", told)
+
+    def tell_trained_on(self) -> str:
+        """Say on how many of the scored cases the weights were trained."""
+        names = {str(row["case"]): row["trained_on"] == SEEN[True] for row in self.rows}
+        return tell_trained_on(self.trained, names)
 
 
 def summarize(rows: Sequence[dict]) -> dict:
     """Mean and SD over the cases of each score: by class, and (``all``) of each case's mean.
 
     Scores that are NaN are left out; ``n`` says how many were not, ``cases`` how many cases there
-    were. A class that was missed has no surface distance: read ``hd95_mm`` with its ``n``.
+    were. A class that was missed has no surface distance: read ``hd95`` with its ``n``, in the unit
+    that ``units`` has.
     """
     by_class = {}
     for index in sorted({row["class"] for row in rows}):
         by_class[str(index)] = _statistics([row for row in rows if row["class"] == index])
     means = case_means(rows)
-    return {"cases": len(means), "classes": by_class, "all": _statistics([*means.values()])}
+    units = sorted({row["unit"] for row in rows})
+    return {
+        "cases": len(means),
+        "units": {"hd95": " or ".join(units)},
+        "classes": by_class,
+        "all": _statistics([*means.values()]),
+    }
 
 
 def case_means(rows: Sequence[dict]) -> dict[str, dict[str, float]]:

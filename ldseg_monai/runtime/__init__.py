@@ -23,6 +23,7 @@ from ldseg_monai.runtime.processes import (
     rank_and_world_size,
     unwrapped,
 )
+from ldseg_monai.runtime.signals import advise_at_end, end_in_one_line
 
 __all__ = [
     "ArgumentError",
@@ -36,7 +37,9 @@ __all__ = [
     "ReadOnlyError",
     "RunError",
     "UserError",
+    "advise_at_end",
     "autocast",
+    "end_in_one_line",
     "join_processes",
     "local_device",
     "note_saved",

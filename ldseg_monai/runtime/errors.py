@@ -109,6 +109,10 @@ def _without_user_traceback(record: logging.LogRecord) -> bool:
 
 
 def _show(kind: type[BaseException], error: BaseException, place: TracebackType | None) -> None:
+    for step in chain(error):
+        if isinstance(step, SystemExit):  # something else went wrong while the process was ending
+            sys.stdout.flush()
+            os._exit(int(step.code or 0))
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, place)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,14 @@ from torch import nn
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.knobs import check_values
 from ldseg_monai.bundle.names import check_names
-from ldseg_monai.data.datalist import PathLike
+from ldseg_monai.data.datalist import PathLike, case_name
+from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
 from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import ExistingFileError, InputError, MissingFileError
+
+logger = logging.getLogger(__name__)
 
 SPLIT = {
     "val_cases",
@@ -86,13 +90,25 @@ def calibrate(
     config["validate#dataset#data"] = f"$@split.part({part!r})"
     config["validate#dataset#cache_rate"] = 0.0
     check_values(config)
+    used = str(weights or source.weights)
+    trained = TrainedCases.read(used)
+    logger.info("%s", _tell_trained_on(trained, config))
     network = diffusion_segmenter(config.get_parsed_content("network")).eval()
     network.scale_logits(1.0)  # changes nothing, but for an error of a network without logits
-    load_weights(network, str(weights or source.weights))
+    load_weights(network, used)
     fit = fit_temperature(_segment(config, network))
     network.scale_logits(fit.temperature)
     torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, out)
+    if trained is not None:
+        trained.write(out)
     return fit
+
+
+def _tell_trained_on(trained: TrainedCases | None, config: ConfigParser) -> str:
+    """Say on how many of the validation cases the weights were trained."""
+    images = [case["image"] for case in config.get_parsed_content("validate#dataset#data")]
+    seen = [trained is not None and trained.has(image) for image in images]
+    return tell_trained_on(trained, dict(zip(map(case_name, images), seen, strict=True)))
 
 
 def _chooses_cases(knob: str) -> bool:

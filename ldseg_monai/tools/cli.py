@@ -203,6 +203,12 @@ def _add_zoo_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         metavar="URL",
         help="URL of models/model.pt: the folder then has large_files.yml in its place",
     )
+    parser.add_argument(
+        "--scores",
+        metavar="FILE",
+        help="summary.json of an evaluation, for a card that says that the bundle is not trained "
+        "(default: the bundle's output/summary.json)",
+    )
     parser.set_defaults(command=_zoo_export)
 
 
@@ -210,7 +216,7 @@ def _zoo_export(arguments: argparse.Namespace) -> None:
     """Write a bundle with its code, as a folder and a zip that run without ldseg_monai."""
     from ldseg_monai.tools.zoo import export_bundle
 
-    export_bundle(arguments.bundle, arguments.out, arguments.large_files)
+    export_bundle(arguments.bundle, arguments.out, arguments.large_files, arguments.scores)
 
 
 def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:

@@ -17,6 +17,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ldseg_monai import __version__
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.reader import FIND_BUNDLE_ROOT
+from ldseg_monai.data.trained_cases import cases_file, digest
 from ldseg_monai.runtime.errors import ExistingFileError, InputError
 from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
@@ -25,10 +26,12 @@ logger = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parents[1]
 NOT_VENDORED = ("__pycache__", "tools")  # nothing else of the package imports the tools
 WEIGHTS = "models/model.pt"
+CARD = "docs/README.md"
+METADATA_FILE = "configs/metadata.json"
 FILES = (
     "LICENSE",
-    "docs/README.md",
-    "configs/metadata.json",
+    CARD,
+    METADATA_FILE,
     "configs/train.yaml",
     "configs/inference.yaml",
     WEIGHTS,
@@ -41,6 +44,9 @@ METADATA = (
     "numpy_version",
     "required_packages_version",
 )
+PERFORMANCE = re.compile(r"(^## \*\*Performance\*\*\n).*?(?=^## )", re.DOTALL | re.MULTILINE)
+UNTRAINED_CARD = re.compile(r"\bnot (?:yet )?trained\b(?! on\b)", re.IGNORECASE)
+UNTRAINED = ", not trained"  # in the changelog of a new bundle
 MAX_FILE_BYTES = 25e6  # the zoo's limit
 
 # A config finds the package that goes with it first of all, for `initialize`, `monai.bundle.load`
@@ -48,7 +54,12 @@ MAX_FILE_BYTES = 25e6  # the zoo's limit
 FIND_PACKAGE = "$site.addsitedir(@bundle_root)"
 
 
-def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None = None) -> Path:
+def export_bundle(
+    bundle: str | Path,
+    out: str | Path,
+    large_files: str | None = None,
+    scores: str | Path | None = None,
+) -> Path:
     """Write ``out/NAME``, and ``out/NAME_vVERSION.zip``, which unpacks to the same folder.
 
     `monai.bundle.download` unpacks it. The code of this package goes with the bundle under a name
@@ -62,6 +73,8 @@ def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None =
         large_files: URL that ``models/model.pt`` can be downloaded from. If given, the folder has
             ``large_files.yml`` instead of the weights, as the zoo wants it of files above 25 MB;
             the zip has the weights all the same.
+        scores: ``summary.json`` of an evaluation of the weights, for the card of a bundle that
+            `new_bundle` wrote, which has none; None for the one in the bundle's ``output``.
 
     Returns:
         The folder.
@@ -74,6 +87,7 @@ def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None =
     found = Bundle.find(bundle)
     source, metadata = found.root, found.metadata
     check_bundle(source, metadata, large_files)
+    trained = trained_texts(found, scores)
     folder = Path(out) / source.name
     archive = Path(out) / f"{source.name}_v{metadata['version']}.zip"
     for path in (folder, archive):
@@ -84,9 +98,13 @@ def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None =
 
     for part in ("configs", "docs"):
         shutil.copytree(source / part, folder / part)
-    for name in ("LICENSE", WEIGHTS):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(source / name, folder / name)
+    for name, text in trained.items():
+        (folder / name).write_text(text)
+    cases = cases_file(WEIGHTS)
+    for name in ("LICENSE", WEIGHTS, str(cases)):
+        if (source / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(source / name, folder / name)
     shutil.copytree(
         PACKAGE,
         folder / f"{PACKAGE.name}_{source.name}",
@@ -106,7 +124,9 @@ def export_bundle(bundle: str | Path, out: str | Path, large_files: str | None =
         ConfigParser.export_config_file(
             {"large_files": [entry]}, str(folder / "large_files.yml"), fmt="yaml"
         )
-        shutil.rmtree((folder / WEIGHTS).parent)
+        (folder / WEIGHTS).unlink()
+        if not (folder / cases).is_file():
+            (folder / WEIGHTS).parent.rmdir()
     logger.info("wrote %s and %s", folder, archive)
     return folder
 
@@ -162,6 +182,93 @@ def check_bundle(source: Path, metadata: dict[str, Any], large_files: str | None
             f"{path} has {path.stat().st_size / 1e6:.0f} MB: the zoo takes at most "
             f"{MAX_FILE_BYTES / 1e6:.0f} MB a file; {advice}"
         )
+
+
+def trained_texts(bundle: Bundle, scores: str | Path | None = None) -> dict[str, str]:
+    """What a bundle says of itself now that it has weights, where it says that it has none.
+
+    Args:
+        bundle: the bundle.
+        scores: as of `export_bundle`.
+
+    Returns:
+        Content of its card and its ``metadata.json`` by their paths; none where they are right.
+
+    Raises:
+        ValueError: if the card says that the bundle is not trained and there are no scores of its
+            weights to put in that place.
+    """
+    card, metadata = (bundle.root / CARD).read_text(), dict(bundle.metadata)
+    changes = {name: text.replace(UNTRAINED, "") for name, text in metadata["changelog"].items()}
+    texts = {}
+    if UNTRAINED_CARD.search(card):
+        table, dice = _scores_of(bundle, scores)
+        metadata["eval_metrics"] = {"mean_dice": dice}
+        texts[CARD] = PERFORMANCE.sub(lambda found: f"{found[1]}{table}\n\n", card)
+    if UNTRAINED_CARD.search(texts.get(CARD, "")):
+        raise InputError(
+            f"{bundle.root / CARD} says that the bundle is not trained outside of its section "
+            "Performance: expected none of it, since there are weights; remove it"
+        )
+    if texts or changes != metadata["changelog"]:
+        texts[METADATA_FILE] = json.dumps(metadata | {"changelog": changes}, indent=4) + "\n"
+    return texts
+
+
+def _scores_of(bundle: Bundle, scores: str | Path | None) -> tuple[str, float]:
+    """The table of a ``summary.json`` of a bundle's weights, and its mean Dice."""
+    path = Path(scores or bundle.root / "output" / "summary.json")
+    if not path.is_file():
+        raise InputError(
+            f"{bundle.root / CARD} says that the bundle is not trained, and there are weights: "
+            f"expected what they score, and there is no file {path}; give --scores the "
+            "summary.json of an evaluation of them, or write it into the card yourself"
+        )
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text())
+        table, dice = performance(summary), round(summary["all"]["dice"]["mean"], 3)
+        evaluated = summary["weights"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__} {error}): expected the summary.json of "
+            "an evaluation by this version, with scores; evaluate the weights again"
+        ) from error
+    if evaluated != digest(bundle.weights):
+        raise InputError(
+            f"{path} is of other weights than {bundle.weights}: expected scores of these; evaluate "
+            "them"
+        )
+    return table, dice
+
+
+def performance(summary: dict[str, Any]) -> str:
+    """A card's table of an evaluation, in Markdown.
+
+    Args:
+        summary: content of its ``summary.json``.
+    """
+    titles = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
+    titles["hd95"] = f"HD95 ({summary['units']['hd95']})"
+    lines = [
+        f"Mean ± SD over {summary['cases']} cases, against the original labels, in their geometry.",
+        f"Training: {summary['trained_on']}.",
+        "",
+        f"| class | {' | '.join(titles.values())} |",
+        "|---" * (len(titles) + 1) + "|",
+    ]
+    groups = {scores["name"]: scores for scores in summary["classes"].values()}
+    if len(groups) > 1:
+        groups["mean of the classes"] = summary["all"]
+    for name, scores in groups.items():
+        cells = [_mean_and_sd(scores[score]) for score in titles]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean_and_sd(statistics: dict[str, Any]) -> str:
+    if statistics["mean"] is None:
+        return "–"
+    return f"{statistics['mean']:.3f} ± {statistics['sd']:.3f}"
 
 
 def stand_alone(text: str, suffix: str, name: str, metadata: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from ldseg_monai.training.average import UpdateAverage, average_weights
 from ldseg_monai.training.cdal_trainer import CDALTrainer
 from ldseg_monai.training.handlers import (
+    Conclude,
     GradientClipping,
     Progress,
     RequireClasses,
@@ -17,6 +18,7 @@ __all__ = [
     "CDALLoss",
     "CDALTrainer",
     "CDALTrainingInferer",
+    "Conclude",
     "GradientClipping",
     "LDSegLoss",
     "Progress",

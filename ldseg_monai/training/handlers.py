@@ -17,25 +17,42 @@ from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
 
+from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
 from ldseg_monai.runtime.errors import InputError, RunError
+from ldseg_monai.training.resume import SaveBest
+
+SHOWN = 5  # cases that a message names
+WHY = {"training": "learn it", "validation": "score it, which chooses the weights"}
 
 
 class RequireClasses:
-    """Trainer handler that refuses to train on labels that are all background.
+    """Trainer handler that refuses parts of the data in which a class cannot be learned or scored.
 
-    It reads cases until one has a class, which in most data sets is the first.
+    Each class has to be in a case that trains and in one that validates: weights that are chosen by
+    a score which leaves a class out are chosen by chance. It reads the cases of a part until every
+    class was seen, which in most data sets is after the first.
 
     Args:
-        cases: the training cases.
+        training: the training cases.
+        validation: the validation cases.
         load: what reads a case, with class indices in ``label``.
+        num_classes: classes, background included.
+        class_names: names of the classes by their index, for the message.
     """
 
     def __init__(
-        self, cases: Sequence[Mapping[str, Any]], load: Callable[[dict], Mapping[Any, Any]]
+        self,
+        training: Sequence[Mapping[str, Any]],
+        validation: Sequence[Mapping[str, Any]],
+        load: Callable[[dict], Mapping[Any, Any]],
+        num_classes: int,
+        class_names: Mapping[int, str] | None = None,
     ) -> None:
-        self.cases = cases
+        self.parts = {"training": training, "validation": validation}
         self.load = load
+        self.num_classes = num_classes
+        self.class_names = class_names or {}
 
     def attach(self, engine: Engine) -> None:
         """Look before the first epoch."""
@@ -45,15 +62,87 @@ class RequireClasses:
         """Look now.
 
         Raises:
-            ValueError: if there are cases, and none has a class.
+            ValueError: if a part has cases, and none with one of the classes.
         """
-        has_class = any(bool(self.load(dict(case))["label"].any()) for case in self.cases)
-        if self.cases and not has_class:
+        for part, cases in self.parts.items():
+            missing = self._missing_classes(cases)
+            if not cases or not missing:
+                continue
+            if len(missing) == self.num_classes - 1:
+                what = f"every label of the {len(cases)} {part} cases is 0"
+            else:
+                what = f"no label of the {len(cases)} {part} cases has {self._named(missing)}"
             raise InputError(
-                f"every label of the {len(self.cases)} training cases is 0, such as "
-                f"{self.cases[0]['label']}: expected "
-                "classes from 1 on"
+                f"{what}, such as {cases[0]['label']}: expected every class from 1 on in one of "
+                f"them, to {WHY[part]}; {self._advice(part, missing)}"
             )
+
+    def _missing_classes(self, cases: Sequence[Mapping[str, Any]]) -> set[int]:
+        """The classes that no case has."""
+        missing = set(range(1, self.num_classes))
+        for case in cases:
+            missing -= self._classes(case)
+            if not missing:
+                break
+        return missing
+
+    def _classes(self, case: Mapping[str, Any]) -> set[int]:
+        return {int(value) for value in self.load(dict(case))["label"].unique()}
+
+    def _advice(self, part: str, missing: set[int]) -> str:
+        """Where the missing classes are, and what to do."""
+        (other,) = self.parts.keys() - {part}
+        having = [case for case in self.parts[other] if self._classes(case) & missing]
+        if not having:
+            return f"no {other} case has it either: correct the labels, or num_classes"
+        names = [case_name(case["image"]) for case in having[:SHOWN]]
+        more = ", ..." if len(having) > SHOWN else ""
+        return (
+            f"of the {other} cases {', '.join(names)}{more} would do: choose other val_cases, fold "
+            "or seed"
+        )
+
+    def _named(self, classes: set[int]) -> str:
+        """Classes with their names."""
+        named = []
+        for index in sorted(classes):
+            name = self.class_names.get(index)
+            named.append(f"class {index}" + (f" ({name})" if name else ""))
+        return " or ".join(named)
+
+
+class Conclude:
+    """Trainer handler that says at the end which weights are the best, and what comes next.
+
+    Args:
+        best: what saved them.
+        next_command: the command that scores them; "" for none.
+    """
+
+    def __init__(self, best: SaveBest, next_command: str = "") -> None:
+        self.best = best
+        self.next_command = next_command
+
+    def attach(self, engine: Engine) -> None:
+        """Say it when the last epoch is complete."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    @idist.one_rank_only()
+    def __call__(self, engine: Engine) -> None:
+        """Say it now."""
+        if not self.best.epoch:
+            engine.logger.warning("trained %d epochs; none was validated", engine.state.epoch)
+            return
+        engine.logger.info(
+            "trained %d epochs; the weights of epoch %d are the best, %s %.4f: %s",
+            engine.state.epoch,
+            self.best.epoch,
+            self.best.name,
+            self.best.best,
+            self.best.path,
+        )
+        if self.next_command:
+            engine.logger.info("score them on the validation cases: %s", self.next_command)
 
 
 class Progress(ProgressBar):

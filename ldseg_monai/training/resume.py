@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ignite.distributed as idist
@@ -13,23 +13,42 @@ from ignite.engine import Engine, Events
 from torch.nn.parallel import DistributedDataParallel
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.networks.weights import read_state
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import save_whole
+from ldseg_monai.runtime.signals import advise_at_end
 
 
 class SaveBest:
     """Evaluator handler that saves a network, as a plain state dict, at each best key metric.
 
+    The names and digests of the cases that it was trained on go beside it (`TrainedCases`). A
+    metric that is NaN, since there was nothing to measure, is never the best.
+
     Args:
         path: file to write.
         network: network to save.
+        cases: the training cases; None where they are not known.
+        initial_weights: file that the training starts from, whose own training cases count too; ""
+            for none.
     """
 
-    def __init__(self, path: str, network: torch.nn.Module) -> None:
+    def __init__(
+        self,
+        path: str,
+        network: torch.nn.Module,
+        cases: Sequence[Mapping[str, Any]] | None = None,
+        initial_weights: str = "",
+    ) -> None:
         self.path = path
         self.network = network
+        self.cases = cases
+        self.initial_weights = initial_weights
+        self.trained: TrainedCases | None = None
         self.best = -math.inf
+        self.epoch = 0
+        self.name = ""  # of the metric
 
     def attach(self, engine: Engine) -> None:
         """Compare at the end of each validation."""
@@ -38,9 +57,11 @@ class SaveBest:
     @idist.one_rank_only()
     def __call__(self, engine: Engine) -> None:
         """Compare now, and save if better."""
-        score = engine.state.metrics[engine.state.key_metric_name]  # type: ignore[attr-defined]
+        self.name = engine.state.key_metric_name  # type: ignore[attr-defined]
+        score = engine.state.metrics[self.name]
         if score > self.best:
-            self.best = float(score)
+            self.best, self.epoch = float(score), engine.state.epoch
+            self._write_cases()
             save_whole(
                 {name: value.cpu() for name, value in self.network.state_dict().items()}, self.path
             )
@@ -48,13 +69,26 @@ class SaveBest:
                 "epoch %d: best %s so far, saved %s", engine.state.epoch, self.best, self.path
             )
 
-    def state_dict(self) -> dict[str, float]:
-        """The best score."""
-        return {"best": self.best}
+    def _write_cases(self) -> None:
+        """Say beside the weights what they were trained on; images are read once, for digests."""
+        if self.cases is None:
+            return
+        if self.trained is None:
+            self.trained = TrainedCases.of(self.cases)
+            if self.initial_weights:
+                unknown = f"the weights it started from, {self.initial_weights}, do not say theirs"
+                earlier = TrainedCases.read(self.initial_weights)
+                self.trained = self.trained.joined(earlier or TrainedCases(frozenset(), unknown))
+        self.trained.write(self.path)
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """The best score, its epoch and its name."""
+        return {"best": self.best, "epoch": self.epoch, "name": self.name}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from an earlier run's best score."""
         self.best = state["best"]
+        self.epoch, self.name = state.get("epoch", self.epoch), state.get("name", self.name)
 
 
 class ResumableCheckpoint:
@@ -68,6 +102,8 @@ class ResumableCheckpoint:
         cases: the training cases, by whose names a run is told from one on other data.
         interval: epochs between two checkpoints; the last epoch has one too.
         map_location: device to load to.
+        settings: of `ldseg_monai.bundle.run_settings`: what a run that goes on may not change, and
+            what it may, which is told. None to compare nothing.
     """
 
     def __init__(
@@ -77,8 +113,11 @@ class ResumableCheckpoint:
         cases: Sequence[dict[str, Any]],
         interval: int = 1,
         map_location: str | torch.device = "cpu",
+        settings: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self.path = path
+        self.settings = dict(settings or {})
+        self.saved_epoch: int | None = None
         self.objects = {
             name: item.module if isinstance(item, DistributedDataParallel) else item
             for name, item in objects.items()
@@ -100,9 +139,10 @@ class ResumableCheckpoint:
         weights.
 
         Raises:
-            ValueError: if the checkpoint is of a run on other cases, of other objects, or of
-                another network.
+            ValueError: if the checkpoint is of a run on other cases, of other objects, of another
+                network, or of other settings that it would restore.
         """
+        advise_at_end(self.advice)
         if engine.state.iteration or not os.path.isfile(self.path):
             return
         state = read_state(self.path, self.map_location)
@@ -114,12 +154,13 @@ class ResumableCheckpoint:
             )
         max_epochs = engine.state.max_epochs
         parts = {**self.objects, "trainer": engine}
-        if set(state) != {*parts, "cases"}:
-            got = sorted(set(state) - {"cases"})
+        if set(state) - {"settings"} != {*parts, "cases"}:
+            got = sorted(set(state) - {"cases", "settings"})
             raise InputError(
                 f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; "
                 f"{advice}"
             )
+        changed = self._compare_settings(state.get("settings"), advice)
         place = state["trainer"]
         # In steps: an epoch has another number of them where another number of processes runs.
         place["iteration"] = place["iteration"] // place["epoch_length"] * engine.state.epoch_length
@@ -132,7 +173,10 @@ class ResumableCheckpoint:
                 f"{self.path} is of another network: expected this run's; {advice}"
             ) from error
         engine.state.max_epochs = max_epochs
+        self.saved_epoch = engine.state.epoch
         engine.logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+        for line in changed:
+            engine.logger.info("from here on %s", line)
         if max_epochs is not None and engine.state.epoch >= max_epochs:
             engine.logger.warning(
                 "nothing left to train: all %d epochs are done; raise max_epochs or %s",
@@ -148,4 +192,48 @@ class ResumableCheckpoint:
         states = {
             name: item.state_dict() for name, item in {**self.objects, "trainer": engine}.items()
         }
-        save_whole({**states, "cases": self.cases}, self.path)
+        save_whole({**states, "cases": self.cases, "settings": self.settings}, self.path)
+        self.saved_epoch = engine.state.epoch
+
+    def advice(self) -> str:
+        """How to go on if the run is stopped now."""
+        if self.saved_epoch is None:
+            return f"no epoch is complete, so there is no checkpoint {self.path} yet"
+        return (
+            f"{self.path} has all up to epoch {self.saved_epoch}: the same command goes on from it"
+        )
+
+    def _compare_settings(
+        self, earlier: Mapping[str, dict[str, Any]] | None, advice: str
+    ) -> list[str]:
+        """Compare this run's settings with those that a checkpoint was made with.
+
+        Returns:
+            What is another than before, and used.
+
+        Raises:
+            ValueError: for what is another than before, and would be restored.
+        """
+        if not earlier or not self.settings:  # a checkpoint of before 0.3.0, or a run of a client
+            return []
+        differing = _differences(earlier["restored"], self.settings["restored"])
+        if differing:
+            told = "; ".join(f"{name} {old}, got {new}" for name, old, new in differing)
+            raise InputError(
+                f"{self.path} is of a run with {told}: what it restores would override that; go "
+                f"on with what the run has, or {advice}"
+            )
+        used = _differences(earlier["used"], self.settings["used"])
+        return [f"{name} is {new}, before it was {old}" for name, old, new in used]
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Names of what differs, with the value before and now, for a person to read."""
+    differing = []
+    for name in sorted(earlier.keys() | now.keys()):
+        old, new = (
+            repr(values[name]) if name in values else "not given" for values in (earlier, now)
+        )
+        if old != new:
+            differing.append((name, old, new))
+    return differing

@@ -99,7 +99,8 @@ def test_validation_cases_are_those_of_the_data_set_that_has_them(
     names.write_text("box_1\nbox_3\n")
     assert boxes.val_cases(tmp_path / "data") == ["box_1", "box_3"]
     names.write_text("box_1\nbox_9\n")
-    assert boxes.val_cases(tmp_path / "data") is None
+    with pytest.raises(ValueError, match="data lacks 1 of them, such as box_9: expected that data"):
+        boxes.val_cases(tmp_path / "data")
 
 
 def test_a_network_of_the_bundle_s_own_module_is_found(

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+from monai.handlers import MLFlowHandler
+
+from ldseg_monai.bundle import command
+from ldseg_monai.runtime.errors import cause
 
 FAILING_CACHE = """
 import atexit, time
@@ -29,3 +43,80 @@ def test_thread_that_loads_a_case_is_not_cut_off() -> None:
     )
     assert process.returncode == 1 and "ValueError: bad case" in process.stderr
     assert process.stdout == "next case ended\n"
+
+
+# bundle_root
+
+
+def write_bundle(folder: Path, **content: Any) -> Path:
+    """A bundle whose config checks the command that reads it."""
+    (folder / "configs").mkdir(parents=True)
+    (folder / "configs" / "metadata.json").write_text("{}")
+    path = folder / "configs" / "inference.json"
+    check = {"_target_": "ldseg_monai.bundle.check_command"}
+    base = {"bundle_root": ".", "model_path": "$@bundle_root + '/models/model.pt'"}
+    path.write_text(json.dumps({**base, "initialize": [check], "run": [], **content}))
+    return path
+
+
+def test_config_used_from_another_folder_names_bundle_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_bundle(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception) as raised:
+        monai.bundle.run(config_file=str(path), logging_file=False)
+    assert str(cause(raised.value)) == (
+        "bundle_root is '.', which has no configs/metadata.json: expected the folder of the bundle "
+        f"that {path} is of; give --bundle_root {tmp_path / 'mine'}, or run this in it"
+    )
+    (tmp_path / "mine" / "models").mkdir()
+    (tmp_path / "mine" / "models" / "model.pt").touch()
+    root = str(tmp_path / "mine")
+    monai.bundle.run(config_file=str(path), logging_file=False, bundle_root=root)
+
+
+def test_config_that_is_in_no_bundle_has_no_folder_to_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_bundle(tmp_path / "mine")
+    (tmp_path / "mine" / "configs" / "metadata.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception) as raised:
+        monai.bundle.run(config_file=str(path), logging_file=False)
+    assert "there is no file ./models/model.pt" in str(cause(raised.value))
+
+
+# Tracking of experiments
+
+
+def test_handler_of_mlflow_reads_the_loss_of_a_trainer_that_leaves_batches_whole() -> None:
+    trainer = DEFAULT_MLFLOW_SETTINGS["configs"]["trainer"]
+    others = [{"_target_": "StatsHandler"}, "@best"]
+    parser = ConfigParser({"train": {"handlers": [*others, dict(trainer)]}, "best": 0})
+    output = {"loss": 0.25, "image": None}
+    transform = "train#handlers#2#output_transform"
+    assert parser.get_parsed_content(transform)(output) == (0.25,)  # which is the upstream fault
+    command._mend_tracking(parser)
+    assert parser["train#handlers"][:2] == others
+    assert parser.get_parsed_content(transform)(output) == 0.25
+
+
+def test_mlflow_s_handler_logs_the_loss_of_an_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    # MLflow need not be installed: the handler's own step is MONAI's, what it sends is kept here.
+    logged: list[tuple[dict[str, float], int]] = []
+    monkeypatch.setattr(MLFlowHandler, "__init__", lambda self: None)
+    handler = MLFlowHandler()
+    parser = ConfigParser(
+        {"train": {"handlers": [{**DEFAULT_MLFLOW_SETTINGS["configs"]["trainer"]}]}}
+    )
+    command._mend_tracking(parser)
+    transform = parser.get_parsed_content("train#handlers#0#output_transform")
+    handler.output_transform, handler.tag_name = transform, "train_loss"
+    monkeypatch.setattr(
+        handler, "_log_metrics", lambda values, step: logged.append((values, step)), raising=False
+    )
+    engine = Engine(lambda engine, batch: {"loss": torch.tensor(0.5), "image": None})
+    engine.add_event_handler(Events.ITERATION_COMPLETED, handler._default_iteration_log)
+    engine.run([0, 1])
+    assert logged == [({"train_loss": 0.5}, 1), ({"train_loss": 0.5}, 2)]

@@ -17,7 +17,8 @@ from workplace import Run, Workplace, find_case, read_image
 from ldseg_monai.data.datalist import case_name, paired_datalist
 from ldseg_monai.data.split import Split
 
-COLUMNS = ["case", "class", "dice", "iou", "precision", "recall", "hd95_mm"]
+COLUMNS = "case,class,name,dice,iou,precision,recall,hd95,unit,trained_on".split(",")
+SCORES = COLUMNS[3:8]
 
 
 def cases_in(folder: Path) -> list[str]:
@@ -59,9 +60,9 @@ def test_summary_has_mean_and_sd_of_every_score(evaluated: Run, num_classes: int
     summary = json.loads((evaluated.output_dir / "summary.json").read_text())
     rows = metrics(evaluated.output_dir)
     assert summary["cases"] == len({row["case"] for row in rows})
-    assert set(summary["all"]) == set(COLUMNS[2:])
+    assert set(summary["all"]) == set(SCORES)
     for index in range(1, num_classes):
-        for score in COLUMNS[2:]:
+        for score in SCORES:
             values = [float(row[score]) for row in rows if row["class"] == str(index)]
             values = [value for value in values if np.isfinite(value)]
             if len(values) > 1:
@@ -83,9 +84,10 @@ def test_report_is_one_file_with_the_scores_and_the_pictures(
     names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
     rows = metrics(evaluated.output_dir)
     (listed,) = (table[1:] for table in page.tables if table[0][:2] == ["Case", "Class"])
-    for row, (case, name, *scores) in zip(rows, listed, strict=True):
-        assert (case, name) == (row["case"], names[row["class"]])
-        wanted = [float(row[score]) for score in COLUMNS[2:]]
+    for row, (case, name, *scores, trained_on) in zip(rows, listed, strict=True):
+        assert (case, name) == (row["case"], names[row["class"]]) == (row["case"], row["name"])
+        assert trained_on == row["trained_on"]
+        wanted = [float(row[score]) for score in SCORES]
         got = [math.nan if score == "–" else float(score) for score in scores]
         np.testing.assert_allclose(got, wanted, atol=6e-5)
     pictures = page.images()

@@ -255,6 +255,28 @@ def test_run_whose_worker_is_killed_is_restarted_and_ends_at_the_same_weights(
     assert differences(one, other) == []
 
 
+@pytest.mark.costly(by=alike)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_run_that_is_stopped_names_its_checkpoint_in_one_line(
+    workplace: Workplace, phantoms: Path, number: signal.Signals, code: int
+) -> None:
+    output_dir = workplace.root / f"stopped_{code}"
+    options = {"run_id": "training", "dataset_dir": str(phantoms), "output_dir": str(output_dir)}
+    command = workplace.command("train.yaml", max_epochs=1000, val_interval=1000, **options)
+    with subprocess.Popen(**command) as process:
+        wait_for_checkpoint(process, output_dir)
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=100)
+    assert process.returncode == code
+    assert "Traceback" not in printed
+    epoch = checkpoint(output_dir)["trainer"]["iteration"] // 2
+    name = {130: "Ctrl-C", 143: "SIGTERM"}[code]
+    assert printed.rstrip().endswith(
+        f"ldseg_monai: stopped by {name}; {output_dir}/checkpoint.pt has all up to epoch {epoch}: "
+        "the same command goes on from it"
+    )
+
+
 @pytest.mark.slow
 def test_run_killed_at_random_moments_ends_at_the_same_weights(
     workplace: Workplace, phantoms: Path

@@ -11,9 +11,18 @@ import pytest
 import torch
 from case_engine import case_engine
 from monai.data import MetaTensor
+from monai.handlers import from_engine
 from monai.metrics import compute_hausdorff_distance
 
-from ldseg_monai.evaluation.scores import SCORES, CaseScores, case_means, class_scores, summarize
+from ldseg_monai.data.trained_cases import TrainedCases
+from ldseg_monai.evaluation.scores import (
+    SCORES,
+    CaseScores,
+    MeanCaseDice,
+    case_means,
+    class_scores,
+    summarize,
+)
 
 SPACING = (2.0, 1.0, 0.5)
 
@@ -35,7 +44,7 @@ def cube(start: tuple[int, ...]) -> torch.Tensor:
 def test_perfect_prediction_has_perfect_scores(dims: int) -> None:
     mask = cube((3,) * dims)
     scores = class_scores(mask, mask.clone(), SPACING[:dims])
-    assert scores == {"dice": 1.0, "iou": 1.0, "precision": 1.0, "recall": 1.0, "hd95_mm": 0.0}
+    assert scores == {"dice": 1.0, "iou": 1.0, "precision": 1.0, "recall": 1.0, "hd95": 0.0}
     assert tuple(scores) == SCORES
 
 
@@ -53,7 +62,7 @@ def test_shifted_cube_has_the_scores_of_the_overlap_and_the_shift_in_mm(
     assert scores["dice"] == pytest.approx(share)
     assert scores["iou"] == pytest.approx(share / (2 - share))
     assert scores["precision"] == scores["recall"] == pytest.approx(share)
-    assert scores["hd95_mm"] == pytest.approx(shift * SPACING[axis])
+    assert scores["hd95"] == pytest.approx(shift * SPACING[axis])
 
 
 def test_precision_and_recall_tell_too_much_from_too_little() -> None:
@@ -69,7 +78,7 @@ def test_stray_voxel_does_not_count_in_the_95th_percentile() -> None:
     label = cube((1, 1, 1))
     prediction = label.clone()
     prediction[10, 10, 10] = True
-    assert class_scores(prediction, label, SPACING)["hd95_mm"] == 0.0
+    assert class_scores(prediction, label, SPACING)["hd95"] == 0.0
 
 
 def test_distance_is_that_of_the_whole_volume_though_only_a_part_is_searched() -> None:
@@ -87,7 +96,7 @@ def test_distance_is_that_of_the_whole_volume_though_only_a_part_is_searched() -
             percentile=95,
             spacing=list(SPACING),
         )
-        assert class_scores(prediction, label, SPACING)["hd95_mm"] == pytest.approx(expected.item())
+        assert class_scores(prediction, label, SPACING)["hd95"] == pytest.approx(expected.item())
 
 
 def test_scores_with_nothing_to_measure_are_nan() -> None:
@@ -95,10 +104,10 @@ def test_scores_with_nothing_to_measure_are_nan() -> None:
     assert all(math.isnan(score) for score in class_scores(nothing, nothing, SPACING).values())
     missed = class_scores(nothing, something, SPACING)
     assert missed["dice"] == missed["iou"] == missed["recall"] == 0
-    assert math.isnan(missed["precision"]) and math.isnan(missed["hd95_mm"])
+    assert math.isnan(missed["precision"]) and math.isnan(missed["hd95"])
     invented = class_scores(something, nothing, SPACING)
-    assert invented["dice"] == invented["iou"] == invented["precision"] == 0
-    assert math.isnan(invented["recall"]) and math.isnan(invented["hd95_mm"])
+    assert invented["precision"] == 0  # the label lacks the class: the rest has nothing to measure
+    assert all(math.isnan(score) for name, score in invented.items() if name != "precision")
 
 
 # CaseScores
@@ -144,17 +153,21 @@ def test_table_has_a_row_for_each_case_and_class(
     tmp_path: Path, cases, batches: list[list[int]], times: int
 ) -> None:
     run(
-        CaseScores(str(tmp_path / "new" / "folder"), 3),
+        CaseScores(str(tmp_path / "new" / "folder"), 3, {0: "background", 1: "femur"}),
         [[cases[i] for i in batch] for batch in batches],
         times,
     )
     with open(tmp_path / "new" / "folder" / "metrics.csv", newline="") as file:
-        assert file.readline().strip() == "case,class,dice,iou,precision,recall,hd95_mm"
+        columns = "case,class,name,dice,iou,precision,recall,hd95,unit,trained_on"
+        assert file.readline().strip() == columns
         file.seek(0)
         rows = list(csv.DictReader(file))
-    assert [(row["case"], row["class"]) for row in rows] == [
-        (name, index) for name in ("knee.1", "knee2", "knee3") for index in ("1", "2")
+    assert [(row["case"], row["class"], row["name"]) for row in rows] == [
+        (case, index, name)
+        for case in ("knee.1", "knee2", "knee3")
+        for index, name in (("1", "femur"), ("2", "class 2"))
     ]
+    assert {(row["unit"], row["trained_on"]) for row in rows} == {("mm", "unknown")}
     scores = [[float(row[score]) for score in SCORES] for row in rows]
     assert scores[0] == scores[1] == scores[3] == [1, 1, 1, 1, 0]
     assert (
@@ -166,13 +179,62 @@ def test_table_has_a_row_for_each_case_and_class(
 def test_summary_is_valid_json_and_leaves_nan_out(tmp_path: Path, cases) -> None:
     run(CaseScores(str(tmp_path), 4), [cases])  # nobody has class 3
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=reject)
-    assert summary["cases"] == 3 and set(summary) == {"cases", "classes", "all"}
+    assert summary["cases"] == 3 and summary["units"] == {"hd95": "mm"}
+    assert summary["classes"]["1"]["name"] == "class 1"
     assert set(summary["classes"]) == {"1", "2", "3"}
     assert summary["classes"]["1"]["dice"]["mean"] == pytest.approx((1 + 0.75 + 0.75) / 3)
     assert summary["classes"]["2"]["dice"] == {"mean": 1.0, "sd": 0.0, "n": 2}
-    assert summary["classes"]["3"]["hd95_mm"] == {"mean": None, "sd": None, "n": 0}
+    assert summary["classes"]["3"]["hd95"] == {"mean": None, "sd": None, "n": 0}
     assert summary["all"]["dice"]["mean"] == pytest.approx((1 + 0.875 + 0.75) / 3)
-    assert summary["all"]["hd95_mm"]["mean"] == pytest.approx((0 + 1 + 2) / 3)
+    assert summary["all"]["hd95"]["mean"] == pytest.approx((0 + 1 + 2) / 3)
+
+
+def test_distances_of_a_picture_are_in_pixels(tmp_path: Path) -> None:
+    label = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    label[:, 2:4, 2:4] = 1
+    meta = {"filename_or_obj": "a.png"}
+    case = {"image": MetaTensor(torch.zeros(3, 8, 8), meta=meta), "pred": label}
+    run(CaseScores(str(tmp_path), 2), [[{**case, "label": MetaTensor(label)}]])
+    assert json.loads((tmp_path / "summary.json").read_text())["units"] == {"hd95": "pixel"}
+
+
+def test_cases_that_were_trained_on_are_marked(tmp_path: Path, cases, caplog) -> None:
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(b"weights")
+    TrainedCases(frozenset({("knee2", ""), ("other", "")})).write(weights)
+    with caplog.at_level("INFO"):
+        run(CaseScores(str(tmp_path), 3, weights=str(weights)), [cases])
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        marks = {row["case"]: row["trained_on"] for row in csv.DictReader(file)}
+    assert marks == {"knee.1": "no", "knee2": "yes", "knee3": "no"}
+    told = "1 of 3 cases were trained on (knee2)"
+    assert json.loads((tmp_path / "summary.json").read_text())["trained_on"] == told
+    assert told in caplog.messages
+
+
+# MeanCaseDice
+
+
+def mean_case_dice(cases: list[dict[str, Any]], num_classes: int) -> float:
+    """What a training's validation has as its key metric."""
+    engine = case_engine()
+    MeanCaseDice(num_classes, from_engine(["pred", "label"])).attach(engine, "dice")
+    return engine.run([cases]).metrics["dice"]
+
+
+def test_training_and_evaluation_have_one_mean_dice(tmp_path: Path, cases) -> None:
+    cases[2]["pred"][:, 7:11, 7:11, 7:11] = 2  # a class that this label lacks
+    run(CaseScores(str(tmp_path), 4), [cases])  # nobody has class 3
+    evaluated_mean = json.loads((tmp_path / "summary.json").read_text())["all"]["dice"]["mean"]
+    assert evaluated_mean == pytest.approx((1 + 0.875 + 0.75) / 3)
+    assert mean_case_dice(cases, 4) == pytest.approx(evaluated_mean)
+
+
+def test_case_without_any_class_is_left_out_of_the_mean(cases) -> None:
+    nothing = torch.zeros(12, 12, 12)
+    empty = evaluated("empty", cube((1, 1, 1)).long(), nothing)
+    assert mean_case_dice([cases[1], empty], 3) == pytest.approx(0.875)
+    assert math.isnan(mean_case_dice([empty], 3))
 
 
 # summarize
@@ -186,7 +248,8 @@ def row(case: str, index: int, dice: float, hd95: float) -> dict[str, Any]:
         "iou": 0.5,
         "precision": 0.5,
         "recall": 0.5,
-        "hd95_mm": hd95,
+        "hd95": hd95,
+        "unit": "mm",
     }
 
 
@@ -205,14 +268,14 @@ def test_means_and_sds_are_over_the_cases() -> None:
     expected = {
         ("1", "dice"): [0.9, 0.6, 0.3],
         ("2", "dice"): [0.7, 0.8],
-        ("1", "hd95_mm"): [1.0, 2.0],
-        ("2", "hd95_mm"): [3.0, 5.0],
+        ("1", "hd95"): [1.0, 2.0],
+        ("2", "hd95"): [3.0, 5.0],
         ("1", "iou"): [0.5] * 3,
     }
     for (index, score), values in expected.items():
         assert summary["classes"][index][score]["mean"] == pytest.approx(statistics.mean(values))
         assert summary["classes"][index][score]["sd"] == pytest.approx(statistics.stdev(values))
-    for score, of_cases in {"dice": [0.8, 0.7, 0.3], "hd95_mm": [2.0, 5.0, 2.0]}.items():
+    for score, of_cases in {"dice": [0.8, 0.7, 0.3], "hd95": [2.0, 5.0, 2.0]}.items():
         assert summary["all"][score]["mean"] == pytest.approx(statistics.mean(of_cases))
         assert summary["all"][score]["sd"] == pytest.approx(statistics.stdev(of_cases))
 
@@ -223,7 +286,7 @@ def test_one_case_has_no_spread() -> None:
         "iou": {"mean": 0.5, "sd": 0.0, "n": 1},
         "precision": {"mean": 0.5, "sd": 0.0, "n": 1},
         "recall": {"mean": 0.5, "sd": 0.0, "n": 1},
-        "hd95_mm": {"mean": None, "sd": None, "n": 0},
+        "hd95": {"mean": None, "sd": None, "n": 0},
     }
 
 
@@ -233,6 +296,6 @@ def test_mean_of_a_case_leaves_out_classes_without_the_score() -> None:
     )
     assert list(means) == ["a", "b"]
     assert means["b"] == pytest.approx(
-        {"dice": 0.8, "iou": 0.5, "precision": 0.5, "recall": 0.5, "hd95_mm": 3.0}
+        {"dice": 0.8, "iou": 0.5, "precision": 0.5, "recall": 0.5, "hd95": 3.0}
     )
     assert math.isnan(means["a"]["dice"]) and means["a"]["iou"] == 0.5

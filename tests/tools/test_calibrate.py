@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 from small_bundles import BUNDLES, write_config
 from small_networks import SMALL_HIPPOCAMPUS
 
+from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.evaluation.temperature import (
     TEMPERATURES,
     calibration_error,
@@ -223,7 +224,10 @@ def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_un
         ),
         (["BUNDLE", "--set", "part=all"], "unknown knob --part"),
         (["BUNDLE", "--set", "fold"], "--set fold: expected KEY=VALUE"),
-        ([str(BUNDLES / "cdal_hippocampus")], "CDAL, which has no logits to scale: expected"),
+        (
+            [str(BUNDLES / "cdal_hippocampus"), "--part", "all"],
+            "CDAL, which has no logits to scale: expected",
+        ),
     ],
 )
 def test_user_error_is_one_line(
@@ -293,3 +297,27 @@ def test_mistake_in_the_program_keeps_its_traceback(
                 str(tmp_path / "new.pt"),
             ]
         )
+
+
+def test_cases_that_were_trained_on_are_told_and_stay_with_the_weights(
+    bundle: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "small"))
+    image = str(data / "images" / "case1.nii.gz")
+    trained = TrainedCases.of([{"image": image}, {"image": "elsewhere.nii.gz"}])
+    trained.write(folder / "models" / "model.pt")
+    with caplog.at_level("INFO", "ldseg_monai"):
+        calibrate(folder, str(data), tmp_path / "new.pt", part="all")
+    assert "1 of 3 cases were trained on (case1)" in caplog.messages
+    assert TrainedCases.read(tmp_path / "new.pt") == trained
+
+
+def test_own_weights_are_not_calibrated_on_a_part_of_other_data(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "small"))
+    (folder / "docs").mkdir()
+    (folder / "docs" / "val_cases.txt").write_text("knee_1\nknee_2\n")
+    with pytest.raises(ValueError, match="lacks 2 of them, such as knee_1: expected that data set"):
+        calibrate(folder, str(data), tmp_path / "new.pt")
+    assert not (tmp_path / "new.pt").exists()

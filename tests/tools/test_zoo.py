@@ -86,6 +86,7 @@ def test_folder_has_the_bundle_and_its_code_and_the_zip_has_the_folder(
     assert [path for path in package if tools.search((folder / path).read_text())] == []
     yaml = {path for path in files(source) if path.endswith(".yaml")}
     others = {"LICENSE", "configs/metadata.json", "configs/logging.conf", "models/model.pt"}
+    others.add("models/model_cases.json")
     docs = {"docs/README.md", "docs/data_license.txt", "docs/val_cases.txt", "docs/phantom.png"}
     assert (
         files(folder) - package
@@ -321,3 +322,69 @@ def test_export_that_is_there_is_not_overwritten(bundle: Path, tmp_path: Path, w
     with pytest.raises(FileExistsError, match="exists: remove it, or choose another folder"):
         export_bundle(bundle, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == [path]
+
+
+# A card that says that the bundle is not trained
+
+
+@pytest.fixture
+def untrained_card(bundle: Path) -> Path:
+    """The card of the bundle to break as `new_bundle` writes one."""
+    path = bundle / "docs" / "README.md"
+    path.write_text(
+        "# A bundle\n\n## **Performance**\nNot trained, so not measured. Score\nthem.\n\n"
+        "## **Additional Usage Steps**\nTrain.\n"
+    )
+    change_metadata(
+        bundle,
+        version="0.1.0",
+        changelog={"0.1.0": "written by `ldseg new-bundle` from ldseg_glas, not trained"},
+    )
+    return path
+
+
+def write_summary(path: Path, weights: bytes = b"weights") -> None:
+    path.parent.mkdir(exist_ok=True)
+    statistics = {"mean": 0.8125, "sd": 0.05, "n": 2}
+    scores = dict.fromkeys(("dice", "iou", "precision", "recall"), statistics)
+    scores["hd95"] = {"mean": None, "sd": None, "n": 0}
+    summary = {
+        "cases": 2,
+        "units": {"hd95": "mm"},
+        "classes": {"1": {**scores, "name": r"a\1b"}, "2": {**scores, "name": "tail"}},
+        "all": scores,
+        "trained_on": "0 of 2 cases were trained on",
+        "weights": hashlib.sha256(weights).hexdigest(),
+    }
+    path.write_text(json.dumps(summary))
+
+
+def test_card_that_says_not_trained_is_refused_without_scores(
+    bundle: Path, untrained_card: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="says that the bundle is not trained.* give --scores the"):
+        export_bundle(bundle, tmp_path / "out")
+    write_summary(tmp_path / "summary.json", b"others")
+    with pytest.raises(ValueError, match="summary.json is of other weights than .*model.pt"):
+        export_bundle(bundle, tmp_path / "out", scores=tmp_path / "summary.json")
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match="summary.json cannot be read .*evaluate the weights again"
+    ):
+        export_bundle(bundle, tmp_path / "out", scores=tmp_path / "summary.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_scores_fill_the_card_s_table(bundle: Path, untrained_card: Path, tmp_path: Path) -> None:
+    write_summary(bundle / "output" / "summary.json")
+    folder = export_bundle(bundle, tmp_path / "out")
+    card = (folder / "docs" / "README.md").read_text()
+    assert "not measured" not in card and card.count("## **") == 2
+    assert r"| a\1b | 0.812 ± 0.050 | 0.812 ± 0.050 | 0.812 ± 0.050 | 0.812 ± 0.050 | – |" in card
+    assert "| class | Dice | IoU | precision | recall | HD95 (mm) |" in card
+    assert "| mean of the classes | 0.812" in card
+    assert "Training: 0 of 2 cases were trained on." in card
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    assert metadata["changelog"] == {"0.1.0": "written by `ldseg new-bundle` from ldseg_glas"}
+    assert metadata["eval_metrics"] == {"mean_dice": 0.812}
+    assert "Not trained" in untrained_card.read_text()

@@ -573,6 +573,7 @@ def test_checkpoint_is_written_at_its_interval_and_at_the_end_and_whole(tmp_path
         "best",
         "trainer",
         "cases",
+        "settings",
     }
     assert_equal(state["network"], run.weights())
 

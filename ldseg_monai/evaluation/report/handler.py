@@ -50,7 +50,7 @@ class Report:
     Args:
         scores: the handler that scores the cases; it and `SaveOverlay` have to be attached before
             this one.
-        bundle_root: folder of the bundle, whose ``configs/metadata.json`` names it and its classes.
+        bundle_root: folder of the bundle, whose ``configs/metadata.json`` names it.
         training_dir: folder with the TensorBoard log of the training that made the weights.
         settings: what the head of the page says of the run, by name.
     """
@@ -100,8 +100,7 @@ class Report:
             self.sd_maps |= part
         if idist.get_rank() > 0:
             return
-        rows, bundle = self.scores.rows, Bundle(self.bundle_root)
-        classes = _classes(bundle, self.scores.num_classes)
+        rows, bundle, classes = self.scores.rows, Bundle(self.bundle_root), self.scores.class_names
         shown = shown_cases(rows)
         middle = _middle_case(shown)
         maps = self._shown_sd_maps(shown)
@@ -111,7 +110,7 @@ class Report:
         curves = training_curves(self.training_dir)
         sections = [
             head_section(title, about),
-            score_section(rows, classes),
+            score_section(rows, classes, self.scores.tell_trained_on()),
             case_section(shown, rows, classes, overlays, maps, _why_no_sd_map(engine)),
             trajectory_section(middle, _trajectory(engine, middle), classes),
             training_section(self.training_dir, curves),
@@ -163,12 +162,6 @@ def _middle_case(shown: Mapping[str, str]) -> str | None:
         if role == "Median":
             return name
     return next(iter(shown), None)
-
-
-def _classes(bundle: Bundle, num_classes: int) -> dict[int, str]:
-    """Names of the classes but the background, by index; a number where the bundle has none."""
-    names = bundle.class_names
-    return {index: names.get(index, f"class {index}") for index in range(1, num_classes)}
 
 
 def _version(bundle: Bundle) -> str:

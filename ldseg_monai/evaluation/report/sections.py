@@ -24,7 +24,7 @@ from ldseg_monai.evaluation.report.page import NOTHING, hex_color, number, png, 
 from ldseg_monai.evaluation.report.trajectory import Trajectory
 from ldseg_monai.evaluation.scores import SCORES, case_means
 
-SCORE_NAMES = dict(zip(SCORES, ("Dice", "IoU", "Precision", "Recall", "HD95 (mm)"), strict=True))
+SCORE_NAMES = dict(zip(SCORES, ("Dice", "IoU", "Precision", "Recall", "HD95"), strict=True))
 STATISTICS = ("mean", "SD", "median", "min", "max", "n")
 MEAN, MEAN_COLOR = "mean of the classes", "#9aa3b0"
 MAX_CHANNELS = 6  # of a latent that are shown
@@ -37,12 +37,13 @@ def head_section(title: str, items: Mapping[str, Any]) -> Markup:
     return render("head.html", title=title, items=items)
 
 
-def score_section(rows: Sequence[dict], classes: Mapping[int, str]) -> Markup:
+def score_section(rows: Sequence[dict], classes: Mapping[int, str], trained_on: str) -> Markup:
     """Table and distribution of the scores.
 
     Args:
         rows: of `CaseScores`.
         classes: name of each class but the background.
+        trained_on: on how many of the cases the weights were trained.
     """
     means = case_means(rows)
     groups = {}
@@ -50,9 +51,10 @@ def score_section(rows: Sequence[dict], classes: Mapping[int, str]) -> Markup:
         groups[name] = {row["case"]: row for row in rows if row["class"] == index}
     if len(groups) > 1:
         groups[MEAN] = means
+    titles = score_titles(rows)
     statistics, dice = {}, {}
     for name, cases in groups.items():
-        statistics[name] = _statistics([*cases.values()])
+        statistics[name] = _statistics([*cases.values()], titles)
         known = {case: row["dice"] for case, row in cases.items()}
         dice[name] = {case: value for case, value in known.items() if math.isfinite(value)}
     colors = [*map(class_color, classes), MEAN_COLOR]
@@ -62,8 +64,9 @@ def score_section(rows: Sequence[dict], classes: Mapping[int, str]) -> Markup:
         statistics_head=["", *STATISTICS],
         statistics=statistics,
         dice_plot=dot_plot(dice, colors, "Dice"),
-        cases_head=["Case", "Class", *SCORE_NAMES.values()],
-        every_case=[[row["case"], classes[row["class"]], *_numbers(row)] for row in rows],
+        trained_on=trained_on,
+        cases_head=["Case", "Class", *titles.values(), "Trained on"],
+        every_case=[_line(row, classes) for row in rows],
     )
 
 
@@ -97,7 +100,7 @@ def case_section(
     return render(
         "cases.html",
         cases=cases,
-        head=["", *SCORE_NAMES.values()],
+        head=["", *score_titles(rows).values()],
         outlines={"true outline": hex_color(TRUTH)} | predicted,
         has_sd_maps=bool(sd_maps),
         sd_colors=list(map(hex_color, HEAT)),
@@ -156,14 +159,25 @@ def class_color(index: int) -> str:
     return hex_color(COLORS[(index - 1) % len(COLORS)])
 
 
+def score_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What the scores are called, a distance with its unit."""
+    units = sorted({row["unit"] for row in rows})
+    return SCORE_NAMES | {"hd95": " ".join([SCORE_NAMES["hd95"], *(f"({unit})" for unit in units)])}
+
+
+def _line(row: Mapping[str, Any], classes: Mapping[int, str]) -> list[str]:
+    """A case's class in the table of all."""
+    return [row["case"], classes[row["class"]], *_numbers(row), row["trained_on"]]
+
+
 def _numbers(row: Mapping[str, float]) -> list[str]:
     return [number(row[score]) for score in SCORES]
 
 
-def _statistics(rows: Sequence[Mapping[str, float]]) -> list[list[str]]:
+def _statistics(rows: Sequence[Mapping[str, float]], titles: Mapping[str, str]) -> list[list[str]]:
     """A row of a table for each score."""
     table = []
-    for score, title in SCORE_NAMES.items():
+    for score, title in titles.items():
         finite = [row[score] for row in rows if math.isfinite(row[score])]
         table.append([title, *_statistics_of(finite), str(len(finite))])
     return table

@@ -25,6 +25,7 @@ from ldseg_monai.data.readers import (
     unreadable,
 )
 from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.tools.new_bundle.instances import are_instances, values_in_one_piece
 
 VOLUME_EXTENSIONS = (".nii", ".nii.gz")
 MAX_LABEL_VALUE = 65535
@@ -47,6 +48,7 @@ class InspectedCase:
         percentiles: 0.5th, 50th and 99.5th of the intensity.
         foreground: intensities of up to `SAMPLED_VOXELS` voxels that are not background.
         counts: number of voxels of each label value.
+        single: number of label values that are one piece, as of `values_in_one_piece`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class InspectedCase:
     percentiles: tuple[float, float, float]
     foreground: NDArray[np.float32]
     counts: dict[int, int]
+    single: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,12 @@ class Inspection:
         for case in self.cases:
             values |= case.counts.keys()
         return sorted(values)
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether the label values look like instance ids."""
+        values = [case.counts.keys() - {0} for case in self.cases]
+        return are_instances(values, [case.single for case in self.cases])
 
     def share(self, value: int) -> float:
         """Mean over the cases of the share of voxels with a label value."""
@@ -313,6 +322,7 @@ def _inspect_arrays(
             :: -(-foreground.size // SAMPLED_VOXELS) or 1
         ].copy(),  # a view would keep all
         counts=counts,
+        single=values_in_one_piece(label),
     )
 
 

@@ -144,9 +144,8 @@ view, resolution or intensity may need a bundle of their own.
 def new_data_license(data_name: str) -> str:
     """What can be said of the terms of data that only its user knows."""
     return (
-        f"The bundle has no weights yet. Weights that are trained on {data_name} follow the terms\n"
-        "of its owners, which `ldseg new-bundle` cannot know: whoever shares the weights states\n"
-        "them here.\n\n"
+        f"Weights that are trained on {data_name} follow the terms of its owners, which\n"
+        "`ldseg new-bundle` cannot know: whoever shares the weights states them here.\n\n"
         "The phantoms that the bundle generates where no data set is given are free of any third\n"
         "party's rights.\n"
     )

@@ -216,6 +216,16 @@ def _classes(
             f"{MAX_CLASSES} classes; pass --instances if they are instance ids, all of one class; "
             "write masks losslessly (not as JPEG)"
         )
+    if chosen is None and not names_by_value and inspection.has_instances:
+        each = ", ".join(
+            f"{case.name} {len(case.counts.keys() - {0})}" for case in inspection.cases[:3]
+        )
+        raise InputError(
+            f"the labels have {len(found) - 1} values beside 0, nearly each of one piece, and "
+            f"another number of them in each case ({each}): these look like instance ids; pass "
+            "--instances, and whatever is not 0 is one class, or pass --classes with a name for "
+            "each value if they are classes"
+        )
     if chosen is not None:
         if found[-1] <= len(chosen):
             return list(range(len(chosen) + 1)), chosen

@@ -229,6 +229,7 @@ def _report(
         "Segment:",
         segment,
         "",
-        f"Copy {weights[0]} to {weights[1]}, and --model_path can be left out.",
+        f"Copy {weights[0]} to {weights[1]}, and model_cases.json with it, and --model_path can be "
+        "left out.",
     ]
     return "\n".join(lines) + "\n"

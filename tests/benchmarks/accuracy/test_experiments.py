@@ -18,6 +18,7 @@ from small_networks import SMALL_HIPPOCAMPUS
 
 from benchmarks.accuracy import experiments
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.trained_cases import TrainedCases
 
 BUNDLE = "ldseg_hippocampus"
 
@@ -141,10 +142,12 @@ def test_shipped_weights_are_scored_on_the_cases_that_their_training_left_out(
         _, cases, _ = run("steps", folder, data, tmp_path / name, *options, *more)
         scored[name] = [row["case"] for row in cases]
     (folder / "docs" / "val_cases.txt").write_text("another_data_set\n")
-    scored["elsewhere"] = [
-        row["case"] for row in run("steps", folder, data, tmp_path / "elsewhere", *options)[1]
-    ]
-    assert scored["shipped"] == ["case1"] and len(scored["others"]) == len(scored["elsewhere"]) == 2
+    assert scored["shipped"] == ["case1"] and len(scored["others"]) == 2
+    with pytest.raises(ValueError, match="lacks 1 of them, such as another_data_set"):
+        run("steps", folder, data, tmp_path / "elsewhere", *options)
+    TrainedCases(frozenset({("case1", ""), ("case3", "")})).write(folder / "models" / "model.pt")
+    text = run("steps", folder, data, tmp_path / "all", *options, "--part", "all")[2]
+    assert "2 of 4 cases were trained on (case1, case3)" in " ".join(text.split())
 
 
 def test_noise_compares_with_peers_and_is_none_at_sigma_0(

@@ -75,4 +75,4 @@ def test_another_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         noisy_label.main(
             [str(ROOT / "bundles" / "ldseg_hippocampus"), "--dataset_dir", str(tmp_path)]
         )
-    assert "has a LDSeg: expected a CDAL" in capsys.readouterr().err
+    assert "has a LDSeg: expected a network whose" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from small_networks import tiny_cdal
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from ldseg_monai.bundle import class_names
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.report.handler import Report, shown_cases
 from ldseg_monai.evaluation.scores import CaseScores
@@ -58,8 +59,9 @@ class Evaluation:
         (folder / "bundle" / "configs" / "metadata.json").write_text(json.dumps(METADATA))
         (folder / "training").mkdir()
         places = {"bundle_root": str(folder / "bundle"), "training_dir": str(folder / "training")}
-        self.scores = CaseScores(str(folder), 3)
-        self.report = Report(self.scores, **{**places, **arguments})
+        arguments = {**places, **arguments}
+        self.scores = CaseScores(str(folder), 3, class_names(arguments["bundle_root"]))
+        self.report = Report(self.scores, **arguments)
 
     def add(
         self, name: str, prediction: np.ndarray, label: np.ndarray, sd: np.ndarray | None = None
@@ -87,7 +89,7 @@ class Evaluation:
 
 
 def rows(**dice: Sequence[float]) -> list[dict[str, Any]]:
-    rest = dict.fromkeys(("iou", "precision", "recall", "hd95_mm"), NAN)
+    rest: dict[str, Any] = dict.fromkeys(("iou", "precision", "recall", "hd95"), NAN)
     return [
         {"case": name, "class": index, "dice": value, **rest}
         for name, values in dice.items()
@@ -143,6 +145,10 @@ def test_page_has_the_scores_and_the_pictures_of_three_cases(
     ):
         assert words in page.text
     assert "predicted femur" in page.text and "predicted tibia <i>" in page.text
+    unit = {2: "pixel", 3: "mm"}[spatial_dims]
+    assert page.tables[1][0][-2:] == [f"HD95 ({unit})", "Trained on"]
+    assert {row[-1] for row in page.tables[1][1:]} == {"unknown"}
+    assert "whether the weights were trained on these cases is not known" in page.text
     overlays = {name: image for name, image in page.images().items() if "outlines" in name}
     assert [name.split(" ")[0] for name in overlays] == ["good", "fair", "worse"]
     for name, picture in overlays.items():

@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM: one line that says how to go on, and the exit code that shells give them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+class _EndInOneLine:
+    """Handler of both signals; a second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.advice: Callable[[], str] = lambda: ""
+
+    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
+        if os.getpid() != self.process:  # a loader's worker, of which another code is an error
+            os._exit(0)
+        for other in [*NAMES, signal.SIGCHLD]:  # by the last, torch raises an error of its workers
+            signal.signal(other, signal.SIG_DFL)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
+            told = "; ".join(
+                filter(None, [f"stopped by {NAMES[signal.Signals(number)]}", self.advice()])
+            )
+            sys.stdout.flush()
+            sys.stderr.write(f"\nldseg_monai: {told}\n")
+        logging.disable(logging.CRITICAL)  # Ignite and MONAI log whatever ends an engine
+        sys.exit(128 + number)
+
+
+def end_in_one_line() -> None:
+    """Let Ctrl-C and SIGTERM end this process in one line, with exit code 130 or 143.
+
+    Only the main thread can; nothing is changed elsewhere.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = _EndInOneLine()
+    for number in NAMES:
+        signal.signal(number, handler)
+
+
+def advise_at_end(advice: Callable[[], str]) -> None:
+    """Say how to go on, in the line that `end_in_one_line` shows, where it was called.
+
+    Args:
+        advice: makes the text when a signal has come.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, _EndInOneLine):
+        handler.advice = advice
