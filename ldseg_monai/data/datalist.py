@@ -13,6 +13,7 @@ import ignite.distributed as idist
 from monai.data import load_decathlon_datalist
 
 from ldseg_monai.data.dicom.series import dicom_files, series_datalist
+from ldseg_monai.data.formats import PICTURE_ENDINGS, VOLUME_ENDINGS
 from ldseg_monai.data.phantoms.files import (
     PhantomKind,
     phantom_files,
@@ -22,7 +23,7 @@ from ldseg_monai.data.phantoms.files import (
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 logger = logging.getLogger("ldseg_monai.data")
-EXTENSIONS = (".nii.gz", ".nii", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+EXTENSIONS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 LABEL_ENDINGS = ("_anno", "_label", "_gt")
 PathLike = str | os.PathLike[str]
 
@@ -87,7 +88,7 @@ def resolve_datalist(
     seed: int = 0,
     require_labels: bool = True,
     series_uid: str | None = None,
-    label_values: Sequence[int] | None = None,
+    label_values: Sequence[int | str] | None = None,
 ) -> list[dict[str, Any]]:
     """List the cases of `dataset_dir`, or of generated phantoms where no `dataset_dir` is given.
 

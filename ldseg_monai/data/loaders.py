@@ -7,11 +7,12 @@ tells by the name what reads files, MONAI Label by the class.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import methodcaller
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import ImageReader
@@ -20,7 +21,13 @@ from monai.utils import ensure_tuple
 
 from ldseg_monai.data.checks import CheckImaged, CheckLabeld
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
-from ldseg_monai.data.readers import LabelPictureReader, NiftiReader, PictureReader
+from ldseg_monai.data.formats import LabelReading
+from ldseg_monai.data.readers import (
+    LabelPictureReader,
+    LabelVolumeReader,
+    NiftiReader,
+    PictureReader,
+)
 from ldseg_monai.data.transforms import ClassIndicesd
 from ldseg_monai.runtime.errors import InputError
 
@@ -43,11 +50,11 @@ class _LoadChecked(LoadImaged):
     Args:
         keys: key of the image and, where labels are read, that of the label.
         reader: of the image.
-        label_reader: of the label.
+        label_reader: makes the reader of the label from what is known of its values.
         check: of the image.
         num_classes: classes, background included; only where labels are read.
-        label_values: values in label files that become the classes 0, 1...; None where they are
-            the classes.
+        label_values: values in label files that become the classes 0, 1..., numbers or colors such
+            as ``#800000``; None where they are the classes.
         instances: whether labels are instance ids: whatever is not 0 is class 1.
 
     Raises:
@@ -59,19 +66,18 @@ class _LoadChecked(LoadImaged):
         self,
         keys: KeysCollection,
         reader: Any,
-        label_reader: Any,
+        label_reader: Callable[[LabelReading], Any],
         check: CheckImaged,
         num_classes: int | None,
-        label_values: Sequence[int] | None,
+        label_values: Sequence[int | str] | None,
         instances: bool,
     ) -> None:
         image_key, *label_keys = ensure_tuple(keys)
         self.after: list[MapTransform] = [check]
         with without_codec_warning():
             super().__init__(image_key, reader=reader, ensure_channel_first=True)
-            if not label_keys:
-                return
-            load_label = LoadImaged(label_keys, reader=label_reader, ensure_channel_first=True)
+        if not label_keys:
+            return
         if num_classes is None:
             raise InputError(
                 f"keys {[image_key, *label_keys]} without num_classes: expected the number of "
@@ -81,6 +87,14 @@ class _LoadChecked(LoadImaged):
             raise InputError(
                 f"label_values {list(label_values)} and instances: expected one of them; labels "
                 "are classes or instance ids"
+            )
+        known: Sequence[int | str] | None = label_values
+        if known is None and not instances:
+            known = range(num_classes)
+        read_label = label_reader(LabelReading(known, instances))
+        with without_codec_warning():
+            load_label = LoadImaged(
+                label_keys, reader=read_label, dtype=np.int32, ensure_channel_first=True
             )
         to_classes: list[MapTransform] = []
         if label_values is not None:
@@ -109,7 +123,7 @@ class _LoadChecked(LoadImaged):
 
 
 class LoadImageVolumed(_LoadChecked):
-    """Read and check a volume, and perhaps its label: NIfTI, or a DICOM series.
+    """Read and check a volume, and perhaps its label: NIfTI, MHA, NRRD, or a DICOM series.
 
     Args:
         keys: key of the image and, where labels are read, that of the label.
@@ -120,6 +134,8 @@ class LoadImageVolumed(_LoadChecked):
         instances: whether labels are instance ids: whatever is not 0 is class 1.
         dicom: whether the image may be a folder with a DICOM series.
         allow_constant: whether all voxels of the image may be the same.
+        require_codes: whether a NIfTI without a form code, which does not say where right and left
+            are, is an error.
 
     Raises:
         ValueError: if there is a label's key but no `num_classes`, or both `label_values` and
@@ -131,14 +147,16 @@ class LoadImageVolumed(_LoadChecked):
         keys: KeysCollection,
         channels: int = 1,
         num_classes: int | None = None,
-        label_values: Sequence[int] | None = None,
+        label_values: Sequence[int | str] | None = None,
         instances: bool = False,
         dicom: bool = False,
         allow_constant: bool = False,
+        require_codes: bool = False,
     ) -> None:
-        reader = NiftiOrDicomReader() if dicom else NiftiReader()
+        reader = NiftiOrDicomReader(require_codes) if dicom else NiftiReader(require_codes)
         check = CheckImaged(ensure_tuple(keys)[0], 3, channels, allow_constant)
-        super().__init__(keys, reader, NiftiReader(), check, num_classes, label_values, instances)
+        label_reader = partial(LabelVolumeReader, require_codes=require_codes)
+        super().__init__(keys, reader, label_reader, check, num_classes, label_values, instances)
 
 
 class LoadImagePictured(_LoadChecked):
@@ -149,8 +167,8 @@ class LoadImagePictured(_LoadChecked):
         mode: what every picture is converted to, as Pillow names it: `RGB` for three channels of 8
             bits, `L` for one, `I` for one of more bits.
         num_classes: classes, background included; only where labels are read.
-        label_values: values in label files that become the classes 0, 1...; None where they are
-            the classes.
+        label_values: values in label files that become the classes 0, 1..., numbers or colors such
+            as ``#800000``; None where they are the classes.
         instances: whether labels are instance ids: whatever is not 0 is class 1.
         allow_constant: whether all pixels of the image may be the same, as in a part of a picture.
 
@@ -166,14 +184,19 @@ class LoadImagePictured(_LoadChecked):
         keys: KeysCollection,
         mode: str = "RGB",
         num_classes: int | None = None,
-        label_values: Sequence[int] | None = None,
+        label_values: Sequence[int | str] | None = None,
         instances: bool = False,
         allow_constant: bool = False,
     ) -> None:
         if mode not in self.CHANNELS:
             raise InputError(f"mode {mode!r}: expected one of {', '.join(self.CHANNELS)}")
-        reader = PictureReader(converter=methodcaller("convert", mode))
         check = CheckImaged(ensure_tuple(keys)[0], 2, self.CHANNELS[mode], allow_constant)
         super().__init__(
-            keys, reader, LabelPictureReader(), check, num_classes, label_values, instances
+            keys,
+            PictureReader(mode),
+            LabelPictureReader,
+            check,
+            num_classes,
+            label_values,
+            instances,
         )

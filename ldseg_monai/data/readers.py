@@ -1,63 +1,106 @@
-"""MONAI's readers of NIfTI and of pictures, whose errors say what is wrong with which file."""
+"""MONAI's readers of volumes and pictures, whose errors say what is wrong with which file.
+
+What a file is, `ldseg_monai.data.formats` says; here it becomes arrays and metadata as MONAI has
+them.
+"""
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.data import NibabelReader, PILReader
-from monai.utils import ensure_tuple
-from nibabel.openers import ImageOpener
-from PIL import Image, ImageChops
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from ldseg_monai.data.checks import check_affine, check_memory
-from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.data.checks import MAX_SHIFT
+from ldseg_monai.data.formats import (
+    LabelReading,
+    Volume,
+    forms_text,
+    in_mode,
+    load_picture,
+    read_voxels,
+)
+from ldseg_monai.data.formats.geometry import largest_shift
+from ldseg_monai.runtime.errors import InputError
 
-LOSSY = (
-    "JPEG",
-    "MPO",
-    "JPEG2000",
-    "WEBP",
-)  # Pillow's formats of pictures that may not be as they were written
+FORMS = "nifti_forms"  # in the metadata of an image that was read from NIfTI: `forms_text`
 
 # MONAI answers an error of a reader's `read` by trying all of its other readers, and at last with
 # all of their tracebacks; so `read` does nothing here, and `get_data` reads.
 
 
 class NiftiReader(NibabelReader):
-    """MONAI's reader of NIfTI files, with a check of the header before the voxels are read."""
+    """Reader of volumes: NIfTI, and what SimpleITK reads.
+
+    Args:
+        require_codes: whether a NIfTI without a form code is an error.
+    """
+
+    def __init__(self, require_codes: bool = False) -> None:
+        super().__init__()
+        self.require_codes = require_codes
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         """Return the paths."""
         return [os.fspath(name) for name in ensure_tuple(data)]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        """Return voxels and metadata.
+        """Return voxels and metadata; several files are channels, in the last axis.
 
         Raises:
             FileNotFoundError: if a file is missing.
-            ValueError: if it is not NIfTI or not whole, its spacing is not positive, or it is too
-                large for memory.
+            ValueError: if it is no volume or not whole, its affine is none, it is too large for
+                memory, or files of several channels differ in size or place.
         """
-        for path in img:
-            check_nifti_header(path)
-        try:
-            return super().get_data(super().read(img))
-        except Exception as error:  # nibabel and the decompressors raise many kinds
-            raise unreadable(img, error) from error
+        read = [self._voxels(path) for path in img]
+        _require_one_grid(img, read)
+        voxels, volume = read[0]
+        if len(read) > 1:
+            voxels = np.stack([channel for channel, _ in read], axis=-1)
+        meta: dict[str, Any] = {
+            MetaKeys.AFFINE: volume.affine.copy(),
+            MetaKeys.ORIGINAL_AFFINE: volume.affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(voxels.shape[:3]),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if voxels.ndim > 3 else float("nan"),
+        }
+        if volume.header is not None:
+            meta[FORMS] = forms_text(volume.header)
+        return voxels, meta
+
+    def _voxels(self, path: str) -> tuple[np.ndarray, Volume]:
+        return read_voxels(path, self.require_codes)
+
+
+class LabelVolumeReader(NiftiReader):
+    """Reader of label volumes, whose values are whole numbers.
+
+    Args:
+        reading: what is known of the values; None for nothing.
+        require_codes: as of `NiftiReader`.
+    """
+
+    def __init__(self, reading: LabelReading | None = None, require_codes: bool = False) -> None:
+        super().__init__(require_codes)
+        self.reading = reading or LabelReading()
+
+    def _voxels(self, path: str) -> tuple[np.ndarray, Volume]:
+        return self.reading.volume(path, self.require_codes)
 
 
 class PictureReader(PILReader):
-    """MONAI's reader of pictures, which lets no picture of 16 bits be cut to 8.
+    """Reader of pictures as every viewer shows them, which lets none of 16 bits be cut to 8.
 
-    Pixels are taken as they are stored: a camera's note of how to turn a picture (EXIF) turns
-    neither it nor its mask.
+    Args:
+        mode: what every picture is converted to, as Pillow names it: ``RGB``, ``L`` or ``I``.
     """
+
+    def __init__(self, mode: str = "RGB") -> None:
+        super().__init__()
+        self.mode = mode
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         """Return the paths."""
@@ -69,138 +112,61 @@ class PictureReader(PILReader):
         Raises:
             FileNotFoundError: if a file is missing.
             ValueError: if it is no picture or not whole, has too many pixels, more bits than the
-                converter keeps, or is a stack of pictures.
+                mode keeps, is a stack of pictures, or pictures of several channels differ in size.
         """
-        for path in img:
-            _require_file(path)
-        try:
-            pictures = super().read(img)
-            result = super().get_data(pictures)
-        except Exception as error:  # Pillow raises many kinds
-            raise unreadable(img, error) from error
-        for path, picture in zip(img, ensure_tuple(pictures), strict=True):
-            check_pages(path)
-            with Image.open(path) as original:
-                of_16_bits = any(
-                    ";16" in str(tile[3]) for tile in original.tile
-                )  # in colors, which Pillow cuts
-                if (is_deep(original.mode) or of_16_bits) and not is_deep(picture.mode):
-                    raise InputError(
-                        f"{path} is of mode {original.mode}, with more than 8 bits a channel: "
-                        "expected 8; convert it"
-                    )
-        return result
+        pictures = [in_mode(path, load_picture(path), self.mode) for path in img]
+        for path, picture in zip(img, pictures, strict=True):
+            if picture.size != pictures[0].size:
+                raise InputError(
+                    f"{path} has size {list(picture.size)} and {img[0]} {list(pictures[0].size)}: "
+                    "expected the same, as of channels of one picture"
+                )
+        return super().get_data(pictures)
 
 
 class LabelPictureReader(PictureReader):
-    """Reader of labels in pictures: gray values, or indices of a palette, as they are.
+    """Reader of labels in pictures, whose values are whole numbers.
 
-    Of a picture in colors it takes each pixel's gray value, but at least 1, so that black alone is
-    0; how transparent it is does not count.
+    Args:
+        reading: what is known of the values; None for nothing.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(converter=_one_band, **kwargs)
+    def __init__(self, reading: LabelReading | None = None) -> None:
+        super().__init__()
+        self.reading = reading or LabelReading()
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        """Return labels, columns before rows, and metadata.
+        """Return labels, int32 ``(columns, rows)``, and metadata.
 
         Raises:
-            FileNotFoundError, ValueError: as of `PictureReader`; ValueError for a JPEG and its like
-                too, whose values are not those that were written.
+            FileNotFoundError, ValueError: as of `LabelReading.picture`; ValueError for several
+                files.
         """
-        result = super().get_data(img)
-        for path in img:
-            with Image.open(path) as picture:
-                if picture.format in LOSSY or picture.info.get("compression") == "jpeg":
-                    raise InputError(
-                        f"{path} is a JPEG or its like, which changes the values at outlines: "
-                        "expected a label without "
-                        "loss, such as PNG; write it again from its source"
-                    )
-        return result
+        if len(img) > 1:
+            raise InputError(f"{', '.join(img)} are {len(img)} labels: expected one of an image")
+        values = self.reading.picture(img[0])
+        return values, {
+            MetaKeys.SPATIAL_SHAPE: np.asarray(values.shape),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+        }
 
 
-def _one_band(picture: Image.Image) -> Image.Image:
-    if len(picture.getbands()) == 1:
-        return picture
-    colors = picture.convert("RGB")
-    drawn = reduce(ImageChops.lighter, colors.split()).point(lambda value: min(value, 1))
-    return ImageChops.lighter(colors.convert("L"), drawn)
-
-
-def check_nifti_header(path: str) -> None:
-    """Check what nibabel corrects in silence, such as a spacing of 0, or finds only when it reads.
+def _require_one_grid(paths: Sequence[str], read: Sequence[tuple[np.ndarray, Volume]]) -> None:
+    """Check that files of several channels have one size and place.
 
     Raises:
-        FileNotFoundError: if the file is missing.
-        ValueError: if it is not NIfTI, its spacing is not positive, or it is too large for memory.
+        ValueError: if they do not.
     """
-    _require_file(path)
-    try:
-        volume: Any = nib.load(path)
-        with ImageOpener(path) as file:
-            header = volume.header_class.from_fileobj(file, check=False)
-    except Exception as error:  # nibabel and the decompressors raise many kinds
-        raise unreadable([path], error) from error
-    if not isinstance(volume, nib.Nifti1Image):  # of which a NIfTI-2 image is one
-        raise InputError(f"{path} is of the kind {type(volume).__name__}: expected NIfTI")
-    if header.get_data_dtype().kind not in "biuf":
-        raise InputError(
-            f"{path} has voxels of type {header.get_data_dtype()}: expected one number each"
-        )
-    if int(header["sform_code"]) <= 0:  # else the spacing follows from the affine
-        spacing = np.asarray(header["pixdim"][1:4], dtype=float)
-        if not (np.isfinite(spacing) & (spacing != 0)).all():
+    first, volume = read[0]
+    for path, (voxels, other) in zip(paths[1:], read[1:], strict=True):
+        if voxels.shape != first.shape or voxels.ndim != 3:
             raise InputError(
-                f"{path} has a voxel spacing of {' x '.join(f'{step:g}' for step in spacing)}: "
-                "expected positive mm; "
-                "correct its header"
+                f"{path} has size {list(voxels.shape)} and {paths[0]} {list(first.shape)}: "
+                "expected the same three axes, as of channels of one image"
             )
-    check_affine(path, np.asarray(volume.affine, dtype=float))
-    check_memory(path, volume.shape)
-
-
-def check_pages(path: str) -> None:
-    """Check that a TIFF is not a stack of slices, of which Pillow would give the first.
-
-    Smaller copies of the first page may follow. The first page that Pillow does not know ends the
-    check.
-
-    Raises:
-        ValueError: if a page is as wide or as high as the first one.
-    """
-    with Image.open(path) as picture:
-        if picture.format != "TIFF":
-            return
-        width, height = picture.size
-        for page in itertools.count(1):
-            try:
-                picture.seek(page)
-            except Exception:  # there are no more, or one of the many kinds that Pillow raises
-                return
-            if picture.width >= width or picture.height >= height:
-                raise InputError(
-                    f"{path} is a stack of pages: expected one picture; write each page as its own "
-                    "file"
-                )
-
-
-def _require_file(path: str) -> None:
-    if not os.path.isfile(path):
-        raise MissingFileError(f"there is no file {path}: expected an image")
-
-
-def unreadable(paths: Sequence[str], error: Exception) -> ValueError:
-    """The error for files that a library could not read, with its reason."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(
-        f"{', '.join(paths)} cannot be read ({reason}): expected a whole file of the kind that its "
-        "ending says; copy "
-        "or write it again, or remove it"
-    )
-
-
-def is_deep(mode: str) -> bool:
-    """Whether Pillow's mode has more than 8 bits a channel, all of them gray."""
-    return mode.startswith(("I", "F"))
+        shift = largest_shift(volume.affine, other.affine, first.shape)
+        if shift > MAX_SHIFT:
+            raise InputError(
+                f"{path} lies up to {shift:.3g} voxels beside {paths[0]}: expected the same place, "
+                "as of channels of one image"
+            )

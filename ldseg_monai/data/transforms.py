@@ -16,6 +16,7 @@ from monai.transforms import (
 )
 from monai.utils import TraceKeys, convert_to_tensor
 
+from ldseg_monai.data.formats import value_name, value_names, value_number
 from ldseg_monai.data.resampling import resample
 from ldseg_monai.runtime.errors import InputError
 
@@ -27,16 +28,24 @@ class ClassIndicesd(MapTransform):
 
     Args:
         keys: keys of labels.
-        label_values: value of the background and of each class, ascending; the first becomes 0, the
-            next 1...
+        label_values: value of the background and of each class, a number or a color such as
+            ``#800000``; the first becomes 0, the next 1...
         allow_missing_keys: whether a missing key is passed over.
     """
 
     def __init__(
-        self, keys: KeysCollection, label_values: Sequence[int], allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        label_values: Sequence[int | str],
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.label_values = torch.tensor(label_values)
+        numbers = torch.tensor([value_number(value) for value in label_values])
+        if len(numbers.unique()) < len(numbers):
+            raise InputError(
+                f"label_values {list(label_values)}: expected a different value for each class"
+            )
+        self.label_values, self.classes = numbers.sort()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with class indices, int64.
@@ -53,13 +62,14 @@ class ClassIndicesd(MapTransform):
             )
             unknown = values[self.label_values[indices] != values].unique().tolist()
             if unknown:
+                expected = [value_name(value) for value in self.label_values.tolist()]
                 raise InputError(
-                    f"{key} {label.meta.get('filename_or_obj', '')} has the values {unknown[:5]}: "
-                    "expected only "
-                    f"{self.label_values.tolist()}; correct the file, or label_values"
+                    f"{key} {label.meta.get('filename_or_obj', '')} has the values "
+                    f"[{value_names(unknown)}]: expected only [{', '.join(expected)}]; correct the "
+                    "file, or label_values"
                 )
             result[key] = MetaTensor(
-                indices, meta=label.meta, applied_operations=label.applied_operations
+                self.classes[indices], meta=label.meta, applied_operations=label.applied_operations
             )
         return result
 

@@ -10,11 +10,27 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import torch
 from monai.data import ImageWriter, NibabelWriter, PILWriter
+from monai.data.folder_layout import default_name_formatter
 from monai.transforms import SaveImaged
 
+from ldseg_monai.data.formats import header_with_forms
+from ldseg_monai.data.readers import FORMS
 from ldseg_monai.runtime.files import unwritable
+
+
+def output_name(meta: Mapping | None, saver: Any) -> dict[str, Any]:
+    """The name of an image's results, for MONAI's `SaveImage`, by `case_name`.
+
+    MONAI's own cuts an ending such as ``.NII.GZ`` by halves. It is given one to cut.
+    """
+    from ldseg_monai.data.datalist import case_name  # which imports this module, by way of DICOM
+
+    kwargs = default_name_formatter(dict(meta or {}), saver)
+    return {**kwargs, "subject": f"{case_name(kwargs['subject'])}.nii"}
 
 
 class _NamingWriter(ImageWriter):
@@ -32,8 +48,40 @@ class _NamingWriter(ImageWriter):
             raise unwritable(filename, error) from error
 
 
-class NiftiWriter(_NamingWriter, NibabelWriter):
-    """MONAI's writer of NIfTI files, but that it keeps the axes of a volume of one slice."""
+class _FormsWriter(NibabelWriter):
+    """MONAI's writer of NIfTI files, which writes the forms of the image's header."""
+
+    forms: str | None = None
+
+    def set_metadata(
+        self, meta_dict: Mapping | None, resample: bool = True, **options: Any
+    ) -> None:
+        """Take an image's metadata; its forms are for voxels that lie where the image's do."""
+        super().set_metadata(meta_dict, resample, **options)
+        original, _, shape = self.get_meta_info(meta_dict)
+        same_size = shape is None or list(self.data_obj.shape[:3]) == [int(side) for side in shape]
+        if original is None or self.affine is None or not same_size:
+            return
+        if np.allclose(np.asarray(self.affine), np.asarray(original), atol=1e-3):
+            self.forms = (meta_dict or {}).get(FORMS)
+
+    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
+        """Write; what was not read from NIfTI gets an sform and a qform of code 1, as of MONAI."""
+        if self.forms is None:
+            super().write(filename, verbose, **kwargs)
+            return
+        header = header_with_forms(self.forms)
+        header.set_data_dtype(self.output_dtype)
+        voxels = np.asarray(self.create_backend_obj(self.data_obj).dataobj)
+        nib.save(nib.Nifti1Image(voxels.astype(self.output_dtype), None, header), filename)
+
+
+class NiftiWriter(_NamingWriter, _FormsWriter):
+    """MONAI's writer of NIfTI files, which says where a volume is as the image's file does.
+
+    A volume that was read from NIfTI gets the very forms, codes and units of its header. It keeps
+    the axes of a volume of one slice.
+    """
 
     def set_data_array(
         self,
@@ -77,6 +125,7 @@ class _SaveMaps(SaveImaged):
             "separate_folder": False,
             "writer": writer,
             "savepath_in_metadict": True,
+            "output_name_formatter": output_name,
         }
         label: dict[str, Any] = {**common, "output_dtype": torch.uint8}
         maps: dict[str, Any] = {**common, "scale": scale, "allow_missing_keys": True}

@@ -11,13 +11,12 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from monai.utils import convert_to_tensor
-from PIL import Image
 from scipy.ndimage import minimum_filter
 from torch.nn import functional
 
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
+from ldseg_monai.data.formats import is_deep, is_volume, load_picture
 from ldseg_monai.data.loaders import without_codec_warning
-from ldseg_monai.data.readers import is_deep
 from ldseg_monai.runtime.errors import InputError
 
 COLORS = np.array(
@@ -35,18 +34,18 @@ def load_image(path: str, series_uid: str = "") -> torch.Tensor:
     A volume is as its file has it, a picture ``(3 or 1, rows, columns)``.
 
     Args:
-        path: NIfTI file, folder of a DICOM series, or file of a picture.
+        path: file of a volume or a picture, or folder of a DICOM series.
         series_uid: Series Instance UID, where the folder has several.
     """
-    if path.lower().endswith((".nii", ".nii.gz")) or os.path.isdir(path):
+    if is_volume(path) or os.path.isdir(path):
         item = [path, series_uid] if series_uid else path
         with without_codec_warning():
             load = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)
         return upright(load(item))
-    with Image.open(path) as picture:
-        if is_deep(picture.mode):  # which RGB would cut to 255
-            return torch.from_numpy(np.array(picture, dtype=np.float32))[None]
-        return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)
+    picture = load_picture(path)
+    if is_deep(picture.mode):  # which RGB would cut to 255
+        return torch.from_numpy(np.array(picture, dtype=np.float32))[None]
+    return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)
 
 
 def upright(volume: torch.Tensor) -> torch.Tensor:

@@ -11,23 +11,20 @@ import os
 import tempfile
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import create_file_basename
 from monai.inferers import Inferer
 from monai.transforms import MapTransform
 from monai.utils import MetaKeys
 from tqdm import tqdm
 
+from ldseg_monai.data.datalist import case_name
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
-from ldseg_monai.runtime.errors import ArgumentError, InputError
-
-if TYPE_CHECKING:
-    pass
 from ldseg_monai.inference.tiff import TiledFile, open_picture
+from ldseg_monai.runtime.errors import ArgumentError, InputError
 
 
 class MeasurePictured(MapTransform):
@@ -125,16 +122,13 @@ class StripInferer(Inferer):
         with ExitStack() as stack:
             picture = stack.enter_context(open_picture(path))
             files = [
-                create_file_basename(name, path, self.output_dir, separate_folder=False)
-                for name in self._maps()
+                os.path.join(self.output_dir, f"{case_name(path)}_{name}") for name in self._maps()
             ]
             writers = [
                 stack.enter_context(TiledFile(f"{file}.tif", picture.size)) for file in files
             ]
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self.output_dir))
-            strip_path = os.path.join(
-                folder, f"{os.path.splitext(os.path.basename(path))[0]}_strip.tif"
-            )
+            strip_path = os.path.join(folder, f"{case_name(path)}_strip.tif")
             progress = stack.enter_context(
                 tqdm(total=picture.size[1], unit=" rows", desc=os.path.basename(path))
             )

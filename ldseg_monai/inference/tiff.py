@@ -13,12 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ldseg_monai.data.formats import load_picture, unreadable
 from ldseg_monai.runtime.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
 TIFF_ENDINGS = (".tif", ".tiff")
+ORIENTATION, SUBSAMPLING = 274, 530  # tags of TIFF
+UPRIGHT = (0, 1)  # orientations; 0 is none of them, and taken for 1 by Pillow
+MODES = {1: "L", 2: "LA", 3: "RGB"}  # of Pillow, by samples of a pixel
+FOURTH = {"ASSOCALPHA": "RGBa", "UNASSALPHA": "RGBA"}  # of Pillow, by what the fourth sample is
+AS_SHOWN = {"RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}  # for modes that are not written
 TILE = 256  # rows and columns of a tile of the files that are written
 ADVICE = (
     "convert it to a TIFF in tiles, such as by `vips tiffsave IN OUT.tif --tile --compression "
@@ -33,19 +39,23 @@ class WholePicture:
         path: of a file that Pillow reads.
 
     Raises:
-        ValueError: if it has more pixels than Pillow takes for safe.
+        FileNotFoundError, ValueError: as of `ldseg_monai.data.formats.load_picture`; ValueError if
+            it has more pixels than Pillow takes for safe.
     """
 
     def __init__(self, path: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             try:
-                self.picture = Image.open(path)
+                Image.open(path).close()
             except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
                 raise InputError(
                     f"{path} has too many pixels for a format that cannot be read in strips "
                     f"({error}): expected TIFF; {ADVICE}"
                 ) from error
+            except Exception as error:  # Pillow raises many kinds
+                raise unreadable([path], error) from error
+        self.picture = load_picture(path)
         self.size = self.picture.size
 
     def rows(self, start: int, stop: int) -> Image.Image:
@@ -122,14 +132,34 @@ class TiffPicture:
                 "TIFF file, and imagecodecs installed for a compression other than deflate; write "
                 "it again"
             ) from error
-        strip = pixels[start - first * tile_rows : stop - first * tile_rows]
-        return Image.fromarray(
-            np.ascontiguousarray(strip[..., 0] if strip.shape[-1] == 1 else strip)
-        )
+        strip = np.ascontiguousarray(
+            pixels[start - first * tile_rows : stop - first * tile_rows]
+        )  # (rows, columns, samples)
+        mode = self._mode()
+        picture = Image.frombytes(mode, (strip.shape[1], strip.shape[0]), strip.tobytes())
+        return picture.convert(AS_SHOWN.get(mode, mode))
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    def _mode(self) -> str:
+        """Pillow's mode of the pixels as tifffile decodes them."""
+        samples = self.page.samplesperpixel
+        if samples == 4:
+            fourth = {getattr(sample, "name", "") for sample in self.page.extrasamples}
+            return FOURTH.get("".join(fourth), "RGBX")
+        if (
+            samples == 3
+            and getattr(self.page.photometric, "name", "") == "YCBCR"
+            and not self._is_jpeg()
+        ):
+            return "YCbCr"
+        return MODES[samples]
+
+    def _is_jpeg(self) -> bool:
+        """Whether a decoder of JPEG turns the pixels into RGB."""
+        return "JPEG" in getattr(self.page.compression, "name", "")
 
     def _is_stack(self) -> bool:
         """Whether a page is as wide or as high as the first: `check_pages` cannot open a slide."""
@@ -158,6 +188,19 @@ class TiffPicture:
         ):
             raise InputError(
                 f"{self.path} is {kind}: expected gray or RGB of 8 bits, axes YX or YXS; convert it"
+            )
+        orientation = page.tags.valueof(ORIENTATION, default=1)
+        if orientation not in UPRIGHT:
+            raise InputError(
+                f"{self.path} is to be turned before it is shown (orientation {orientation}), "
+                "which is not done in strips: expected upright pixels; write it again, such as by "
+                "`vips autorot IN OUT.tif`"
+            )
+        subsampling = page.tags.valueof(SUBSAMPLING, default=(2, 2))
+        if photometric == "YCBCR" and not self._is_jpeg() and tuple(subsampling) != (1, 1):
+            raise InputError(
+                f"{self.path} is YCbCr with colors of fewer pixels (subsampling {subsampling}): "
+                f"expected RGB; {ADVICE}"
             )
         if self._is_stack():
             raise InputError(

@@ -5,7 +5,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from ldseg_monai.data.checks import CheckImaged, CheckLabeld, check_memory, largest_shift
+from ldseg_monai.data.checks import CheckImaged, CheckLabeld
+from ldseg_monai.data.formats.geometry import check_memory, largest_shift
 
 
 def image_of(*shape: int, affine: np.ndarray | None = None) -> MetaTensor:

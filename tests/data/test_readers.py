@@ -14,7 +14,7 @@ from ldseg_monai.data.readers import LabelPictureReader, PictureReader
 
 
 def read(path: Path) -> np.ndarray:
-    reader = PictureReader(converter=lambda picture: picture.convert("RGB"))
+    reader = PictureReader("RGB")
     return reader.get_data(reader.read(str(path)))[0]
 
 
@@ -81,35 +81,6 @@ def test_picture_of_8_bits_is_read_columns_first(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert np.array_equal(read(tmp_path / "a.png"), pixels.transpose(1, 0, 2))
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "LA", "I;16", "1"])
-def test_label_is_0_where_nothing_is_drawn_whatever_its_kind(tmp_path: Path, mode: str) -> None:
-    mask = np.zeros((20, 30), np.uint8)
-    mask[4:9, 5:20] = 1
-    pixels: np.ndarray = {"1": mask.astype(bool), "I;16": 700 * mask.astype(np.uint16)}.get(
-        mode, 4 * mask
-    )
-    if mode == "LA":
-        pixels = np.dstack([pixels, np.full_like(mask, 255)])
-    elif mode in ("RGB", "RGBA"):  # a dark blue, which a conversion to gray rounds to 0
-        pixels = np.dstack([0 * mask, 0 * mask, pixels, np.full_like(mask, 255)])[..., : len(mode)]
-    picture = Image.fromarray(pixels)
-    if mode == "P":
-        picture.putpalette([255, 255, 255] + [0, 0, 0] * 255)
-    assert picture.mode == mode
-    picture.save(tmp_path / "a.png")
-    label = LabelPictureReader().get_data([str(tmp_path / "a.png")])[0]
-    assert label.shape == (30, 20)
-    drawn = {"I;16": 700, "1": 1, "RGB": 1, "RGBA": 1}.get(mode, 4)
-    assert np.array_equal(label, drawn * mask.T.astype(int))
-
-
-def test_classes_in_colors_stay_apart(tmp_path: Path) -> None:
-    colors = [(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 3)]
-    Image.fromarray(np.array([colors], np.uint8)).save(tmp_path / "a.png")
-    label = LabelPictureReader().get_data([str(tmp_path / "a.png")])[0]
-    assert label[:, 0].tolist() == [0, 76, 150, 29, 1]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from monai.transforms import CastToTyped, Compose, LoadImaged, ScaleIntensityRan
 from PIL import Image
 from small_networks import small_ldseg
 
+from ldseg_monai.data.formats import load_picture
 from ldseg_monai.inference import tiff
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
@@ -164,6 +165,42 @@ def test_rows_of_a_tiff_are_those_of_pillow(tmp_path: Path, layout: dict, bands:
             expected = Image.open(path).crop((0, start, 45, stop))
             rows = picture.rows(start, stop)
             assert (rows.mode, rows.tobytes()) == (expected.mode, expected.tobytes())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"photometric": "ycbcr"},
+        {"photometric": "rgb", "extrasamples": ["assocalpha"]},
+        {"photometric": "rgb", "extrasamples": ["unspecified"]},
+    ],
+)
+def test_colors_of_a_strip_are_those_of_the_whole_picture(tmp_path: Path, kind: dict) -> None:
+    path = tmp_path / "picture.tif"
+    pixels = picture_of(45, 50, 4)
+    pixels[..., :3] = np.minimum(pixels[..., :3], pixels[..., 3:])  # as premultiplied colors are
+    tifffile.imwrite(
+        path, pixels if "extrasamples" in kind else pixels[..., :3], rowsperstrip=7, **kind
+    )
+    whole = np.asarray(load_picture(str(path)).convert("RGB"))
+    with open_picture(str(path)) as picture:
+        rows = picture.rows(13, 37).convert("RGB")
+    assert np.array_equal(np.asarray(rows), whole[13:37])
+
+
+def test_pictures_to_be_turned_are_turned_or_refused(tmp_path: Path) -> None:
+    pixels = picture_of(30, 40)
+    path = tmp_path / "picture.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", extratags=[(274, "H", 1, 3, True)])
+    with pytest.raises(ValueError, match=r"to be turned .*\(orientation 3\), .*not done in strips"):
+        MeasurePictured("image")({"image": path})
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.rot90(pixels).copy()).save(path, exif=exif)
+    assert MeasurePictured("image")({"image": path})["image"].tolist() == [30, 40]
+    with open_picture(str(path)) as picture:
+        assert np.array_equal(np.asarray(picture.rows(5, 12)), pixels[5:12])
 
 
 def test_small_pictures_of_other_formats_are_cut_in_memory(tmp_path: Path) -> None:

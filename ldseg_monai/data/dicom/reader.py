@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
@@ -11,9 +11,6 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from ldseg_monai.data.dicom.series import read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
 from ldseg_monai.runtime.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 SERIES_UID = "dicom_series_uid"  # in the metadata of an image that was read from DICOM
 
@@ -26,7 +23,7 @@ class _Place(NamedTuple):
 
 
 class NiftiOrDicomReader(NiftiReader):
-    """The reader of NIfTI files that also reads a DICOM series where it is given a folder.
+    """The reader of volumes that also reads a DICOM series where it is given a folder.
 
     A series becomes ``(columns, rows, slices)`` in RAS, with the modality's rescaling applied, its
     slices sorted along their normal; an item may be ``[folder, series_uid]`` where the folder has
@@ -65,13 +62,32 @@ class NiftiOrDicomReader(NiftiReader):
 
 
 def _pixels(path: str) -> np.ndarray:
-    """Rescaled pixels of one slice, float32 ``(rows, columns)``."""
+    """Rescaled pixels of one slice, float32 ``(rows, columns)``, the brightest the largest.
+
+    Those of MONOCHROME1, whose largest is the darkest, are mirrored in the range that their bits
+    have, before they are rescaled.
+
+    Raises:
+        ValueError: for pixels that are no gray or cannot be decoded.
+    """
     import pydicom
     from pydicom.pixels import apply_modality_lut
 
     try:
         item = pydicom.dcmread(path)
-        return apply_modality_lut(item.pixel_array, item).astype(np.float32)
+        kind = str(item.get("PhotometricInterpretation", "MONOCHROME2"))
+        if kind not in ("MONOCHROME1", "MONOCHROME2"):
+            raise InputError(
+                f"{path} has pixels of the kind {kind}: expected gray, MONOCHROME1 or MONOCHROME2"
+            )
+        pixels = item.pixel_array
+        if kind == "MONOCHROME1":
+            signed = bool(item.get("PixelRepresentation", 0))
+            ends = -1 if signed else 2 ** int(item.BitsStored) - 1  # lowest and highest together
+            pixels = ends - pixels.astype(np.int64)
+        return apply_modality_lut(pixels, item).astype(np.float32)
+    except InputError:
+        raise
     except Exception as error:  # pydicom and the decoders that it may call raise many kinds
         raise InputError(
             f"{path}: pixels cannot be read ({error}): repair the file or, if they are compressed, "

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from ldseg_monai.data.formats import label_picture, value_number
 from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 from ldseg_monai.runtime.errors import InputError
@@ -54,7 +55,7 @@ def phantoms_complete(
     out_dir: str | os.PathLike[str],
     num: int,
     seed: int = 0,
-    label_values: Sequence[int] | None = None,
+    label_values: Sequence[int | str] | None = None,
 ) -> bool:
     """Whether `out_dir` holds, finished, the phantoms that `write_phantoms` would write."""
     try:
@@ -72,7 +73,7 @@ def write_phantoms(
     out_dir: str | os.PathLike[str],
     num: int,
     seed: int = 0,
-    label_values: Sequence[int] | None = None,
+    label_values: Sequence[int | str] | None = None,
 ) -> None:
     """Write `num` phantoms as `images/case_000.nii.gz` and `labels/case_000.nii.gz` (glands: PNG).
 
@@ -85,9 +86,9 @@ def write_phantoms(
         out_dir: folder to write to; made where missing.
         num: number of cases.
         seed: first half of each case's seed; the case's index is the other.
-        label_values: value of the background and of each class in the label files, where phantoms
-            stand in for a data set with these values; labels beyond the last class are of the last
-            class. None for the phantoms' own.
+        label_values: value of the background and of each class in the label files, a number or a
+            color such as ``#800000``, where phantoms stand in for a data set with these values;
+            labels beyond the last class are of the last class. None for the phantoms' own.
 
     Raises:
         ValueError: unknown kind, `num` < 1, `seed` < 0, or a folder that holds other data, which is
@@ -113,21 +114,24 @@ def write_phantoms(
             picture, instances = gland_phantom([seed, index])
             _write_whole(item["image"], Image.fromarray(picture).save)
             mask = _with_values(instances.astype(np.uint8), label_values)
-            _write_whole(item["label"], Image.fromarray(mask).save)
+            _write_whole(item["label"], label_picture(mask).save)
     _write_manifest(Path(out_dir), manifest | {"complete": True})
     logger.info("wrote %d %s phantoms to %s", num, kind, out_dir)
 
 
-def _manifest(kind: str, seed: int, label_values: Sequence[int] | None) -> dict[str, Any]:
+def _manifest(kind: str, seed: int, label_values: Sequence[int | str] | None) -> dict[str, Any]:
     values = None if label_values is None else list(label_values)
     return {"kind": kind, "seed": seed, "version": GENERATOR_VERSION, "label_values": values}
 
 
-def _with_values(label: NDArray[np.uint8], label_values: Sequence[int] | None) -> NDArray[Any]:
+def _with_values(
+    label: NDArray[np.uint8], label_values: Sequence[int | str] | None
+) -> NDArray[Any]:
     """Give each class its value in files; unsigned, of as few bits as hold it."""
     if label_values is None:
         return label
-    values = np.array(label_values, np.min_scalar_type(max(label_values)))
+    numbers = [value_number(value) for value in label_values]
+    values = np.array(numbers, np.min_scalar_type(max(numbers)))
     return values[np.minimum(label, len(values) - 1)]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ruamel.yaml.comments import CommentedMap
 
+from ldseg_monai.data.formats import COLOR, value_name
 from ldseg_monai.evaluation.pictures import COLORS
 from ldseg_monai.tools.new_bundle.config_tree import (
     add_argument,
@@ -164,7 +165,8 @@ def _set_classes(config: Any, plan: Plan) -> None:
             add_argument(load, "label_values", "@label_values")
     if plan.label_values is not None:
         comment = "in label files: of the background and of each class"
-        add_value(config, "label_values", plan.label_values, "num_classes", comment)
+        values = [value_name(value) if value >= COLOR else value for value in plan.label_values]
+        add_value(config, "label_values", values, "num_classes", comment)
         add_argument(config["datalist"], "label_values", "@label_values")
 
 

@@ -5,29 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import load_decathlon_properties
+from nibabel.orientations import (
+    aff2axcodes,
+    apply_orientation,
+    inv_ornt_aff,
+    io_orientation,
+)
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from ldseg_monai.data.checks import MAX_SHIFT, check_voxels, largest_shift
+from ldseg_monai.data.checks import MAX_SHIFT, check_voxels
 from ldseg_monai.data.datalist import PathLike, case_name
-from ldseg_monai.data.readers import (
-    LabelPictureReader,
-    check_nifti_header,
-    check_pages,
+from ldseg_monai.data.formats import (
+    COLOR,
+    LabelReading,
+    Volume,
+    in_mode,
     is_deep,
-    unreadable,
+    is_volume,
+    load_picture,
+    read_voxels,
+    value_counts,
 )
+from ldseg_monai.data.formats.geometry import largest_shift
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.new_bundle.instances import are_instances, values_in_one_piece
 
-VOLUME_EXTENSIONS = (".nii", ".nii.gz")
 MAX_LABEL_VALUE = 65535
 MAX_CLASSES = 64  # more are instance ids, or a mask that a lossy format has blurred
 SAMPLED_VOXELS = 100_000  # of an image, for its percentiles
@@ -47,7 +54,7 @@ class InspectedCase:
         low, high: smallest and largest intensity.
         percentiles: 0.5th, 50th and 99.5th of the intensity.
         foreground: intensities of up to `SAMPLED_VOXELS` voxels that are not background.
-        counts: number of voxels of each label value.
+        counts: number of voxels of each label value, as `ldseg_monai.data.formats` has it.
         single: number of label values that are one piece, as of `values_in_one_piece`.
     """
 
@@ -157,11 +164,14 @@ class Inspection:
         return rows
 
 
-def inspect_datalist(datalist: Sequence[dict[str, str]]) -> Inspection:
+def inspect_datalist(
+    datalist: Sequence[dict[str, str]], reading: LabelReading | None = None
+) -> Inspection:
     """Read every pair and check it.
 
     Args:
-        datalist: pairs as of `paired_datalist`, all of them volumes (NIfTI) or all pictures.
+        datalist: pairs as of `paired_datalist`, all of them volumes or all pictures.
+        reading: of the labels; None where nothing is known of them.
 
     Raises:
         ValueError: volumes beside pictures, or files that no training could use: unreadable, of
@@ -170,17 +180,17 @@ def inspect_datalist(datalist: Sequence[dict[str, str]]) -> Inspection:
     """
     kinds = set()
     for item in datalist:
-        kinds |= {path.lower().endswith(VOLUME_EXTENSIONS) for path in item.values()}
+        kinds |= {is_volume(path) for path in item.values()}
     if len(kinds) > 1:
         raise InputError(
-            "the data set has NIfTI volumes beside pictures: expected one kind; put them into two "
-            "folders"
+            "the data set has volumes beside pictures: expected one kind; put them into two folders"
         )
     read = _inspect_volume if kinds.pop() else _inspect_picture
+    reading = reading or LabelReading()
     cases, faults, warnings = [], [], []
     for item in tqdm(datalist, desc="inspected cases", leave=False):
         try:
-            case, notes = read(item["image"], item["label"])
+            case, notes = read(item["image"], item["label"], reading)
         except (ValueError, OSError) as fault:
             faults.append(str(fault))
             continue
@@ -209,82 +219,59 @@ class _Fault(ValueError):
     """What makes a pair unusable."""
 
 
-def _inspect_volume(image_path: str, label_path: str) -> tuple[InspectedCase, list[str]]:
-    image, label = (_load_volume(path) for path in (image_path, label_path))
-    codes = ["".join(nib.aff2axcodes(volume.affine)) for volume in (image, label)]
+def _inspect_volume(
+    image_path: str, label_path: str, reading: LabelReading
+) -> tuple[InspectedCase, list[str]]:
+    image, of_image = read_voxels(image_path)
+    label, of_label = reading.volume(label_path)
+    for path, volume in ((image_path, of_image), (label_path, of_label)):
+        if len(volume.shape) != 3 or min(volume.shape) < 2:
+            raise _Fault(
+                f"{path} has shape {volume.shape}: expected a volume of three axes and one "
+                "channel; choose a channel, or write single slices as PNG"
+            )
+    codes = ["".join(aff2axcodes(volume.affine)) for volume in (of_image, of_label)]
     if codes[0] != codes[1]:
         raise _Fault(
             f"{image_path} has axes {codes[0]} and its label {codes[1]}: expected the same; write "
             "the label with the affine of its image"
         )
-    shift = largest_shift(image.affine, label.affine, image.shape)
+    shift = largest_shift(of_image.affine, of_label.affine, of_image.shape)
     if shift > MAX_SHIFT:
         raise _Fault(
             f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected "
             "its affine"
         )
-    image, label = (nib.as_closest_canonical(volume) for volume in (image, label))
-    spacing = tuple(float(step) for step in image.header.get_zooms()[:3])
-    try:
-        arrays = (np.asarray(image.dataobj, dtype=np.float32), np.asanyarray(label.dataobj))
-    except Exception as error:  # nibabel and the decompressors raise many kinds
-        raise unreadable([image_path, label_path], error) from error
-    case = _inspect_arrays(image_path, label_path, *arrays, spacing)
+    image, affine = in_ras(image.astype(np.float32), of_image)
+    label, _ = in_ras(label, of_label)
+    spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
+    case = _inspect_arrays(image_path, label_path, image, label, spacing)
     return case, _notes(case)
 
 
-def _load_volume(path: str) -> nib.Nifti1Image:
-    check_nifti_header(path)
-    volume = cast(nib.Nifti1Image, nib.load(path))
-    if len(volume.shape) != 3 or min(volume.shape) < 2:
-        raise _Fault(
-            f"{path} has shape {volume.shape}: expected a volume of three axes and one channel; "
-            "choose a channel, or write single slices as PNG"
-        )
-    return volume
+def in_ras(voxels: NDArray, volume: Volume) -> tuple[NDArray, NDArray]:
+    """Voxels and affine, turned so that the axes go to the right, anterior and superior."""
+    orientation = io_orientation(volume.affine)
+    affine = volume.affine @ inv_ornt_aff(orientation, volume.shape[:3])
+    return apply_orientation(voxels, orientation), affine
 
 
-def _inspect_picture(image_path: str, label_path: str) -> tuple[InspectedCase, list[str]]:
-    picture = _load_picture(image_path)
-    if picture.mode not in (
-        "1",
-        "L",
-        "LA",
-        "P",
-        "RGB",
-        "RGBA",
-        "CMYK",
-        "YCbCr",
-        "I",
-        "I;16",
-        "I;16B",
-    ):
-        raise _Fault(
-            f"{image_path} is of mode {picture.mode}: expected gray of 8 or 16 bits, or colors of "
-            "8 bits"
-        )
-    if picture.mode in ("1", "LA"):
-        picture = picture.convert("L")
-    elif picture.mode != "L" and not picture.mode.startswith("I"):
-        picture = picture.convert("RGB")
-    pixels = np.asarray(picture)
+def _inspect_picture(
+    image_path: str, label_path: str, reading: LabelReading
+) -> tuple[InspectedCase, list[str]]:
+    picture = load_picture(image_path)
+    deep = is_deep(picture.mode)
+    mode = "RGB"
+    if deep:
+        mode = "I"
+    elif picture.mode in ("1", "L", "LA"):
+        mode = "L"
+    pixels = np.asarray(in_mode(image_path, picture, mode))
     colored = pixels.ndim == 3 and bool((pixels != pixels[..., :1]).any())
     pixels = pixels.swapaxes(0, 1).astype(np.float32)
-    label = LabelPictureReader().get_data([label_path])[0]
-    case = _inspect_arrays(
-        image_path, label_path, pixels, label, (1.0, 1.0), colored, is_deep(picture.mode)
-    )
+    label = reading.picture(label_path)
+    case = _inspect_arrays(image_path, label_path, pixels, label, (1.0, 1.0), colored, deep)
     return case, _notes(case)
-
-
-def _load_picture(path: str) -> Image.Image:
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except Exception as error:  # Pillow raises many kinds
-        raise unreadable([path], error) from error
-    check_pages(path)
-    return picture
 
 
 def _inspect_arrays(
@@ -326,21 +313,14 @@ def _inspect_arrays(
     )
 
 
-def _label_counts(path: str, label: NDArray) -> dict[int, int]:
+def _label_counts(path: str, label: NDArray[np.int32]) -> dict[int, int]:
     """Number of voxels of each value."""
-    whole = np.rint(label).astype(np.int64) if np.isfinite(label).all() else None
-    if whole is None or (label != whole).any():
+    if label.min() < 0 or MAX_LABEL_VALUE < label.max() < COLOR:
         raise _Fault(
-            f"{path} has values that are not whole numbers: expected classes; was it resampled by "
-            "interpolation? use the nearest neighbor"
-        )
-    if whole.min() < 0 or whole.max() > MAX_LABEL_VALUE:
-        raise _Fault(
-            f"{path} has values {whole.min()} to {whole.max()}: expected classes, 0 for the "
+            f"{path} has values {label.min()} to {label.max()}: expected classes, 0 for the "
             "background"
         )
-    counts = np.bincount(whole.ravel())
-    return {int(value): int(counts[value]) for value in counts.nonzero()[0]}
+    return value_counts(label)
 
 
 def _notes(case: InspectedCase) -> list[str]:

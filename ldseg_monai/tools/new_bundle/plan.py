@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.data.readers import LabelPictureReader
+from ldseg_monai.data.formats import COLOR, LabelReading, is_volume, value_name, value_names
 from ldseg_monai.data.split import Split, read_groups
 from ldseg_monai.runtime.errors import InputError
-from ldseg_monai.tools.new_bundle.inspection import MAX_CLASSES, Inspection
+from ldseg_monai.tools.new_bundle.inspection import MAX_CLASSES, Inspection, in_ras
 from ldseg_monai.tools.new_bundle.sizing import fit_grid, fit_window, surviving_dice
 from ldseg_monai.tools.new_bundle.template import Template
 
@@ -212,7 +211,7 @@ def _classes(
         return None, chosen or ["class_1"]
     if len(found) > MAX_CLASSES:
         raise InputError(
-            f"the labels have {len(found)} values, 0 to {found[-1]}: expected at most "
+            f"the labels have {len(found)} values, 0 to {value_name(found[-1])}: expected at most "
             f"{MAX_CLASSES} classes; pass --instances if they are instance ids, all of one class; "
             "write masks losslessly (not as JPEG)"
         )
@@ -232,15 +231,20 @@ def _classes(
         if len(chosen) == len(found) - 1:
             return found, chosen
         raise InputError(
-            f"classes has {len(chosen)} names, but the labels have the values {_list(found)}: "
-            f"expected {len(found) - 1} names, one for each but 0"
+            f"classes has {len(chosen)} names, but the labels have the values "
+            f"{value_names(found, 10)}: expected {len(found) - 1} names, one for each but 0"
         )
     if names_by_value and found[-1] <= max(names_by_value):
         found = sorted({*found, *names_by_value})
-    default = [names_by_value.get(value, f"class_{value}") for value in found[1:]]
-    return found, default if len(set(default)) == len(default) else [
-        f"class_{value}" for value in found[1:]
+    plain = [_name_of_value(value) for value in found[1:]]
+    default = [
+        names_by_value.get(value, name) for value, name in zip(found[1:], plain, strict=True)
     ]
+    return found, default if len(set(default)) == len(default) else plain
+
+
+def _name_of_value(value: int) -> str:
+    return f"color_{value_name(value)[1:]}" if value >= COLOR else f"class_{value}"
 
 
 def _class_choice(inspection: Inspection, values: list[int] | None) -> Choice:
@@ -250,7 +254,7 @@ def _class_choice(inspection: Inspection, values: list[int] | None) -> Choice:
         return Choice(
             "labels", f"values 0 to {values[-1]} are the classes", "as they are in the files"
         )
-    text = ", ".join(f"{value} is {index}" for index, value in enumerate(values))
+    text = ", ".join(f"{value_name(value)} is {index}" for index, value in enumerate(values))
     return Choice(
         "labels", text, "classes are counted from 0; segmentations are written with these numbers"
     )
@@ -264,8 +268,8 @@ def _class_warnings(
         count, total = len(inspection.cases_with(value)), len(inspection.cases)
         if count < max(2, 0.2 * total):
             warnings.append(
-                f"{name} (label value {value}) is in {count} of {total} cases: too few to learn it "
-                "well"
+                f"{name} (label value {value_name(value)}) is in {count} of {total} cases: too few "
+                "to learn it well"
             )
     if values and len(values) > 9:
         warnings.append(
@@ -426,10 +430,11 @@ def _survival(
 
 def load_classes(path: str, values: list[int] | None) -> torch.Tensor:
     """Class indices of a label file, `(*spatial)`: a volume in RAS, a picture columns by rows."""
-    if path.lower().endswith((".nii", ".nii.gz")):
-        label = np.rint(np.asanyarray(nib.as_closest_canonical(nib.load(path)).dataobj))
+    reading = LabelReading(values, instances=values is None)
+    if is_volume(path):
+        label, _ = in_ras(*reading.volume(path))
     else:
-        label = LabelPictureReader().get_data([path])[0]
+        label = reading.picture(path)
     if values is None:
         return torch.as_tensor((label > 0).astype(np.int16))
     return torch.as_tensor(np.searchsorted(values, label).astype(np.int16))
@@ -561,9 +566,3 @@ def _holds_all(window: Sequence[int], inspection: Inspection) -> bool:
 
 def _times(size: Sequence[int]) -> str:
     return " x ".join(str(side) for side in size)
-
-
-def _list(values: Sequence[int], limit: int = 10) -> str:
-    return ", ".join(str(value) for value in values[:limit]) + (
-        ", ..." if len(values) > limit else ""
-    )

@@ -15,11 +15,11 @@ import torch
 
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import paired_datalist
+from ldseg_monai.data.formats import LabelReading, is_volume
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import ExistingFileError, InputError
 from ldseg_monai.tools.new_bundle.edits import BACKBONE_OVERLAYS, STANDALONE, new_config
 from ldseg_monai.tools.new_bundle.inspection import (
-    VOLUME_EXTENSIONS,
     Inspection,
     class_names_of,
     inspect_datalist,
@@ -67,7 +67,9 @@ def new_bundle(
     target = _target(name, out)
     datalist = paired_datalist(dataset_dir)
     _require_same_dimensions(template, datalist[0]["image"])
-    inspection = inspect_datalist(datalist)
+    # Whoever names each value says that all are classes, along outlines too.
+    reading = LabelReading(instances=instances, any_outline=bool(class_names))
+    inspection = inspect_datalist(datalist, reading)
     names_by_value = class_names_of(dataset_dir)
     plan, warnings = make_plan(
         template, inspection, dataset_dir, class_names, names_by_value, instances
@@ -103,7 +105,7 @@ def _target(name: str, out: str) -> Path:
 
 
 def _require_same_dimensions(template: Template, image: str) -> None:
-    dims = 3 if image.lower().endswith(VOLUME_EXTENSIONS) else 2
+    dims = 3 if is_volume(image) else 2
     if template.spatial_dims == dims:
         return
     kinds = {2: "2D pictures", 3: "3D volumes"}

@@ -140,7 +140,26 @@ def test_nifti_is_read_as_by_monai(tmp_path: Path) -> None:
         for reader in (NiftiOrDicomReader(), NibabelReader())
     )
     assert torch.equal(image, expected) and torch.equal(image.affine, expected.affine)
-    assert image.meta.keys() == expected.meta.keys()
+    for key in ("spatial_shape", "space", "filename_or_obj"):
+        assert np.array_equal(image.meta[key], expected.meta[key])
+
+
+@pytest.mark.parametrize("name", ["axial", "rescaled"])
+def test_monochrome1_is_read_as_its_inverse(tmp_path: Path, name: str) -> None:
+    for folder in ("one", "two"):
+        SERIES[name].write(tmp_path / folder)
+    for path in (tmp_path / "one").iterdir():
+        item = pydicom.dcmread(path)
+        item.PhotometricInterpretation = "MONOCHROME1"
+        item.PixelData = (-1 - item.pixel_array).astype("<i2").tobytes()
+        item.save_as(path)
+    assert torch.equal(load(tmp_path / "one"), load(tmp_path / "two"))
+
+
+def test_colors_of_dicom_are_refused(tmp_path: Path) -> None:
+    AXIAL.write(tmp_path / "s", PhotometricInterpretation="PALETTE COLOR")
+    with pytest.raises(ValueError, match="has pixels of the kind PALETTE COLOR: expected gray"):
+        load(tmp_path / "s")
 
 
 # Writing

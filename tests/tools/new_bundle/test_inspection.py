@@ -9,6 +9,7 @@ from PIL import Image
 from small_data import write_picture, write_volume
 
 from ldseg_monai.data.datalist import paired_datalist
+from ldseg_monai.data.formats import value_number
 from ldseg_monai.tools.new_bundle.inspection import Inspection, class_names_of, inspect_datalist
 
 
@@ -132,7 +133,7 @@ def corrupt(kind: str, image: np.ndarray, label: np.ndarray) -> dict[str, np.nda
     [
         ("nan", "not finite"),
         ("size", "expected the same"),
-        ("fraction", "not whole numbers"),
+        ("fraction", "has the values 0.5: expected whole numbers"),
         ("negative", "values -1 to 0"),
         ("channels", "expected a volume of three axes"),
         ("axes", "axes RAS and its label LAS"),
@@ -154,6 +155,26 @@ def test_every_faulty_case_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         inspect(tmp_path)
     assert all((f"{name}.nii.gz" in str(error.value)) is (name != "b") for name in "abc")
+
+
+def test_colors_are_values_of_their_own(tmp_path: Path) -> None:
+    colors = np.array([[0, 0, 0], [128, 0, 0], [0, 64, 0]], np.uint8)  # of one gray
+    numbers = np.repeat([0, 1, 2], 8).reshape(4, 6)
+    for name, order in (("a", [0, 1, 2]), ("b", [0, 2, 1])):
+        write_picture(
+            tmp_path, name, np.arange(24, dtype=np.uint8).reshape(4, 6), colors[order][numbers]
+        )
+    inspection = inspect(tmp_path)
+    values = [0, value_number("#004000"), value_number("#800000")]
+    assert inspection.label_values == values
+    assert [case.counts for case in inspection.cases] == [dict.fromkeys(values, 8)] * 2
+
+
+def test_axes_of_1_and_floats_are_taken_as_in_training(tmp_path: Path) -> None:
+    image, label = volume()
+    write_volume(tmp_path, "a", image[..., None], label * np.float32(0.99999994))
+    case = inspect(tmp_path).cases[0]
+    assert case.shape == (4, 6, 8) and case.counts == {0: 96, 1: 96}
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:

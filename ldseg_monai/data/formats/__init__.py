@@ -1,0 +1,53 @@
+"""What a file is, and what it holds: the one place that every command asks.
+
+Training, evaluation, inference, strips, new-bundle, calibrate and the clients all read images and
+labels through these functions, so that what one of them takes, the others take too.
+"""
+
+from ldseg_monai.data.formats.kinds import (
+    PICTURE_ENDINGS,
+    VOLUME_ENDINGS,
+    is_volume,
+    tell_once,
+    unreadable,
+)
+from ldseg_monai.data.formats.labels import (
+    COLOR,
+    LabelReading,
+    label_picture,
+    value_counts,
+    value_name,
+    value_names,
+    value_number,
+)
+from ldseg_monai.data.formats.pictures import in_mode, is_deep, load_picture
+from ldseg_monai.data.formats.volumes import (
+    Volume,
+    forms_text,
+    header_with_forms,
+    load_volume,
+    read_voxels,
+)
+
+__all__ = [
+    "COLOR",
+    "LabelReading",
+    "PICTURE_ENDINGS",
+    "VOLUME_ENDINGS",
+    "Volume",
+    "forms_text",
+    "header_with_forms",
+    "in_mode",
+    "is_deep",
+    "is_volume",
+    "label_picture",
+    "load_picture",
+    "load_volume",
+    "read_voxels",
+    "tell_once",
+    "unreadable",
+    "value_counts",
+    "value_name",
+    "value_names",
+    "value_number",
+]

@@ -1,0 +1,119 @@
+"""Pictures, by Pillow, as every viewer shows them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ldseg_monai.data.formats.kinds import require_file, tell_once, unreadable
+from ldseg_monai.runtime.errors import InputError
+
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B",
+    "I;16L", "F")  # fmt: skip
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF
+
+
+def load_picture(path: str) -> Image.Image:
+    """Read a picture, turned as its note of the camera's position says (EXIF, or a TIFF's tag).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no picture or not whole, a stack of pictures, has too many pixels, more
+            bits than Pillow keeps, or a mode whose numbers are no gray or color.
+    """
+    require_file(path)
+    check_pages(path)
+    try:
+        with Image.open(path) as file:
+            raw_modes = [str(tile[3]) for tile in file.tile]
+            tags = getattr(file, "tag_v2", {})  # of a TIFF
+            inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
+            file.load()
+            picture = ImageOps.exif_transpose(file)
+            picture.format = file.format
+    except Exception as error:  # Pillow raises many kinds
+        raise unreadable([path], error) from error
+    if not is_deep(picture.mode) and any(";16" in raw for raw in raw_modes):
+        raise InputError(
+            f"{path} is of mode {picture.mode}, with more than 8 bits a channel: expected 8; "
+            "convert it"
+        )
+    if picture.mode not in MODES:
+        raise InputError(
+            f"{path} is of mode {picture.mode}: expected gray or colors (RGB); convert it"
+        )
+    if inverted and is_deep(picture.mode):
+        raise InputError(
+            f"{path} has white at 0 and more than 8 bits, which is not inverted: expected black at "
+            "0; convert it"
+        )
+    return picture
+
+
+def in_mode(path: str, picture: Image.Image, mode: str) -> Image.Image:
+    """A picture in the mode that a network takes.
+
+    Args:
+        path: the picture's, for messages.
+        picture: of `load_picture`.
+        mode: ``RGB`` or ``L`` of 8 bits, or ``I`` of more.
+
+    Raises:
+        ValueError: for more bits than the mode keeps, or fractions.
+    """
+    if picture.mode == "F" or (is_deep(picture.mode) and not is_deep(mode)):
+        wanted = "up to 16" if is_deep(mode) else "8"
+        raise InputError(
+            f"{path} is of mode {picture.mode}, with more than 8 bits a channel: expected "
+            f"{wanted}; convert it"
+        )
+    if _is_transparent(picture):
+        tell_once(
+            f"{path} has transparent pixels: used the colors that they hide; so are those of other "
+            "files like it",
+            kind="transparent pixels",
+        )
+    return picture.convert(mode)
+
+
+def check_pages(path: str) -> None:
+    """Check that a TIFF is not a stack of slices, of which Pillow would give the first.
+
+    Smaller copies of the first page may follow. The first page that Pillow does not know ends the
+    check.
+
+    Raises:
+        ValueError: if it cannot be opened, or a page is as wide or as high as the first one.
+    """
+    try:
+        picture = Image.open(path)
+    except Exception as error:  # Pillow raises many kinds
+        raise unreadable([path], error) from error
+    with picture:
+        if picture.format != "TIFF":
+            return
+        width, height = picture.size
+        for page in itertools.count(1):
+            try:
+                picture.seek(page)
+            except Exception:  # there are no more, or one of the many kinds that Pillow raises
+                return
+            if picture.width >= width or picture.height >= height:
+                raise InputError(
+                    f"{path} is a stack of pages: expected one picture; write each page as its own "
+                    "file"
+                )
+
+
+def is_deep(mode: str) -> bool:
+    """Whether Pillow's mode has more than 8 bits a channel, all of them gray."""
+    return mode.startswith(("I", "F"))
+
+
+def _is_transparent(picture: Image.Image) -> bool:
+    """Whether a pixel is not opaque."""
+    if not picture.has_transparency_data:
+        return False
+    return bool(np.asarray(picture.convert("RGBA").getchannel("A")).min(initial=255) < 255)

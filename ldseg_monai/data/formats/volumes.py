@@ -1,0 +1,295 @@
+"""Volumes: NIfTI by nibabel; MHA, NRRD and their kin by SimpleITK."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.openers import ImageOpener
+
+from ldseg_monai.data.formats.geometry import check_affine, check_memory, largest_shift, times
+from ldseg_monai.data.formats.kinds import (
+    ITK_ENDINGS,
+    NIFTI_ENDINGS,
+    PICTURE_ENDINGS,
+    VOLUME_ENDINGS,
+    require_file,
+    tell_once,
+    unreadable,
+)
+from ldseg_monai.runtime.errors import InputError, MissingPackageError
+
+FORM_FIELDS = (
+    "qform_code",
+    "sform_code",
+    "quatern_b",
+    "quatern_c",
+    "quatern_d",
+    "qoffset_x",
+    "qoffset_y",
+    "qoffset_z",
+    "srow_x",
+    "srow_y",
+    "srow_z",
+    "pixdim",
+    "xyzt_units",
+)  # of a NIfTI header: where its voxels are, in every program's reading
+MILLIMETERS = {1: 1000.0, 3: 0.001}  # of a meter and a micrometer, by their codes in xyzt_units
+MAX_DIFFERENCE = 1.0  # voxels between the two forms of a header: more, and programs disagree
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's first two axes point the other way than NIfTI's
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume, as its file has it.
+
+    Attributes:
+        voxels: array, or nibabel's proxy of one, ``(*spatial)`` or ``(*spatial, C)``, where spatial
+            axes are 3, or fewer of a file that has no more.
+        affine: from voxels to mm right, anterior, superior, ``(4, 4)``.
+        header: of a NIfTI file; None of others.
+    """
+
+    voxels: Any
+    affine: np.ndarray
+    header: nib.Nifti1Header | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of the spatial axes, and the channels where there are any."""
+        return tuple(int(side) for side in self.voxels.shape)
+
+
+def load_volume(path: str, require_codes: bool = False) -> Volume:
+    """Find out where a volume's voxels are; those of NIfTI are read when they are asked for.
+
+    Of a header with two forms the sform is used, as nibabel does. Without any code it is the voxel
+    size alone: axes to the right, anterior and superior from the first voxel on, so that nothing is
+    mirrored. Axes of 1 beyond the third, or before the other three, are dropped. Each is said.
+
+    Args:
+        path: of the file.
+        require_codes: whether a NIfTI without a form code is an error.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no volume or not whole, its affine is none, or it is too large for
+            memory.
+        ImportError: for a file that SimpleITK reads, where it is not installed.
+    """
+    require_file(path)
+    if path.lower().endswith(PICTURE_ENDINGS):
+        raise InputError(
+            f"{path} is a picture: expected a volume, a file ending in {', '.join(VOLUME_ENDINGS)}"
+        )
+    if path.lower().endswith(ITK_ENDINGS):
+        volume = _load_itk(path)
+    else:
+        volume = _load_nifti(path, require_codes)
+    return _without_axes_of_1(path, volume)
+
+
+def _load_nifti(path: str, require_codes: bool) -> Volume:
+    try:
+        image = _open_nifti(path)
+        with ImageOpener(path) as file:
+            header = image.header_class.from_fileobj(file, check=False)
+    except Exception as error:  # nibabel and the decompressors raise many kinds
+        raise unreadable([path], error) from error
+    if not isinstance(image, nib.Nifti1Image):  # of which a NIfTI-2 image is one
+        raise InputError(f"{path} is of the kind {type(image).__name__}: expected NIfTI")
+    if header.get_data_dtype().kind not in "biuf":
+        raise InputError(
+            f"{path} has voxels of type {header.get_data_dtype()}: expected one number each"
+        )
+    affine = _affine(path, image, header, require_codes)
+    check_affine(path, affine)
+    check_memory(path, image.shape)
+    return Volume(image.dataobj, affine, image.header)
+
+
+def _open_nifti(path: str) -> Any:
+    """Nibabel's image of a file; it knows endings in small letters or capitals, not in both."""
+    ending = next((end for end in NIFTI_ENDINGS if path.lower().endswith(end)), "")
+    if path.endswith((ending, ending.upper())):
+        return nib.load(path)
+    with ImageOpener(path) as file:
+        size = int.from_bytes(file.read(4), sys.byteorder)
+    kind = nib.Nifti2Image if size in (540, 469893120) else nib.Nifti1Image  # in either byte order
+    files = kind.make_file_map()
+    for holder in files.values():
+        holder.filename = path
+    return kind.from_file_map(files)
+
+
+def _affine(path: str, image: Any, header: Any, require_codes: bool) -> np.ndarray:
+    """The affine of a NIfTI file, in mm.
+
+    Args:
+        path: of the file.
+        image: nibabel's image.
+        header: as the file has it: nibabel corrects what it does not take, such as a spacing of 0.
+        require_codes: whether a header without a form code is an error.
+    """
+    spacing = np.asarray(header["pixdim"][1:4], dtype=float)
+    has_sform = int(header["sform_code"]) > 0
+    has_qform = int(header["qform_code"]) > 0
+    if not has_sform and not (np.isfinite(spacing) & (spacing != 0)).all():
+        raise InputError(
+            f"{path} has a voxel spacing of {times(spacing)}: expected positive mm; correct its "
+            "header"
+        )
+    if has_sform or has_qform:
+        affine = np.asarray(image.affine, dtype=float)
+    else:
+        affine = np.diag([*np.abs(spacing), 1.0])
+        if require_codes:
+            raise InputError(
+                f"{path} has no form code (sform_code and qform_code are 0), so nothing says where "
+                "right and left are: expected one; write the file with its affine, or pass "
+                "--require_codes False"
+            )
+        tell_once(
+            f"{path} has no form code (sform_code and qform_code are 0): used its voxel size of "
+            f"{times(np.abs(spacing))} mm, its axes to the right, anterior and superior; which "
+            "side is left is not known"
+        )
+    if has_sform:
+        _compare_forms(path, affine, image, spacing, has_qform)
+    unit = int(header["xyzt_units"]) % 8
+    if unit in MILLIMETERS and (has_sform or has_qform):
+        tell_once(f"{path} is in units of {1 / MILLIMETERS[unit]:g} a mm: brought to mm")
+        affine = np.diag([MILLIMETERS[unit]] * 3 + [1.0]) @ affine
+    return affine
+
+
+def _compare_forms(
+    path: str, sform: np.ndarray, image: Any, spacing: np.ndarray, has_qform: bool
+) -> None:
+    """Say where programs that use another form than the sform see the volume elsewhere."""
+    size = image.shape[:3]
+    if not np.isfinite(sform).all() or not np.linalg.norm(sform[:3, :3], axis=0).all():
+        return  # which is an error later
+    if has_qform:
+        try:
+            other = np.asarray(image.header.get_qform(), dtype=float)
+        except Exception:  # nibabel raises several kinds
+            tell_once(f"{path} has a qform that is none: used its sform")
+            return
+        shift = largest_shift(sform, other, [*size, 1, 1][:3])
+        if shift > MAX_DIFFERENCE:
+            tell_once(
+                f"{path} has an sform (code {int(image.header['sform_code'])}) and a qform (code "
+                f"{int(image.header['qform_code'])}) that differ by {shift:.3g} voxels: used the "
+                "sform; ITK's programs may use the qform. Results carry both"
+            )
+        return
+    own = np.linalg.norm(sform[:3, :3], axis=0)
+    if (np.abs(own - np.abs(spacing)) * (np.array([*size, 1, 1][:3]) - 1) > own).any():
+        tell_once(
+            f"{path} has voxels of {times(own)} mm by its sform and of {times(spacing)} mm by "
+            "pixdim: used the sform; ITK's programs may use the other. Results carry both"
+        )
+
+
+def forms_text(header: nib.Nifti1Header) -> str:
+    """The forms of a NIfTI header as text, which MONAI's metadata can hold."""
+    forms = nib.Nifti1Header()
+    for field in FORM_FIELDS:
+        forms[field] = header[field]
+    return str(forms.binaryblock.hex())
+
+
+def header_with_forms(text: str) -> nib.Nifti1Header:
+    """A NIfTI header with the forms of `forms_text`, and without anything else."""
+    return nib.Nifti1Header(bytes.fromhex(text), check=False)
+
+
+def _load_itk(path: str) -> Volume:
+    """A volume that SimpleITK reads."""
+    try:
+        import SimpleITK as sitk
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{path} takes SimpleITK: pip install 'ldseg_monai[itk]', or convert it to NIfTI"
+        ) from error
+    try:
+        reader = sitk.ImageFileReader()
+        is_nrrd = path.lower().endswith((".nrrd", ".nhdr"))
+        reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")  # by endings in any case
+        reader.SetFileName(os.fspath(path))
+        reader.ReadImageInformation()
+        check_memory(path, [*reader.GetSize(), reader.GetNumberOfComponents()])
+        image = reader.Execute()
+    except InputError:
+        raise
+    except Exception as error:  # SimpleITK raises RuntimeErrors, and others
+        raise unreadable([path], error) from error
+    voxels = sitk.GetArrayFromImage(image)  # slices, rows, columns, and channels where there are
+    if voxels.dtype.kind not in "biuf":
+        raise InputError(f"{path} has voxels of type {voxels.dtype}: expected one number each")
+    dims = image.GetDimension()
+    voxels = np.moveaxis(voxels, range(dims), range(dims)[::-1])
+    directions = np.reshape(image.GetDirection(), (dims, dims))
+    affine = np.eye(4)
+    within = min(dims, 3)
+    affine[:within, :within] = (directions * image.GetSpacing())[:within, :within]
+    affine[:within, 3] = image.GetOrigin()[:within]
+    affine = LPS @ affine
+    check_affine(path, affine)
+    return Volume(voxels, affine)
+
+
+def _without_axes_of_1(path: str, volume: Volume) -> Volume:
+    """Drop the axes of 1 that some programs write beside the three of a volume.
+
+    Raises:
+        ValueError: where a first axis of 1 may be the slice of a picture in colors.
+    """
+    shape = volume.shape
+    if len(shape) < 4:
+        return volume
+    kept = [*shape[:3], *(side for side in shape[3:] if side != 1)]
+    while len(kept) > 3 and kept[0] == 1:
+        if len(kept) == 4 and kept[-1] <= 4:
+            raise InputError(
+                f"{path} has shape {list(shape)}, one slice of {kept[-1]} channels or a volume "
+                "behind an axis of 1: expected three axes; write it without axes of 1"
+            )
+        kept = kept[1:]
+    if len(kept) == len(shape):
+        return volume
+    tell_once(
+        f"{path} has shape {list(shape)}: read as {kept}, without axes of 1; so are other files "
+        "like it",
+        kind="axes of 1",
+    )
+    voxels = np.asanyarray(_read(path, volume)).reshape(kept)
+    return Volume(voxels, volume.affine, volume.header)
+
+
+def _read(path: str, volume: Volume) -> np.ndarray:
+    """All voxels.
+
+    Raises:
+        ValueError: if they cannot be read.
+    """
+    try:
+        return np.asanyarray(volume.voxels)
+    except Exception as error:  # nibabel and the decompressors raise many kinds
+        raise unreadable([path], error) from error
+
+
+def read_voxels(path: str, require_codes: bool = False) -> tuple[np.ndarray, Volume]:
+    """Read a volume's voxels, and return them beside `load_volume`'s answer.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as of `load_volume`; ValueError for voxels that
+            cannot be read.
+    """
+    volume = load_volume(path, require_codes)
+    return _read(path, volume), volume

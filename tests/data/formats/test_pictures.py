@@ -1,0 +1,95 @@
+"""Pictures are read as viewers show them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ldseg_monai.data import LoadImagePictured
+from ldseg_monai.data.formats import load_picture
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+STORED = {  # what a file holds of a picture that is shown as PIXELS, by its orientation
+    1: PIXELS,
+    2: PIXELS[:, ::-1],
+    3: PIXELS[::-1, ::-1],
+    4: PIXELS[::-1],
+    5: PIXELS.swapaxes(0, 1),
+    6: np.rot90(PIXELS, 1),
+    7: PIXELS[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90(PIXELS, -1),
+}
+
+
+def write(path: Path, orientation: int) -> None:
+    stored = np.ascontiguousarray(STORED[orientation])
+    if path.suffix == ".tif":
+        tag = (274, "H", 1, orientation, True)
+        tifffile.imwrite(path, stored, photometric="rgb", extratags=[tag])
+        return
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(stored).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_turned_picture_and_its_label_are_as_shown(
+    tmp_path: Path, ending: str, orientation: int
+) -> None:
+    paths = {"image": tmp_path / f"image.{ending}", "label": tmp_path / "label.png"}
+    write(paths["image"], orientation)
+    label = (PIXELS[..., 0] > 200).astype(np.uint8)
+    Image.fromarray(label).save(paths["label"])
+    load = LoadImagePictured(["image", "label"], num_classes=2)
+    case = load({name: str(path) for name, path in paths.items()})
+    assert np.array_equal(case["image"].numpy().transpose(2, 1, 0), PIXELS)
+    assert np.array_equal(case["label"][0].T, label)
+
+
+def test_a_jpeg_is_turned(tmp_path: Path) -> None:
+    smooth = np.linspace(0, 250, 30 * 20 * 3).reshape(20, 30, 3).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.rot90(smooth).copy()).save(path, quality=95, exif=exif)
+    shown = np.asarray(load_picture(str(path))).astype(int)
+    assert shown.shape == smooth.shape and np.abs(shown - smooth).max() < 12
+
+
+def test_white_at_0_is_inverted_or_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.tif")
+    tifffile.imwrite(path, PIXELS[..., 0], photometric="miniswhite")
+    assert np.array_equal(np.asarray(load_picture(path)), 255 - PIXELS[..., 0])
+    tifffile.imwrite(path, PIXELS[..., 0].astype(np.uint16), photometric="miniswhite")
+    with pytest.raises(ValueError, match="has white at 0 and more than 8 bits"):
+        load_picture(path)
+
+
+def test_hidden_colors_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    alpha = np.full((20, 30, 1), 255, np.uint8)
+    alpha[0] = 0
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.concatenate([PIXELS, alpha], axis=-1)).save(tmp_path / name)
+        image = LoadImagePictured("image")({"image": str(tmp_path / name)})["image"]
+        assert np.array_equal(image.numpy().transpose(2, 1, 0), PIXELS)
+    assert sum("transparent pixels" in text for text in caplog.messages) <= 1
+
+
+def test_fractions_are_no_gray_of_16_bits(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.tif")
+    tifffile.imwrite(path, PIXELS[..., 0] / np.float32(7))
+    with pytest.raises(ValueError, match="is of mode F, .*expected up to 16"):
+        LoadImagePictured("image", mode="I")({"image": path})
+
+
+def test_a_volume_is_no_picture_and_a_picture_no_volume(tmp_path: Path) -> None:
+    from ldseg_monai.data import LoadImageVolumed
+
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a.png is a picture: expected a volume, a file ending"):
+        LoadImageVolumed("image")({"image": str(tmp_path / "a.png")})

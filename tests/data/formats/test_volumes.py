@@ -1,0 +1,190 @@
+"""Where a volume is: forms, codes, units and axes of 1, by closed forms, nibabel and SimpleITK."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from ldseg_monai.data import LoadImageVolumed, NiftiReader
+from ldseg_monai.data.formats import kinds, load_volume
+
+VOXELS = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+QFORM = np.array([[2.0, 0, 0, 1], [0, 3, 0, 2], [0, 0, 4, 3], [0, 0, 0, 1]])
+SFORM = QFORM + np.array([[0, 0, 0, 10.0], [0, 0, 0, -5], [0, 0, 0, 3], [0, 0, 0, 0]])
+
+
+@pytest.fixture
+def told_anew(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing was told before, and what is told now is caught."""
+    monkeypatch.setattr(kinds, "_told", set())
+    caplog.set_level(logging.WARNING, "ldseg_monai.data")
+
+
+def write(
+    path: Path,
+    voxels: np.ndarray = VOXELS,
+    qform: np.ndarray = QFORM,
+    qcode: int = 1,
+    sform: np.ndarray = QFORM,
+    scode: int = 1,
+    change: Callable[[Any], None] = lambda header: None,
+) -> str:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(voxels.dtype)
+    header.set_data_shape(voxels.shape)
+    header.set_qform(qform, qcode)
+    header.set_sform(sform, scode)
+    change(header)
+    nib.save(nib.Nifti1Image(voxels, None, header), path)
+    return str(path)
+
+
+def test_one_form_says_nothing(
+    tmp_path: Path, told_anew: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    for qcode, scode in ((1, 1), (1, 0), (0, 2), (3, 4)):
+        path = write(tmp_path / f"{qcode}{scode}.nii.gz", qcode=qcode, scode=scode)
+        np.testing.assert_allclose(load_volume(path).affine, QFORM)
+    assert not [text for text in caplog.messages if ".nii" in text]
+
+
+def test_the_sform_is_used_and_named_where_the_two_differ(
+    tmp_path: Path, told_anew: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "a.nii.gz", sform=SFORM, scode=2)
+    for _ in range(2):
+        np.testing.assert_allclose(load_volume(path).affine, SFORM)
+    told = [text for text in caplog.messages if path in text]
+    shift = np.linalg.norm([10, -5, 3]) / 2  # in the smallest voxel side
+    assert len(told) == 1
+    assert f"an sform (code 2) and a qform (code 1) that differ by {shift:.3g} voxels" in told[0]
+    assert "used the sform" in told[0]
+    beside = QFORM.copy()
+    beside[0, 3] += 1.5  # mm, of voxels of 2 mm
+    near = write(tmp_path / "b.nii.gz", sform=beside)
+    load_volume(near)
+    assert not [text for text in caplog.messages if near in text]
+
+
+def test_a_volume_without_codes_is_not_mirrored(
+    tmp_path: Path, told_anew: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "a.nii.gz", qcode=0, scode=0)
+    assert nib.load(path).affine[0, 0] == -2  # which nibabel mirrors
+    np.testing.assert_allclose(load_volume(path).affine, np.diag([2.0, 3, 4, 1]))
+    (told,) = [text for text in caplog.messages if path in text]
+    assert "no form code" in told and "used its voxel size of 2 x 3 x 4 mm" in told
+    with pytest.raises(ValueError, match="a.nii.gz has no form code .*--require_codes False"):
+        LoadImageVolumed("image", require_codes=True)({"image": path})
+
+
+def test_a_qform_that_is_none_does_not_stop_the_sform(
+    tmp_path: Path, told_anew: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.nii"
+    write(path)
+    content = bytearray(path.read_bytes())
+    content[256:264] = np.array([3, 3], np.float32).tobytes()  # quatern_b and quatern_c
+    path.write_bytes(bytes(content))
+    np.testing.assert_allclose(load_volume(str(path)).affine, QFORM)
+    assert any("qform that is none: used its sform" in text for text in caplog.messages)
+
+
+def test_voxel_sizes_that_differ_are_said(
+    tmp_path: Path, told_anew: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    wide = QFORM @ np.diag([2.0, 2, 2, 1])
+    path = write(tmp_path / "a.nii.gz", qcode=0, sform=wide)
+    np.testing.assert_allclose(load_volume(path).affine, wide)
+    assert any("4 x 6 x 8 mm by its sform and of 2 x 3 x 4 mm" in text for text in caplog.messages)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000), ("micron", 0.001), ("mm", 1)])
+def test_units_are_brought_to_millimeters_as_by_itk(
+    tmp_path: Path, unit: str, factor: float
+) -> None:
+    path = write(tmp_path / "a.nii.gz", change=lambda header: header.set_xyzt_units(unit))
+    affine = load_volume(path).affine
+    np.testing.assert_allclose(affine[:3], factor * QFORM[:3])
+    np.testing.assert_allclose(np.diag(affine)[:3], sitk.ReadImage(path).GetSpacing())
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 5, 6, 1), (4, 5, 6, 1, 1), (1, 4, 5, 6), (1, 1, 4, 5, 6), (4, 5, 1, 1)]
+)
+def test_axes_of_1_are_dropped_and_said_once(
+    tmp_path: Path, shape: tuple, told_anew: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = (4, 5, 1) if shape == (4, 5, 1, 1) else (4, 5, 6)
+    label = (VOXELS[tuple(map(slice, size))] > 9).astype(np.uint8)
+    paths = {}
+    for name, values in (("image", VOXELS[tuple(map(slice, size))]), ("label", label)):
+        paths[name] = str(tmp_path / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(values.reshape(shape), QFORM), paths[name])
+    case = LoadImageVolumed(["image", "label"], num_classes=2)(paths)
+    assert case["image"].shape == case["label"].shape == (1, *size)
+    assert np.array_equal(case["label"][0], label)
+    told = [text for text in caplog.messages if "without axes of 1" in text]
+    assert len(told) == 1 and f"has shape {list(shape)}: read as {list(size)}" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, 5, 6, 2), "has 2 channels: expected 1"),
+        ((4, 5, 6, 1, 3), "has 3 channels: expected 1"),
+        ((1, 4, 5, 3), r"has shape \[1, 4, 5, 3\], one slice of 3 channels or a volume behind"),
+    ],
+)
+def test_other_axes_are_channels(tmp_path: Path, shape: tuple, message: str) -> None:
+    path = str(tmp_path / "a.nii.gz")
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random(shape, np.float32), QFORM), path)
+    with pytest.raises(ValueError, match=message):
+        LoadImageVolumed("image")({"image": path})
+
+
+@pytest.mark.parametrize("ending", ["mha", "mhd", "nrrd", "nhdr", "MHA"])
+def test_what_simpleitk_reads_is_in_its_place(tmp_path: Path, ending: str) -> None:
+    image = sitk.GetImageFromArray(VOXELS.transpose(2, 1, 0))
+    image.SetSpacing((2, 3, 4))
+    image.SetOrigin((-7, 11, 13))
+    image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
+    written = tmp_path / f"a.{ending.lower()}"
+    sitk.WriteImage(image, str(written))
+    path = written.rename(tmp_path / f"a.{ending}")
+    case = LoadImageVolumed("image")({"image": str(path)})["image"]
+    assert np.array_equal(case[0], VOXELS)
+    for index in ((0, 0, 0), (3, 1, 5)):
+        place = np.array(image.TransformIndexToPhysicalPoint(index)) * [-1, -1, 1]
+        np.testing.assert_allclose((case.affine.numpy() @ [*index, 1])[:3], place, atol=1e-6)
+
+
+def test_itk_files_with_channels_or_cut_short_are_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.mha")
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.rand(6, 5, 4, 2), isVector=True), path)
+    with pytest.raises(ValueError, match="has 2 channels: expected 1"):
+        LoadImageVolumed("image")({"image": path})
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[:100])
+    with pytest.raises(ValueError, match="a.mha cannot be read"):
+        LoadImageVolumed("image")({"image": path})
+
+
+def test_files_of_several_channels_share_a_place(tmp_path: Path) -> None:
+    one, two = (
+        write(tmp_path / f"{name}.nii.gz", VOXELS + shift) for name, shift in (("a", 0), ("b", 1))
+    )
+    image = LoadImageVolumed("image", channels=2)({"image": [one, two]})["image"]
+    assert np.array_equal(image, np.stack([VOXELS, VOXELS + 1]))
+    moved = write(tmp_path / "c.nii.gz", qform=SFORM, sform=SFORM)
+    with pytest.raises(ValueError, match=r"c.nii.gz lies up to .* voxels beside .*a.nii.gz"):
+        NiftiReader().get_data([one, moved])
+    with pytest.raises(ValueError, match=r"d.nii.gz has size .* expected the same three axes"):
+        NiftiReader().get_data([one, write(tmp_path / "d.nii.gz", VOXELS[:2])])
