@@ -10,8 +10,9 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import MetaKeys
 
-from ldseg_monai.data.formats import value_names
+from ldseg_monai.data.formats import FORMS, least_shift, readings, tell_once, value_names
 from ldseg_monai.data.formats.geometry import check_affine, largest_shift
 from ldseg_monai.runtime.errors import InputError
 
@@ -40,10 +41,16 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
         )
 
 
-def check_place(image_path: str, image: MetaTensor, label_path: str, label: MetaTensor) -> None:
+def check_place(
+    image_path: str, image: MetaTensor, label_path: str, label: MetaTensor
+) -> MetaTensor:
     """Check that a label lies on its image, voxel on voxel.
 
-    Both are ``(C, *spatial)`` as in their files.
+    Both are ``(C, *spatial)`` as in their files. Where a header has two forms, or no code, one of
+    its affines has to fit.
+
+    Returns:
+        The label, with the image's affine where another than the one that is used here fits.
 
     Raises:
         ValueError: if they differ in size, or a voxel's place by more than half a voxel.
@@ -56,12 +63,20 @@ def check_place(image_path: str, image: MetaTensor, label_path: str, label: Meta
     affine, label_affine = (np.asarray(volume.affine, dtype=float) for volume in (image, label))
     check_affine(label_path, label_affine)
     shift = largest_shift(affine, label_affine, size)
-    if shift > MAX_SHIFT:
+    if shift <= MAX_SHIFT:
+        return label
+    of_image, of_label = (
+        readings(place, volume.meta.get(FORMS), size)
+        for place, volume in ((affine, image), (label_affine, label))
+    )
+    if least_shift(of_image, of_label, size) > MAX_SHIFT:
         raise InputError(
             f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected "
-            "the affine of the "
-            "image; write the label with it"
+            "the affine of the image; write the label with it"
         )
+    tell_once(f"{label_path} lies on its image {image_path} by another form of a header: taken so")
+    meta = {**label.meta, MetaKeys.AFFINE: image.affine, MetaKeys.ORIGINAL_AFFINE: image.affine}
+    return MetaTensor(label.as_tensor(), meta=meta, applied_operations=label.applied_operations)
 
 
 class CheckImaged(MapTransform):
@@ -141,13 +156,14 @@ class CheckLabeld(MapTransform):
         self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return ``data`` as it is.
+        """Return a copy of ``data``, with the label's affine as of `check_place`.
 
         Raises:
             ValueError: for several channels, another size or place than the image's, or values that
                 are no class.
         """
-        for key in self.key_iterator(dict(data)):
+        result = dict(data)
+        for key in self.key_iterator(result):
             label, image = MetaTensor(data[key]), MetaTensor(data[self.image_key])
             path = _path(label, key)
             if label.shape[0] != 1:
@@ -155,9 +171,11 @@ class CheckLabeld(MapTransform):
                     f"{path} has {label.shape[0]} channels: expected 1, with a class index in each "
                     "voxel"
                 )
-            check_place(_path(image, self.image_key), image, path, label)
+            placed = check_place(_path(image, self.image_key), image, path, label)
             self._check_values(path, label.as_tensor())
-        return dict(data)
+            if placed is not label:
+                result[key] = placed
+        return result
 
     def _check_values(self, path: str, label: torch.Tensor) -> None:
         low, high = (float(value) for value in torch.aminmax(label))

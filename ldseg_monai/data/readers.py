@@ -16,6 +16,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from ldseg_monai.data.checks import MAX_SHIFT
 from ldseg_monai.data.formats import (
+    FORMS,
     LabelReading,
     Volume,
     forms_text,
@@ -25,8 +26,6 @@ from ldseg_monai.data.formats import (
 )
 from ldseg_monai.data.formats.geometry import largest_shift
 from ldseg_monai.runtime.errors import InputError
-
-FORMS = "nifti_forms"  # in the metadata of an image that was read from NIfTI: `forms_text`
 
 # MONAI answers an error of a reader's `read` by trying all of its other readers, and at last with
 # all of their tracebacks; so `read` does nothing here, and `get_data` reads.

@@ -17,8 +17,7 @@ from monai.data import ImageWriter, NibabelWriter, PILWriter
 from monai.data.folder_layout import default_name_formatter
 from monai.transforms import SaveImaged
 
-from ldseg_monai.data.formats import header_with_forms
-from ldseg_monai.data.readers import FORMS
+from ldseg_monai.data.formats import FORMS, header_with_forms
 from ldseg_monai.runtime.files import unwritable
 
 
@@ -70,10 +69,11 @@ class _FormsWriter(NibabelWriter):
         if self.forms is None:
             super().write(filename, verbose, **kwargs)
             return
+        image = self.create_backend_obj(self.data_obj, dtype=self.output_dtype)
+        voxels = np.asanyarray(image.dataobj)
         header = header_with_forms(self.forms)
-        header.set_data_dtype(self.output_dtype)
-        voxels = np.asarray(self.create_backend_obj(self.data_obj).dataobj)
-        nib.save(nib.Nifti1Image(voxels.astype(self.output_dtype), None, header), filename)
+        header.set_data_dtype(voxels.dtype)
+        nib.save(nib.Nifti1Image(voxels, None, header), filename)
 
 
 class NiftiWriter(_NamingWriter, _FormsWriter):

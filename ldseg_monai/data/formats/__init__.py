@@ -25,12 +25,17 @@ from ldseg_monai.data.formats.volumes import (
     Volume,
     forms_text,
     header_with_forms,
+    least_shift,
     load_volume,
     read_voxels,
+    readings,
 )
+
+FORMS = "nifti_forms"  # in the metadata of an image that was read from NIfTI: `forms_text`
 
 __all__ = [
     "COLOR",
+    "FORMS",
     "LabelReading",
     "PICTURE_ENDINGS",
     "VOLUME_ENDINGS",
@@ -41,9 +46,11 @@ __all__ = [
     "is_deep",
     "is_volume",
     "label_picture",
+    "least_shift",
     "load_picture",
     "load_volume",
     "read_voxels",
+    "readings",
     "tell_once",
     "unreadable",
     "value_counts",

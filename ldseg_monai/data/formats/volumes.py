@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,12 @@ class Volume:
     voxels: Any
     affine: np.ndarray
     header: nib.Nifti1Header | None = None
+
+    @property
+    def readings(self) -> list[np.ndarray]:
+        """The affines by which programs may see it, the one that is used here first."""
+        forms = None if self.header is None else forms_text(self.header)
+        return readings(self.affine, forms, self.shape[:3])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -207,6 +214,38 @@ def forms_text(header: nib.Nifti1Header) -> str:
 def header_with_forms(text: str) -> nib.Nifti1Header:
     """A NIfTI header with the forms of `forms_text`, and without anything else."""
     return nib.Nifti1Header(bytes.fromhex(text), check=False)
+
+
+def readings(affine: np.ndarray, forms: str | None, size: Sequence[int]) -> list[np.ndarray]:
+    """The affines by which programs may see a volume, the one that is used here first.
+
+    Args:
+        affine: that is used.
+        forms: of its header, as of `forms_text`; None where it was not read from NIfTI.
+        size: of the spatial axes.
+    """
+    found = [np.asarray(affine, dtype=float)]
+    if forms is None:
+        return found
+    header = header_with_forms(forms)
+    if header["sform_code"] > 0:
+        found.append(header.get_sform())
+    if header["qform_code"] > 0:
+        try:
+            found.append(header.get_qform())
+        except Exception:  # nibabel raises several kinds for one that is none
+            return found
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
+        header.set_data_shape(size)
+        found.append(header.get_base_affine())  # nibabel's, which labels made with it have
+    return found
+
+
+def least_shift(
+    one: Sequence[np.ndarray], other: Sequence[np.ndarray], size: Sequence[int]
+) -> float:
+    """The least `largest_shift` of two volumes, by any two of their `readings`."""
+    return min(largest_shift(first, second, size) for first in one for second in other)
 
 
 def _load_itk(path: str) -> Volume:

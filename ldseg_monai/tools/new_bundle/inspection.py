@@ -27,6 +27,7 @@ from ldseg_monai.data.formats import (
     in_mode,
     is_deep,
     is_volume,
+    least_shift,
     load_picture,
     read_voxels,
     value_counts,
@@ -231,19 +232,24 @@ def _inspect_volume(
                 "channel; choose a channel, or write single slices as PNG"
             )
     codes = ["".join(aff2axcodes(volume.affine)) for volume in (of_image, of_label)]
-    if codes[0] != codes[1]:
+    size = of_image.shape
+    fits = size == of_label.shape and (
+        least_shift(of_image.readings, of_label.readings, size) <= MAX_SHIFT
+    )
+    if codes[0] != codes[1] and not fits:
         raise _Fault(
             f"{image_path} has axes {codes[0]} and its label {codes[1]}: expected the same; write "
             "the label with the affine of its image"
         )
-    shift = largest_shift(of_image.affine, of_label.affine, of_image.shape)
-    if shift > MAX_SHIFT:
-        raise _Fault(
-            f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected "
-            "its affine"
-        )
+    if not fits:
+        shift = largest_shift(of_image.affine, of_label.affine, size)
+        if shift > MAX_SHIFT:
+            raise _Fault(
+                f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: "
+                "expected its affine"
+            )
     image, affine = in_ras(image.astype(np.float32), of_image)
-    label, _ = in_ras(label, of_label)
+    label, _ = in_ras(label, of_image)
     spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
     case = _inspect_arrays(image_path, label_path, image, label, spacing)
     return case, _notes(case)

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from monai.transforms import Orientationd
 
 from ldseg_monai.data import LoadImageVolumed, NiftiReader
 from ldseg_monai.data.formats import kinds, load_volume
@@ -188,3 +189,26 @@ def test_files_of_several_channels_share_a_place(tmp_path: Path) -> None:
         NiftiReader().get_data([one, moved])
     with pytest.raises(ValueError, match=r"d.nii.gz has size .* expected the same three axes"):
         NiftiReader().get_data([one, write(tmp_path / "d.nii.gz", VOXELS[:2])])
+
+
+def test_a_label_made_with_nibabel_lies_on_its_image_without_codes(tmp_path: Path) -> None:
+    image = write(tmp_path / "image.nii.gz", qcode=0, scode=0)
+    label = (VOXELS > 50).astype(np.uint8)
+    nib.save(nib.Nifti1Image(label, nib.load(image).affine), tmp_path / "label.nii.gz")
+    load = LoadImageVolumed(["image", "label"], num_classes=2)
+    case = load({"image": image, "label": str(tmp_path / "label.nii.gz")})
+    turned = Orientationd(["image", "label"], "LPS", labels=None)(case)
+    assert np.array_equal(turned["label"] == 1, turned["image"] > 50)
+
+
+@pytest.mark.parametrize("form", [QFORM, SFORM])
+def test_a_label_by_either_form_lies_on_its_image(tmp_path: Path, form: np.ndarray) -> None:
+    paths = {"image": write(tmp_path / "image.nii.gz", sform=SFORM)}
+    label = (VOXELS > 50).astype(np.uint8)
+    paths["label"] = write(tmp_path / "label.nii.gz", label, qform=form, sform=form)
+    case = LoadImageVolumed(["image", "label"], num_classes=2)(paths)
+    np.testing.assert_allclose(case["label"].affine, SFORM)
+    beside = SFORM + np.array([[0, 0, 0, 2.0], [0] * 4, [0] * 4, [0] * 4])
+    paths["label"] = write(tmp_path / "beside.nii.gz", label, qform=beside, sform=beside)
+    with pytest.raises(ValueError, match="beside.nii.gz lies up to 1 voxels beside its image"):
+        LoadImageVolumed(["image", "label"], num_classes=2)(paths)
