@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ldseg_monai.data.formats import load_picture, unreadable
-from ldseg_monai.runtime.errors import InputError, MissingPackageError
+from ldseg_monai.runtime.errors import InputError, MissingPackageError, UserError
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -84,16 +84,17 @@ class TiffPicture:
         self.path = path
         try:
             self.file = tifffile.TiffFile(path)
-        except tifffile.TiffFileError as error:
-            raise InputError(
-                f"{path} cannot be read ({error}): expected a whole TIFF file; write it again"
-            ) from error
+        except Exception as error:  # tifffile raises many kinds
+            raise unreadable([path], error) from error
         try:
             self.page: TiffPage = self.file.pages[0].aspage()
             self._check()
-        except BaseException:
+        except UserError:
             self.file.close()
             raise
+        except Exception as error:  # of tags that no page has
+            self.file.close()
+            raise unreadable([path], error) from error
         self.size = (self.page.imagewidth, self.page.imagelength)
 
     def rows(self, start: int, stop: int) -> Image.Image:
@@ -107,16 +108,16 @@ class TiffPicture:
         across = -(-page.imagewidth // tile_columns)
         first, last = start // tile_rows, -(-stop // tile_rows)
         numbers = range(first * across, last * across)
-        offsets = [page.dataoffsets[number] for number in numbers]
-        lengths = [page.databytecounts[number] for number in numbers]
         shape = (
             min(last * tile_rows, page.imagelength) - first * tile_rows,
             page.imagewidth,
             page.samplesperpixel,
         )
         pixels = np.zeros(shape, np.uint8)
-        segments = self.file.filehandle.read_segments(offsets, lengths, numbers)
         try:
+            offsets = [page.dataoffsets[number] for number in numbers]
+            lengths = [page.databytecounts[number] for number in numbers]
+            segments = self.file.filehandle.read_segments(offsets, lengths, numbers)
             for data, number in segments:
                 tile, (_, _, row, column, _), _ = page.decode(
                     data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader
@@ -175,6 +176,14 @@ class TiffPicture:
 
     def _check(self) -> None:
         page = self.page
+        tile_rows, tile_columns = page.chunks[:2]
+        across = -(-page.imagewidth // tile_columns)
+        tiles = -(-page.imagelength // tile_rows) * across
+        if min(page.shape) < 1 or not tiles == len(page.dataoffsets) == len(page.databytecounts):
+            raise InputError(
+                f"{self.path} has {len(page.dataoffsets)} tiles for {page.shape}: expected {tiles} "
+                f"of {page.chunks}; write it again"
+            )
         photometric = getattr(page.photometric, "name", str(page.photometric))
         kind = (
             f"{photometric} of {page.samplesperpixel} x {page.bitspersample} bits, axes {page.axes}"

@@ -76,6 +76,14 @@ def write_label(folder: Path) -> Path:
     return save_volume(folder / "a.nii.gz", classes(SHAPE))
 
 
+def itk_writer(ending: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        sitk.WriteImage(sitk.GetImageFromArray(volume().T), folder / f"a{ending}")
+        return folder / f"a{ending}"
+
+    return write
+
+
 def picture_writer(ending: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         Image.fromarray(picture()).save(folder / f"a{ending}")
@@ -180,7 +188,11 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def itk_volume(path: Path) -> np.ndarray:
-    return np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T)
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T
+
+
+def nibabel_volume(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
 
 
 def itk_picture(path: Path) -> np.ndarray:
@@ -194,7 +206,8 @@ def itk_label(path: Path) -> np.ndarray:
 
 def tifffile_picture(path: Path) -> np.ndarray:
     array = tifffile.imread(path)
-    return np.repeat(array[..., None], 3, 2) if array.ndim == 2 else array[..., :3]
+    gray = array.ndim == 2 or array.shape[2] < 3
+    return np.repeat(array.reshape(*array.shape[:2], -1)[..., :1], 3, 2) if gray else array[..., :3]
 
 
 @dataclass(frozen=True)
@@ -206,7 +219,7 @@ class Kind:
         read: what the package makes of one.
         exchange: how fields of it are exchanged.
         header: bytes at its start that are flipped.
-        other: another program's reading, in the form of ``read``'s.
+        others: other programs' readings, in the form of ``read``'s; one of them has to agree.
         tolerance: largest mean difference between the two.
     """
 
@@ -214,25 +227,28 @@ class Kind:
     read: Callable[[Path], Any]
     exchange: Exchange
     header: int = 200
-    other: Callable[[Path], Any] | None = None
+    others: tuple[Callable[[Path], Any], ...] = ()
     tolerance: float = 0.0
 
 
 NIFTI_HEADER = 352
+VOLUMES = (itk_volume, nibabel_volume)
 KINDS = {
-    "nifti": Kind(write_nifti, read_volume, exchange_nifti, NIFTI_HEADER, itk_volume, 1e-3),
+    "nifti": Kind(write_nifti, read_volume, exchange_nifti, NIFTI_HEADER, VOLUMES, 1e-3),
     "nifti_gz": Kind(
-        write_nifti_gz, read_volume, exchange_gzip(exchange_nifti), 400, itk_volume, 1e-3
+        write_nifti_gz, read_volume, exchange_gzip(exchange_nifti), 400, VOLUMES, 1e-3
     ),
     "nifti_label": Kind(
-        write_label, read_volume_label, exchange_gzip(exchange_nifti), 60, itk_volume, 1e-3
+        write_label, read_volume_label, exchange_gzip(exchange_nifti), 60, VOLUMES, 1e-3
     ),
-    "png": Kind(picture_writer(".png"), read_picture, exchange_png, 80, itk_picture),
-    "png_label": Kind(write_picture_label, read_picture_label, exchange_png, 80, itk_label),
-    "jpeg": Kind(picture_writer(".jpg"), read_picture, exchange_blocks, 700, itk_picture, 4.0),
-    "bmp": Kind(picture_writer(".bmp"), read_picture, exchange_blocks, 60, itk_picture),
-    "tiff": Kind(write_tiled, read_picture, exchange_tiff, 400, tifffile_picture),
-    "strips": Kind(write_tiled, read_strips, exchange_tiff, 400, tifffile_picture),
+    "mha": Kind(itk_writer(".mha"), read_volume, exchange_text, 300, (itk_volume,)),
+    "nrrd": Kind(itk_writer(".nrrd"), read_volume, exchange_text, 300, (itk_volume,)),
+    "png": Kind(picture_writer(".png"), read_picture, exchange_png, 80, (itk_picture,)),
+    "png_label": Kind(write_picture_label, read_picture_label, exchange_png, 80, (itk_label,)),
+    "jpeg": Kind(picture_writer(".jpg"), read_picture, exchange_blocks, 700, (itk_picture,), 4.0),
+    "bmp": Kind(picture_writer(".bmp"), read_picture, exchange_blocks, 60, (itk_picture,)),
+    "tiff": Kind(write_tiled, read_picture, exchange_tiff, 400, (tifffile_picture,)),
+    "strips": Kind(write_tiled, read_strips, exchange_tiff, 400, (tifffile_picture,)),
     "dicom": Kind(write_series, read_series, exchange_dicom, 1200),
     "dataset_json": Kind(write_dataset, read_dataset, exchange_json, 300),
     "patients_csv": Kind(write_patients, read_patients, exchange_text, 200),
@@ -283,24 +299,29 @@ def fault_of(outcome: Any, kind: Kind, path: Path, good: Any) -> str | None:
         return None if named and "\n" not in outcome.value else f"said {outcome.value!r}"
     if outcome.kind != "result":
         return f"{outcome.kind}: {outcome.value[-1500:]}"
-    if kind.other is None or alike(outcome.value, good, 0):
+    if not kind.others or alike(outcome.value, good, 0):
         return None
-    try:
-        other = kind.other(path)
-    except Exception as error:
-        return f"read, but another program says {str(error)[-300:]}"
-    if alike(outcome.value, other, kind.tolerance):
-        return None
-    return f"read otherwise than by another program: {describe(outcome.value)}, {describe(other)}"
+    said = []
+    for read in kind.others:
+        try:
+            other = read(path)
+        except Exception as error:
+            said.append(str(error)[-200:])
+            continue
+        if alike(outcome.value, other, kind.tolerance):
+            return None
+        said.append(describe(other))
+    return f"read as {describe(outcome.value)}, by other programs: {'; '.join(said)}"
 
 
 def alike(one: Any, other: Any, tolerance: float) -> bool:
     """Whether two arrays are the same, or two other values."""
     if not isinstance(one, np.ndarray):
         return bool(one == other)
-    if one.shape != np.shape(other):
+    one, other = np.squeeze(one), np.squeeze(other)
+    if one.shape != other.shape:
         return False
-    difference = np.abs(one.astype(float) - np.asarray(other, float)).mean()
+    difference = np.abs(one.astype(float) - other.astype(float)).mean()
     return bool(difference <= tolerance * max(1.0, float(np.abs(other).mean())))
 
 

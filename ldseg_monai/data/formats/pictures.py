@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,6 +16,14 @@ from ldseg_monai.runtime.errors import InputError
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B",
     "I;16L", "F")  # fmt: skip
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF
+COMPRESSION, RAW = 259, 1
+BITS, STRIP_BYTES, TILE_BYTES = 258, 279, 325
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+PNG_HEADER = struct.Struct(">IIBBBBB")
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the kind of color
+# The passes of an interlaced PNG: first column and row, columns and rows from one to the next
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2))  # fmt: skip
 
 
 def load_picture(path: str) -> Image.Image:
@@ -30,6 +41,7 @@ def load_picture(path: str) -> Image.Image:
             raw_modes = [str(tile[3]) for tile in file.tile]
             tags = getattr(file, "tag_v2", {})  # of a TIFF
             inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
+            _check_length(path, file)
             file.load()
             picture = ImageOps.exif_transpose(file)
             picture.format = file.format
@@ -105,6 +117,54 @@ def check_pages(path: str) -> None:
                     f"{path} is a stack of pages: expected one picture; write each page as its own "
                     "file"
                 )
+
+
+def _check_length(path: str, file: Image.Image) -> None:
+    """Check that a file holds as many pixels as its header says: Pillow fills up with black.
+
+    Raises:
+        ValueError: if a PNG, or a TIFF without compression, holds fewer.
+    """
+    if file.format == "PNG":
+        held, wanted = _png_bytes(path)
+    elif file.format == "TIFF" and file.tag_v2.get(COMPRESSION) == RAW:  # type: ignore[attr-defined]
+        tags = file.tag_v2  # type: ignore[attr-defined]
+        held = sum(tags.get(TILE_BYTES, tags.get(STRIP_BYTES, ())))
+        wanted = file.height * file.width * sum(tags.get(BITS, (1,))) // 8
+    else:
+        return
+    if held < wanted:
+        raise ValueError(f"it has {held} bytes of pixels, by its header {wanted}")
+
+
+def _png_bytes(path: str) -> tuple[int, int]:
+    """Bytes of pixels that a PNG holds, counted up to those that it should, and these."""
+    unpacker = zlib.decompressobj()
+    held = 0
+    with open(path, "rb") as file:
+        start = file.read(len(PNG_START) + PNG_HEADER.size)
+        width, height, depth, color, _, _, interlaced = PNG_HEADER.unpack(start[len(PNG_START) :])
+        wanted = _png_length(width, height, depth * PNG_CHANNELS[color], interlaced)
+        file.seek(4, os.SEEK_CUR)  # the sum of a chunk
+        while held < wanted and len(start := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", start)
+            if kind == b"IDAT":
+                held += len(unpacker.decompress(file.read(length), wanted - held))
+            else:
+                file.seek(length, os.SEEK_CUR)
+            file.seek(4, os.SEEK_CUR)
+    return held, wanted
+
+
+def _png_length(width: int, height: int, bits: int, interlaced: int) -> int:
+    """Bytes of a PNG's pixels: each row has one more, of its filter."""
+    total = 0
+    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        columns = -(-(width - left) // across)
+        rows = -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + -(-columns * bits // 8))
+    return total
 
 
 def is_deep(mode: str) -> bool:
