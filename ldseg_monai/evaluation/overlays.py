@@ -59,6 +59,7 @@ class SaveOverlay:
             pred = upright(pred[None] if pred.ndim == 2 else pred)
             label = None if label is None else upright(label)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
+            os.makedirs(self.output_dir, exist_ok=True)
             file = os.path.join(self.output_dir, f"{case_name(path)}_overlay.png")
             # Processes that validate the same cases draw the same.
             partial = f"{file}.{idist.get_rank()}.partial"

@@ -121,6 +121,7 @@ class StripInferer(Inferer):
         """Segment one picture, and return the paths of its files, the label first."""
         with ExitStack() as stack:
             picture = stack.enter_context(open_picture(path))
+            os.makedirs(self.output_dir, exist_ok=True)
             files = [
                 os.path.join(self.output_dir, f"{case_name(path)}_{name}") for name in self._maps()
             ]

@@ -24,12 +24,14 @@ class _EndInOneLine:
     def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
         if os.getpid() != self.process:  # a loader's worker, of which another code is an error
             os._exit(0)
-        for other in [*NAMES, signal.SIGCHLD]:  # by the last, torch raises an error of its workers
+        for other in NAMES:
             signal.signal(other, signal.SIG_DFL)
+        if hasattr(signal, "SIGCHLD"):  # by which torch raises an error for each worker that ends
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
-            told = "; ".join(
-                filter(None, [f"stopped by {NAMES[signal.Signals(number)]}", self.advice()])
-            )
+            told = f"stopped by {NAMES[signal.Signals(number)]}"
+            if advice := self.advice():
+                told += f"; {advice}"
             sys.stdout.flush()
             sys.stderr.write(f"\nldseg_monai: {told}\n")
         logging.disable(logging.CRITICAL)  # Ignite and MONAI log whatever ends an engine

@@ -23,6 +23,7 @@ TOLERANCE = 1e-3  # between a value and the whole number that it stands for
 MAX_COLORS = 64  # of classes; more are a softened outline, or a photograph
 MAX_INSTANCE_COLORS = 4096
 SMALLEST_SLOPE = 16  # of a softened outline: values of fewer are classes side by side
+FEWEST_SHADES = 3  # in between, of a softened outline in colors
 SOFT_SHARE = 0.5  # of the voxels of values in between, that are a slope
 LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP")  # Pillow's formats that may change what was written
 LOSSY_COMPRESSION = ("jpeg", "webp")  # of TIFF
@@ -225,7 +226,9 @@ class LabelReading:
             return
         found = list(value_counts(values))
         consecutive = len(found) == high - low + 1 and high < MAX_COLORS
-        if len(found) < 3 or consecutive or self.known.issuperset(found):
+        fewest = FEWEST_SHADES if high >= COLOR else 1  # numbers of colors have no order
+        few = len(found) - 2 < fewest
+        if few or consecutive or self.known.issuperset(found):
             return
         between = (values > low) & (values < high)
         lowest, highest = minimum_filter(values, 3), maximum_filter(values, 3)
