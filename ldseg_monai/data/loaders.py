@@ -119,6 +119,7 @@ class LoadImageVolumed(_LoadChecked):
             the classes.
         instances: whether labels are instance ids: whatever is not 0 is class 1.
         dicom: whether the image may be a folder with a DICOM series.
+        skip_unreadable: whether a DICOM series is read without files that cannot be read.
         allow_constant: whether all voxels of the image may be the same.
 
     Raises:
@@ -134,9 +135,10 @@ class LoadImageVolumed(_LoadChecked):
         label_values: Sequence[int] | None = None,
         instances: bool = False,
         dicom: bool = False,
+        skip_unreadable: bool = False,
         allow_constant: bool = False,
     ) -> None:
-        reader = NiftiOrDicomReader() if dicom else NiftiReader()
+        reader = NiftiOrDicomReader(skip_unreadable=skip_unreadable) if dicom else NiftiReader()
         check = CheckImaged(ensure_tuple(keys)[0], 3, channels, allow_constant)
         super().__init__(keys, reader, NiftiReader(), check, num_classes, label_values, instances)
 

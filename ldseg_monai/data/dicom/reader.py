@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from ldseg_monai.data.dicom.series import read_series, slice_affine
+from ldseg_monai.data.dicom.series import read_dicom, read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
 from ldseg_monai.runtime.errors import InputError
 
@@ -32,7 +32,15 @@ class NiftiOrDicomReader(NiftiReader):
     slices sorted along their normal; an item may be ``[folder, series_uid]`` where the folder has
     several. What is no volume is an error (see `ldseg_monai.data.sorted_slices`), which MONAI's own
     readers of DICOM do not raise.
+
+    Args:
+        skip_unreadable: whether a series is read without files that cannot be read.
+        args, kwargs: of `NiftiReader`.
     """
+
+    def __init__(self, *args: Any, skip_unreadable: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.skip_unreadable = skip_unreadable
 
     def verify_suffix(self, filename: Any) -> bool:
         """Tell whether the reader is for this file or folder."""
@@ -52,7 +60,7 @@ class NiftiOrDicomReader(NiftiReader):
         """
         if not isinstance(img, _Place):
             return super().get_data(img)
-        slices = read_series(*img)
+        slices = read_series(*img, skip_unreadable=self.skip_unreadable)
         volume = np.stack([_pixels(item.filename) for item in slices]).transpose(2, 1, 0)
         return volume, {
             MetaKeys.AFFINE: slice_affine(slices),
@@ -66,11 +74,10 @@ class NiftiOrDicomReader(NiftiReader):
 
 def _pixels(path: str) -> np.ndarray:
     """Rescaled pixels of one slice, float32 ``(rows, columns)``."""
-    import pydicom
     from pydicom.pixels import apply_modality_lut
 
     try:
-        item = pydicom.dcmread(path)
+        item = read_dicom(path)
         return apply_modality_lut(item.pixel_array, item).astype(np.float32)
     except Exception as error:  # pydicom and the decoders that it may call raise many kinds
         raise InputError(
