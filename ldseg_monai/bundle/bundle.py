@@ -12,7 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from ldseg_monai.bundle.reader import make_importable
-from ldseg_monai.data.datalist import PathLike, case_name, resolve_datalist
+from ldseg_monai.data.datalist import PathLike, case_name, find_cases
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import InputError, MissingFileError
@@ -150,6 +150,5 @@ class Bundle:
         if not path.is_file():
             return None
         names = read_val_cases(path)
-        datalist = resolve_datalist(dataset_dir, phantom="", phantom_dir="")
-        there = {case_name(item["image"]) for item in datalist}
+        there = {case_name(item["image"]) for item in find_cases(dataset_dir)}
         return names if there.issuperset(names) else None

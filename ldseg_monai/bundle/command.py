@@ -6,21 +6,30 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 import threading
 from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 
+import ignite.distributed as idist
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.components import check_targets
-from ldseg_monai.bundle.knobs import check_apart, check_output_dir, check_values
+from ldseg_monai.bundle.knobs import (
+    check_apart,
+    check_output_dir,
+    check_values,
+    idle_knobs,
+    keep_texts,
+)
 from ldseg_monai.bundle.names import check_names
 from ldseg_monai.bundle.reader import find_reader, make_importable
 from ldseg_monai.networks.weights import require_weights
 from ldseg_monai.runtime.errors import show_errors_in_one_line
 
+logger = logging.getLogger("ldseg_monai.bundle")
 CASE_SECONDS = 60.0  # the most that is waited for one case to be read
 
 
@@ -45,6 +54,7 @@ def check_command() -> None:
     parser, command = find_reader()
     if parser is None:
         return
+    keep_texts(parser)
     files: list[str] = []
     if command is not None:
         files = [str(path) for path in ensure_tuple(command.pop("config_file"))]
@@ -59,6 +69,9 @@ def check_command() -> None:
     check_targets(parser.config, folders)
     check_values(parser)
     _check_places(parser)
+    idle = idle_knobs(parser, command)
+    if idle and idist.get_rank() == 0:
+        logger.warning("knobs without effect here: %s", ", ".join(idle))
 
 
 def _check_places(parser: ConfigParser) -> None:

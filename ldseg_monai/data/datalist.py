@@ -28,7 +28,8 @@ from ldseg_monai.data.leftovers import (
 )
 from ldseg_monai.data.leftovers import some as _some
 from ldseg_monai.data.listed_cases import Cases, listed_cases
-from ldseg_monai.data.names import EXTENSIONS, PathLike, case_name, name_cases, plain_name
+from ldseg_monai.data.names import EXTENSIONS, PathLike, name_cases, plain_name
+from ldseg_monai.data.names import case_name as case_name  # where others look for it
 from ldseg_monai.data.phantoms.files import (
     PhantomKind,
     phantom_files,
@@ -245,9 +246,9 @@ def _images(root: Path, series_uid: str | None, skip_unreadable: bool) -> Cases:
 def _named_series(
     images: list[str], series: list[DicomSeries], root: Path, leftovers: Leftovers
 ) -> Cases:
-    """Cases of images in files and of DICOM series, which have a number where they share a folder."""
-    items = [{"image": image} for image in images]
-    given = {}
+    """Cases of files and of DICOM series, which have a number where they share a folder."""
+    items: list[dict[str, Any]] = [{"image": image} for image in images]
+    given: dict[tuple[str, ...], str] = {}
     for one in series:
         items.append({"image": one.image})
         if not one.alone:

@@ -20,8 +20,9 @@ TEXTS = (".txt", ".md", ".rst", ".json", ".csv", ".tsv", ".xlsx", ".xls", ".ods"
 BESIDE = (*EXTENSIONS, *TEXTS, ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr", ".gif", ".svg",
     ".exe", ".dll", ".inf", ".ini", ".jar", ".zip", ".mp4", ".avi")  # fmt: skip
 # What programs, this one included, call what they make of an image
-MASK_WORDS = ("label", "labels", "mask", "masks", "seg", "segmentation", "anno", "annotation", "gt",
-    "groundtruth", "ground_truth", "pred", "prediction", "roi", "mean", "sd", "overlay")  # fmt: skip
+MASK_WORDS = ("label", "labels", "mask", "masks", "seg", "segmentation", "anno", "annotation",
+    "gt", "groundtruth", "ground_truth", "pred", "prediction", "roi", "mean", "sd",
+    "overlay")  # fmt: skip
 SHOWN = 5  # names in a message
 
 
@@ -51,7 +52,7 @@ class Leftovers:
         return "not used: " + "; ".join(parts)
 
 
-def tell(used: str, leftovers: Leftovers) -> None:
+def tell(used: str, leftovers: Leftovers | None = None) -> None:
     """Say, once for all processes, what a command uses and what it does not.
 
     Args:

@@ -1,4 +1,4 @@
-"""Cases that a `dataset.json` lists: of the Medical Segmentation Decathlon, nnU-Net and their kin."""
+"""Cases that a `dataset.json` lists: of the Decathlon, nnU-Net and their kin."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
         raise MissingFileError(
             f"{len(missing)} files listed in {dataset_json} do not exist: {some(missing)}"
         )
-    given = {(image,): entry.name for image, entry in entries.items() if entry.name}
+    given: dict[tuple[str, ...], str] = {}
+    for image, entry in entries.items():
+        if entry.name:
+            given[(image,)] = entry.name
     names = name_cases(list(entries), dataset_json.parent, given)
     named = dict(sorted(zip(names, entries.values(), strict=True)))
     cases = Cases([entry.paths for entry in named.values()], leftovers)
@@ -175,11 +178,11 @@ def _nnunet_lists(root: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
     for key, images, labels in (("training", "imagesTr", "labelsTr"), ("test", "imagesTs", "")):
         for first in sorted((root / images).glob(f"[!.]*{CHANNEL}{ending}")):
             name = first.name[: -len(CHANNEL + ending)]
-            channels = sorted((root / images).glob(f"{glob.escape(name)}_[0-9][0-9][0-9][0-9]{ending}"))
+            channels = sorted(
+                (root / images).glob(f"{glob.escape(name)}_[0-9][0-9][0-9][0-9]{ending}")
+            )
             entry: dict[str, Any] = {NAME: name, "image": [str(path) for path in channels]}
             if labels:
                 entry["label"] = f"{labels}/{name}{ending}"
             lists[key].append(entry)
     return {**content, **lists}
-
-

@@ -12,9 +12,22 @@ from typing import Any
 
 import torch
 from monai.data import ImageWriter, NibabelWriter, PILWriter
+from monai.data.folder_layout import default_name_formatter
 from monai.transforms import SaveImaged
 
+from ldseg_monai.data.names import case_name
 from ldseg_monai.runtime.files import unwritable
+
+
+def output_name(meta: Mapping | None, saver: Any) -> dict[str, Any]:
+    """The name of an image's results, for MONAI's `SaveImage`, by `case_name`.
+
+    MONAI's own cuts an ending such as ``.NII.GZ`` by halves. It is given one to cut.
+    """
+    kwargs = default_name_formatter(dict(meta or {}), saver)
+    if meta and "filename_or_obj" in meta:
+        kwargs["subject"] = f"{case_name(meta)}.nii"
+    return kwargs
 
 
 class _NamingWriter(ImageWriter):
@@ -76,6 +89,7 @@ class _SaveMaps(SaveImaged):
             "output_ext": extension,
             "separate_folder": False,
             "writer": writer,
+            "output_name_formatter": output_name,
             "savepath_in_metadict": True,
         }
         label: dict[str, Any] = {**common, "output_dtype": torch.uint8}

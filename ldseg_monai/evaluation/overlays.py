@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
-from monai.data.utils import create_file_basename
 from monai.engines.utils import IterationEvents
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
@@ -60,8 +59,8 @@ class SaveOverlay:
             pred = upright(pred[None] if pred.ndim == 2 else pred)
             label = None if label is None else upright(label)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
-            stem = create_file_basename("overlay", path, self.output_dir, separate_folder=False)
-            file = f"{stem}.png"
+            os.makedirs(self.output_dir, exist_ok=True)
+            file = os.path.join(self.output_dir, f"{case_name(meta)}_overlay.png")
             # Processes that validate the same cases draw the same.
             partial = f"{file}.{idist.get_rank()}.partial"
             try:
@@ -72,6 +71,6 @@ class SaveOverlay:
                 raise unwritable(file, error) from error
             note_saved(case["pred"], file)
             if self.tensorboard_dir is not None:
-                tag = f"overlay/{case_name(path)}"
+                tag = f"overlay/{case_name(meta)}"
                 with SummaryWriter(self.tensorboard_dir) as writer:
                     writer.add_image(tag, picture, engine.state.epoch, dataformats="HWC")

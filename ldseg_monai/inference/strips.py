@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import create_file_basename
 from monai.inferers import Inferer
 from monai.transforms import MapTransform
 from monai.utils import MetaKeys
 from tqdm import tqdm
 
+from ldseg_monai.data.datalist import case_name
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.runtime.errors import ArgumentError, InputError
@@ -122,19 +122,17 @@ class StripInferer(Inferer):
 
     def _segment(self, path: str, network: Callable[..., Any], device: torch.device) -> list[str]:
         """Segment one picture, and return the paths of its files, the label first."""
+        os.makedirs(self.output_dir, exist_ok=True)
         with ExitStack() as stack:
             picture = stack.enter_context(open_picture(path))
             files = [
-                create_file_basename(name, path, self.output_dir, separate_folder=False)
-                for name in self._maps()
+                os.path.join(self.output_dir, f"{case_name(path)}_{name}") for name in self._maps()
             ]
             writers = [
                 stack.enter_context(TiledFile(f"{file}.tif", picture.size)) for file in files
             ]
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self.output_dir))
-            strip_path = os.path.join(
-                folder, f"{os.path.splitext(os.path.basename(path))[0]}_strip.tif"
-            )
+            strip_path = os.path.join(folder, f"{case_name(path)}_strip.tif")
             progress = stack.enter_context(
                 tqdm(total=picture.size[1], unit=" rows", desc=os.path.basename(path))
             )

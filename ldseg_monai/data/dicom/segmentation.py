@@ -13,6 +13,7 @@ from monai.transforms import SaveImaged
 
 from ldseg_monai import __version__
 from ldseg_monai.data.dicom.series import REFERRED, read_dicom, read_series, slice_affine
+from ldseg_monai.data.writers import output_name
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import note_saved
 
@@ -62,6 +63,7 @@ class SaveImageDicomSegd(SaveImaged):
             output_postfix=output_postfix,
             output_ext=".dcm",
             separate_folder=False,
+            output_name_formatter=output_name,
             allow_missing_keys=allow_missing_keys,
         )
         self.metadata = metadata
