@@ -116,7 +116,7 @@ def _center_line(p: HippocampusParameters) -> tuple[Array, Array]:
     """Points of the center line from front to back, ``(POINTS, 3)``, and the radius at each."""
     t = np.linspace(0.0, 1.0, POINTS)
     right = p.bend * np.sin(np.pi * (0.15 + 0.75 * t)) - 0.6 * p.bend
-    front = p.length * (0.5 - t) * 0.8
+    front = p.length * (0.5 - t) * 0.8 - 2.5  # since the head is thicker
     up = p.rise * t**2 - 0.4 * p.rise
     narrowing = expit((t - 0.35) / 0.07)
     radius = p.head_radius + (p.body_radius - p.head_radius) * narrowing
