@@ -1,7 +1,7 @@
 """Draw the pictures of the documents, all of generated phantoms: ``python docs/pictures.py``.
 
 It takes half a minute. The gland phantoms are segmented by the shipped weights, which know tissue;
-volumes are shown with their true labels, since weights that know patients do not know these phantoms.
+volumes are shown with their true labels: weights that know patients do not know these phantoms.
 """
 
 from __future__ import annotations

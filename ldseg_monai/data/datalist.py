@@ -103,7 +103,8 @@ def find_cases(
 
 def tell_cases(dataset_dir: PathLike, cases: Cases) -> None:
     """Say once what is used of a data set, and what is not."""
-    tell(f"{os.fspath(dataset_dir)}: {len(cases)} cases", cases.leftovers)
+    number = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
+    tell(f"{os.fspath(dataset_dir)}: {number}", cases.leftovers)
 
 
 def image_folder(dataset_dir: PathLike) -> Path:

@@ -75,8 +75,7 @@ class Split:
                 f"{len(names)} case: expected at least 2, one to train on and one to validate on; "
                 "add cases"
             )
-        read = self.groups() if callable(self.groups) else self.groups
-        groups = match_groups(read or {}, names)
+        groups = self.known_groups
         chosen, how = self._choose(names, groups)
         _require_whole_groups(chosen, names, groups, how)
         together = f"; {_told(groups, names)}" if groups else ""
@@ -85,6 +84,16 @@ class Split:
             f"{together}"
         )
         return chosen
+
+    @cached_property
+    def known_groups(self) -> dict[str, str]:
+        """The group of each case of which one is known.
+
+        Raises:
+            ValueError, FileNotFoundError: as of `match_groups` and of what reads them.
+        """
+        read = self.groups() if callable(self.groups) else self.groups
+        return match_groups(read or {}, sorted(self._items))
 
     def part(self, name: str) -> list[dict[str, str]]:
         """Take one part.

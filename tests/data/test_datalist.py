@@ -211,7 +211,7 @@ def test_what_is_not_used_is_told_once_with_the_reason(tmp_path: Path, caplog) -
     )  # fmt: skip
     paired_datalist(tmp_path)
     used, unused = caplog.messages
-    assert used == f"{tmp_path}: 1 cases"
+    assert used == f"{tmp_path}: 1 case"
     assert f"1 (not the ending of an image): {tmp_path}/images/b.mgz" in unused
     assert f"1 (a folder, not an image): {tmp_path}/labels/x.nii.gz" in unused
     assert f"2 (beside images/ and labels/): {tmp_path}/d.nii.gz, {tmp_path}/extra" in unused
