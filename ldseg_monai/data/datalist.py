@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -250,9 +251,10 @@ def _named_series(
     """Cases of files and of DICOM series, which have a number where they share a folder."""
     items: list[dict[str, Any]] = [{"image": image} for image in images]
     given: dict[tuple[str, ...], str] = {}
+    counts = Counter(one.folder for one in series)
     for one in series:
         items.append({"image": one.image})
-        if not one.alone:
+        if counts[one.folder] > 1:
             given[(one.folder, one.uid)] = f"{plain_name(one.folder)}_{one.number}"
     return _named(items, root.absolute(), leftovers, given)
 

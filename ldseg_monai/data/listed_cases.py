@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ldseg_monai.data.leftovers import Leftovers, some
-from ldseg_monai.data.names import PathLike, name_cases
+from ldseg_monai.data.names import EXTENSIONS, PathLike, name_cases
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 # What lists are called, whoever wrote them
@@ -125,7 +125,7 @@ def _entries(
         entries = [{"image": entry} if isinstance(entry, str) else entry for entry in listed]
         reason = ""
         if key not in (*LABELED, *TEST):
-            entries = [entry for entry in entries if isinstance(entry, dict) and "image" in entry]
+            entries = [entry for entry in entries if _is_case(entry)]
             reason = f"under {key}, which is neither training, validation nor test"
         elif require_labels and key in TEST:
             reason = f"under {key}, which is neither trained nor scored on"
@@ -135,6 +135,12 @@ def _entries(
                 leftovers.add(reason or f"under {key}, without a label", str(entry["image"]))
             else:
                 yield _entry(entry, key, file, require_labels)
+
+
+def _is_case(entry: Any) -> bool:
+    """Whether an entry of a list of whatever name has an image."""
+    image = entry.get("image") if isinstance(entry, dict) else None
+    return isinstance(image, list) or str(image).lower().endswith(EXTENSIONS)
 
 
 def _entry(entry: Mapping[str, Any], key: str, file: Path, require_labels: bool) -> _Entry:
