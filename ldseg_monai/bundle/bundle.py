@@ -152,3 +152,13 @@ class Bundle:
         names = read_val_cases(path)
         there = {case_name(item["image"]) for item in find_cases(dataset_dir)}
         return names if there.issuperset(names) else None
+
+    def own_split(self, dataset_dir: PathLike) -> dict[str, Any]:
+        """Overrides of ``train.yaml`` by which the own weights' validation cases validate.
+
+        These cases were chosen when the weights were trained, whoever their patients are.
+        """
+        names = self.val_cases(dataset_dir)
+        if names is not None and "patients" in self.config("train.yaml"):
+            return {"val_cases": names, "patients": ""}
+        return {"val_cases": names}

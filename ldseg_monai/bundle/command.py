@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import threading
 from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 
-import ignite.distributed as idist
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
@@ -70,7 +70,7 @@ def check_command() -> None:
     check_values(parser)
     _check_places(parser)
     idle = idle_knobs(parser, command)
-    if idle and idist.get_rank() == 0:
+    if idle and os.environ.get("RANK", "0") == "0":  # the processes are not joined yet
         logger.warning("knobs without effect here: %s", ", ".join(idle))
 
 
