@@ -274,8 +274,8 @@ def _require_whole_groups(
         if left:
             raise InputError(
                 f"the validation part ({how}) parts patient {group}: {some(members - left)} would "
-                f"validate and {some(left)} train; expected whole patients; name all of them or none "
-                "(or part them knowingly, with --patients '')"
+                f"validate and {some(left)} train; expected whole patients; name all of them or "
+                "none (or part them knowingly, with --patients '')"
             )
 
 
