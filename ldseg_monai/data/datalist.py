@@ -37,7 +37,7 @@ from ldseg_monai.data.phantoms.files import (
     phantoms_complete,
     write_phantoms,
 )
-from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.errors import FileError, InputError, MissingFileError
 
 logger = logging.getLogger("ldseg_monai.data")
 LABEL_ENDINGS = ("_anno", "_label", "_gt")
@@ -306,7 +306,7 @@ def _no_dicom(place: PathLike) -> InputError:
 def _folders_in(root: Path) -> Iterator[str]:
     """A folder and all visible ones below it, links to folders included, each once."""
     seen: set[str] = set()
-    for folder, below, _ in os.walk(root, followlinks=True):
+    for folder, below, _ in os.walk(root, onerror=_refuse_folder, followlinks=True):
         below[:] = sorted(name for name in below if not is_hidden(name))
         place = os.path.realpath(folder)
         if place in seen:
@@ -314,6 +314,15 @@ def _folders_in(root: Path) -> Iterator[str]:
             continue
         seen.add(place)
         yield folder
+
+
+def _refuse_folder(error: OSError) -> None:
+    """Raise for a folder that cannot be looked into, which may hold images."""
+    raise FileError(
+        error.errno,
+        f"{error.filename} cannot be looked into ({error.strerror}): expected a folder that can be "
+        "read; allow it, or move it away",
+    ) from error
 
 
 def _visible(folder: Path) -> list[str]:
