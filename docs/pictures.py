@@ -1,7 +1,7 @@
 """Draw the pictures of the documents, all of generated phantoms: ``python docs/pictures.py``.
 
 It takes half a minute. The gland phantoms are segmented by the shipped weights, which know tissue;
-knees are shown with their true labels, since weights that know knees do not know these phantoms.
+volumes are shown with their true labels: weights that know patients do not know these phantoms.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from ldseg_monai.data.phantoms import write_phantoms
 from ldseg_monai.evaluation.pictures import load_image, overlay
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KNEES = ("ldseg_knee3d", "ldseg_hippocampus", "cdal_hippocampus")  # whose phantoms are knees
+VOLUMES = {"ldseg_knee3d": "knee", "ldseg_hippocampus": "hippocampus",
+    "cdal_hippocampus": "hippocampus"}  # kind of each bundle's phantoms  # fmt: skip
 SEED = 1  # of the phantoms; commands that are given no data generate theirs with seed 0
 HEIGHT = 320  # rows of an overlay
 PART, INK = "#dbe9f6", "#444444"
@@ -38,19 +39,20 @@ TITLE = {"fontsize": 14, "fontweight": "bold", "color": INK}
 def draw_all(out: Path) -> None:
     """Draw all pictures below a folder that is laid out as the repository."""
     pictures = out / "docs" / "pictures"
-    cards = {bundle: out / "bundles" / bundle / "docs" for bundle in ("ldseg_glas", *KNEES)}
+    cards = {bundle: out / "bundles" / bundle / "docs" for bundle in ("ldseg_glas", *VOLUMES)}
     for folder in (pictures, *cards.values()):
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        glands, knees = Path(folder, "glands"), Path(folder, "knees")
+        glands = Path(folder, "glands")
         write_phantoms("gland", glands, 3, SEED)
-        write_phantoms("knee", knees, len(KNEES), SEED)
         _save(draw_method(glands, "case_001"), pictures / "method.png")
         _segment(glands)
         _save(draw_glands(glands, "case_001"), pictures / "segmentation.png")
         _save(draw_glands(glands, "case_002"), cards["ldseg_glas"] / "phantom.png")
-        for number, bundle in enumerate(KNEES):
-            _save(draw_knee(knees, f"case_{number:03d}"), cards[bundle] / "phantom.png")
+        for number, (bundle, kind) in enumerate(VOLUMES.items()):
+            volumes = Path(folder, kind)
+            write_phantoms(kind, volumes, len(VOLUMES), SEED)
+            _save(draw_volume(volumes, f"case_{number:03d}"), cards[bundle] / "phantom.png")
 
 
 def draw_glands(data: Path, case: str) -> Figure:
@@ -72,8 +74,8 @@ def draw_glands(data: Path, case: str) -> Figure:
     return _panels(panels)
 
 
-def draw_knee(data: Path, case: str) -> Figure:
-    """Three planes of a phantom knee with the outlines of its true label."""
+def draw_volume(data: Path, case: str) -> Figure:
+    """Three planes of a phantom volume with the outlines of its true label."""
     read = LoadImage(image_only=True, ensure_channel_first=True)
     image, label = (read(data / kind / f"{case}.nii.gz") for kind in ("images", "labels"))
     return _panels({"a generated phantom with its true label": overlay(image, label, None, HEIGHT)})

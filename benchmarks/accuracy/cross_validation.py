@@ -296,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--dataset_dir {arguments.dataset_dir} does not exist: expected a folder")
     config = parsed(plans[0], {}, dataset_dir=arguments.dataset_dir)
     seed = config.get_parsed_content("seed")
-    groups = config.get_parsed_content("groups") if "groups" in config else {}
+    groups = config.get_parsed_content("split").known_groups
     about = ABOUT.format(num_folds=len(plans))
     title = f"Cross-validation: {arguments.bundle.name}"
     head = report.header(title, about, "accuracy.cross_validation", argv, seed)

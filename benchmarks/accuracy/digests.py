@@ -42,6 +42,7 @@ STEPS = 20  # of a training
 VARIANT_STEPS = 5  # of an ablation's or a baseline's
 PROCESS_STEPS = 3  # of one in several processes
 PHANTOMS = ("--num_phantoms", "2")
+SEGMENTED = {PHANTOMS: ("--phantoms", "True", *PHANTOMS)}  # an inference has to be told
 SLIDES = ((900, 700), (600, 1300))  # rows and columns of pictures larger than a window
 PROCESSES = 2  # of the multi_gpu overlays
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -133,7 +134,7 @@ def bundle_lines(
     for source, where in sources.items():
         if "inference" in parts:
             for number in samples:
-                options = [*where, "--num_samples", str(number)]
+                options = [*SEGMENTED.get(where, where), "--num_samples", str(number)]
                 title = f"{name}/inference/{source}/{number}"
                 yield from programs.images(title, programs.configs("inference.yaml"), options)
         if "scores" in parts:
@@ -151,7 +152,10 @@ def overlay_lines(programs: Programs, samples: Sequence[int]) -> Iterator[Line]:
     """The lines of the overlays for large images and for several processes."""
     name = programs.root.name
     with tempfile.TemporaryDirectory() as folder:
-        sources = {"sliding_window.yaml": PHANTOMS, "strips.yaml": ("--dataset_dir", folder)}
+        sources = {
+            "sliding_window.yaml": SEGMENTED[PHANTOMS],
+            "strips.yaml": ("--dataset_dir", folder),
+        }
         write_slides(Path(folder))
         for overlay, where in sources.items():
             for number in samples if programs.has(overlay) else ():
@@ -159,7 +163,7 @@ def overlay_lines(programs: Programs, samples: Sequence[int]) -> Iterator[Line]:
                 options = [*where, "--num_samples", str(number)]
                 yield from programs.images(f"{name}/{overlay}/{number}", files, options)
     files = programs.configs("inference.yaml", "multi_gpu_inference.yaml")
-    yield from programs.images(f"{name}/multi_gpu_inference", files, PHANTOMS, PROCESSES)
+    yield from programs.images(f"{name}/multi_gpu_inference", files, SEGMENTED[PHANTOMS], PROCESSES)
     files = programs.configs("train.yaml", "evaluate.yaml", "multi_gpu_evaluate.yaml")
     yield programs.scores(f"{name}/multi_gpu_evaluate", files, PHANTOMS, PROCESSES)
     files = programs.configs("train.yaml", "multi_gpu_train.yaml")

@@ -360,7 +360,7 @@ def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
         for item in arguments.val_cases:
             overrides["val_cases"] += read_val_cases(item)
     elif not arguments.model_path and arguments.part != "all":
-        overrides["val_cases"] = arguments.bundle.val_cases(arguments.dataset_dir)
+        overrides |= arguments.bundle.own_split(arguments.dataset_dir)
     return overrides
 
 

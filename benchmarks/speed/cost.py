@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with tempfile.TemporaryDirectory() as phantoms:
         overrides = {"dataset_dir": arguments.dataset_dir, "output_dir": phantoms}
-        config = bundle.config("inference.yaml", num_phantoms=1, **overrides)
+        config = bundle.config("inference.yaml", num_phantoms=1, phantoms=True, **overrides)
         files = [case["image"] for case in config.get_parsed_content("datalist")]
         throughput = measure(
             bundle, files, tuple(arguments.numbers), arguments.rounds, arguments.set

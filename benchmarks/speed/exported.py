@@ -40,7 +40,7 @@ noise. Memory is of a process of its own, making included."""
 
 def config_of(work: Workload, dataset_dir: str, output_dir: str) -> ConfigParser:
     """The bundle's inference with its own weights, on a data set."""
-    overrides = {} if dataset_dir else {"num_phantoms": 1}
+    overrides = {} if dataset_dir else {"num_phantoms": 1, "phantoms": True}
     return work.config(
         "inference.yaml", dataset_dir=dataset_dir, output_dir=output_dir, **overrides
     )

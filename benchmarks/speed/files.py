@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = workload.workload_of(arguments)
     title = f"File to file: {work.name}"
     with tempfile.TemporaryDirectory() as folder:
-        overrides = {"output_dir": folder, "dataset_dir": arguments.dataset_dir}
+        overrides = {"output_dir": folder, "dataset_dir": arguments.dataset_dir, "phantoms": True}
         pipeline = Pipeline(work.config("inference.yaml", **overrides), arguments.device)
         about = ABOUT.format(
             size="x".join(map(str, work.spatial_size)),

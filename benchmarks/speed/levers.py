@@ -99,7 +99,9 @@ def way_back(
     Returns:
         The transforms, and an item with an ``image`` and logits as ``pred``.
     """
-    config = work.config("inference.yaml", dataset_dir=dataset_dir, output_dir=folder)
+    config = work.config(
+        "inference.yaml", dataset_dir=dataset_dir, output_dir=folder, phantoms=not dataset_dir
+    )
     preprocessing = config.get_parsed_content("preprocessing")
     item = preprocessing(dict(config.get_parsed_content("datalist")[0]))
     classes = work.about.out_channels

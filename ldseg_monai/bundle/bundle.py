@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from ldseg_monai.bundle.reader import make_importable
-from ldseg_monai.data.datalist import PathLike, case_name, resolve_datalist
+from ldseg_monai.data.datalist import PathLike, case_name, find_cases
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import InputError, MissingFileError
@@ -155,8 +155,7 @@ class Bundle:
         if not path.is_file():
             return None
         names = read_val_cases(path)
-        datalist = resolve_datalist(dataset_dir, phantom="", phantom_dir="")
-        there = {case_name(item["image"]) for item in datalist}
+        there = {case_name(item["image"]) for item in find_cases(dataset_dir)}
         missing = [name for name in names if name not in there]
         if missing:
             raise InputError(
@@ -166,6 +165,16 @@ class Bundle:
                 "all of data that the weights did not see, or name val_cases or a fold"
             )
         return names
+
+    def own_split(self, dataset_dir: PathLike) -> dict[str, Any]:
+        """Overrides of ``train.yaml`` by which the own weights' validation cases validate.
+
+        These cases were chosen when the weights were trained, whoever their patients are.
+        """
+        names = self.val_cases(dataset_dir)
+        if names is not None and "patients" in self.config("train.yaml"):
+            return {"val_cases": names, "patients": ""}
+        return {"val_cases": names}
 
 
 def class_names(bundle_root: PathLike) -> dict[int, str]:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import atexit
+import logging
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -16,12 +18,20 @@ from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.components import check_targets
-from ldseg_monai.bundle.knobs import check_apart, check_output_dir, check_values
+from ldseg_monai.bundle.knobs import (
+    check_apart,
+    check_output_dir,
+    check_values,
+    idle_knobs,
+    keep_texts,
+)
 from ldseg_monai.bundle.names import check_names
 from ldseg_monai.bundle.reader import find_reader, make_importable
 from ldseg_monai.networks.weights import require_weights
 from ldseg_monai.runtime.errors import InputError, show_errors_in_one_line
 from ldseg_monai.runtime.signals import end_in_one_line
+
+logger = logging.getLogger("ldseg_monai.bundle")
 
 METADATA = "configs/metadata.json"
 TRANSFORM = "output_transform"
@@ -50,6 +60,7 @@ def check_command() -> None:
     parser, command = find_reader()
     if parser is None:
         return
+    keep_texts(parser)
     files: list[str] = []
     if command is not None:
         files = [str(path) for path in ensure_tuple(command.pop("config_file"))]
@@ -67,6 +78,9 @@ def check_command() -> None:
     _check_places(parser)
     if command.get("tracking"):
         _mend_tracking(parser)
+    idle = idle_knobs(parser, command)
+    if idle and os.environ.get("RANK", "0") == "0":  # the processes are not joined yet
+        logger.warning("knobs without effect here: %s", ", ".join(idle))
 
 
 def _check_bundle_root(parser: ConfigParser, files: Sequence[str]) -> None:

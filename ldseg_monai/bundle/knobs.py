@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from ldseg_monai.bundle.names import KINDS
 from ldseg_monai.data.datalist import image_folder
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
 from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyError
+
+TEXT = "text"  # the kind of knobs that are texts, whatever they look like
 
 
 class Rule(NamedTuple):
@@ -46,6 +49,13 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_whole(1).fits, value))
 
 
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text, or none, or a list of texts."""
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(item, str) for item in value)
+    return value is None or isinstance(value, str)
+
+
 # The kinds that a config's `knob_kinds` sorts its knobs into.
 RULES = {
     "positive": _whole(1),
@@ -66,6 +76,11 @@ RULES = {
         lambda value: value in (True, False, "auto"),
         "auto, true or false (on the command line auto, True or False)",
     ),
+    "fold": Rule(
+        lambda value: value is None or _whole(0).fits(value),
+        "the number of a fold, from 0 on, or null (on the command line None) for none",
+    ),
+    TEXT: Rule(_is_text, "a text"),
 }
 
 
@@ -79,6 +94,7 @@ def check_values(parser: ConfigParser) -> None:
         InputError: for a value that no run could use, a device that is not there, a kind that is
             none of `RULES`, or a knob of it that the config does not have.
     """
+    keep_texts(parser)
     axes = next(_values(parser.get("network_def"), "spatial_dims"), None)
     for kind, names in parser.get(KINDS, {}).items():
         if kind not in RULES:
@@ -93,6 +109,74 @@ def check_values(parser: ConfigParser) -> None:
     _check_steps(parser)
     if "device" in parser:
         check_device(parser.get_parsed_content("device"))
+
+
+def keep_texts(parser: ConfigParser) -> None:
+    """Let knobs that are texts be what was typed: ``--output_dir 20241128``, ``--val_cases 101``.
+
+    MONAI makes a number of what looks like one, so that ``2024_11`` is 202411. What was typed is on
+    the command line; a number in a file is written as a text.
+
+    Args:
+        parser: the config, which may be being read.
+    """
+    config: Any = parser.config
+    for name in ensure_tuple(parser.get(KINDS, {}).get(TEXT, ())):
+        if name not in parser or _is_text(parser[name]):
+            continue
+        text = _as_text(parser[name], _typed(name))
+        config[name] = text
+        # As `parser[name] = text`, which would forget everything that is made already
+        item = parser.ref_resolver.get_item(name)
+        if item is not None:
+            item.update_config(text)
+            parser.ref_resolver.remove_resolved_content(name)
+
+
+def _as_text(value: Any, typed: str | None) -> Any:
+    """A value, or each of its items, as a text."""
+    if isinstance(value, (list, tuple)) and (typed is None or typed[:1] in "[("):
+        return [str(item) for item in value]
+    return str(value) if typed is None else typed
+
+
+def _typed(name: str) -> str | None:
+    """What follows a knob on the command line; None where it is not there."""
+    for index, argument in enumerate(sys.argv):
+        knob, equals, value = argument.lstrip("-").partition("=")
+        if knob.replace("-", "_") != name or not argument.startswith("-"):
+            continue
+        return value if equals else next(iter(sys.argv[index + 1 :]), None)
+    return None
+
+
+def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:
+    """Knobs that were given and change nothing, each with the reason.
+
+    Args:
+        parser: the config.
+        given: names of the knobs.
+    """
+
+    def value(name: str) -> Any:
+        return parser.get_parsed_content(name) if name in parser else None
+
+    reasons: dict[str, str] = {}
+    if value("dataset_dir"):
+        reasons |= dict.fromkeys(["num_phantoms", "phantoms"], "dataset_dir is given")
+    elif "phantoms" in parser and not value("phantoms"):
+        reasons["num_phantoms"] = "phantoms is false"
+    if value("fold") is not None:
+        reasons["val_fraction"] = "fold is given"
+    else:
+        reasons["num_folds"] = "fold is not given"
+    if value("val_cases") is not None:
+        names = ["val_fraction", "fold", "num_folds"]
+        reasons |= dict.fromkeys(names, "val_cases names the validation cases")
+    if value("part") == "all":
+        names = ["val_cases", "val_fraction", "fold", "num_folds", "patients"]
+        reasons |= dict.fromkeys(names, "part is all")
+    return [f"{name} ({reasons[name]})" for name in given if name in reasons]
 
 
 def _check_steps(parser: ConfigParser) -> None:

@@ -1,77 +1,111 @@
-"""Which image belongs to which label."""
+"""Which cases a data set has: the one place that every command asks."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import ignite.distributed as idist
-from monai.data import load_decathlon_datalist
 
-from ldseg_monai.data.dicom.series import dicom_files, series_datalist
-from ldseg_monai.data.formats import PICTURE_ENDINGS, VOLUME_ENDINGS
+from ldseg_monai.data.dicom.series import (
+    DicomSeries,
+    is_dicom,
+    read_dicom,
+    series_datalist,
+    series_files,
+)
+from ldseg_monai.data.leftovers import (
+    Leftovers,
+    is_beside,
+    is_hidden,
+    is_text,
+    mask_of,
+    require_targets,
+    tell,
+)
+from ldseg_monai.data.leftovers import some as _some
+from ldseg_monai.data.listed_cases import Cases, listed_cases
+from ldseg_monai.data.names import EXTENSIONS, PathLike, name_cases, plain_name
+from ldseg_monai.data.names import case_name as case_name  # where others look for it
 from ldseg_monai.data.phantoms.files import (
     PhantomKind,
     phantom_files,
     phantoms_complete,
     write_phantoms,
 )
-from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.errors import FileError, InputError, MissingFileError
 
 logger = logging.getLogger("ldseg_monai.data")
-EXTENSIONS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 LABEL_ENDINGS = ("_anno", "_label", "_gt")
-PathLike = str | os.PathLike[str]
+PARTS = ("images", "labels")
 
 
-def case_name(path: PathLike) -> str:
-    """Name of the case: the file's without folder and ending, `a/knee.1.nii.gz` -> `knee.1`."""
-    name = os.path.basename(os.fspath(path))
-    extension = next((end for end in EXTENSIONS if name.lower().endswith(end)), "")
-    return name[: len(name) - len(extension)]
+def paired_datalist(dataset_dir: PathLike, require_labels: bool = True) -> Cases:
+    """List the cases of a data set and say what is not used: see `find_cases`."""
+    cases = find_cases(dataset_dir, require_labels)
+    tell_cases(dataset_dir, cases)
+    return cases
 
 
-def paired_datalist(dataset_dir: PathLike, require_labels: bool = True) -> list[dict[str, str]]:
-    """Pair the images of a folder with their labels, before anything is read.
+def find_cases(
+    dataset_dir: PathLike,
+    require_labels: bool = True,
+    series_uid: str | None = None,
+    skip_unreadable: bool = False,
+) -> Cases:
+    """List the cases of a data set, before anything is read.
 
-    The folder holds `images/` and `labels/` paired by stem, where a label's stem may end in
-    `_anno`, `_label` or `_gt`, or a Medical Segmentation Decathlon `dataset.json`. Hidden files are
-    ignored.
+    It is a folder with `images/` and `labels/` paired by stem, where a label's stem may end in
+    `_anno`, `_label` or `_gt`, or with a `dataset.json` (see `listed_cases`). Whatever is left out
+    is in the `leftovers` of what is returned; hidden files are not.
 
     Args:
-        dataset_dir: the folder.
+        dataset_dir: the folder, or the `dataset.json` itself. Without labels, also one image.
         require_labels: whether every image needs a label. Without, the images alone are listed:
-            those of `images/`, or of `dataset.json` (training and test), or else those in
-            `dataset_dir` itself.
+            those of `dataset.json`, or in `images/`, or else in `dataset_dir` itself. Masks beside
+            their images are left out.
+        series_uid: where no labels are required, Series Instance UID of the only DICOM series that
+            is wanted, "" for every one in the folder and all below it, beside other images; None
+            where DICOM is not read.
+        skip_unreadable: whether a DICOM series is taken without files that cannot be read.
 
     Returns:
-        `[{"image": path, "label": path}, ...]` sorted by case name; no "label" if labels are not
-        required.
+        `{"image": path, "label": path}` each; no "label" if labels are not required. The image of
+        a DICOM series is its folder, or `[folder, UID]` where that has several. They are in the
+        order of names; series come last, in that of folders.
 
     Raises:
-        FileNotFoundError: a folder or a listed file is missing, or there are no images.
-        ValueError: an image or a label without its partner, two files for one case, or an
-            unreadable `dataset.json`.
+        FileNotFoundError: a folder or a listed file is missing, a link leads to nowhere, or there
+            are no images.
+        ValueError: an image or a label without its partner, two files for one case, an unreadable
+            `dataset.json`, or DICOM that cannot be used (see `series_datalist`).
     """
     root = Path(dataset_dir)
+    if root.is_file():
+        return _one_file(root, require_labels, series_uid, skip_unreadable)
     if not root.is_dir():
         raise MissingFileError(
             f"dataset_dir {root} does not exist: expected a folder; {_layouts()}"
         )
-    has_images = (root / "images").is_dir()
-    if not has_images and (root / "dataset.json").is_file():
-        return _decathlon_datalist(root / "dataset.json", require_labels)
-    if not require_labels:
-        images = _files_by_case(image_folder(root))
-        return [{"image": images[name]} for name in sorted(images)]
-    for folder in ("images", "labels"):
-        if not (root / folder).is_dir():
-            raise MissingFileError(f"{root} has no folder {folder}/: {_layouts()}")
-    return _pair(_files_by_case(root / "images"), _files_by_case(root / "labels"))
+    if not (root / "images").is_dir() and (root / "dataset.json").is_file():
+        if series_uid:
+            raise InputError(
+                f"series_uid {series_uid} but {root} has a dataset.json: leave one of them out"
+            )
+        return listed_cases(root / "dataset.json", require_labels)
+    if require_labels:
+        return _pairs(root)
+    return _images(root, series_uid, skip_unreadable)
+
+
+def tell_cases(dataset_dir: PathLike, cases: Cases) -> None:
+    """Say once what is used of a data set, and what is not."""
+    number = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
+    tell(f"{os.fspath(dataset_dir)}: {number}", cases.leftovers)
 
 
 def image_folder(dataset_dir: PathLike) -> Path:
@@ -89,40 +123,47 @@ def resolve_datalist(
     require_labels: bool = True,
     series_uid: str | None = None,
     label_values: Sequence[int | str] | None = None,
+    phantoms: bool = True,
+    skip_unreadable: bool = False,
 ) -> list[dict[str, Any]]:
     """List the cases of `dataset_dir`, or of generated phantoms where no `dataset_dir` is given.
 
     Args:
-        dataset_dir: as in `paired_datalist`; None or "" for phantoms.
-        phantom: kind of phantom, "knee" or "gland".
+        dataset_dir: as in `find_cases`; None or "" for phantoms.
+        phantom: kind of phantom, "knee", "hippocampus" or "gland".
         phantom_dir: folder that the phantoms are written to unless they are there already.
         num_phantoms: number of phantoms.
         seed: seed of the phantoms.
-        require_labels: as in `paired_datalist`. Without, `dataset_dir` may also be the folder of a
-            DICOM series, or one with such folders at any depth, and no images of other kinds.
-        series_uid: Series Instance UID of the DICOM series that is wanted, "" for the one in each
-            folder; None where DICOM is not read.
+        require_labels: as in `find_cases`.
+        series_uid: as in `find_cases`.
         label_values: of the phantoms, as in `write_phantoms`.
+        phantoms: whether phantoms may stand in for a data set.
+        skip_unreadable: as in `find_cases`.
 
     Raises:
         FileNotFoundError: `dataset_dir` was given and does not exist; phantoms are no answer to a
-            misspelt path.
-        ValueError: DICOM that cannot be read (see `series_datalist`), or a `series_uid` for other
-            data.
+            misspelt path. Or none was given, and phantoms are not wanted.
+        ValueError: as of `find_cases`, or a `series_uid` for other data.
     """
     if dataset_dir:
-        if not os.path.isdir(dataset_dir):
+        if not os.path.exists(dataset_dir):
             raise MissingFileError(
                 f"dataset_dir {os.fspath(dataset_dir)!r} does not exist: expected a folder; "
-                "correct the path, leave "
-                f"dataset_dir empty to use generated phantoms, or write them there with "
+                "correct the path, or write generated phantoms there with "
                 f"`ldseg phantom {phantom} --out {os.fspath(dataset_dir)}`"
             )
-        series = [] if require_labels else _dicom_datalist(Path(dataset_dir), series_uid)
-        return series or paired_datalist(dataset_dir, require_labels)
+        wanted = None if require_labels else series_uid
+        cases = find_cases(dataset_dir, require_labels, wanted, skip_unreadable)
+        tell_cases(dataset_dir, cases)
+        return cases
     if series_uid:
         raise InputError(
             f"series_uid {series_uid} without dataset_dir: give the folder that has the series"
+        )
+    if not phantoms:
+        raise MissingFileError(
+            "no dataset_dir given: expected --dataset_dir DIR, a folder of images, or "
+            f"--phantoms True for generated ones ({phantom})"
         )
     logger.warning(
         "no dataset_dir given: using %d generated %s phantoms in %s",
@@ -139,63 +180,203 @@ def resolve_datalist(
     return files if require_labels else [{"image": item["image"]} for item in files]
 
 
-def _dicom_datalist(root: Path, series_uid: str | None) -> list[dict[str, Any]]:
-    """The DICOM series in a data set's folder and all below it; none if it has other images.
+def _one_file(
+    path: Path, require_labels: bool, series_uid: str | None, skip_unreadable: bool
+) -> Cases:
+    """The cases of a file: a `dataset.json`, an image, or the series of a DICOM file."""
+    if path.suffix.lower() == ".json":
+        return listed_cases(path, require_labels)
+    if require_labels:
+        raise InputError(
+            f"dataset_dir {path} is one file: expected a folder, since a label goes with each "
+            f"image here; {_layouts()}"
+        )
+    leftovers = Leftovers()
+    if path.name.lower().endswith(EXTENSIONS):
+        return _named([{"image": str(path)}], path.parent, leftovers)
+    if not is_dicom(str(path)):
+        raise InputError(
+            f"dataset_dir {path} is no image: expected a file ending in {', '.join(EXTENSIONS)}, "
+            "a DICOM file, or a folder"
+        )
+    if series_uid is None:
+        raise _no_dicom(path)
+    uid = str(read_dicom(path, stop_before_pixels=True).get("SeriesInstanceUID") or "")
+    series = series_datalist([path.parent], series_uid or uid, skip_unreadable, leftovers)
+    leftovers.by_reason.pop(f"series_uid is {uid}", None)  # one file was asked for
+    return _named_series([], series, path.parent, leftovers)
 
-    Raises:
-        ValueError: DICOM files where none are read or beside other images, a `series_uid` where
-            there are none.
-    """
-    folder = image_folder(root)
-    images = [path.name for path in folder.glob("[!.]*") if path.name.lower().endswith(EXTENSIONS)]
-    only_here = images or (root / "dataset.json").is_file()
-    folders = [
-        below for below in ([folder] if only_here else _folders_in(folder)) if dicom_files(below)
-    ]
-    if series_uid and not folders:
+
+def _images(root: Path, series_uid: str | None, skip_unreadable: bool) -> Cases:
+    """Every image of a folder, and where they are read the DICOM series in it and all below."""
+    folder, leftovers = image_folder(root), Leftovers()
+    found = {below: series_files(below) for below in _folders_in(folder)}
+    with_dicom = [below for below, files in found.items() if files.dicom or files.doubtful]
+    images = _image_files(folder, leftovers, str(folder) in with_dicom, looked_into=with_dicom)
+    _leave_masks(images, leftovers)
+    for below, files in found.items():
+        if below == str(folder):
+            continue
+        if below in with_dicom:
+            leftovers.add("beside a DICOM series", *files.beside)
+        else:
+            lonely = [path for path in files.beside if path.lower().endswith(EXTENSIONS)]
+            leftovers.add("in a folder of its own: give that as dataset_dir", *lonely)
+    if with_dicom and series_uid is None:
+        if not images:
+            raise _no_dicom(with_dicom[0])
+        leftovers.add("DICOM, which this bundle does not read", *with_dicom)
+        with_dicom = []
+    if series_uid and not with_dicom:
         raise InputError(
             f"series_uid {series_uid} but no DICOM files in {root}: leave it out, or correct "
             "dataset_dir"
         )
-    if folders and series_uid is None:
-        raise InputError(
-            f"{folders[0]} holds DICOM files, which this bundle does not read: expected files "
-            "ending in "
-            f"{', '.join(EXTENSIONS)}; convert them"
+    if series_uid:
+        leftovers.add(f"series_uid is {series_uid}", *images.values())
+        images = {}
+    if not with_dicom and not images:
+        raise _no_images(folder, leftovers)
+    series: list[DicomSeries] = []
+    if with_dicom:
+        series = series_datalist(
+            with_dicom, series_uid or "", skip_unreadable, leftovers, check=not images
         )
-    if folders and images:
-        raise InputError(
-            f"{folder} holds DICOM files and {_some(images)}: expected one kind; move the others "
-            "away"
-        )
-    return series_datalist(folders, series_uid or "") if folders else []
+    return _named_series([images[name] for name in sorted(images)], series, folder, leftovers)
 
 
-def _folders_in(root: Path) -> list[Path]:
-    """A folder and all below it."""
-    return [Path(folder) for folder, _, _ in sorted(os.walk(root))]
+def _named_series(
+    images: list[str], series: list[DicomSeries], root: Path, leftovers: Leftovers
+) -> Cases:
+    """Cases of files and of DICOM series, which have a number where they share a folder."""
+    items: list[dict[str, Any]] = [{"image": image} for image in images]
+    given: dict[tuple[str, ...], str] = {}
+    counts = Counter(one.folder for one in series)
+    for one in series:
+        items.append({"image": one.image})
+        if counts[one.folder] > 1:
+            given[(one.folder, one.uid)] = f"{plain_name(one.folder)}_{one.number}"
+    return _named(items, root.absolute(), leftovers, given)
 
 
-def _files_by_case(folder: Path) -> dict[str, str]:
-    """Map the case name of every visible image file in a folder to its path."""
-    names = sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    paths = [str(folder / name) for name in names if name.lower().endswith(EXTENSIONS)]
-    if not paths:
-        endings = ", ".join(EXTENSIONS)
-        raise MissingFileError(
-            f"no images in {folder}: expected files ending in {endings}; {_layouts()}"
-        )
+def _named(
+    items: list[dict[str, Any]],
+    root: Path,
+    leftovers: Leftovers,
+    given: dict[tuple[str, ...], str] | None = None,
+) -> Cases:
+    """The cases of items, by names that are all different."""
+    name_cases([item["image"] for item in items], root, given)
+    return Cases(items, leftovers)
+
+
+def _pairs(root: Path) -> Cases:
+    """The pairs of `images/` and `labels/`."""
+    for folder in PARTS:
+        if not (root / folder).is_dir():
+            raise MissingFileError(f"{root} has no folder {folder}/: {_layouts()}")
+    leftovers = Leftovers()
+    require_targets(path for folder in PARTS for path in _visible(root / folder))
+    images, labels = (_image_files(root / folder, leftovers) for folder in PARTS)
+    for folder, found in (("images", images), ("labels", labels)):
+        if not found:
+            raise _no_images(root / folder, leftovers)
+    if (root / "dataset.json").is_file():
+        leftovers.add("not its lists, since there is images/", str(root / "dataset.json"))
+    others = [path for path in _visible(root) if os.path.basename(path) not in PARTS]
+    leftovers.add("beside images/ and labels/", *(path for path in others if not is_text(path)))
+    return _named(_pair(images, labels), root, leftovers)
+
+
+def _no_images(folder: Path, leftovers: Leftovers) -> MissingFileError:
+    told = f"; {leftovers}" if leftovers else ""
+    return MissingFileError(
+        f"no images in {folder}: expected files ending in {', '.join(EXTENSIONS)}; {_layouts()}"
+        f"{told}"
+    )
+
+
+def _no_dicom(place: PathLike) -> InputError:
+    return InputError(
+        f"{os.fspath(place)} holds DICOM files, which this bundle does not read: expected files "
+        f"ending in {', '.join(EXTENSIONS)}; convert them"
+    )
+
+
+def _folders_in(root: Path) -> Iterator[str]:
+    """A folder and all visible ones below it, links to folders included, each once."""
+    seen: set[str] = set()
+    for folder, below, _ in os.walk(root, onerror=_refuse_folder, followlinks=True):
+        below[:] = sorted(name for name in below if not is_hidden(name))
+        place = os.path.realpath(folder)
+        if place in seen:
+            below.clear()
+            continue
+        seen.add(place)
+        yield folder
+
+
+def _refuse_folder(error: OSError) -> None:
+    """Raise for a folder that cannot be looked into, which may hold images."""
+    raise FileError(
+        error.errno,
+        f"{error.filename} cannot be looked into ({error.strerror}): expected a folder that can be "
+        "read; allow it, or move it away",
+    ) from error
+
+
+def _visible(folder: Path) -> list[str]:
+    """Everything right in a folder that is not hidden, in order."""
+    return sorted(str(folder / name) for name in os.listdir(folder) if not is_hidden(name))
+
+
+def _image_files(
+    folder: Path,
+    leftovers: Leftovers,
+    is_series: bool = False,
+    looked_into: Container[str] | None = None,
+) -> dict[str, str]:
+    """Map the name of every image file right in a folder to its path.
+
+    Args:
+        folder: the folder.
+        leftovers: gets whatever else is there.
+        is_series: whether whatever else is there may be slices of a DICOM series.
+        looked_into: folders that are used. Others are left over if they are called like an image;
+            None for none, where all are left over.
+    """
+    paths: list[str] = []
+    visible = _visible(folder)
+    if not is_series:
+        require_targets(visible)
+    for path in visible:
+        if os.path.isdir(path):
+            is_expected = path in (looked_into or ()) or plain_name(path) == os.path.basename(path)
+            if looked_into is None or not is_expected:
+                leftovers.add("a folder, not an image", path)
+        elif path.lower().endswith(EXTENSIONS):
+            paths.append(path)
+        elif not is_series or is_beside(path):
+            leftovers.add("not the ending of an image", path)
     return _unique_by_case(paths)
+
+
+def _leave_masks(images: dict[str, str], leftovers: Leftovers) -> None:
+    """Leave out files that are masks of others beside them."""
+    for name in list(images):
+        image = mask_of(name, images.keys() - {name})
+        if image is not None:
+            leftovers.add("a mask or map of an image beside it", images.pop(name))
 
 
 def _unique_by_case(paths: Iterable[str]) -> dict[str, str]:
     by_case: dict[str, str] = {}
     for path in paths:
-        other = by_case.setdefault(case_name(path), path)
+        name = plain_name(path)
+        other = by_case.setdefault(name, path)
         if other != path:
             raise InputError(
-                f"two files for case {case_name(path)!r}, {other} and {path}: expected one; remove "
-                "one"
+                f"two files for case {name!r}, {other} and {path}: expected one; remove one"
             )
     return by_case
 
@@ -222,42 +403,6 @@ def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]
                 f"{', '.join(LABEL_ENDINGS)}); add the missing files or remove these"
             )
     return [{"image": images[name], "label": label_of[name]} for name in sorted(images)]
-
-
-def _decathlon_datalist(dataset_json: Path, require_labels: bool) -> list[dict[str, str]]:
-    """Read a Decathlon `dataset.json`: its training pairs, or all of its images."""
-    try:
-        content = json.loads(dataset_json.read_text())
-        keys = (
-            ["training"]
-            if require_labels
-            else [key for key in ("training", "test") if content.get(key)]
-        )
-        listed = [
-            item for key in keys for item in load_decathlon_datalist(str(dataset_json), True, key)
-        ]
-        parts = ("image", "label") if require_labels else ("image",)
-        items = [{part: str(item[part]) for part in parts} for item in listed]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{dataset_json}: {type(error).__name__} {error}; expected a Decathlon file whose "
-            "'training' lists "
-            "{'image': path, 'label': path}"
-        ) from error
-    if not items:
-        raise MissingFileError(f"{dataset_json} lists no images: expected some under 'training'")
-    missing = [path for item in items for path in item.values() if not os.path.isfile(path)]
-    if missing:
-        raise MissingFileError(
-            f"{len(missing)} files listed in {dataset_json} do not exist: {_some(missing)}"
-        )
-    _unique_by_case(item["image"] for item in items)
-    return sorted(items, key=lambda item: case_name(item["image"]))
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:limit]) + (", ..." if len(ordered) > limit else "")
 
 
 def _layouts() -> str:

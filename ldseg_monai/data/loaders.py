@@ -133,6 +133,7 @@ class LoadImageVolumed(_LoadChecked):
             the classes.
         instances: whether labels are instance ids: whatever is not 0 is class 1.
         dicom: whether the image may be a folder with a DICOM series.
+        skip_unreadable: whether a DICOM series is read without files that cannot be read.
         allow_constant: whether all voxels of the image may be the same.
         require_codes: whether a NIfTI without a form code, which does not say where right and left
             are, is an error.
@@ -150,10 +151,15 @@ class LoadImageVolumed(_LoadChecked):
         label_values: Sequence[int | str] | None = None,
         instances: bool = False,
         dicom: bool = False,
+        skip_unreadable: bool = False,
         allow_constant: bool = False,
         require_codes: bool = False,
     ) -> None:
-        reader = NiftiOrDicomReader(require_codes) if dicom else NiftiReader(require_codes)
+        reader = (
+            NiftiOrDicomReader(require_codes, skip_unreadable=skip_unreadable)
+            if dicom
+            else NiftiReader(require_codes)
+        )
         check = CheckImaged(ensure_tuple(keys)[0], 3, channels, allow_constant)
         label_reader = partial(LabelVolumeReader, require_codes=require_codes)
         super().__init__(keys, reader, label_reader, check, num_classes, label_values, instances)

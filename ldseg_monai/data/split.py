@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import logging
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -11,33 +11,32 @@ from pathlib import Path
 
 import numpy as np
 
-from ldseg_monai.data.datalist import PathLike, _some, case_name
-from ldseg_monai.runtime.errors import InputError
-
-logger = logging.getLogger("ldseg_monai.data")
+from ldseg_monai.data.leftovers import some, tell
+from ldseg_monai.data.names import PathLike, case_name, plain_name
+from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 
 class Split:
     """Parts of a datalist to train and to validate on, whatever the datalist's order.
 
-    The validation part is named, or one of several folds, or drawn, in this order of precedence.
-    Cases of one group, such as the pictures of one patient, fall into the same part (unless they
-    are named).
+    The validation part is named, or one of several folds, or the data set's own, or drawn, in this
+    order of precedence; one line of the log says which. Cases of one group, such as the pictures of
+    one patient, are never in both parts.
 
     Args:
         datalist: makes the items, each with an "image", when a part is first asked for. So a client
             with cases of its own, such as MONAI Label, which makes every component of a config,
             neither reads a data set nor writes phantoms.
-        val_cases: names of the validation cases (see `case_name`), or a text file with one a line;
-            None to draw them.
+        val_cases: names of the validation cases (see `case_name`), with commas between them, or a
+            text file with one a line; None to draw them.
         val_fraction: share of the cases drawn for validation, at least one case.
         seed: seed of the draw.
-        fold: number of the fold that validates, from 0; None for a draw. Each group goes to the
-            fold that is the smallest so far, large groups first: cases without groups are dealt out
-            in the order of their names.
+        fold: number of the fold that validates, from 0; None for a draw. The folds are the data
+            set's own if it has any. Else each group goes to the fold that is the smallest so far,
+            large groups first: cases without groups are dealt out in the order of their names.
         num_folds: number of folds.
-        groups: group of each case by its name, as of `read_groups`; a case that is not in it is a
-            group of its own.
+        groups: group of each case by its name, or what reads it, as `read_groups` does, when the
+            cases are split. A case's name may have its folder and ending there.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Split:
         seed: int = 0,
         fold: int | None = None,
         num_folds: int = 5,
-        groups: Mapping[str, str] | None = None,
+        groups: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         self.read = datalist
         self.val_cases = val_cases
@@ -56,12 +55,45 @@ class Split:
         self.seed = seed
         self.fold = fold
         self.num_folds = num_folds
-        self.groups = groups or {}
+        self.groups = groups
 
     @cached_property
     def datalist(self) -> Sequence[dict[str, str]]:
         """The items, read once."""
         return self.read()
+
+    @cached_property
+    def validation(self) -> set[str]:
+        """Names of the cases that validate, chosen once.
+
+        Raises:
+            ValueError: as of `part`.
+        """
+        names = sorted(self._items)
+        if len(names) < 2:
+            raise InputError(
+                f"{len(names)} case: expected at least 2, one to train on and one to validate on; "
+                "add cases"
+            )
+        groups = self.known_groups
+        chosen, how = self._choose(names, groups)
+        _require_whole_groups(chosen, names, groups, how)
+        together = f"; {_told(groups, names)}" if groups else ""
+        tell(
+            f"split: {len(names) - len(chosen)} cases train, {len(chosen)} validate ({how})"
+            f"{together}"
+        )
+        return chosen
+
+    @cached_property
+    def known_groups(self) -> dict[str, str]:
+        """The group of each case of which one is known.
+
+        Raises:
+            ValueError, FileNotFoundError: as of `match_groups` and of what reads them.
+        """
+        read = self.groups() if callable(self.groups) else self.groups
+        return match_groups(read or {}, sorted(self._items))
 
     def part(self, name: str) -> list[dict[str, str]]:
         """Take one part.
@@ -73,68 +105,178 @@ class Split:
             The part's items, sorted by case name.
 
         Raises:
-            ValueError: unknown part or case, fewer than 2 cases, a part left empty, or groups of
-                other cases.
+            ValueError: unknown part or case, fewer than 2 cases, a part left empty, groups of other
+                cases or of some cases alone, or a choice that would part a group.
         """
         if name not in ("train", "val", "all"):
             raise InputError(f"split {name!r}: expected 'train', 'val' or 'all'")
+        names = sorted(self._items)
+        if name != "all":
+            validates = name == "val"
+            names = [case for case in names if (case in self.validation) == validates]
+        return [self._items[case] for case in names]
+
+    @cached_property
+    def _items(self) -> dict[str, dict[str, str]]:
+        """The items by the names of their cases."""
         items = {case_name(item["image"]): item for item in self.datalist}
         if len(items) != len(self.datalist):
             raise InputError(
                 f"{len(self.datalist)} items but {len(items)} case names: expected one name for "
                 "each; rename files"
             )
-        names = sorted(items)
-        if name == "all":
-            return [items[case] for case in names]
-        chosen = self._validation_cases(names)
-        return [items[case] for case in names if (case in chosen) == (name == "val")]
+        return items
 
-    def _validation_cases(self, names: list[str]) -> set[str]:
-        if len(names) < 2:
-            raise InputError(
-                f"{len(names)} case: expected at least 2, one to train on and one to validate on; "
-                "add cases"
-            )
-        if self.groups and not self.groups.keys() & set(names):
-            raise InputError(
-                f"groups are of {_some(self.groups)}: expected case names such as {_some(names)}"
-            )
+    def _choose(self, names: list[str], groups: Mapping[str, str]) -> tuple[set[str], str]:
+        """The validation cases, and how they were chosen."""
+        own: set[str] = getattr(self.datalist, "validation", set())
+        folds: dict[str, int] = getattr(self.datalist, "folds", {})
+        unused = ""
+        if own and (self.val_cases is not None or self.fold is not None):
+            unused = f", and not the {len(own)} of the data set's own validation list"
         if self.val_cases is not None:
-            return _named_cases(names, self.val_cases)
-        grouped = _grouped(names, self.groups)
+            return _named_cases(names, self.val_cases), f"named by val_cases{unused}"
+        if folds and (self.fold is not None or not own):
+            return _own_fold(names, folds, self.fold or 0), (
+                f"fold {self.fold or 0}, as the data set has it; --fold N takes another{unused}"
+            )
+        grouped = _grouped(names, groups)
         if self.fold is not None:
-            return _fold_of_cases(grouped, self.fold, self.num_folds)
-        return _draw_cases(grouped, self.val_fraction, self.seed)
+            chosen = _fold_of_cases(grouped, self.fold, self.num_folds)
+            return chosen, f"fold {self.fold} of {self.num_folds}{unused}"
+        if own:
+            if len(own) == len(names):
+                raise InputError(
+                    f"the data set lists all {len(names)} cases for validation: expected one to "
+                    "train on"
+                )
+            return set(own), "the data set's own validation list"
+        chosen = _draw_cases(grouped, self.val_fraction, self.seed)
+        return chosen, f"drawn with seed {self.seed}"
 
 
 def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str, str]:
-    """Read which cases belong together, such as one patient's, from a CSV file with a head line.
+    """Read which cases belong together, such as one patient's, from a table with a head line.
+
+    Columns are parted by commas, semicolons or tabs.
 
     Args:
-        path: the file; where there is none, every case is a group of its own, as is one whose group
-            is blank.
+        path: the file; "" where every case is a group of its own.
         case_column: name of the column with the case names.
-        group_column: name of the column with what they share.
+        group_column: name of the column with what they share; blank where nothing is known of it.
 
     Raises:
-        ValueError: if the file lacks a column.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it lacks a column, or has two groups for one case.
     """
-    if not os.path.isfile(path):
-        if path:
-            logger.warning(
-                "there is no %s: every case is split on its own, whatever it shares with others",
-                path,
-            )
+    if not path:
         return {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        missing = {case_column, group_column} - set(reader.fieldnames or ())
-        if missing:
+    if not os.path.isfile(path):
+        raise MissingFileError(
+            f"there is no {os.fspath(path)}, the table of the cases' patients, without which one "
+            "patient may be trained and validated on: expected that file; give another with "
+            "--patients FILE, or --patients '' if each case is a patient's only one"
+        )
+    columns, rows = read_table(path)
+    missing = {case_column, group_column} - set(columns)
+    if missing:
+        raise InputError(f"{path} has columns {columns}: expected {some(missing)} among them")
+    groups: dict[str, str] = {}
+    for row in rows:
+        case, group = row[case_column], row[group_column]
+        if case and groups.setdefault(case, group) != group:
             raise InputError(
-                f"{path} has columns {reader.fieldnames}: expected {_some(missing)} among them"
+                f"{path} has {case} with {groups[case]!r} and with {group!r}: expected one patient "
+                "for each case"
             )
-        return {row[case_column]: row[group_column] for row in reader if row[group_column]}
+    return groups
+
+
+def read_table(path: PathLike) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a table with a head line, of columns parted by commas, semicolons or tabs.
+
+    Returns:
+        Names of the columns, and the cells of each row by them, without blanks around.
+
+    Raises:
+        ValueError: if it is no text.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{os.fspath(path)} is no text in UTF-8 ({error}): save it as CSV in UTF-8"
+        ) from error
+    head = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True
+    )
+    columns = [column.strip() for column in reader.fieldnames or () if column]
+    rows = []
+    for row in reader:
+        cells = {name.strip(): cell for name, cell in row.items() if name}
+        rows.append({name: (cell or "").strip() for name, cell in cells.items()})
+    return columns, rows
+
+
+def match_groups(groups: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Give each case its group, by its name or by that of its file.
+
+    Args:
+        groups: group by what a table calls a case; "" where none is known.
+        names: of all cases.
+
+    Raises:
+        ValueError: if it says nothing of some cases, or two things of one.
+    """
+    if not groups:
+        return {}
+    matched: dict[str, str] = {}
+    known = set(names)
+    for case, group in groups.items():
+        name = case if case in known else plain_name(case.replace("\\", "/"))
+        if matched.setdefault(name, group) != group:
+            raise InputError(
+                f"the table of patients has {matched[name]!r} and {group!r} for {name}: expected "
+                "one patient for each case"
+            )
+    missing = [name for name in names if name not in matched]
+    if len(missing) == len(names):
+        raise InputError(f"groups are of {some(groups)}: expected case names such as {some(names)}")
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(names)} cases have no patient in the table, {some(missing)}, "
+            "so that a patient may be in both parts: expected every case; add them, with a blank "
+            "patient if it is not known"
+        )
+    return {name: matched[name] for name in names if matched[name]}
+
+
+def _told(groups: Mapping[str, str], names: Sequence[str]) -> str:
+    """What is known of the patients of some cases."""
+    text = f"{len(set(groups.values()))} patients are kept together"
+    unknown = len(names) - len(groups)
+    return f"{text}, of {unknown} cases none is known" if unknown else text
+
+
+def _require_whole_groups(
+    chosen: set[str], names: Sequence[str], groups: Mapping[str, str], how: str
+) -> None:
+    """Check that no group is in both parts.
+
+    Raises:
+        ValueError: naming one that is.
+    """
+    for group in sorted({groups[name] for name in chosen if name in groups}):
+        members = {name for name in names if groups.get(name) == group}
+        left = members - chosen
+        if left:
+            raise InputError(
+                f"the validation part ({how}) parts patient {group}: {some(members - left)} would "
+                f"validate and {some(left)} train; expected whole patients; name all of them or "
+                "none (or part them knowingly, with --patients '')"
+            )
 
 
 def _grouped(names: list[str], groups: Mapping[str, str]) -> list[list[str]]:
@@ -186,23 +328,39 @@ def _require_two(groups: list[list[str]]) -> None:
         )
 
 
+def _own_fold(names: list[str], folds: Mapping[str, int], fold: int) -> set[str]:
+    """The cases of a fold of the data set's own; those without one always train."""
+    if fold not in folds.values():
+        raise InputError(
+            f"fold {fold}: expected one of those that the data set has, "
+            f"{', '.join(map(str, sorted(set(folds.values()))))}"
+        )
+    chosen = {name for name in names if folds.get(name) == fold}
+    if len(chosen) == len(names):
+        raise InputError(f"all {len(names)} cases are of fold {fold}: expected one to train on")
+    return chosen
+
+
 def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[str]:
-    wanted = set(
-        read_val_cases(val_cases) if isinstance(val_cases, (str, os.PathLike)) else val_cases
-    )
-    unknown = wanted - set(names)
+    wanted = val_cases
+    if isinstance(wanted, (str, os.PathLike)):
+        wanted = read_val_cases(wanted)
+        if len(wanted) == 1 and wanted[0] not in names:
+            wanted = [name.strip() for name in wanted[0].split(",")]
+    chosen = {str(name) for name in wanted}
+    unknown = chosen - set(names)
     if unknown:
         raise InputError(
-            f"val_cases: unknown {_some(unknown)}; expected names such as {_some(names)}, or a "
+            f"val_cases: unknown {some(unknown)}; expected names such as {some(names)}, or a "
             "file of them"
         )
-    if not 0 < len(wanted) < len(names):
+    if not 0 < len(chosen) < len(names):
         raise InputError(
-            f"val_cases names {len(wanted)} of {len(names)} cases: expected at least one case to "
+            f"val_cases names {len(chosen)} of {len(names)} cases: expected at least one case to "
             "validate on and one "
             "to train on; leave val_cases null to draw them"
         )
-    return wanted
+    return chosen
 
 
 def read_val_cases(path: PathLike) -> list[str]:

@@ -18,6 +18,7 @@ from monai.data.folder_layout import default_name_formatter
 from monai.transforms import SaveImaged
 
 from ldseg_monai.data.formats import FORMS, header_with_forms
+from ldseg_monai.data.names import case_name
 from ldseg_monai.runtime.files import unwritable
 
 
@@ -26,10 +27,10 @@ def output_name(meta: Mapping | None, saver: Any) -> dict[str, Any]:
 
     MONAI's own cuts an ending such as ``.NII.GZ`` by halves. It is given one to cut.
     """
-    from ldseg_monai.data.datalist import case_name  # which imports this module, by way of DICOM
-
     kwargs = default_name_formatter(dict(meta or {}), saver)
-    return {**kwargs, "subject": f"{case_name(kwargs['subject'])}.nii"}
+    if meta and "filename_or_obj" in meta:
+        kwargs["subject"] = f"{case_name(meta)}.nii"
+    return kwargs
 
 
 class _NamingWriter(ImageWriter):
@@ -124,8 +125,8 @@ class _SaveMaps(SaveImaged):
             "output_ext": extension,
             "separate_folder": False,
             "writer": writer,
-            "savepath_in_metadict": True,
             "output_name_formatter": output_name,
+            "savepath_in_metadict": True,
         }
         label: dict[str, Any] = {**common, "output_dtype": torch.uint8}
         maps: dict[str, Any] = {**common, "scale": scale, "allow_missing_keys": True}

@@ -60,7 +60,7 @@ class SaveOverlay:
             label = None if label is None else upright(label)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
             os.makedirs(self.output_dir, exist_ok=True)
-            file = os.path.join(self.output_dir, f"{case_name(path)}_overlay.png")
+            file = os.path.join(self.output_dir, f"{case_name(meta)}_overlay.png")
             # Processes that validate the same cases draw the same.
             partial = f"{file}.{idist.get_rank()}.partial"
             try:
@@ -71,6 +71,6 @@ class SaveOverlay:
                 raise unwritable(file, error) from error
             note_saved(case["pred"], file)
             if self.tensorboard_dir is not None:
-                tag = f"overlay/{case_name(path)}"
+                tag = f"overlay/{case_name(meta)}"
                 with SummaryWriter(self.tensorboard_dir) as writer:
                     writer.add_image(tag, picture, engine.state.epoch, dataformats="HWC")

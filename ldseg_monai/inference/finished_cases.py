@@ -103,7 +103,7 @@ class FinishedCases:
     def __call__(self, engine: Engine) -> None:
         """Note the cases of one iteration."""
         for case in engine.state.output:  # type: ignore[union-attr]
-            name = _name({"image": case["image"].meta["filename_or_obj"]})
+            name = case_name(case["image"])
             files = {}
             for value in case.values():
                 for path in saved_files(value):
@@ -161,7 +161,7 @@ def _digest(value: Any) -> str:
 
 
 def _name(case: Mapping[str, Any]) -> str:
-    return case_name(Path(ensure_tuple(case["image"])[0]))
+    return case_name(case["image"])
 
 
 def _stat(path: str) -> list[int] | None:

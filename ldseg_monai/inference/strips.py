@@ -119,6 +119,7 @@ class StripInferer(Inferer):
 
     def _segment(self, path: str, network: Callable[..., Any], device: torch.device) -> list[str]:
         """Segment one picture, and return the paths of its files, the label first."""
+        os.makedirs(self.output_dir, exist_ok=True)
         with ExitStack() as stack:
             picture = stack.enter_context(open_picture(path))
             os.makedirs(self.output_dir, exist_ok=True)

@@ -85,7 +85,7 @@ def calibrate(
     if fixed:
         raise InputError(f"knobs have {fixed}: expected none of {', '.join(sorted(FIXED))}")
     if weights is None and part == "val" and not any(map(_chooses_cases, knobs)):
-        knobs["val_cases"] = source.val_cases(dataset_dir)
+        knobs |= source.own_split(dataset_dir)
     config = source.config("train.yaml", dataset_dir=dataset_dir, num_samples=1, **knobs)
     config["validate#dataset#data"] = f"$@split.part({part!r})"
     config["validate#dataset#cache_rate"] = 0.0

@@ -67,7 +67,9 @@ def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         "phantom", help="write seeded phantoms with labels", description=_phantom.__doc__
     )
     parser.add_argument(
-        "kind", choices=("knee", "gland"), help="3D knee MR volumes or 2D H&E gland images"
+        "kind",
+        choices=("knee", "hippocampus", "gland"),
+        help="MR volumes of a knee or a hippocampus, or H&E pictures of glands",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder to write images/ and labels/ to"

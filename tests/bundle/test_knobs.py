@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from monai.bundle import ConfigParser
 
-from ldseg_monai.bundle.knobs import check_device, check_values
+from ldseg_monai.bundle.knobs import check_device, check_values, idle_knobs, keep_texts
 from ldseg_monai.runtime.errors import InputError
 
 
@@ -20,6 +20,8 @@ from ldseg_monai.runtime.errors import InputError
         ("spacing", [1.5, [1.0, 0.5]], [0, [1.0, 0], float("inf")]),
         ("size", [[16, 16]], [16, [16, 0], [16.0, 16], [16], [16, 16, 16]]),
         ("switch", [True, False], ["flase", 1, None]),
+        ("fold", [None, 0, 3], ["a", -1, 1.5, True]),
+        ("text", [None, "", "a", ["a", "b"], 101, 1.5, [101, 102]], []),
     ],
 )
 def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: list) -> None:
@@ -32,6 +34,49 @@ def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: l
         with pytest.raises(InputError) as caught:
             check_values(ConfigParser(config))
         assert str(caught.value).startswith(f"mine is {value!r}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("value", "typed", "text"),
+    [
+        (101, ["--mine", "101"], "101"),
+        (202411, ["--mine", "2024_11"], "2024_11"),
+        (1.0, ["--mine=1.00"], "1.00"),
+        ((1, 2), ["--mine", "1,2"], "1,2"),
+        ([1, 2], ["--mine", "[1, 2]"], ["1", "2"]),
+        (101, [], "101"),  # as a file has it
+        ("a", ["--mine", "a"], "a"),
+        (None, ["--mine", "None"], None),
+    ],
+)
+def test_a_text_is_what_was_typed(
+    value: object, typed: list[str], text: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run", *typed])
+    config = {"mine": value, "below": "$str(@mine) + '/below'", "knob_kinds": {"text": ["mine"]}}
+    parser = ConfigParser(config)
+    parser.parse()
+    keep_texts(parser)
+    assert parser.get_parsed_content("mine") == text == parser["mine"]
+    assert parser.get_parsed_content("below") == f"{text}/below"
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "idle"),
+    [
+        ({"dataset_dir": "d", "fold": None, "val_cases": None}, ["dataset_dir", "seed"], []),
+        ({"dataset_dir": "d"}, ["num_phantoms"], ["num_phantoms (dataset_dir is given)"]),
+        ({"dataset_dir": "", "phantoms": False}, ["num_phantoms"],
+         ["num_phantoms (phantoms is false)"]),
+        ({"fold": None}, ["num_folds"], ["num_folds (fold is not given)"]),
+        ({"fold": 0}, ["fold", "num_folds", "val_fraction"], ["val_fraction (fold is given)"]),
+        ({"val_cases": "a", "fold": 1}, ["val_cases", "fold"],
+         ["fold (val_cases names the validation cases)"]),
+        ({"part": "all"}, ["val_cases"], ["val_cases (part is all)"]),
+    ],
+)  # fmt: skip
+def test_knobs_that_change_nothing_are_named(config: dict, given: list, idle: list) -> None:
+    assert idle_knobs(ConfigParser(config), given) == idle
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class Tiny:
     some: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+PHANTOMS = {"phantoms": True}  # where a run is given no data set
 TRAINING = {"cases_per_epoch": 4, "batch_size": 2, "max_epochs": 2, "val_interval": 1}
 # In float32: a CPU without native bfloat16, such as most that run tests, takes ten times as long and
 # more with it. `test_bfloat16_is_what_a_bundle_computes_with` is of bfloat16.
@@ -47,7 +48,11 @@ TINY = {
             "num_phantoms": 4,
             "amp": False,
         },
-        some={"train.yaml": TRAINING, "sliding_window.yaml": {"voxel_size": [2.0, 2.0, 2.0]}},
+        some={
+            "train.yaml": TRAINING,
+            "inference.yaml": PHANTOMS,
+            "sliding_window.yaml": {"voxel_size": [2.0, 2.0, 2.0]},
+        },
     ),
     "ldseg_hippocampus": Tiny(
         every={
@@ -56,7 +61,7 @@ TINY = {
             "num_phantoms": 4,
             "amp": False,
         },
-        some={"train.yaml": TRAINING},
+        some={"train.yaml": TRAINING, "inference.yaml": PHANTOMS},
     ),
     "cdal_hippocampus": Tiny(
         every={
@@ -73,7 +78,8 @@ TINY = {
                 "penalty_interval": 2,
                 "crop_size": [24, 24, 24],
                 **TRAINING,
-            }
+            },
+            "inference.yaml": PHANTOMS,
         },
     ),
     "ldseg_glas": Tiny(
@@ -84,7 +90,11 @@ TINY = {
             "num_phantoms": 4,
             "amp": False,
         },
-        some={"train.yaml": {"crop_size": [64, 64], **TRAINING}},
+        # No table of patients lies beside the phantoms
+        some={
+            "train.yaml": {"crop_size": [64, 64], "patients": "", **TRAINING},
+            "inference.yaml": PHANTOMS,
+        },
     ),
 }
 

@@ -93,7 +93,8 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     for path in sorted((folder / "knee").glob("*/*.nii.gz")):
         part = nib.load(path).slicer[CROP]
         nib.save(nib.Nifti1Image(np.asanyarray(part.dataobj), turn @ part.affine), path)
-    return {kind: paired_datalist(folder / kind) for kind in ("knee", "gland")}
+    kinds = {"knee": "knee", "hippocampus": "knee", "gland": "gland"}  # any volume will do
+    return {kind: paired_datalist(folder / other) for kind, other in kinds.items()}
 
 
 @pytest.fixture

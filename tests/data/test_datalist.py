@@ -188,6 +188,79 @@ def test_bad_folder(tmp_path: Path, names, error, message) -> None:
         paired_datalist(tmp_path)
 
 
+@pytest.mark.parametrize("where", ["images", "labels"])
+@pytest.mark.parametrize("name", ["c.nii.gz", "c", "c.txt"])
+def test_a_link_to_nowhere_is_an_error_with_its_name(tmp_path: Path, where: str, name: str) -> None:
+    touch(tmp_path, "images/a.nii.gz", "labels/a.nii.gz")
+    (tmp_path / where / name).symlink_to("../.git/annex/objects")
+    message = rf"1 links to nowhere: .*{where}/{name} -> \.\./\.git/annex/objects: expected files"
+    with pytest.raises(FileNotFoundError, match=message):
+        paired_datalist(tmp_path)
+    if where == "images":
+        for folder in (tmp_path, tmp_path / "images"):
+            with pytest.raises(FileNotFoundError, match=message):
+                paired_datalist(folder, require_labels=False)
+
+
+def test_what_is_not_used_is_told_once_with_the_reason(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO, "ldseg_monai.data")
+    touch(
+        tmp_path, "images/a.nii.gz", "labels/a.nii.gz", "images/b.mgz", "labels/x.nii.gz/x.nii",
+        "images/.DS_Store", "images/Thumbs.db", "grade.csv", "extra/c.nii.gz", "d.nii.gz",
+        "dataset.json",
+    )  # fmt: skip
+    paired_datalist(tmp_path)
+    used, unused = caplog.messages
+    assert used == f"{tmp_path}: 1 case"
+    assert f"1 (not the ending of an image): {tmp_path}/images/b.mgz" in unused
+    assert f"1 (a folder, not an image): {tmp_path}/labels/x.nii.gz" in unused
+    assert f"2 (beside images/ and labels/): {tmp_path}/d.nii.gz, {tmp_path}/extra" in unused
+    assert f"{tmp_path}/dataset.json" in unused
+    assert not any(name in unused for name in (".DS_Store", "Thumbs.db", "grade.csv"))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    ["a_label.nii.gz", "a_mask.nii.gz", "a_seg.nii", "a-Mask.nii.gz", "mask_a.nii.gz", "a.seg.nii.gz",
+     "a_mean.nii.gz", "a_overlay.png", "a_segmentation.nii.gz", "A_SEG.nii.gz"],
+)  # fmt: skip
+def test_masks_beside_their_images_are_left_out_and_named(
+    tmp_path: Path, mask: str, caplog
+) -> None:
+    image = "A.nii.gz" if mask.startswith("A") else "a.nii.gz"
+    touch(tmp_path, image, mask, "b_seg.nii.gz")
+    names = [Path(item["image"]).name for item in paired_datalist(tmp_path, require_labels=False)]
+    assert names == [image, "b_seg.nii.gz"]  # which is nobody's mask
+    assert f"1 (a mask or map of an image beside it): {tmp_path / mask}" in caplog.text
+
+
+def test_one_image_is_a_data_set(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz", "b.nii.gz")
+    path = tmp_path / "a.nii.gz"
+    assert resolve_datalist(path, "knee", "", require_labels=False) == [{"image": str(path)}]
+    with pytest.raises(ValueError, match="a.nii.gz is one file: expected a folder, since a label"):
+        resolve_datalist(path, "knee", "")
+    with pytest.raises(ValueError, match="notes.txt is no image: expected a file ending in"):
+        resolve_datalist(
+            touch(tmp_path, "notes.txt") / "notes.txt", "knee", "", require_labels=False
+        )
+
+
+def test_images_in_folders_below_are_named(tmp_path: Path, caplog) -> None:
+    touch(tmp_path, "a.nii.gz", "sub/b.nii.gz")
+    assert len(resolve_datalist(tmp_path, "knee", "", require_labels=False, series_uid="")) == 1
+    assert f"1 (in a folder of its own: give that as dataset_dir): {tmp_path}/sub/b" in caplog.text
+    (tmp_path / "a.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match="no images in .*sub/b.nii.gz"):
+        resolve_datalist(tmp_path, "knee", "", require_labels=False, series_uid="")
+
+
+def test_inference_without_a_data_set_offers_phantoms(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no dataset_dir given: .* --phantoms True for gen"):
+        resolve_datalist("", "gland", tmp_path / "out", phantoms=False, require_labels=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere does not exist: expected a folder"):
         paired_datalist(tmp_path / "nowhere")
@@ -256,7 +329,9 @@ def test_misspelt_dataset_dir_never_means_phantoms(tmp_path: Path) -> None:
 
 
 def test_unknown_phantom(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="phantom 'elbow': expected one of knee, gland"):
+    with pytest.raises(
+        ValueError, match="phantom 'elbow': expected one of knee, hippocampus, gland"
+    ):
         resolve_datalist(None, "elbow", tmp_path)
 
 
@@ -408,8 +483,8 @@ def test_draw_takes_whole_groups_and_fills_the_fraction_as_far_as_they_fit(
     assert len(drawn) > 1 or fraction == 0.01
 
 
-def test_cases_that_no_group_names_are_groups_of_their_own_even_if_a_group_has_their_name() -> None:
-    groups = {"case_001": "case_000", "case_002": "case_000"}
+def test_cases_of_no_known_group_are_groups_of_their_own_even_if_a_group_has_their_name() -> None:
+    groups = {"case_000": "", "case_001": "case_000", "case_002": "case_000", "case_003": ""}
     folds = [part_of(CASES[:4], "val", fold=fold, num_folds=3, groups=groups) for fold in range(3)]
     assert folds == [CASES[1:3], CASES[:1], CASES[3:4]]
 
@@ -420,17 +495,12 @@ def test_no_groups_is_a_group_for_each_case(groups: dict | None) -> None:
     assert part_of(CASES, "val", fold=1, groups=groups) == CASES[1::5]
 
 
-def test_groups_of_one_case_alone_are_groups_of_the_data_set() -> None:
-    groups = {"case_003": "x", "of another data set": "x"}
-    assert part_of(CASES, "val", fold=1, groups=groups) == CASES[1::5]
-
-
 @pytest.mark.parametrize("arguments", [{}, {"fold": 0}, {"val_cases": ["case_001"]}])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_groups_of_other_cases_are_refused(split: str, arguments: dict) -> None:
-    groups = {f"case_{index:03d}.nii.gz": "x" for index in range(7, 0, -1)}  # files, not cases
+    groups = {f"knee_{index:03d}": "x" for index in range(7, 0, -1)}
     message = (
-        "groups are of case_001.nii.gz, case_002.nii.gz, case_003.nii.gz, case_004.nii.gz, case_005.nii.gz, ...: "
+        "groups are of knee_001, knee_002, knee_003, knee_004, knee_005, ...: "
         "expected case names such as case_000, case_001, case_002, case_003, case_004, ..."
     )
     with pytest.raises(ValueError) as caught:
@@ -442,8 +512,10 @@ def test_named_cases_come_before_the_fold_and_the_fold_before_the_draw() -> None
     together = {
         name: name[:-1] for name in names_of(CASES)
     }  # case_000 to case_009, case_010 and case_011
-    named = part_of(CASES, "val", val_cases=["case_004"], fold=1, num_folds=2, groups=together)
-    assert named == [CASES[4]]  # even out of its group
+    named = part_of(
+        CASES, "val", val_cases=["case_010", "case_011"], fold=0, num_folds=2, groups=together
+    )
+    assert named == CASES[10:]
     assert (
         part_of(CASES, "val", fold=1, num_folds=2, groups=together, val_fraction=0.9) == CASES[10:]
     )
@@ -486,14 +558,19 @@ def test_cases_whose_group_is_blank_are_groups_of_their_own(tmp_path: Path) -> N
     ]
     (tmp_path / "grade.csv").write_text("\n".join(lines))
     groups = read_groups(tmp_path / "grade.csv", "name", "patient ID")
-    assert groups == {"case_000": "1", "case_004": "1", "case_005": "0"}
+    assert groups == {
+        "case_000": "1", "case_001": "", "case_002": "", "case_003": "", "case_004": "1",
+        "case_005": "0",
+    }  # fmt: skip
     folds = [part_of(CASES[:6], "val", fold=fold, num_folds=5, groups=groups) for fold in range(5)]
     assert folds == [[CASES[0], CASES[4]], CASES[1:2], CASES[2:3], CASES[3:4], CASES[5:6]]
 
 
-def test_groups_of_no_file_are_none(tmp_path: Path) -> None:
-    assert read_groups(tmp_path / "grade.csv", "name", "patient ID") == {}
-    assert read_groups(tmp_path, "name", "patient ID") == {}
+def test_a_table_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+    assert read_groups("", "name", "patient ID") == {}
+    for path in (tmp_path / "grade.csv", tmp_path):
+        with pytest.raises(FileNotFoundError, match="there is no .* --patients '' if each case"):
+            read_groups(path, "name", "patient ID")
 
 
 @pytest.mark.parametrize(
@@ -504,7 +581,7 @@ def test_groups_of_no_file_are_none(tmp_path: Path) -> None:
             r"grade\.csv has columns \['name', 'grade'\]: expected patient ID among them",
         ),
         ("1,2\n", r"has columns \['1', '2'\]: expected name, patient ID among them"),
-        ("", "has columns None: expected name, patient ID among them"),
+        ("", r"has columns \[\]: expected name, patient ID among them"),
     ],
 )
 def test_groups_without_their_columns_are_refused(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from ldseg_monai.data.dicom.series import read_series, slice_affine
+from ldseg_monai.data.dicom.series import read_dicom, read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
 from ldseg_monai.runtime.errors import InputError
 
@@ -29,7 +29,15 @@ class NiftiOrDicomReader(NiftiReader):
     slices sorted along their normal; an item may be ``[folder, series_uid]`` where the folder has
     several. What is no volume is an error (see `ldseg_monai.data.sorted_slices`), which MONAI's own
     readers of DICOM do not raise.
+
+    Args:
+        skip_unreadable: whether a series is read without files that cannot be read.
+        args, kwargs: of `NiftiReader`.
     """
+
+    def __init__(self, *args: Any, skip_unreadable: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.skip_unreadable = skip_unreadable
 
     def verify_suffix(self, filename: Any) -> bool:
         """Tell whether the reader is for this file or folder."""
@@ -49,7 +57,7 @@ class NiftiOrDicomReader(NiftiReader):
         """
         if not isinstance(img, _Place):
             return super().get_data(img)
-        slices = read_series(*img)
+        slices = read_series(*img, skip_unreadable=self.skip_unreadable)
         volume = np.stack([_pixels(item.filename) for item in slices]).transpose(2, 1, 0)
         return volume, {
             MetaKeys.AFFINE: slice_affine(slices),
@@ -70,11 +78,10 @@ def _pixels(path: str) -> np.ndarray:
     Raises:
         ValueError: for pixels that are no gray or cannot be decoded.
     """
-    import pydicom
     from pydicom.pixels import apply_modality_lut
 
     try:
-        item = pydicom.dcmread(path)
+        item = read_dicom(path)
         kind = str(item.get("PhotometricInterpretation", "MONOCHROME2"))
         if kind not in ("MONOCHROME1", "MONOCHROME2"):
             raise InputError(

@@ -12,7 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import SaveImaged
 
 from ldseg_monai import __version__
-from ldseg_monai.data.dicom.series import read_series, slice_affine
+from ldseg_monai.data.dicom.series import REFERRED, read_dicom, read_series, slice_affine
 from ldseg_monai.data.writers import output_name
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import note_saved
@@ -80,7 +80,17 @@ class SaveImageDicomSegd(SaveImaged):
                 continue
             with open(self.metadata, encoding="utf-8") as file:
                 metadata = json.load(file)
-            slices = read_series(meta["filename_or_obj"], meta[SERIES_UID])
+            # Files that cannot be read are left out: the reader has answered for them.
+            slices = read_series(meta["filename_or_obj"], meta[SERIES_UID], skip_unreadable=True)
+            missing = [keyword for keyword in REFERRED if not slices[0].get(keyword)]
+            if missing:
+                logger.warning(
+                    "%s has no %s, to which a DICOM segmentation refers: the result is written as "
+                    "NIfTI alone",
+                    meta["filename_or_obj"],
+                    " and no ".join(missing),
+                )
+                continue
             _check_geometry(data[key], slices)
             labels = data[key][0].cpu().numpy().astype(np.uint8).transpose(2, 1, 0)
             path = self.saver.folder_layout.filename(**self.saver.fname_formatter(meta, self.saver))
@@ -110,9 +120,8 @@ def _segmentation(
 ) -> Segmentation:
     """The DICOM object of class indices ``(slices, rows, columns)`` on these files' slices."""
     import highdicom
-    import pydicom
 
-    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    sources = [read_dicom(path, stop_before_pixels=True) for path in paths]
     for source in sources:
         if not source.get("SpecificCharacterSet", "default"):
             del (

@@ -3,94 +3,187 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
+from ldseg_monai.data.leftovers import Leftovers, is_beside, is_hidden, some, target_of_broken_link
 from ldseg_monai.runtime.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-logger = logging.getLogger("ldseg_monai.data")
-
 SLICE = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
-SHARED = (
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "ImageOrientationPatient",
-    "FrameOfReferenceUID",
-    "StudyInstanceUID",
-)
+SHARED = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
+# What a DICOM segmentation refers to: the same in all slices, or in none
+REFERRED = ("FrameOfReferenceUID", "StudyInstanceUID")
 THICKNESS = ("SpacingBetweenSlices", "SliceThickness")
 DESCRIPTION = (
+    "SOPClassUID",
     "SeriesInstanceUID",
     "SOPInstanceUID",
     "SeriesDescription",
+    "SeriesNumber",
     "Modality",
     "NumberOfFrames",
 )
-TAGS = sorted({*SLICE, *SHARED, *THICKNESS, *DESCRIPTION, "SamplesPerPixel"})
+TAGS = sorted({*SLICE, *SHARED, *REFERRED, *THICKNESS, *DESCRIPTION, "SamplesPerPixel"})
+ENDINGS = (".dcm", ".dicom", ".ima")  # of files that are meant to be DICOM, whatever they hold
+# Direction cosines and spacings of slices may differ by what scanners round: no more than this,
+# and never by so much that a slice's last row or column is this share of a pixel off its place.
+ROUNDING, SHARE_OF_PIXEL = 1e-3, 0.25
 DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR, which belongs to no series
+UNDEFINED = 2**32 - 1  # length of pixels that are compressed
 UNREADABLE = ""  # stands for the UID of a series with a file that cannot be read
 PathLike = str | os.PathLike[str]
 
 
-def dicom_files(folder: PathLike) -> list[str]:
-    """Paths of the DICOM files right in a folder, told by their first bytes; no hidden ones."""
+class SeriesFiles(NamedTuple):
+    """Files right in a folder with DICOM, hidden ones excepted.
+
+    Attributes:
+        dicom: those that begin as DICOM does.
+        doubtful: those that may be slices, and do not; with what they are instead.
+        beside: those whose endings say that they are no slices.
+    """
+
+    dicom: list[str]
+    doubtful: dict[str, str]
+    beside: list[str]
+
+
+def series_files(folder: PathLike) -> SeriesFiles:
+    """Tell the files right in a folder apart; there are no DICOM files where none is meant to be.
+
+    Whatever has no ending of another kind of file may be a slice: a copy that broke off leaves
+    empty files, cut ones, ``IM034.dcm.part``, and links to nowhere.
+    """
+    files = SeriesFiles([], {}, [])
+    is_meant = False
     with os.scandir(folder) as entries:
-        paths = sorted(
-            entry.path for entry in entries if entry.is_file() and not entry.name.startswith(".")
-        )
-    return [path for path in paths if _is_dicom(path)]
+        paths = sorted(entry.path for entry in entries if not is_hidden(entry.name))
+    for path in paths:
+        if os.path.isdir(path):
+            continue
+        if is_beside(path):
+            files.beside.append(path)
+            continue
+        problem = _problem(path)
+        if problem:
+            files.doubtful[path] = problem
+            is_meant |= path.lower().endswith(ENDINGS)
+        else:
+            files.dicom.append(path)
+    if files.dicom or is_meant:
+        return files
+    return SeriesFiles([], {}, sorted([*files.doubtful, *files.beside]))
 
 
-def series_datalist(folders: Sequence[PathLike], series_uid: str = "") -> list[dict[str, Any]]:
-    """List the image series of folders with DICOM files, one item for each.
+def series_datalist(
+    folders: Sequence[PathLike],
+    series_uid: str = "",
+    skip_unreadable: bool = False,
+    leftovers: Leftovers | None = None,
+    check: bool = True,
+) -> list[DicomSeries]:
+    """List the image series of folders with DICOM files.
 
-    The only one is checked to be a volume at once. One of several is when it is read, so that it
-    does not stop others.
+    The only one is checked to be a volume at once. One of several cases is when it is read, so that
+    it does not stop others.
 
     Args:
-        folders: each with files of one image series; of any number of series where ``series_uid``
-            is given. Objects that are no image slices, such as segmentations and reports, may lie
-            beside them.
+        folders: each with files of any number of image series. Objects that are no image slices,
+            such as segmentations and reports, may lie beside them.
         series_uid: Series Instance UID of the only series that is wanted.
-
-    Returns:
-        ``[{"image": folder}, ...]``, for a series among others ``[{"image": [folder,
-        series_uid]}]``.
+        skip_unreadable: as of `read_series`.
+        leftovers: gets what is not used.
+        check: whether the only series is the only case.
 
     Raises:
-        ValueError: no series, not the one wanted, several in one folder, one in several folders or
-            of one name, or a series that is no volume (see `sorted_slices`).
+        ValueError: no series, not the one wanted, one in several folders, or a series that is no
+            volume (see `sorted_slices`).
         ImportError: if pydicom or highdicom is not installed.
     """
-    chosen = _choose(folders, series_uid)
-    names = [Path(item.folder).stem for item in chosen]  # as MONAI names what it writes
-    _require_unique(
-        names, "the name", "is that of several folders, after which results are named", chosen
-    )
-    return [{"image": item.folder if item.alone else [item.folder, item.uid]} for item in chosen]
+    leftovers = leftovers if leftovers is not None else Leftovers()
+    everything: list[DicomSeries] = []
+    faults: list[InputError] = []
+    for folder in map(os.path.abspath, folders):
+        try:
+            found = _image_series(folder, skip_unreadable, leftovers)
+        except InputError as fault:
+            faults.append(fault)
+            found = {UNREADABLE: []}
+        everything += [
+            DicomSeries(folder, uid, slices, len(found) == 1) for uid, slices in found.items()
+        ]
+    if faults and (series_uid or (check and len(everything) == 1)):
+        raise faults[0]
+    if not everything:
+        where = some(map(os.path.abspath, folders))
+        raise InputError(
+            f"no DICOM series of image slices in {where}: expected single-frame images with "
+            f"{', '.join(SLICE)}; multi-frame (enhanced) images have to be converted, to NIfTI for "
+            "example"
+        )
+    chosen = [item for item in everything if series_uid in ("", item.uid)]
+    if not chosen:
+        raise InputError(
+            f"no DICOM series {series_uid}; {_describe(everything)}: expected one of these as "
+            "series_uid"
+        )
+    for item in everything:
+        if item not in chosen:
+            leftovers.add(f"series_uid is {series_uid}", _describe([item]))
+    known = [item for item in chosen if item.uid != UNREADABLE]
+    _require_one_folder(known)
+    if len(chosen) == 1 and check:
+        sorted_slices(chosen[0].slices)
+    return chosen
 
 
-def read_series(folder: PathLike, series_uid: str = "") -> list[Dataset]:
+def read_series(
+    folder: PathLike, series_uid: str = "", skip_unreadable: bool = False
+) -> list[Dataset]:
     """Read the headers of a folder's series, without pixels and in the order of `sorted_slices`.
 
     Args:
         folder: the folder.
         series_uid: Series Instance UID; "" for the folder's only image series.
+        skip_unreadable: whether files that cannot be read, and may be slices, are left out.
 
     Raises:
-        ValueError: as of `series_datalist`.
+        ValueError: as of `series_datalist`, or for several series without a ``series_uid``.
     """
-    return _choose([folder], series_uid)[0].slices
+    chosen = series_datalist([folder], series_uid, skip_unreadable)
+    if len(chosen) > 1:
+        raise InputError(
+            f"{len(chosen)} DICOM series in one folder; {_describe(chosen)}: expected one; choose "
+            "it with --series_uid UID, or give each a folder of its own"
+        )
+    return sorted_slices(chosen[0].slices)
+
+
+def read_dicom(file: Any, **options: Any) -> Dataset:
+    """Read a DICOM file by pydicom, one without preamble too.
+
+    Such a file has no say on how it is encoded, but by its elements.
+
+    Args:
+        file: path, or open file.
+        options: of ``pydicom.dcmread``.
+    """
+    import pydicom
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    item = pydicom.dcmread(file, force=True, **options)
+    if not item.file_meta.get("TransferSyntaxUID"):
+        is_implicit, is_little_endian = item.original_encoding
+        syntax = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
+        item.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else syntax
+    return item
 
 
 def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
@@ -102,10 +195,11 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
             slices that are not on a line.
     """
     slices = list(slices)
+    referred = [keyword for keyword in REFERRED if any(item.get(keyword) for item in slices)]
     for item in slices:
         missing = [
             keyword
-            for keyword in (*SLICE, *SHARED, "SOPInstanceUID")
+            for keyword in (*SLICE, *referred, "SOPInstanceUID")
             if item.get(keyword) in (None, "")
         ]
         if missing or not _is_slice(item):
@@ -120,12 +214,13 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
                 f"{item.filename} has {item.SamplesPerPixel} samples a pixel: expected 1, a gray "
                 "image"
             )
-        for keyword in SHARED:
-            if not _equal(item[keyword].value, slices[0][keyword].value):
+        for keyword in (*SHARED, *referred):
+            if not _is_equal(item, slices[0], keyword):
                 raise InputError(
                     f"{item.filename} has {keyword} {item[keyword].value} and {slices[0].filename} "
                     f"{slices[0][keyword].value}: expected the same in all slices of a volume; "
-                    "remove those that differ"
+                    "give each volume a folder of its own, without scouts, or convert the series "
+                    "by a program that resamples it, such as dcm2niix"
                 )
     normal = np.cross(*np.reshape(_numbers(slices[0], "ImageOrientationPatient"), (2, 3)))
     slices.sort(key=lambda item: float(normal @ _numbers(item, "ImagePositionPatient")))
@@ -158,69 +253,65 @@ def slice_affine(slices: Sequence[Dataset]) -> np.ndarray:
     )  # DICOM's x and y go to the left and to the back
 
 
-class _Series(NamedTuple):
-    """A series that was chosen, and whether its folder has no other."""
+def is_dicom(path: str) -> bool:
+    """Whether a file begins as DICOM does, with preamble or without."""
+    return not _problem(path)
+
+
+class DicomSeries(NamedTuple):
+    """A series of a folder, and whether it is its only one.
+
+    Attributes:
+        folder: absolute path.
+        uid: Series Instance UID; "" for a folder whose files cannot be read.
+        slices: headers.
+        alone: whether its folder has no other series.
+    """
 
     folder: str
     uid: str
     slices: list[Dataset]
     alone: bool
 
+    @property
+    def image(self) -> str | list[str]:
+        """The image of a case: the folder, and the UID where it has several."""
+        return self.folder if self.alone else [self.folder, self.uid]
 
-def _choose(folders: Sequence[PathLike], series_uid: str) -> list[_Series]:
-    """The one series of each folder, or the one of all folders that has the UID."""
-    found: dict[str, dict[str, list[Dataset]]] = {}
-    for folder in map(os.path.abspath, folders):
-        try:
-            found[folder] = _image_series(folder)
-        except ValueError:
-            if len(folders) == 1 or series_uid:
-                raise
-            found[folder] = {UNREADABLE: []}
-    everything = [
-        _Series(folder, uid, slices, len(all_) == 1)
-        for folder, all_ in found.items()
-        for uid, slices in all_.items()
-    ]
-    chosen = [item for item in everything if series_uid in ("", item.uid)]
-    if not everything:
-        raise InputError(
-            f"no DICOM series of image slices in {', '.join(found)}: expected single-frame images "
-            "with "
-            f"{', '.join(SLICE)}; multi-frame (enhanced) images have to be converted, to NIfTI for "
-            "example"
-        )
-    if not chosen:
-        raise InputError(
-            f"no DICOM series {series_uid}; {_describe(everything)}: expected one of these as "
-            "series_uid"
-        )
-    for item in chosen:
-        if not item.alone and not series_uid:
-            several = [other for other in chosen if other.folder == item.folder]
-            raise InputError(
-                f"{len(several)} DICOM series in one folder; {_describe(several)}: expected one; "
-                "choose it with "
-                "--series_uid UID, or give each a folder of its own"
-            )
-    known = [item for item in chosen if item.uid != UNREADABLE]
-    _require_unique(
-        [item.uid for item in known], "the DICOM series", "is in several folders", known
-    )
-    return (
-        [item._replace(slices=sorted_slices(item.slices)) for item in chosen]
-        if len(chosen) == 1
-        else chosen
-    )
+    @property
+    def number(self) -> str:
+        """The number that the scanner gave it, or else its UID."""
+        return str(self.slices[0].get("SeriesNumber") or self.uid) if self.slices else self.uid
 
 
-def _is_dicom(path: str) -> bool:
-    """What pydicom's function of this name says, where there may be no pydicom."""
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def _problem(path: str) -> str:
+    """What keeps a file from being DICOM by its first bytes; "" if nothing does."""
+    target = target_of_broken_link(path)
+    if target is not None:
+        return f"a link to {target}, which is not there"
+    if not os.path.isfile(path):
+        return "no file"
+    try:
+        with open(path, "rb") as file:
+            start = file.read(132)
+    except OSError as error:
+        return error.strerror or str(error)
+    if start[128:] == b"DICM" or _begins_with_element(start):
+        return ""
+    return f"{len(start)} bytes" if len(start) < 132 else "no DICOM"
 
 
-def _image_series(folder: PathLike) -> dict[str, list[Dataset]]:
+def _begins_with_element(start: bytes) -> bool:
+    """Whether a file without preamble begins with a data element of group 2 or 8."""
+    if start[:2] not in (b"\x02\x00", b"\x08\x00") or len(start) < 132:
+        return False
+    has_kind = start[4:6].isalpha() and start[4:6].isupper()  # explicit value representation
+    return has_kind or int.from_bytes(start[4:8], "little") < 1024
+
+
+def _image_series(
+    folder: str, skip_unreadable: bool, leftovers: Leftovers
+) -> dict[str, list[Dataset]]:
     """Headers, without pixels, of each series' image slices, by Series Instance UID."""
     if not all(
         map(importlib.util.find_spec, ("pydicom", "highdicom"))
@@ -229,25 +320,53 @@ def _image_series(folder: PathLike) -> dict[str, list[Dataset]]:
             f"DICOM in {folder} needs pydicom and highdicom: pip install highdicom, or "
             "ldseg_monai[dicom]"
         )
-    import pydicom
-
+    files = series_files(folder)
+    unreadable = dict(files.doubtful)
     series: dict[str, list[Dataset]] = {}
-    for path in dicom_files(folder):
+    for path in files.dicom:
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-            if header.file_meta.get("MediaStorageSOPClassUID") != DIRECTORY:
-                series.setdefault(str(header.SeriesInstanceUID), []).append(header)
+            with open(path, "rb") as file:
+                header = read_dicom(file, stop_before_pixels=True, specific_tags=TAGS)
+                is_cut = _ends_in_pixels(file, *header.original_encoding)
+            if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
+                continue
+            if is_cut:
+                raise ValueError("its pixels are cut off")
+            series.setdefault(str(header.SeriesInstanceUID), []).append(header)
         except Exception as error:  # whatever a broken file brings about
-            raise InputError(
-                f"{path} cannot be read as DICOM ({error}): remove or repair it"
-            ) from error
-    other = {uid: items for uid, items in series.items() if not any(map(_is_slice, items))}
-    if other:
-        kinds = Counter(
-            str(item.get("Modality", "no modality")) for items in other.values() for item in items
+            unreadable[path] = " ".join(str(error).split()) or type(error).__name__
+    if unreadable and not skip_unreadable:
+        told = some(f"{path} cannot be read as DICOM ({why})" for path, why in unreadable.items())
+        raise InputError(
+            f"{told}: expected whole files, since each may be a slice; remove or repair it, or "
+            "segment what is left with --skip_unreadable True"
         )
-        logger.info("%s: ignored DICOM files that are no image slices: %s", folder, dict(kinds))
+    for path, why in unreadable.items():
+        leftovers.add("cannot be read as DICOM", f"{path} ({why})")
+    other = {uid: items for uid, items in series.items() if not any(map(_is_slice, items))}
+    kinds = Counter(_kind(item) for items in other.values() for item in items)
+    for kind, count in kinds.items():
+        leftovers.add("DICOM, but no image slices", f"{count} of {kind} in {folder}")
     return {uid: items for uid, items in series.items() if uid not in other}
+
+
+def _ends_in_pixels(file: BinaryIO, is_implicit: bool, is_little_endian: bool) -> bool:
+    """Whether a file that is read up to its pixels has fewer bytes of them than it says."""
+    start = file.read(12)  # tag, 4 bytes for what the values are unless implicit, length
+    if len(start) < 12:
+        return False
+    order: Literal["little", "big"] = "little" if is_little_endian else "big"
+    length = int.from_bytes(start[4:8] if is_implicit else start[8:12], order)
+    if length == UNDEFINED:  # compressed
+        return False
+    begin = file.tell() - (4 if is_implicit else 0)
+    return file.seek(0, os.SEEK_END) - begin < length
+
+
+def _kind(item: Dataset) -> str:
+    """What a DICOM object that is no slice is."""
+    kind = str(item.get("Modality") or "no modality")
+    return f"{kind}, multi-frame" if (item.get("NumberOfFrames") or 1) > 1 else kind
 
 
 def _is_slice(item: Dataset) -> bool:
@@ -286,30 +405,35 @@ def _numbers(item: Dataset, keyword: str) -> np.ndarray:
     return np.array(item[keyword].value, float)
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _is_equal(item: Dataset, other: Dataset, keyword: str) -> bool:
+    """Whether two slices have the same of a keyword, but for what a scanner rounds."""
+    one, two = (slice_[keyword].value for slice_ in (item, other))
     if isinstance(one, str):
-        return one == other
-    return np.shape(one) == np.shape(other) and np.allclose(
-        np.array(one, float), np.array(other, float), atol=1e-4
-    )
+        return one == two
+    if np.shape(one) != np.shape(two):
+        return False
+    if np.ndim(one) == 0:
+        return one == two
+    difference = np.abs(np.array(one, float) - np.array(two, float)).max()
+    return difference <= min(ROUNDING, SHARE_OF_PIXEL / max(item.Rows, item.Columns))
 
 
-def _describe(series: Iterable[_Series]) -> str:
+def _describe(series: Iterable[DicomSeries]) -> str:
     return "; ".join(
         f"{item.folder}: {item.uid} ({item.slices[0].get('Modality') or 'no modality'}, "
         f"{str(item.slices[0].get('SeriesDescription') or 'no description')}, {len(item.slices)} "
         "slices)"
         for item in series
+        if item.slices
     )
 
 
-def _require_unique(
-    values: Sequence[str], what: str, problem: str, series: Sequence[_Series]
-) -> None:
-    value, count = Counter(values).most_common(1)[0]
-    if count > 1:
-        same = [item for item, other in zip(series, values, strict=True) if other == value]
-        raise InputError(
-            f"{what} {value} {problem}; {_describe(same)}: expected one; merge, rename or remove "
-            "folders"
-        )
+def _require_one_folder(series: Sequence[DicomSeries]) -> None:
+    """Check that no series is spread over several folders."""
+    for uid, count in Counter(item.uid for item in series).items():
+        if count > 1:
+            same = [item for item in series if item.uid == uid]
+            raise InputError(
+                f"the DICOM series {uid} is in several folders; {_describe(same)}: expected one; "
+                "merge or remove folders"
+            )

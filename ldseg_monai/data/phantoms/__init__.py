@@ -1,4 +1,4 @@
-"""Generated knees and glands with their labels."""
+"""Generated knees, hippocampi and glands with their labels."""
 
 from ldseg_monai.data.phantoms.files import phantom_files, phantoms_complete, write_phantoms
 

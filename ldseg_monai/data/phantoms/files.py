@@ -1,4 +1,4 @@
-"""Seeded phantoms as data sets: the files that `knee_phantom` and `gland_phantom` are written to.
+"""Seeded phantoms as data sets: the files that volumes and pictures are written to.
 
 They stand in for a data set where none is given, so that every command works on a bare machine, and
 they carry what breaks programs: oblique anisotropic affines with flips, touching structures,
@@ -23,12 +23,14 @@ from tqdm import tqdm
 
 from ldseg_monai.data.formats import label_picture, value_number
 from ldseg_monai.data.phantoms.gland import gland_phantom
+from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 from ldseg_monai.runtime.errors import InputError
 
 logger = logging.getLogger("ldseg_monai.data")
 
-PhantomKind = Literal["knee", "gland"]
+PhantomKind = Literal["knee", "hippocampus", "gland"]
+VOLUMES = {"knee": knee_phantom, "hippocampus": hippocampus_phantom}
 
 # Raise it when the same seed gives other voxels: phantoms already on disk are then rewritten.
 GENERATOR_VERSION = 1
@@ -39,7 +41,7 @@ def phantom_files(kind: str, out_dir: str | os.PathLike[str], num: int) -> list[
     """Names of the files of each case, `{"image": ..., "label": ...}`, in order."""
     if kind not in get_args(PhantomKind):
         raise InputError(f"phantom {kind!r}: expected one of {', '.join(get_args(PhantomKind))}")
-    image_end, label_end = (".nii.gz", ".nii.gz") if kind == "knee" else (".png", "_anno.png")
+    image_end, label_end = (".nii.gz", ".nii.gz") if kind in VOLUMES else (".png", "_anno.png")
     images, labels = Path(out_dir) / "images", Path(out_dir) / "labels"
     return [
         {
@@ -82,7 +84,8 @@ def write_phantoms(
     processes may write the same phantoms at once.
 
     Args:
-        kind: "knee" (volumes) or "gland" (RGB images, label stems ending in `_anno`).
+        kind: "knee" or "hippocampus" (volumes), or "gland" (RGB images, label stems ending in
+            `_anno`).
         out_dir: folder to write to; made where missing.
         num: number of cases.
         seed: first half of each case's seed; the case's index is the other.
@@ -105,8 +108,8 @@ def write_phantoms(
     manifest = _manifest(kind, seed, label_values) | {"num": num}
     _write_manifest(Path(out_dir), manifest | {"complete": False})
     for index, item in enumerate(tqdm(files, desc=f"{kind} phantoms")):
-        if kind == "knee":
-            volume, mask, affine = knee_phantom([seed, index])
+        if kind in VOLUMES:
+            volume, mask, affine = VOLUMES[kind]([seed, index])
             mask = _with_values(mask, label_values)
             _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename)
             _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename)

@@ -221,12 +221,15 @@ def _set_patients(config: Any, plan: Plan) -> None:
     value, comment = "", "table of the cases' patients; '' where each case is its own"
     if plan.patients:
         value = f"$os.path.join(@dataset_dir, '{plan.patients[0]}') if @dataset_dir else ''"
-        comment = "table of the cases' patients; without it, each case is its own"
     if "patients" in config:
         set_value(config, "patients", value, comment)
     elif plan.patients:
         add_value(config, "patients", value, "val_fraction", comment)
-        groups = "{_target_: ldseg_monai.data.read_groups, path: '@patients', case_column: name,"
+        config["knob_kinds"]["text"].append("patients")
+        groups = (
+            "{_target_: ldseg_monai.data.read_groups, _mode_: callable, path: '@patients',"
+            " case_column: name,"
+        )
         add_value(config, "groups", component(f"{groups} group_column: patient}}"), "datalist")
         add_argument(config["split"], "groups", "@groups")
     if plan.patients:

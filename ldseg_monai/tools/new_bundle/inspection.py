@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-from monai.data import load_decathlon_properties
 from nibabel.orientations import (
     aff2axcodes,
     apply_orientation,
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ldseg_monai.data.checks import MAX_SHIFT, check_voxels
-from ldseg_monai.data.datalist import PathLike, case_name
+from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.formats import (
     COLOR,
     LabelReading,
@@ -82,7 +80,7 @@ class Inspection:
         warnings: what to look at before training, one sentence each.
     """
 
-    datalist: list[dict[str, str]]
+    datalist: Sequence[dict[str, str]]
     cases: list[InspectedCase]
     warnings: list[str] = field(default_factory=list)
 
@@ -200,20 +198,11 @@ def inspect_datalist(
     if faults:
         more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
         raise InputError("; ".join(faults[:5]) + more)
-    inspection = Inspection(list(datalist), cases, warnings)
+    inspection = Inspection(datalist, cases, warnings)
     if inspection.label_values == [0]:
         raise InputError(f"every label of the {len(cases)} cases is 0: expected classes from 1 on")
     warnings += _warnings_of_all(inspection)
     return inspection
-
-
-def class_names_of(dataset_dir: PathLike) -> dict[int, str]:
-    """Names of the label values as a Decathlon `dataset.json` has them; empty without any."""
-    try:
-        named = load_decathlon_properties(Path(dataset_dir, "dataset.json"), "labels")["labels"]
-        return {int(value): " ".join(str(name).split()) for value, name in named.items()}
-    except (KeyError, ValueError, TypeError, AttributeError):  # no such file, or of another form
-        return {}
 
 
 class _Fault(ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import re
@@ -13,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.formats import COLOR, LabelReading, is_volume, value_name, value_names
-from ldseg_monai.data.split import Split, read_groups
+from ldseg_monai.data.leftovers import some
+from ldseg_monai.data.names import case_name, plain_name
+from ldseg_monai.data.split import Split, match_groups, read_groups, read_table
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.new_bundle.inspection import MAX_CLASSES, Inspection, in_ras
 from ldseg_monai.tools.new_bundle.sizing import fit_grid, fit_window, surviving_dice
@@ -32,15 +32,10 @@ ONE_WINDOW = {
     2: 2.5,
     3: 1.3,
 }  # times the template's window that may be spent on having one window for every case
-PATIENT_COLUMNS = (
-    "patient",
-    "patient id",
-    "patient_id",
-    "patientid",
-    "subject",
-    "subject_id",
-    "subject id",
-)
+TABLES = (".csv", ".tsv")
+# Columns of patients, by their letters alone
+PATIENT_COLUMNS = ("patient", "patientid", "patientname", "patientnumber", "subject", "subjectid",
+    "participant", "participantid", "pid")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -501,27 +496,55 @@ def _augmentation_choice(inspection: Inspection) -> Choice:
 
 
 def _patients(inspection: Inspection, dataset_dir: str) -> tuple[str, str, str] | None:
-    """The table in the data set that names every case and its patient."""
+    """The table in the data set that names the cases and their patients.
+
+    Raises:
+        ValueError: for a table with a column of patients that names some of the cases, or that a
+            config cannot name.
+    """
     names = {case.name for case in inspection.cases}
-    for path in sorted(Path(dataset_dir).glob("*.csv")):
-        try:
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file, skipinitialspace=True))
-        except (UnicodeDecodeError, csv.Error):
+    for path in sorted(Path(dataset_dir).glob("*")):
+        if path.suffix.lower() not in TABLES or path.name.startswith("."):
             continue
-        columns = [column for column in (rows[0] if rows else {}) if column]
-        cases = []
-        for column in columns:
-            if names <= {row[column] for row in rows}:
-                cases.append(column)
-        patients = [column for column in columns if column.strip().lower() in PATIENT_COLUMNS]
-        chosen = (path.name, *cases[:1], *patients[:1])
-        writable = not any(
-            re.search(r"""['"\\$@#%]""", name) for name in chosen
-        )  # in an expression of a config
-        if cases and patients and cases[0] != patients[0] and writable:
-            return path.name, cases[0], patients[0]
+        columns, rows = read_table(path)
+        patients = [column for column in columns if _letters(column) in PATIENT_COLUMNS]
+        if not patients:
+            continue
+        known = {column: _named_there(rows, column, names) for column in columns}
+        known.pop(patients[0])
+        column = max(known, key=lambda name: len(known[name]), default="")
+        if not column or not known[column]:
+            raise InputError(
+                f"{path} has a column {patients[0]} and none with the names of the cases, such as "
+                f"{some(names)}: expected one, or patients could be in both parts; correct or "
+                "remove it"
+            )
+        missing = names - known[column]
+        if missing:
+            raise InputError(
+                f"{path} names the patient of {len(known[column])} of {len(names)} cases, and not "
+                f"of {some(missing)}: expected every case; add them, with a blank patient if it is "
+                "not known"
+            )
+        chosen = (path.name, column, patients[0])
+        if any(re.search(r"""['"\\$@#%]""", name) for name in chosen):
+            raise InputError(
+                f"{path} has the name or the columns {', '.join(chosen)}: expected names without "
+                "quotes and signs, which a config can hold; rename them"
+            )
+        return chosen
     return None
+
+
+def _letters(column: str) -> str:
+    """A column's name without blanks and signs."""
+    return re.sub(r"[^a-z]", "", column.lower())
+
+
+def _named_there(rows: Sequence[Mapping[str, str]], column: str, names: set[str]) -> set[str]:
+    """The cases that a column of a table names, as themselves or by their files."""
+    cells = {row.get(column, "") for row in rows}
+    return (cells | {plain_name(cell) for cell in cells}) & names
 
 
 def _split(
@@ -533,14 +556,27 @@ def _split(
     names: list[str],
 ) -> tuple[Choice, list[str]]:
     """Make the split that training will make, so that its errors come now."""
-    groups = {}
+    groups: dict[str, str] = {}
+    how = "drawn with seed 0"
+    if getattr(inspection.datalist, "validation", None):
+        how = "as the data set lists them"
+    elif getattr(inspection.datalist, "folds", None):
+        how = "its fold 0"
     why = (
-        "drawn with seed 0; no table (CSV) with a column of case names and one called patient was "
-        "found"
+        f"{how}; each case by itself: no table (CSV) with a column of case names and one called "
+        "patient was found"
     )
     if patients is not None:
-        groups = read_groups(os.path.join(dataset_dir, patients[0]), *patients[1:])
-        why = f"drawn with seed 0, whole patients, as {patients[0]} names them"
+        table = os.path.join(dataset_dir, patients[0])
+        groups = match_groups(
+            read_groups(table, *patients[1:]), [case.name for case in inspection.cases]
+        )
+        unknown = len(inspection.cases) - len(groups)
+        alone = f", {unknown} cases of no known one apart" if unknown else ""
+        why = (
+            f"{how}; the cases of each of {len(set(groups.values()))} patients are kept together, "
+            f"as {patients[0]} names them{alone}"
+        )
     split = Split(lambda: inspection.datalist, val_fraction=val_fraction, groups=groups)
     parts = {}
     for part in ("train", "val"):

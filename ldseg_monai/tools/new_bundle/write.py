@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from ldseg_monai.bundle.bundle import Bundle
-from ldseg_monai.data.datalist import paired_datalist
+from ldseg_monai.data.datalist import find_cases
 from ldseg_monai.data.formats import LabelReading, is_volume
+from ldseg_monai.data.listed_cases import class_names as listed_names
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import ExistingFileError, InputError
 from ldseg_monai.tools.new_bundle.edits import BACKBONE_OVERLAYS, STANDALONE, new_config
 from ldseg_monai.tools.new_bundle.inspection import (
     Inspection,
-    class_names_of,
     inspect_datalist,
 )
 from ldseg_monai.tools.new_bundle.model_card import CHANGE, new_card, new_data_license, new_metadata
@@ -65,15 +65,18 @@ def new_bundle(
             "own origin"
         )
     target = _target(name, out)
-    datalist = paired_datalist(dataset_dir)
+    datalist = find_cases(dataset_dir)
     _require_same_dimensions(template, datalist[0]["image"])
     # Whoever names each value says that all are classes, along outlines too.
     reading = LabelReading(instances=instances, any_outline=bool(class_names))
     inspection = inspect_datalist(datalist, reading)
-    names_by_value = class_names_of(dataset_dir)
+    place = Path(dataset_dir)
+    names_by_value = listed_names(place / "dataset.json" if place.is_dir() else place)
     plan, warnings = make_plan(
         template, inspection, dataset_dir, class_names, names_by_value, instances
     )
+    if datalist.leftovers:
+        warnings.append(str(datalist.leftovers))
     _write(template, plan, inspection, target, dataset_dir)
     return _report(plan, inspection, [*inspection.warnings, *warnings], target, dataset_dir)
 

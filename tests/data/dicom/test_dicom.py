@@ -29,6 +29,7 @@ from pydicom.sr.codedict import codes
 
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
 from ldseg_monai.data.dicom.segmentation import SaveImageDicomSegd
+from ldseg_monai.data.writers import SaveImageVolumed
 from ldseg_monai.evaluation.pictures import load_image
 from ldseg_monai.inference.postprocessing import InvertLabeld
 
@@ -318,6 +319,23 @@ def test_anonymized_slices_may_lack_what_may_be_empty(tmp_path: Path, metadata: 
         item.save_as(path)
     write_both(folder, tmp_path / "out", metadata)
     assert pydicom.dcmread(tmp_path / "out" / "series_seg.dcm").PatientID == ""
+
+
+@pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "StudyInstanceUID"])
+def test_without_what_it_refers_to_the_nifti_file_is_written_and_the_reason_told(
+    tmp_path: Path, metadata: str, missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    for path in folder.iterdir():
+        item = pydicom.dcmread(path)
+        delattr(item, missing)
+        item.save_as(path)
+    image = load(folder)
+    data = SaveImageVolumed("pred", str(tmp_path))({"pred": labels_of(image)})
+    SaveImageDicomSegd("pred", str(tmp_path), metadata)(data)
+    assert nib.load(tmp_path / "series_label.nii.gz").shape == (8, 10, 7)
+    assert not list(tmp_path.glob("*.dcm"))
+    assert f"{folder} has no {missing}, to which a DICOM segmentation refers" in caplog.text
 
 
 def test_a_label_map_that_was_not_inverted_is_refused(tmp_path: Path, metadata: str) -> None:

@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from dicom_phantoms import AXIAL, OBLIQUE, SERIES, Series
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     SegmentationStorage,
     generate_uid,
 )
 
-from ldseg_monai.data.datalist import resolve_datalist
+from ldseg_monai.data.datalist import case_name, resolve_datalist
+from ldseg_monai.data.dicom.reader import NiftiOrDicomReader, _Place
 from ldseg_monai.data.dicom.series import read_series, series_datalist, slice_affine
 
 OTHER = replace(AXIAL, uid=generate_uid(entropy_srcs=["other series"]))
@@ -130,7 +133,7 @@ def test_folders_of_series_are_an_image_each(tmp_path: Path) -> None:
 def test_one_of_several_series_in_a_folder_is_chosen_by_its_uid(tmp_path: Path) -> None:
     folder = replace(OTHER, shape=(3, 10, 8)).write(AXIAL.write(tmp_path))
     with pytest.raises(ValueError) as caught:
-        resolve(folder)
+        read_series(folder)
     message = str(caught.value)
     assert message.startswith("2 DICOM series in one folder") and "--series_uid UID" in message
     assert (
@@ -275,18 +278,140 @@ def test_series_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
         ValueError, match=f"the DICOM series {AXIAL.uid} is in several folders; .*a/t1.*b/t1"
     ):
         series_datalist([tmp_path / "split" / place for place in ("a/t1", "b/t1")])
-    AXIAL.write(tmp_path / "named" / "a" / "t1.5")
-    OTHER.write(tmp_path / "named" / "b" / "t1.6")
+
+
+def test_everything_that_is_an_image_is_listed(tmp_path: Path, caplog) -> None:
+    both = replace(OTHER, shape=(3, 10, 8)).write(AXIAL.write(tmp_path / "both"))
+    third = replace(AXIAL, uid=generate_uid(entropy_srcs=["third"])).write(tmp_path / "third")
+    for name in ("reference.nii.gz", "reference_seg.nii.gz", "third/preview.png"):
+        (tmp_path / name).touch()
+    listed = [item["image"] for item in resolve(tmp_path)]
+    assert listed[0] == str(tmp_path / "reference.nii.gz")
+    assert sorted(listed[1:3]) == sorted([[str(both), AXIAL.uid], [str(both), OTHER.uid]])
+    assert listed[3:] == [str(third)]
+    names = [case_name(image) for image in listed]
+    assert len(set(names)) == 4 and names[0] == "reference" and names[3] == "third"
+    (message,) = (line.getMessage() for line in caplog.records if "not used" in line.getMessage())
+    assert "reference_seg.nii.gz" in message and "preview.png" in message
+
+
+def test_names_come_from_the_whole_path_where_folders_share_one(tmp_path: Path) -> None:
+    for patient, series in (("P1", AXIAL), ("P2", OTHER)):
+        series.write(tmp_path / patient / "01-01-2000" / "3.000000-T1 AX-45123")
+    names = [case_name(item["image"]) for item in resolve(tmp_path)]
+    assert names == [f"{patient}_01-01-2000_3.000000-T1 AX-45123" for patient in ("P1", "P2")]
+    (only,) = resolve(tmp_path / "P1")
+    assert case_name(only["image"]) == "3.000000-T1 AX-45123"
+
+
+CUT = {
+    "empty": lambda path: path.write_bytes(b""),
+    "short": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "header": lambda path: path.write_bytes(path.read_bytes()[:300]),
+    "pixels": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "zeros": lambda path: path.write_bytes(b"\0" * 2000),
+    "partial": lambda path: (path.write_bytes(b"\1" * 200), path.rename(f"{path}.dcm.part")),
+    "link": lambda path: (path.unlink(), path.symlink_to("../annex/nowhere")),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_that_may_be_a_slice_is_read_or_named(tmp_path: Path, name: str, caplog) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    last = next(
+        path
+        for path in sorted(folder.iterdir())
+        if pydicom.dcmread(path).SOPInstanceUID == AXIAL.datasets()[-1].SOPInstanceUID
+    )
+    CUT[name](last)
     with pytest.raises(
-        ValueError, match="the name t1 is that of several folders, after which results are named; "
+        ValueError, match=rf"{last.name}.* cannot be read as DICOM .*--skip_unreadable True"
     ):
-        resolve(tmp_path / "named")
+        resolve(folder)
+    assert len(read_series(folder, skip_unreadable=True)) == 6
+    options = {"require_labels": False, "series_uid": "", "skip_unreadable": True}
+    assert resolve_datalist(folder, "knee", "", **options) == [{"image": str(folder)}]
+    assert f"{last.name}" in caplog.text and "not used: 1 (cannot be read as DICOM)" in caplog.text
 
 
-def test_dicom_beside_other_images_is_an_error(tmp_path: Path) -> None:
-    (AXIAL.write(tmp_path) / "case.nii.gz").touch()
-    with pytest.raises(ValueError, match="holds DICOM files and case.nii.gz: expected one kind"):
-        resolve(tmp_path)
+def test_a_folder_of_nothing_but_broken_files_is_no_empty_one(tmp_path: Path) -> None:
+    AXIAL.write(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "IM0.dcm").touch()
+    assert [item["image"] for item in resolve(tmp_path)] == [
+        str(tmp_path / "bad"),
+        str(tmp_path / "good"),
+    ]
+    with pytest.raises(ValueError, match="IM0.dcm cannot be read as DICOM .0 bytes"):
+        read_series(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_dicom_without_preamble_is_read(tmp_path: Path, syntax: str) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    expected = NiftiOrDicomReader().get_data(_Place(str(folder)))[0]
+    for path in folder.iterdir():
+        item = pydicom.dcmread(path)
+        item = pydicom.Dataset({key: value for key, value in item.items() if key.group > 2})
+        is_implicit = syntax == ImplicitVRLittleEndian
+        item.save_as(path, implicit_vr=is_implicit, little_endian=True)
+        assert path.read_bytes()[128:132] != b"DICM"
+    assert resolve(folder) == [{"image": str(folder)}]
+    np.testing.assert_array_equal(NiftiOrDicomReader().get_data(_Place(str(folder)))[0], expected)
+
+
+def test_linked_folders_are_looked_into_and_loops_are_not(tmp_path: Path) -> None:
+    folder = AXIAL.write(tmp_path / "store" / "series")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(folder)
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    assert resolve(tmp_path / "data") == [{"image": str(tmp_path / "data" / "linked")}]
+
+
+@pytest.mark.parametrize(("tilt", "is_volume"), [(1.5e-4, True), (9e-4, True), (3e-3, False)])
+def test_orientations_may_jitter_by_what_scanners_round(
+    tmp_path: Path, tilt: float, is_volume: bool
+) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    for number in range(0, 7, 2):
+        rewrite(folder, number, keyword("ImageOrientationPatient", [1, tilt, 0, -tilt, 1, 0]))
+    if is_volume:
+        affine = slice_affine(read_series(folder))
+        image = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
+        corner = (7, 9, 6)
+        theirs = np.array(image.TransformIndexToPhysicalPoint(corner)) * [-1, -1, 1]
+        assert np.abs((affine @ [*corner, 1])[:3] - theirs).max() < 0.5 * 0.75
+        return
+    with pytest.raises(ValueError, match="ImageOrientationPatient .*dcm2niix"):
+        resolve(folder)
+
+
+def test_a_large_slice_may_jitter_less(tmp_path: Path) -> None:
+    folder = replace(AXIAL, shape=(3, 1024, 2)).write(tmp_path / "series")
+    path = next(folder.iterdir())
+    item = pydicom.dcmread(path)
+    item.ImageOrientationPatient = [1, 9e-4, 0, -9e-4, 1, 0]
+    item.save_as(path)
+    with pytest.raises(ValueError, match="ImageOrientationPatient .*expected the same"):
+        resolve(folder)
+
+
+@pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "StudyInstanceUID"])
+def test_a_series_without_what_only_a_segmentation_needs_is_read(
+    tmp_path: Path, missing: str
+) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    for number in range(7):
+        rewrite(folder, number, keyword(missing, None))
+    assert len(read_series(folder)) == 7
+
+
+def test_one_dicom_file_stands_for_its_series(tmp_path: Path) -> None:
+    folder = replace(OTHER, shape=(3, 10, 8)).write(AXIAL.write(tmp_path))
+    path = next(path for path in folder.iterdir() if path.name.endswith(OTHER.uid[-4:]))
+    assert resolve(path) == [{"image": [str(folder), OTHER.uid]}]
+    with pytest.raises(ValueError, match="holds DICOM files, which this bundle does not read"):
+        resolve(path, series_uid=None)
 
 
 def test_dicom_is_an_error_where_it_is_not_read(tmp_path: Path) -> None:

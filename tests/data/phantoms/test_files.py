@@ -13,6 +13,7 @@ from scipy import ndimage
 from ldseg_monai.data.phantoms import files as phantoms
 from ldseg_monai.data.phantoms.files import phantom_files, phantoms_complete, write_phantoms
 from ldseg_monai.data.phantoms.gland import gland_phantom
+from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 
 SEEDS = range(8)
@@ -43,7 +44,7 @@ def touching(mask_a: NDArray, mask_b: NDArray) -> int:
     return int((ndimage.binary_dilation(mask_a) & mask_b).sum())
 
 
-@pytest.mark.parametrize("make", [knee_phantom, gland_phantom])
+@pytest.mark.parametrize("make", [knee_phantom, hippocampus_phantom, gland_phantom])
 def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(make) -> None:
     first, again, other = make(3), make(3), make(4)
     for one, two in zip(first, again, strict=True):
@@ -52,7 +53,7 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(make) -> None:
     assert not all(np.array_equal(one, two) for one, two in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize("make", [knee_phantom, gland_phantom])
+@pytest.mark.parametrize("make", [knee_phantom, hippocampus_phantom, gland_phantom])
 def test_global_random_state_is_neither_read_nor_changed(make) -> None:
     np.random.seed(1)
     first, state = make(5), np.random.get_state()[1].copy()
@@ -299,7 +300,7 @@ def test_kinds_do_not_mix_in_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "num", "seed", "message"),
     [
-        ("elbow", 1, 0, "phantom 'elbow': expected one of knee, gland"),
+        ("elbow", 1, 0, "phantom 'elbow': expected one of knee, hippocampus, gland"),
         ("knee", 0, 0, "num 0: expected at least 1"),
         ("knee", 1, -1, "seed -1: expected 0 or more"),
     ],

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from small_data import write_picture, write_volume
 
 from ldseg_monai.data.datalist import paired_datalist
 from ldseg_monai.data.formats import value_number
-from ldseg_monai.tools.new_bundle.inspection import Inspection, class_names_of, inspect_datalist
+from ldseg_monai.tools.new_bundle.inspection import Inspection, inspect_datalist
 
 
 def inspect(folder: Path) -> Inspection:
@@ -198,22 +197,3 @@ def test_what_may_be_meant_is_a_warning(tmp_path: Path) -> None:
     warnings = "\n".join(inspect(tmp_path).warnings)
     assert "empty: the label is all background" in warnings
     assert "from 1 x 1 x 1 to 2 x 1 x 1 mm" in warnings and "2 cases are few" in warnings
-
-
-@pytest.mark.parametrize(
-    ("content", "names"),
-    [
-        ({"labels": {"0": "background", "1": "left  atrium"}}, {0: "background", 1: "left atrium"}),
-        ({"labels": {"background": 0}}, {}),
-        ({}, {}),
-    ],
-)
-def test_class_names_are_those_of_the_decathlon_file(
-    tmp_path: Path, content: dict, names: dict
-) -> None:
-    (tmp_path / "dataset.json").write_text(json.dumps(content))
-    assert class_names_of(tmp_path) == names
-
-
-def test_no_decathlon_file_has_no_class_names(tmp_path: Path) -> None:
-    assert class_names_of(tmp_path) == {}

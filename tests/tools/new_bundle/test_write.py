@@ -65,8 +65,8 @@ def test_command_prints_data_choices_and_commands(capsys: pytest.CaptureFixture)
     assert sum(float(share) for _, share, _ in shares) == pytest.approx(100, abs=0.02)
     assert "0 is 0, 1 is 1, 3 is 2" in printed
     assert (
-        "2 cases train, 2 validate (drawn with seed 0, whole patients, as info.csv names them)"
-        in printed
+        "2 cases train, 2 validate (drawn with seed 0; the cases of each of 2 patients are kept "
+        "together, as info.csv names them)" in printed
     )
     commands = [
         line for line in printed.splitlines() if line.startswith("python -m monai.bundle run")
@@ -263,12 +263,49 @@ def test_patients_stay_together_in_training_and_evaluation() -> None:
     new_bundle(KNEE, "new", "data")
     train = config("new")
     train["dataset_dir"] = "data"
-    assert train.get_parsed_content("groups") == {f"box_{i}": f"patient {i // 2}" for i in range(4)}
+    groups = {f"box_{i}": f"patient {i // 2}" for i in range(4)}
+    assert train.get_parsed_content("split").known_groups == groups
+    card = Path("bundles/new/docs/README.md").read_text()
+    assert "the cases of each of 2 patients are kept together, as info.csv names them" in card
     patients = []
     for part in ("train", "val"):
         cases = train.get_parsed_content("split").part(part)
         patients.append({int(case_name(case["image"])[-1]) // 2 for case in cases})
     assert sorted(patients, key=min) == [{0}, {1}]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("ending", ["", ".nii.gz"])
+def test_patients_are_found_however_the_table_was_saved(delimiter: str, ending: str) -> None:
+    write_boxes(Path("data"), 3)
+    Path("data/info.csv").unlink()
+    rows = ["file", "Patient ID"], *([f"box_{i}{ending}", str(i // 2)] for i in range(4))
+    Path("data/participants.tsv").write_text("\n".join(map(delimiter.join, rows)))
+    assert "as participants.tsv names them" in new_bundle(KNEE, "new", "data")
+    split = config("new").get_parsed_content("split")
+    assert split.known_groups == {f"box_{i}": str(i // 2) for i in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,patient\nbox_0,1\nbox_1,1\n", "names the patient of 2 of 4 cases, and not of box_2"),
+        ("file,patient\nx,1\n", "has a column patient and none with the names of the cases"),
+    ],
+)
+def test_a_table_that_could_let_patients_leak_is_refused(table: str, message: str) -> None:
+    write_boxes(Path("data"), 3)
+    Path("data/info.csv").write_text(table)
+    with pytest.raises(ValueError, match=message):
+        new_bundle(KNEE, "new", "data")
+    assert not Path("bundles/new").exists()
+
+
+def test_what_is_not_used_is_told() -> None:
+    write_boxes(Path("data"), 3)
+    Path("data/images/notes.dat").touch()
+    report = new_bundle(KNEE, "new", "data")
+    assert "not used: 1 (not the ending of an image): data/images/notes.dat" in report
 
 
 def test_no_table_of_patients_splits_case_by_case() -> None:

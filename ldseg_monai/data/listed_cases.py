@@ -1,0 +1,194 @@
+"""Cases that a `dataset.json` lists: of the Decathlon, nnU-Net and their kin."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ldseg_monai.data.leftovers import Leftovers, some
+from ldseg_monai.data.names import EXTENSIONS, PathLike, name_cases
+from ldseg_monai.runtime.errors import InputError, MissingFileError
+
+# What lists are called, whoever wrote them
+TRAINING = ("training", "train")
+VALIDATION = ("validation", "validating", "val", "valid")
+TEST = ("test", "testing")
+LABELED = (*TRAINING, *VALIDATION)
+EXPECTED = "expected a Decathlon file whose 'training' lists {'image': path, 'label': path}"
+NNUNET = ("channel_names", "file_ending")  # keys of nnU-Net's own files, which list nothing
+CHANNEL = "_0000"  # what ends the name of nnU-Net's first channel
+NAME = "name of the case"  # in entries that are made of nnU-Net's folders
+
+
+class Cases(list[dict[str, Any]]):
+    """A data list, with what the data set says beside.
+
+    Attributes:
+        leftovers: what is not used.
+        validation: names of the cases that it keeps for validation itself.
+        folds: the fold of each case that has one, by its name.
+    """
+
+    def __init__(self, items: list[dict[str, Any]], leftovers: Leftovers) -> None:
+        super().__init__(items)
+        self.leftovers = leftovers
+        self.validation: set[str] = set()
+        self.folds: dict[str, int] = {}
+
+
+class _Entry(NamedTuple):
+    """What a list says of a case: the key of the list, paths, fold, and a name of its own."""
+
+    key: str
+    paths: dict[str, str]
+    fold: int | None = None
+    name: str | None = None
+
+
+def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
+    """Read a `dataset.json`: its labeled pairs, or all of its images.
+
+    Args:
+        dataset_json: the file. Paths in it are relative to its folder.
+        require_labels: whether every image needs a label. The pairs are those of the training and
+            the validation list then; else images of every list are taken.
+
+    Raises:
+        FileNotFoundError: if it lists nothing, or a file that is not there.
+        ValueError: if it cannot be used.
+    """
+    leftovers = Leftovers()
+    entries: dict[str, _Entry] = {}
+    try:
+        content = json.loads(dataset_json.read_text(encoding="utf-8-sig"))
+        for entry in _entries(content, dataset_json, require_labels, leftovers):
+            image = entry.paths["image"]
+            other = entries.setdefault(image, entry)
+            if other is not entry and require_labels:
+                raise InputError(
+                    f"{dataset_json} lists {image} under {other.key} and under {entry.key}: "
+                    "expected it once"
+                )
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{dataset_json}: {type(error).__name__} {error}; {EXPECTED}") from error
+    if not entries:
+        told = f"; {leftovers}" if leftovers else ""
+        raise MissingFileError(
+            f"{dataset_json} lists no images: expected some under 'training'{told}"
+        )
+    items = [entry.paths for entry in entries.values()]
+    missing = [path for item in items for path in item.values() if not os.path.isfile(path)]
+    if missing:
+        raise MissingFileError(
+            f"{len(missing)} files listed in {dataset_json} do not exist: {some(missing)}"
+        )
+    given: dict[tuple[str, ...], str] = {}
+    for image, entry in entries.items():
+        if entry.name:
+            given[(image,)] = entry.name
+    names = name_cases(list(entries), dataset_json.parent, given)
+    named = dict(sorted(zip(names, entries.values(), strict=True)))
+    cases = Cases([entry.paths for entry in named.values()], leftovers)
+    cases.validation = {name for name, entry in named.items() if entry.key in VALIDATION}
+    cases.folds = {name: entry.fold for name, entry in named.items() if entry.fold is not None}
+    return cases
+
+
+def class_names(dataset_json: PathLike) -> dict[int, str]:
+    """Names of the label values: Decathlon's by value, nnU-Net's by name; empty without any."""
+    try:
+        named = json.loads(Path(dataset_json).read_text(encoding="utf-8-sig"))["labels"]
+        if all(isinstance(value, int) for value in named.values()):
+            named = {value: name for name, value in named.items()}
+        return {int(value): " ".join(str(name).split()) for value, name in named.items()}
+    except (OSError, KeyError, ValueError, TypeError, AttributeError):  # none, or of another form
+        return {}
+
+
+def _entries(
+    content: Mapping[str, Any], file: Path, require_labels: bool, leftovers: Leftovers
+) -> Iterator[_Entry]:
+    """Every entry that is used."""
+    lists = _nnunet_lists(file.parent, content)
+    wanted = TRAINING if require_labels else (*LABELED, *TEST)
+    if not any(key in lists for key in wanted):
+        raise KeyError("training")
+    for key, listed in lists.items():
+        if not isinstance(listed, list):
+            continue
+        entries = [{"image": entry} if isinstance(entry, str) else entry for entry in listed]
+        reason = ""
+        if key not in (*LABELED, *TEST):
+            entries = [entry for entry in entries if _is_case(entry)]
+            reason = f"under {key}, which is neither training, validation nor test"
+        elif require_labels and key in TEST:
+            reason = f"under {key}, which is neither trained nor scored on"
+        for entry in entries:
+            unlabeled = require_labels and key in VALIDATION and not entry.get("label")
+            if reason or unlabeled:
+                leftovers.add(reason or f"under {key}, without a label", str(entry["image"]))
+            else:
+                yield _entry(entry, key, file, require_labels)
+
+
+def _is_case(entry: Any) -> bool:
+    """Whether an entry of a list of whatever name has an image."""
+    image = entry.get("image") if isinstance(entry, dict) else None
+    return isinstance(image, list) or str(image).lower().endswith(EXTENSIONS)
+
+
+def _entry(entry: Mapping[str, Any], key: str, file: Path, require_labels: bool) -> _Entry:
+    """Read what a list says of a case.
+
+    Raises:
+        KeyError, TypeError: for what is not there, or not of its kind.
+        ValueError: for several files of one part, or a fold that is none.
+    """
+    item = {}
+    for part in ("image", "label") if require_labels else ("image",):
+        paths = entry[part]
+        if isinstance(paths, list) and len(paths) == 1:
+            paths = paths[0]
+        if isinstance(paths, list):
+            raise InputError(
+                f"{file} has {len(paths)} files for one {part}, {some(map(str, paths))}: expected "
+                "one, since the bundles see one image and not several as channels; list the one "
+                "that is wanted"
+            )
+        if not isinstance(paths, str):
+            raise TypeError(f"{part} is {paths!r}")
+        item[part] = os.path.normpath(file.parent / paths)
+    fold = entry.get("fold")
+    if fold is not None and (type(fold) is not int or fold < 0):
+        raise InputError(f"{file} has the fold {fold!r}: expected whole numbers from 0 on")
+    return _Entry(key, item, fold, entry.get(NAME))
+
+
+def _nnunet_lists(root: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The lists of a data set of nnU-Net, whose folders say what is in it.
+
+    An image is ``imagesTr/NAME_0000.nii.gz``, its further channels ``NAME_0001``..., its label
+    ``labelsTr/NAME.nii.gz``.
+    """
+    listed = any(key in content for key in (*TRAINING, *TEST))
+    if listed or not any(key in content for key in NNUNET):
+        return content
+    ending = content.get("file_ending", ".nii.gz")
+    lists: dict[str, list[dict[str, Any]]] = {"training": [], "test": []}
+    for key, images, labels in (("training", "imagesTr", "labelsTr"), ("test", "imagesTs", "")):
+        for first in sorted((root / images).glob(f"[!.]*{CHANNEL}{ending}")):
+            name = first.name[: -len(CHANNEL + ending)]
+            channels = sorted(
+                (root / images).glob(f"{glob.escape(name)}_[0-9][0-9][0-9][0-9]{ending}")
+            )
+            entry: dict[str, Any] = {NAME: name, "image": [str(path) for path in channels]}
+            if labels:
+                entry["label"] = f"{labels}/{name}{ending}"
+            lists[key].append(entry)
+    return {**content, **lists}

@@ -1,0 +1,159 @@
+"""What a dataset.json lists, whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ldseg_monai.data.datalist import find_cases
+from ldseg_monai.data.listed_cases import Cases, class_names
+from ldseg_monai.data.names import case_name
+from ldseg_monai.data.split import Split
+
+
+def write(root: Path, content: Any) -> Path:
+    """A dataset.json, and an empty file for whatever it lists."""
+    (root / "dataset.json").write_text(json.dumps(content))
+    lists = content.values() if isinstance(content, dict) else []
+    for listed in lists:
+        for entry in listed if isinstance(listed, list) else []:
+            entry = {"image": entry} if isinstance(entry, str) else entry
+            for part in ("image", "label"):
+                paths = entry.get(part) or []
+                for path in [paths] if isinstance(paths, str) else paths:
+                    (root / path).parent.mkdir(parents=True, exist_ok=True)
+                    (root / path).touch()
+    return root
+
+
+def pairs(*names: str, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz", **more}
+        for name in names
+    ]
+
+
+def names_of(cases: Cases) -> list[str]:
+    return [case_name(item["image"]) for item in cases]
+
+
+@pytest.mark.parametrize("key", ["validation", "val"])
+def test_a_validation_list_validates(tmp_path: Path, key: str) -> None:
+    write(tmp_path, {"training": pairs("a", "b"), key: pairs("c")})
+    cases = find_cases(tmp_path)
+    assert names_of(cases) == ["a", "b", "c"] and cases.validation == {"c"}
+    (val,) = Split(lambda: cases).part("val")
+    assert case_name(val["image"]) == "c"
+
+
+@pytest.mark.parametrize("entry", ["imagesTr/c.nii.gz", {"image": "imagesTr/c.nii.gz"}])
+def test_a_validation_without_labels_is_segmented_and_else_named(
+    tmp_path: Path, entry: Any
+) -> None:
+    write(tmp_path, {"training": pairs("a", "b"), "validation": [entry]})
+    cases = find_cases(tmp_path)
+    assert names_of(cases) == ["a", "b"] and not cases.validation
+    expected = "not used: 1 (under validation, without a label): imagesTr/c.nii.gz"
+    assert str(cases.leftovers) == expected
+    assert names_of(find_cases(tmp_path, require_labels=False)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("key", ["test", "testing"])
+@pytest.mark.parametrize("entry", ["imagesTs/t.nii.gz", *pairs("t")])
+def test_a_test_list_is_segmented_and_never_trained_on(
+    tmp_path: Path, key: str, entry: Any
+) -> None:
+    write(tmp_path, {"training": pairs("a", "b"), key: [entry]})
+    cases = find_cases(tmp_path)
+    assert names_of(cases) == ["a", "b"]
+    assert f"under {key}, which is neither trained nor scored on" in str(cases.leftovers)
+    assert names_of(find_cases(tmp_path, require_labels=False)) == ["a", "b", "t"]
+
+
+def test_an_unknown_list_of_cases_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"training": pairs("a"), "holdout": pairs("h"), "tags": ["x"]})
+    told = "not used: 1 (under holdout, which is neither training, validation nor test): "
+    assert str(find_cases(tmp_path).leftovers) == f"{told}imagesTr/h.nii.gz"
+
+
+def test_folds_of_cases_are_used(tmp_path: Path) -> None:
+    write(tmp_path, {"training": [*pairs("a", fold=0), *pairs("b", "c", fold=1), *pairs("d")]})
+    cases = find_cases(tmp_path)
+    assert cases.folds == {"a": 0, "b": 1, "c": 1}
+    val = Split(lambda: cases, fold=1).part("val")
+    assert [case_name(item["image"]) for item in val] == ["b", "c"]
+    write(tmp_path, {"training": pairs("a", fold="first")})
+    with pytest.raises(ValueError, match="dataset.json has the fold 'first': expected whole num"):
+        find_cases(tmp_path)
+
+
+def test_a_list_of_one_image_is_an_image_and_of_several_an_error(tmp_path: Path) -> None:
+    images = ["imagesTr/a_t1.nii.gz", "imagesTr/a_t2.nii.gz"]
+    write(tmp_path, {"training": [{"image": images[:1], "label": "labelsTr/a.nii.gz"}]})
+    assert names_of(find_cases(tmp_path)) == ["a_t1"]
+    write(tmp_path, {"training": [{"image": images, "label": "labelsTr/a.nii.gz"}]})
+    for require_labels in (True, False):
+        with pytest.raises(
+            ValueError, match="has 2 files for one image, .*a_t1.*a_t2.*not several"
+        ):
+            find_cases(tmp_path, require_labels)
+
+
+def test_a_case_in_two_lists_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"training": pairs("a", "b"), "validation": pairs("b")})
+    with pytest.raises(ValueError, match="b.nii.gz under training and under validation: expected"):
+        find_cases(tmp_path)
+
+
+def test_cases_of_one_name_in_several_folders_are_told_apart(tmp_path: Path) -> None:
+    entries = [{"image": f"{p}/t1.nii.gz", "label": f"{p}/mask.nii.gz"} for p in ("P1", "P2")]
+    write(tmp_path, {"training": entries})
+    assert names_of(find_cases(tmp_path)) == ["P1_t1", "P2_t1"]
+
+
+def nnunet(root: Path, *images: str) -> Path:
+    content = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "left  atrium": 1},
+        "numTraining": 2, "file_ending": ".nii.gz"}  # fmt: skip
+    write(root, content)
+    for name in ("labelsTr/a.nii.gz", "labelsTr/b_0000.nii.gz", *images):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_a_data_set_of_nnunet_is_found_by_its_folders(tmp_path: Path) -> None:
+    images = ("imagesTr/a_0000.nii.gz", "imagesTr/b_0000_0000.nii.gz", "imagesTs/c_0000.nii.gz")
+    root = nnunet(tmp_path, *images)
+    cases = find_cases(root)
+    assert names_of(cases) == ["a", "b_0000"]
+    assert cases[1]["label"] == str(root / "labelsTr" / "b_0000.nii.gz")
+    assert names_of(find_cases(root, require_labels=False)) == ["a", "b_0000", "c"]
+    assert class_names(root / "dataset.json") == {0: "background", 1: "left atrium"}
+    (root / "imagesTr" / "a_0001.nii.gz").touch()
+    with pytest.raises(ValueError, match="has 2 files for one image, .*a_0000.*a_0001"):
+        find_cases(root)
+
+
+def test_the_file_itself_may_be_given(tmp_path: Path) -> None:
+    write(tmp_path, {"training": pairs("a", "b")}).joinpath("dataset.json").rename(
+        tmp_path / "d.json"
+    )
+    assert names_of(find_cases(tmp_path / "d.json")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"labels": {"0": "background", "1": "left  atrium"}}, {0: "background", 1: "left atrium"}),
+        ({"labels": {"background": 0, "femur": 1}}, {0: "background", 1: "femur"}),
+        ({"labels": {"whole": [1, 2]}}, {}),
+        ({}, {}),
+    ],
+)
+def test_class_names_are_those_of_the_file(tmp_path: Path, content: dict, names: dict) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert class_names(tmp_path / "dataset.json") == names
+    assert class_names(tmp_path / "nowhere.json") == {}

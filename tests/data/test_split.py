@@ -1,0 +1,133 @@
+"""Whose choice the validation part is, and that no patient is in both parts."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ldseg_monai.data.leftovers import Leftovers
+from ldseg_monai.data.listed_cases import Cases
+from ldseg_monai.data.names import case_name
+from ldseg_monai.data.split import Split, match_groups, read_groups
+
+NAMES = [f"case_{index}" for index in range(6)]
+
+
+def cases(validation: tuple[str, ...] = (), folds: dict[str, int] | None = None) -> Cases:
+    listed = Cases([{"image": f"{name}.png"} for name in NAMES], Leftovers())
+    listed.validation, listed.folds = set(validation), folds or {}
+    return listed
+
+
+def val_of(listed: Cases, **rule: Any) -> list[str]:
+    split = Split(lambda: listed, **rule)
+    val = [case_name(item["image"]) for item in split.part("val")]
+    train = [case_name(item["image"]) for item in split.part("train")]
+    assert sorted(val + train) == NAMES
+    return val
+
+
+def test_the_data_sets_own_validation_list_is_used(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ldseg_monai.data")
+    assert val_of(cases(("case_4", "case_5"))) == ["case_4", "case_5"]
+    assert caplog.messages == [
+        "split: 4 cases train, 2 validate (the data set's own validation list)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [({"val_cases": ["case_0"]}, ["case_0"]), ({"fold": 1, "num_folds": 3}, ["case_1", "case_4"])],
+)
+def test_what_a_person_chooses_comes_first_and_is_told(
+    rule: dict, expected: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ldseg_monai.data")
+    assert val_of(cases(("case_4", "case_5")), **rule) == expected
+    assert "and not the 2 of the data set's own validation list" in caplog.text
+
+
+def test_the_data_sets_own_folds_are_used(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ldseg_monai.data")
+    folds = {"case_0": 0, "case_1": 1, "case_2": 1, "case_3": 2}
+    assert val_of(cases(folds=folds)) == ["case_0"]
+    assert "fold 0, as the data set has it; --fold N takes another" in caplog.text
+    assert val_of(cases(folds=folds), fold=1) == ["case_1", "case_2"]
+    with pytest.raises(ValueError, match="fold 3: expected one of those .* has, 0, 1, 2"):
+        val_of(cases(folds=folds), fold=3)
+
+
+@pytest.mark.parametrize("given", ["case_1,case_3", "case_1, case_3", ("case_1", "case_3")])
+def test_names_may_be_typed_with_commas(given: Any) -> None:
+    assert val_of(cases(), val_cases=given) == ["case_1", "case_3"]
+
+
+PATIENTS = {"case_0": "A", "case_1": "A", "case_2": "B", "case_3": "C", "case_4": "", "case_5": "B"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "rule"),
+    [
+        (cases(), {"val_cases": ["case_0"]}),
+        (cases(("case_1", "case_2", "case_5")), {}),
+        (cases(folds={"case_5": 0, "case_2": 1}), {}),
+    ],
+)
+def test_no_choice_may_part_a_patient(listed: Cases, rule: dict) -> None:
+    with pytest.raises(ValueError, match="parts patient [AB]: case_. would validate and case_. tr"):
+        val_of(listed, groups=PATIENTS, **rule)
+
+
+def test_whole_patients_may_be_named_and_how_many_are_known_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "ldseg_monai.data")
+    assert val_of(cases(), val_cases="case_0,case_1", groups=PATIENTS) == ["case_0", "case_1"]
+    assert "3 patients are kept together, of 1 cases none is known" in caplog.text
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "; "])
+@pytest.mark.parametrize("form", ["{}", "{}.nii.gz", "images/{}.png", "C:\\data\\{}.PNG", " {} "])
+def test_a_table_of_patients_is_read_however_it_was_saved(
+    tmp_path: Path, delimiter: str, form: str
+) -> None:
+    rows = [["name", "age", "patient ID"]]
+    rows += [[form.format(name), "7", group] for name, group in PATIENTS.items()]
+    path = tmp_path / "patients.csv"
+    path.write_text("\r\n".join(delimiter.join(row) for row in rows))
+    groups = match_groups(read_groups(path, "name", "patient ID"), NAMES)
+    assert groups == {name: group for name, group in PATIENTS.items() if group}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("case_0,A\n", "5 of 6 cases have no patient in the table, case_1"),
+        ("case_0,A\ncase_0,B\n", "has case_0 with 'A' and with 'B': expected one patient"),
+        ("case_0,A\ncase_0.png,B\n", "'A' and 'B' for case_0: expected one patient"),
+        ("0,A\n1,A\n", "groups are of 0, 1: expected case names such as case_0"),
+    ],
+)
+def test_a_table_that_could_let_patients_leak_is_refused(
+    tmp_path: Path, rows: str, message: str
+) -> None:
+    path = tmp_path / "patients.csv"
+    path.write_text(f"name,patient\n{rows}")
+    with pytest.raises(ValueError, match=message):
+        val_of(cases(), groups=lambda: read_groups(path, "name", "patient"))
+
+
+def test_a_table_is_read_when_cases_are_split(tmp_path: Path) -> None:
+    split = Split(cases, groups=lambda: read_groups(tmp_path / "no.csv", "name", "patient"))
+    assert len(split.part("all")) == 6
+    with pytest.raises(FileNotFoundError, match="no.csv"):
+        split.part("train")
+
+
+def test_a_table_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "patients.csv").write_text("name,patient\ncase_0,A\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="patients.csv is no text in UTF-8"):
+        read_groups(tmp_path / "patients.csv", "name", "patient")
