@@ -192,6 +192,20 @@ def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str
     return groups
 
 
+def _read_text(path: PathLike) -> str:
+    """The text in a file.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{os.fspath(path)} is no text in UTF-8 ({error}): save it in UTF-8"
+        ) from error
+
+
 def read_table(path: PathLike) -> tuple[list[str], list[dict[str, str]]]:
     """Read a table with a head line, of columns parted by commas, semicolons or tabs.
 
@@ -201,12 +215,7 @@ def read_table(path: PathLike) -> tuple[list[str], list[dict[str, str]]]:
     Raises:
         ValueError: if it is no text.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{os.fspath(path)} is no text in UTF-8 ({error}): save it as CSV in UTF-8"
-        ) from error
+    text = _read_text(path)
     head = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=head.count)
     reader = csv.DictReader(
@@ -364,8 +373,12 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
 
 
 def read_val_cases(path: PathLike) -> list[str]:
-    """Names of validation cases in a text file, one a line; without a file, the text itself."""
+    """Names of validation cases in a text file, one a line; without a file, the text itself.
+
+    Raises:
+        ValueError: if the file is no text.
+    """
     if not os.path.isfile(path):
         return [str(path)]
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    lines = _read_text(path).splitlines()
     return [line.strip() for line in lines if line.strip()]

@@ -17,7 +17,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I",
     "I;16L", "F")  # fmt: skip
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF
 COMPRESSION, RAW = 259, 1
-BITS, STRIP_BYTES, TILE_BYTES = 258, 279, 325
+BITS, STRIP_BYTES, TILE_WIDTH, TILE_LENGTH, TILE_BYTES = 258, 279, 322, 323, 325
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PNG_HEADER = struct.Struct(">IIBBBBB")
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the kind of color
@@ -127,10 +127,15 @@ def _check_length(path: str, file: Image.Image) -> None:
     """
     if file.format == "PNG":
         held, wanted = _png_bytes(path)
-    elif file.format == "TIFF" and file.tag_v2.get(COMPRESSION) == RAW:  # type: ignore[attr-defined]
+    elif file.format == "TIFF" and file.tag_v2.get(COMPRESSION, RAW) == RAW:  # type: ignore[attr-defined]
         tags = file.tag_v2  # type: ignore[attr-defined]
-        held = sum(tags.get(TILE_BYTES, tags.get(STRIP_BYTES, ())))
-        wanted = file.height * file.width * sum(tags.get(BITS, (1,))) // 8
+        bits = sum(tags.get(BITS, (1,)))
+        if TILE_BYTES in tags:
+            held = min(tags[TILE_BYTES])  # of each tile, which is whole at the edges too
+            wanted = tags[TILE_WIDTH] * tags[TILE_LENGTH] * bits // 8
+        else:
+            held = sum(tags.get(STRIP_BYTES, ()))
+            wanted = file.height * file.width * bits // 8
     else:
         return
     if held < wanted:

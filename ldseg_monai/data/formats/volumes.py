@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -264,6 +266,9 @@ def _load_itk(path: str) -> Volume:
         reader.ReadImageInformation()
         check_memory(path, [*reader.GetSize(), reader.GetNumberOfComponents()])
         image = reader.Execute()
+        if not is_nrrd:
+            components = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+            _check_meta_length(path, components * image.GetSizeOfPixelComponent())
     except InputError:
         raise
     except Exception as error:  # SimpleITK raises RuntimeErrors, and others
@@ -281,6 +286,38 @@ def _load_itk(path: str) -> Volume:
     affine = LPS @ affine
     check_affine(path, affine)
     return Volume(voxels, affine)
+
+
+def _check_meta_length(path: str, wanted: int) -> None:
+    """Check that a MetaImage holds all of its voxels, which ITK does not if they are in one file.
+
+    What is missing, or cannot be decompressed, is left as it lies in memory.
+
+    Args:
+        path: of the header, which the voxels may follow.
+        wanted: bytes of the voxels.
+
+    Raises:
+        ValueError: if it holds fewer.
+    """
+    fields = {}
+    with open(path, "rb") as file:
+        for line in file:
+            name, _, value = line.decode("latin-1").partition("=")
+            fields[name.strip()] = value.strip()
+            if name.strip() == "ElementDataFile":
+                break
+        content = file.read()
+    place = fields.get("ElementDataFile", "LOCAL")
+    beside = Path(path).with_name(place)
+    if place.upper() != "LOCAL":
+        if not beside.is_file():  # a list or a pattern of names
+            return
+        content = beside.read_bytes()
+    if fields.get("CompressedData", "")[:1] in ("T", "t", "1"):
+        content = zlib.decompressobj().decompress(content, wanted)
+    if len(content) < wanted:
+        raise ValueError(f"it has {len(content)} bytes of voxels, by its header {wanted}")
 
 
 def _without_axes_of_1(path: str, volume: Volume) -> Volume:

@@ -282,8 +282,10 @@ def test_patients_are_found_however_the_table_was_saved(delimiter: str, ending: 
     rows = ["file", "Patient ID"], *([f"box_{i}{ending}", str(i // 2)] for i in range(4))
     Path("data/participants.tsv").write_text("\n".join(map(delimiter.join, rows)))
     assert "as participants.tsv names them" in new_bundle(KNEE, "new", "data")
-    split = config("new").get_parsed_content("split")
-    assert split.known_groups == {f"box_{i}": str(i // 2) for i in range(4)}
+    train = config("new")
+    train["dataset_dir"] = "data"
+    groups = train.get_parsed_content("split").known_groups
+    assert groups == {f"box_{i}": str(i // 2) for i in range(4)}
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,8 @@ def faulty(kind: str) -> dict:
         content = {"labels": {"0": "background", "1": "$print()"}, "training": []}
         Path("data/dataset.json").write_text(json.dumps(content))
     if kind == "many":
-        image = np.arange(4**3, dtype=np.float32).reshape(4, 4, 4) % 100
+        blocks = np.arange(4**3, dtype=np.float32).reshape(4, 4, 4)
+        image = np.kron(blocks, np.ones((3, 3, 3), np.float32))  # each value a cube
         for name in "ab":
             write_volume(Path("many"), name, image, (image + (name == "b")).astype(np.uint8))
     Path("bundles/taken").mkdir(parents=True, exist_ok=True)
