@@ -23,13 +23,13 @@ def test_last_step_is_told_another_estimate_and_nothing_else_changes() -> None:
     network.generator.from_label.register_forward_pre_hook(
         lambda module, inputs: told.append(inputs[0])
     )
-    with noisy_label.estimate_before_the_last_step(network, clean):
+    with noisy_label.estimate_before_the_last_step(network.generator, clean):
         other = network(image)
     start, before_last = told
     expected = network.scheduler.sample_previous(clean, start, torch.tensor([1]))
     torch.testing.assert_close(before_last, expected)
     assert not torch.allclose(other, plain)
-    with noisy_label.estimate_before_the_last_step(network, None):
+    with noisy_label.estimate_before_the_last_step(network.generator, None):
         assert torch.equal(network(image), plain)
     assert torch.equal(network(image), plain)
 
