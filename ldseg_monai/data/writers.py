@@ -7,6 +7,7 @@ class.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -14,25 +15,37 @@ import torch
 from monai.data import ImageWriter, NibabelWriter, PILWriter
 from monai.transforms import SaveImaged
 
-from ldseg_monai.runtime.files import unwritable
+from ldseg_monai.runtime.files import whole_file
+from ldseg_monai.runtime.ownership import place_of
 
 
-class _NamingWriter(ImageWriter):
-    """A writer whose errors name the file."""
+class _WholeWriter(ImageWriter):
+    """A writer whose files are whole and nobody else's, and whose errors name them.
+
+    It is mixed into one of MONAI's.
+    """
+
+    of: str | None = None  # the image that a file is made of
+
+    def set_metadata(self, *args: Any, **kwargs: Any) -> None:
+        """Take an image's metadata, with the path of its file."""
+        super().set_metadata(*args, **kwargs)
+        meta_dict = args[0] if args else kwargs.get("meta_dict")
+        path = (meta_dict or {}).get("filename_or_obj")
+        self.of = place_of(path) if isinstance(path, (str, os.PathLike)) else None
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
         """Write.
 
         Raises:
-            OSError: if the file cannot be written, for example because the disk is full.
+            OSError: if the file cannot be written, for example because the disk is full, or is
+                there and not this program's (see `whole_file`).
         """
-        try:
-            super().write(filename, verbose, **kwargs)
-        except OSError as error:
-            raise unwritable(filename, error) from error
+        with whole_file(filename, self.of) as hidden:
+            super().write(hidden, verbose, **kwargs)
 
 
-class NiftiWriter(_NamingWriter, NibabelWriter):
+class NiftiWriter(_WholeWriter, NibabelWriter):
     """MONAI's writer of NIfTI files, but that it keeps the axes of a volume of one slice."""
 
     def set_data_array(
@@ -48,7 +61,7 @@ class NiftiWriter(_NamingWriter, NibabelWriter):
             self.data_obj = self.data_obj[..., 0]
 
 
-class PictureWriter(_NamingWriter, PILWriter):
+class PictureWriter(_WholeWriter, PILWriter):
     """MONAI's writer of pictures."""
 
 

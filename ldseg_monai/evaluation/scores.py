@@ -19,6 +19,7 @@ from monai.networks.utils import one_hot
 from monai.utils import convert_to_tensor
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.runtime.files import whole_file
 
 SCORES = ("dice", "iou", "precision", "recall", "hd95_mm")
 
@@ -112,11 +113,12 @@ class CaseScores:
             return
         os.makedirs(self.output_dir, exist_ok=True)
         table = os.path.join(self.output_dir, "metrics.csv")
-        with open(table, "w", newline="") as file:
+        with whole_file(table) as hidden, open(hidden, "w", newline="") as file:
             writer = csv.DictWriter(file, ["case", "class", *SCORES])
             writer.writeheader()
             writer.writerows(self.rows)
-        with open(os.path.join(self.output_dir, "summary.json"), "w") as file:
+        path = os.path.join(self.output_dir, "summary.json")
+        with whole_file(path) as hidden, open(hidden, "w") as file:
             json.dump(summary, file, indent=2)
         engine.logger.info("wrote %s: %s", table, json.dumps(summary["all"]))
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.runtime.errors import ArgumentError, InputError
+from ldseg_monai.runtime.ownership import place_of
 
 if TYPE_CHECKING:
     pass
@@ -129,7 +130,8 @@ class StripInferer(Inferer):
                 for name in self._maps()
             ]
             writers = [
-                stack.enter_context(TiledFile(f"{file}.tif", picture.size)) for file in files
+                stack.enter_context(TiledFile(f"{file}.tif", picture.size, place_of(path)))
+                for file in files
             ]
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self.output_dir))
             strip_path = os.path.join(

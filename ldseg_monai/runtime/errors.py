@@ -40,6 +40,14 @@ class ExistingFileError(UserError, FileExistsError):
     """A file or folder that is there and is not written over."""
 
 
+class LostFolderError(FileError):
+    """A folder that was removed while it was written to."""
+
+
+class BusyFolderError(UserError, BlockingIOError):
+    """A folder that another command is writing to."""
+
+
 class NotAFolderError(UserError, NotADirectoryError):
     """A file where a folder is wanted."""
 

@@ -16,6 +16,7 @@ from ldseg_monai.data.datalist import case_name
 from ldseg_monai.networks.weights import read_state
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import save_whole
+from ldseg_monai.runtime.ownership import take_folder
 
 
 class SaveBest:
@@ -103,6 +104,7 @@ class ResumableCheckpoint:
             ValueError: if the checkpoint is of a run on other cases, of other objects, or of
                 another network.
         """
+        take_folder(os.path.dirname(self.path))
         if engine.state.iteration or not os.path.isfile(self.path):
             return
         state = read_state(self.path, self.map_location)

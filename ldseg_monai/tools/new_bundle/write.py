@@ -16,7 +16,8 @@ import torch
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import paired_datalist
 from ldseg_monai.networks.segmenter import diffusion_segmenter
-from ldseg_monai.runtime.errors import ExistingFileError, InputError
+from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.ownership import require_new
 from ldseg_monai.tools.new_bundle.edits import BACKBONE_OVERLAYS, STANDALONE, new_config
 from ldseg_monai.tools.new_bundle.inspection import (
     VOLUME_EXTENSIONS,
@@ -95,10 +96,7 @@ def _target(name: str, out: str) -> Path:
             "hold"
         )
     target = Path(out, name)
-    if target.exists():
-        raise ExistingFileError(
-            f"{target} exists: expected a new name; choose another, or remove the folder"
-        )
+    require_new(target)
     return target
 
 
