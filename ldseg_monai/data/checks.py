@@ -15,6 +15,7 @@ from monai.transforms import MapTransform
 
 from ldseg_monai.runtime.errors import InputError
 
+OUTSIDE = "outside_of_known"  # in an image's metadata: why the weights do not know it
 BYTES = 4  # of a voxel in memory, float32
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
 

@@ -7,6 +7,7 @@ class.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -18,6 +19,8 @@ from monai.transforms import SaveImaged
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.ownership import place_of
 
+logger = logging.getLogger("ldseg_monai.data.writers")
+
 
 class _WholeWriter(ImageWriter):
     """A writer whose files are whole and nobody else's, and whose errors name them.
@@ -26,6 +29,7 @@ class _WholeWriter(ImageWriter):
     """
 
     of: str | None = None  # the image that a file is made of
+    failure: Exception | None = None  # what kept the last file from being written
 
     def set_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Take an image's metadata, with the path of its file."""
@@ -41,8 +45,14 @@ class _WholeWriter(ImageWriter):
             OSError: if the file cannot be written, for example because the disk is full, or is
                 there and not this program's (see `whole_file`).
         """
-        with whole_file(filename, self.of) as hidden:
-            super().write(hidden, verbose, **kwargs)
+        try:
+            with whole_file(filename, self.of) as hidden:
+                super().write(hidden, verbose=False, **kwargs)
+        except Exception as error:
+            type(self).failure = error
+            raise
+        if verbose:
+            logger.info("writing: %s", filename)
 
 
 class NiftiWriter(_WholeWriter, NibabelWriter):
@@ -80,7 +90,7 @@ class _SaveMaps(SaveImaged):
         self,
         key: str,
         output_dir: str,
-        writer: type[ImageWriter],
+        writer: type[_WholeWriter],
         extension: str,
         scale: float | None = None,
     ) -> None:
@@ -91,6 +101,7 @@ class _SaveMaps(SaveImaged):
             "writer": writer,
             "savepath_in_metadict": True,
         }
+        self.writer = writer
         label: dict[str, Any] = {**common, "output_dtype": torch.uint8}
         maps: dict[str, Any] = {**common, "scale": scale, "allow_missing_keys": True}
         super().__init__(key, output_postfix="label", **label)
@@ -104,9 +115,14 @@ class _SaveMaps(SaveImaged):
         Raises:
             OSError: if a file cannot be written, for example because the disk is full.
         """
-        result = super().__call__(data)
-        for save in self.save_maps:
-            result = save(result)
+        self.writer.failure = None
+        try:
+            result = super().__call__(data)
+            for save in self.save_maps:
+                result = save(result)
+        except RuntimeError as error:
+            # MONAI's `SaveImage` (1.6) loses what its writer raises, and asks to install another.
+            raise self.writer.failure or error from error
         return result
 
 

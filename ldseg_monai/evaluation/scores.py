@@ -18,6 +18,7 @@ from monai.metrics import compute_hausdorff_distance
 from monai.networks.utils import one_hot
 from monai.utils import convert_to_tensor
 
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.runtime.files import whole_file
 
@@ -80,12 +81,18 @@ class CaseScores:
         self.output_dir = output_dir
         self.num_classes = num_classes
         self.rows: list[dict[str, str | int | float]] = []
+        self.outside: dict[str, str] = {}  # why the weights do not know a case, by its name
 
     def attach(self, engine: Engine) -> None:
         """Score each iteration's cases and write the files when the run is complete."""
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.rows.clear())
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.score)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def start(self) -> None:
+        """Begin anew."""
+        self.rows.clear()
+        self.outside.clear()
 
     def score(self, engine: Engine) -> None:
         """Add the rows of one iteration's cases."""
@@ -93,6 +100,8 @@ class CaseScores:
             label = case["label"]
             spacing = label.pixdim.tolist()[: label.ndim - 1]
             name = case_name(case["image"].meta["filename_or_obj"])
+            if OUTSIDE in case["image"].meta:
+                self.outside[name] = case["image"].meta[OUTSIDE]
             prediction, truth = self._masks(case["pred"]), self._masks(label)
             for index in range(1, self.num_classes):
                 scores = class_scores(prediction[index], truth[index], spacing)
@@ -108,6 +117,10 @@ class CaseScores:
         rows = chain.from_iterable(cast(list, idist.all_gather(self.rows)))
         self.rows = sorted(rows, key=lambda row: (row["case"], row["class"]))
         summary = summarize(self.rows)
+        for part in cast(list, idist.all_gather(self.outside)):
+            self.outside |= part
+        if self.outside:
+            summary[OUTSIDE] = dict(sorted(self.outside.items()))
         engine.state.metrics["val_mean_dice"] = summary["all"]["dice"]["mean"]
         if idist.get_rank() > 0:
             return

@@ -17,6 +17,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils import ensure_tuple
 
 from ldseg_monai import __version__
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import saved_files
@@ -36,7 +37,6 @@ from ldseg_monai.runtime.ownership import (
 logger = logging.getLogger("ldseg_monai.inference.finished_cases")
 
 ENDINGS = ("label", "mean", "sd", "seg", "overlay")  # of what an inference writes of a case
-OUTSIDE = "outside"  # in an image's metadata: why it is none that the weights know
 
 
 class FinishedCases:

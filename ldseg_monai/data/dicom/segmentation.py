@@ -12,6 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import SaveImaged
 
 from ldseg_monai import __version__
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.series import read_series, slice_affine
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import note_saved, whole_file
@@ -85,6 +86,10 @@ class SaveImageDicomSegd(SaveImaged):
             path = self.saver.folder_layout.filename(**self.saver.fname_formatter(meta, self.saver))
             files = [item.filename for item in slices]
             segmentation = _segmentation(labels, files, metadata, str(key))
+            if OUTSIDE in meta:
+                described = f"OUTSIDE OF KNOWN IMAGES: {metadata['name']}"
+                segmentation.SeriesDescription = described[:64]
+                segmentation.ContentDescription = meta[OUTSIDE][:64]
             with whole_file(path, place_of(meta["filename_or_obj"])) as hidden:
                 segmentation.save_as(hidden)
             note_saved(data[key], path)

@@ -109,6 +109,9 @@ class Report:
         overlays = self._overlays(shown)
         title = f"{bundle.title}: evaluation"
         about = {"bundle": _version(bundle), **self.settings, **_facts(engine)}
+        if self.scores.outside:
+            told = [f"{name}: {why}" for name, why in sorted(self.scores.outside.items())]
+            about["outside of what the weights know"] = ". ".join(told)
         curves = training_curves(self.training_dir)
         sections = [
             head_section(title, about),
