@@ -33,7 +33,7 @@ from monai.transforms import Spacing
 from benchmarks import command, report
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data import KnownSpacingd, LoadImageVolumed
-from ldseg_monai.data.datalist import case_name, paired_datalist
+from ldseg_monai.data.datalist import PathLike, case_name, paired_datalist
 from ldseg_monai.networks.weights import load_weights
 
 SIDES = (0.5, 0.7, 1.0, 1.5, 2.0)  # mm
@@ -57,18 +57,19 @@ class VoxelSizes:
     """Scores of a bundle's segmentations of resampled volumes.
 
     Args:
-        bundle: whose weights, metadata and inference they are.
+        bundle: whose metadata and inference they are.
+        weights: state dict; None for the bundle's own.
         overrides: items of its `train.yaml` to override, such as ``amp``.
     """
 
-    def __init__(self, bundle: Bundle, **overrides: Any) -> None:
+    def __init__(self, bundle: Bundle, weights: PathLike | None = None, **overrides: Any) -> None:
         self.configs = {}
         for metadata in ("", str(bundle.configs / "metadata.json")):  # nothing declared, and all
             self.configs[metadata] = bundle.config("train.yaml", metadata=metadata, **overrides)
         self.metadata = metadata
         self.num_classes: int = self.configs[metadata]["num_classes"]
         self.network = self.configs[metadata].get_parsed_content("network_def").eval()
-        load_weights(self.network, str(bundle.weights))
+        load_weights(self.network, str(weights or bundle.weights))
 
     @torch.no_grad()
     def segmented(self, case: dict[str, str], metadata: str) -> tuple[MetaTensor, MetaTensor]:
