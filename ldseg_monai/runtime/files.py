@@ -42,7 +42,11 @@ def unwritable(path: Any, error: OSError) -> OSError:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str], of: str | None = None) -> Iterator[str]:
+def whole_file(
+    path: str | os.PathLike[str],
+    of: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Iterator[str]:
     """Let a file be written so that one of its name is always whole, and is nobody else's.
 
     It is written under a hidden name in the same folder and renamed when it is on the disk.
@@ -52,6 +56,7 @@ def whole_file(path: str | os.PathLike[str], of: str | None = None) -> Iterator[
         of: what the file is made of, such as the path of an image. None for what the command that
             has the folder works on (see `ldseg_monai.runtime.claim`); where no command has it, as
             where another client writes, nothing is asked and nothing noted.
+        root: folder of the note; None for the file's own.
 
     Yields:
         The hidden name to write under, with the ending of ``path``.
@@ -70,13 +75,13 @@ def whole_file(path: str | os.PathLike[str], of: str | None = None) -> Iterator[
         if claim is not None:
             claim.take()
         if of is not None:
-            ownership.require_own([path], of)
+            ownership.require_own([path], of, root)
         yield hidden
         with open(hidden, "rb") as file:
             # Else a machine that stops may have renamed a file whose content it never wrote.
             os.fsync(file.fileno())
         if of is not None:
-            ownership.note_written(path, of, hidden)
+            ownership.note_written(path, of, hidden, root)
         os.replace(hidden, path)
     except UserError:
         raise

@@ -60,10 +60,14 @@ class _Notes:
     def __init__(self, folder: str) -> None:
         self.path = os.path.join(folder, NOTES)
         self.position = 0
-        self.files: dict[str, Note] = {}
+        self.files: dict[str, list[Note]] = {}
 
-    def read(self) -> dict[str, Note]:
-        """The last note of each file, by its name; a line that is not whole is none."""
+    def read(self) -> dict[str, list[Note]]:
+        """The last two notes of each file, by its name; a line that is not whole is none.
+
+        A file is noted before it gets its name: a command that is killed in between leaves the one
+        before.
+        """
         try:
             size = os.path.getsize(self.path)
         except OSError:
@@ -82,7 +86,7 @@ class _Notes:
                 with contextlib.suppress(ValueError, TypeError, KeyError):
                     content = json.loads(line)
                     name = content.pop("file")
-                    self.files[name] = Note(**content)
+                    self.files[name] = [*self.files.get(name, []), Note(**content)][-2:]
         return self.files
 
 
@@ -94,44 +98,59 @@ def place_of(path: Any) -> str:
     return os.path.realpath(os.fspath(path))
 
 
-def note_written(path: PathLike, of: str, content: PathLike | None = None) -> None:
+def note_written(
+    path: PathLike, of: str, content: PathLike | None = None, root: PathLike | None = None
+) -> None:
     """Note a file as written by this program.
 
     Args:
         path: of the file.
         of: what it is made of.
         content: file with what ``path`` is about to hold; None for itself.
+        root: folder of the notes; None for the file's own.
     """
     written = os.fspath(path if content is None else content)
     info = os.stat(written)
     digest = _digest(written)
     note = Note(info.st_size, info.st_mtime_ns, digest, of)
-    folder, name = os.path.split(path)
+    folder, name = _place(path, root)
     append_line(os.path.join(folder, NOTES), {"file": name, **note._asdict()})
 
 
-def whose(path: PathLike, of: str) -> str:
+def whose(path: PathLike, of: str, root: PathLike | None = None) -> str:
     """Tell whose a file is: ``FREE``, ``OWN``, ``CHANGED``, ``OTHERS`` or ``UNKNOWN``."""
     path = os.fspath(path)
     if not os.path.lexists(path):
         return FREE
-    note = noted(path)
-    if note is None or not os.path.isfile(path):
+    notes = noted(path, root)
+    if not notes or not os.path.isfile(path):
         return UNKNOWN
+    for note in reversed(notes):
+        if _is_as_noted(path, note):
+            return OWN if note.of == of else OTHERS
+    return CHANGED
+
+
+def _is_as_noted(path: str, note: Note) -> bool:
     info = os.stat(path)
-    same = (info.st_size, info.st_mtime_ns) == (note.size, note.time)
-    if not same and (info.st_size != note.size or _digest(path) != note.digest):
-        return CHANGED
-    return OWN if note.of == of else OTHERS
+    if (info.st_size, info.st_mtime_ns) == (note.size, note.time):
+        return True
+    return info.st_size == note.size and _digest(path) == note.digest
 
 
-def noted(path: PathLike) -> Note | None:
-    """The note of a file, if there is one."""
-    folder, name = os.path.split(os.path.abspath(path))
-    return _notes.setdefault(folder, _Notes(folder)).read().get(name)
+def noted(path: PathLike, root: PathLike | None = None) -> list[Note]:
+    """The last notes of a file, if there are any."""
+    folder, name = _place(path, root)
+    return _notes.setdefault(folder, _Notes(folder)).read().get(name, [])
 
 
-def require_own(paths: Iterable[PathLike], of: str) -> None:
+def _place(path: PathLike, root: PathLike | None) -> tuple[str, str]:
+    """The folder of the note of a file, and what the note calls it."""
+    folder = os.path.abspath(os.path.dirname(path) if root is None else root)
+    return folder, os.path.relpath(os.path.abspath(path), folder)
+
+
+def require_own(paths: Iterable[PathLike], of: str, root: PathLike | None = None) -> None:
     """Check that files are free, or this program's, of the same and unchanged.
 
     Raises:
@@ -139,10 +158,10 @@ def require_own(paths: Iterable[PathLike], of: str) -> None:
     """
     foreign = {}
     for path in paths:
-        state = whose(path, of)
+        state = whose(path, of, root)
         if state not in (FREE, OWN):
             foreign[os.fspath(path)] = state
-    refuse(foreign, of)
+    refuse(foreign, of, root)
 
 
 def require_new(path: PathLike) -> None:
@@ -158,12 +177,13 @@ def require_new(path: PathLike) -> None:
         )
 
 
-def refuse(foreign: dict[str, str], of: str) -> None:
+def refuse(foreign: dict[str, str], of: str, root: PathLike | None = None) -> None:
     """Refuse to write over files.
 
     Args:
         foreign: whose each is, as of `whose`, by its path.
         of: what this command would make them of.
+        root: folder of their notes; None for their own.
 
     Raises:
         ExistingFileError: if there are any.
@@ -172,9 +192,8 @@ def refuse(foreign: dict[str, str], of: str) -> None:
         return
     told = []
     for path, state in list(foreign.items())[:SHOWN]:
-        note = noted(path)
-        if state == OTHERS and note is not None:
-            state = f"made of {note.of}, not of {of}"
+        if state == OTHERS:
+            state = f"made of {noted(path, root)[-1].of}, not of {of}"
         told.append(f"{path} ({state})")
     more = f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else ""
     raise ExistingFileError(

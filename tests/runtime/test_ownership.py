@@ -77,6 +77,22 @@ def test_own_file_is_written_over_and_no_other(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["mask"]
 
 
+def test_command_killed_between_note_and_file_leaves_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    write(path, "first")
+
+    def killed(*arguments: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        write(path, "second")
+    assert path.read_text() == "first" and whose(path, "image") == OWN
+    write(path, "third")
+
+
 def test_client_without_a_claim_writes_as_it_asks(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_text("shipped")

@@ -103,7 +103,7 @@ def write_phantoms(
     files = phantom_files(kind, out_dir, num)
     _refuse_other_data(Path(out_dir), files)
     of = f"{kind} phantoms of seed {seed} with label values {label_values or 'of their own'}"
-    require_own(_paths(files), of)
+    require_own(sorted(_paths(files)), of, out_dir)
     for folder in ("images", "labels"):
         (Path(out_dir) / folder).mkdir(parents=True, exist_ok=True)
     manifest = _manifest(kind, seed, label_values) | {"num": num}
@@ -112,13 +112,13 @@ def write_phantoms(
         if kind == "knee":
             volume, mask, affine = knee_phantom([seed, index])
             mask = _with_values(mask, label_values)
-            _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename, of)
-            _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename, of)
+            _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename, of, out_dir)
+            _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename, of, out_dir)
         else:
             picture, instances = gland_phantom([seed, index])
-            _write_whole(item["image"], Image.fromarray(picture).save, of)
+            _write_whole(item["image"], Image.fromarray(picture).save, of, out_dir)
             mask = _with_values(instances.astype(np.uint8), label_values)
-            _write_whole(item["label"], Image.fromarray(mask).save, of)
+            _write_whole(item["label"], Image.fromarray(mask).save, of, out_dir)
     _write_manifest(Path(out_dir), manifest | {"complete": True})
     logger.info("wrote %d %s phantoms to %s", num, kind, out_dir)
 
@@ -158,7 +158,12 @@ def _paths(files: list[dict[str, str]]) -> set[str]:
     return set(chain.from_iterable(item.values() for item in files))
 
 
-def _write_whole(path: str, write: Callable[[str], object], of: str | None = None) -> None:
-    """Write a file so that it is always whole; ``of`` says what of, as of `whole_file`."""
-    with whole_file(path, of) as hidden:
+def _write_whole(
+    path: str,
+    write: Callable[[str], object],
+    of: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write a file so that it is always whole; the rest as of `whole_file`."""
+    with whole_file(path, of, root) as hidden:
         write(hidden)
