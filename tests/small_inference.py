@@ -15,11 +15,11 @@ from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
     LoadImaged,
-    SaveImaged,
     Transform,
 )
 from torch import nn
 
+from ldseg_monai.data.writers import SaveImageVolumed
 from ldseg_monai.inference.case_evaluator import CaseDataset, CaseEvaluator
 
 TOO_BRIGHT = 1000  # a voxel that the network fails on
@@ -59,15 +59,7 @@ def preprocessing(*keys: str) -> Compose:
 
 
 def postprocessing(output_dir: Path, *before: Transform) -> Compose:
-    save = SaveImaged(
-        "pred",
-        output_dir=str(output_dir),
-        output_postfix="label",
-        output_dtype=torch.uint8,
-        separate_folder=False,
-        print_log=False,
-        savepath_in_metadict=True,
-    )
+    save = SaveImageVolumed("pred", str(output_dir))
     return Compose([AsDiscreted("pred", argmax=True), *before, save])
 
 

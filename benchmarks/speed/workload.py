@@ -83,6 +83,8 @@ class Workload:
         parser = self.bundle.config(name, device=f"$torch.device('{self.device}')")
         if self.size is not None:
             parser.update({knob: list(self.size) for knob in SIZES if knob in parser})
+        if "force" in parser:
+            parser["force"] = True  # time and memory are the same for any image
         parser.update({**self.overrides, **overrides})
         return parser
 

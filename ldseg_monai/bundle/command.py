@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.dummy import DummyProcess
 from pathlib import Path
+from typing import Any
 
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
@@ -27,8 +29,10 @@ from ldseg_monai.bundle.knobs import (
 )
 from ldseg_monai.bundle.names import check_names
 from ldseg_monai.bundle.reader import find_reader, make_importable
+from ldseg_monai.data.datalist import image_folder
 from ldseg_monai.networks.weights import require_weights
 from ldseg_monai.runtime.errors import InputError, show_errors_in_one_line
+from ldseg_monai.runtime.ownership import claim, place_of, require_own
 from ldseg_monai.runtime.signals import end_in_one_line
 
 logger = logging.getLogger("ldseg_monai.bundle")
@@ -45,13 +49,15 @@ def check_command() -> None:
     config. Values are checked whoever reads the config. Where it is a MONAI command
     (`monai.bundle.run`), the names of its overrides, of its overlays' keys and of its components
     are checked too, whether its `bundle_root` is the bundle's, its `output_dir` can be written to
-    and is apart from its images, and whether there are weights at its `model_path`; in a process
-    that is nothing but this command, errors, Ctrl-C and SIGTERM show as one line from now on.
+    and is apart from its images, whether another command has it, whether it has files that are not
+    this command's, and whether there are weights at its `model_path`; in a process that is nothing
+    but this command, errors, Ctrl-C and SIGTERM show as one line from now on.
 
     Raises:
         InputError: for a knob that does not exist, a value that no run could use, another
             `bundle_root` than the bundle's, or an `output_dir` among the images.
-        OSError: for an `output_dir` that cannot be written to, or a missing `model_path`.
+        OSError: for an `output_dir` that cannot be written to, is in use or has files of others, or
+            a missing `model_path`.
     """
     if getattr(sys.modules["__main__"].__spec__, "name", None) == "monai.bundle.__main__":
         show_errors_in_one_line()
@@ -81,6 +87,7 @@ def check_command() -> None:
     idle = idle_knobs(parser, command)
     if idle and os.environ.get("RANK", "0") == "0":  # the processes are not joined yet
         logger.warning("knobs without effect here: %s", ", ".join(idle))
+    _claim_output(parser, files, command)
 
 
 def _check_bundle_root(parser: ConfigParser, files: Sequence[str]) -> None:
@@ -122,6 +129,23 @@ def _check_places(parser: ConfigParser) -> None:
             check_apart(output_dir, parser.get_parsed_content("dataset_dir"))
     if "model_path" in parser:
         require_weights(parser.get_parsed_content("model_path"))
+
+
+def _claim_output(parser: ConfigParser, files: Sequence[str], command: Mapping[str, Any]) -> None:
+    """Claim the `output_dir` of a command, and check what it would write over: see `claim`.
+
+    Files that it writes once, rather than for each case, are those that its config lists under
+    ``writes``.
+    """
+    if "output_dir" not in parser:
+        return
+    output_dir = parser.get_parsed_content("output_dir")
+    dataset_dir = parser.get_parsed_content("dataset_dir") if "dataset_dir" in parser else ""
+    of = place_of(image_folder(dataset_dir)) if dataset_dir else "generated phantoms"
+    same_for_all = {name: value for name, value in command.items() if name != "rank"}
+    rank = parser.get_parsed_content("rank") if "rank" in parser else os.environ.get("RANK", 0)
+    claim(output_dir, of, json.dumps([files, same_for_all], default=str, sort_keys=True), int(rank))
+    require_own([Path(output_dir, name) for name in parser.get("writes", [])], of)
 
 
 def finish_thread_pools() -> None:

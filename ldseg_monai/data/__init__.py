@@ -4,6 +4,7 @@ from ldseg_monai.data.checks import CheckImaged, CheckLabeld
 from ldseg_monai.data.datalist import case_name, paired_datalist, resolve_datalist
 from ldseg_monai.data.dicom import NiftiOrDicomReader, SaveImageDicomSegd
 from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
+from ldseg_monai.data.known import CheckKnownImaged, KnownSpacingd
 from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
 from ldseg_monai.data.readers import LabelPictureReader, NiftiReader, PictureReader
 from ldseg_monai.data.split import Split, read_groups
@@ -12,8 +13,10 @@ from ldseg_monai.data.writers import NiftiWriter, PictureWriter, SaveImagePictur
 
 __all__ = [
     "CheckImaged",
+    "CheckKnownImaged",
     "CheckLabeld",
     "ClassIndicesd",
+    "KnownSpacingd",
     "LabelPictureReader",
     "LoadImagePictured",
     "LoadImageVolumed",

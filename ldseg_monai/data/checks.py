@@ -16,6 +16,7 @@ from ldseg_monai.data.formats import FORMS, least_shift, readings, tell_once, va
 from ldseg_monai.data.formats.geometry import check_affine, largest_shift
 from ldseg_monai.runtime.errors import InputError
 
+OUTSIDE = "outside_of_known"  # in an image's metadata: why the weights do not know it
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ from monai.utils import TraceKeys, convert_to_tensor
 from ldseg_monai.data.formats import value_name, value_names, value_number
 from ldseg_monai.data.resampling import resample
 from ldseg_monai.runtime.errors import InputError
+
+logger = logging.getLogger("ldseg_monai.data")
 
 
 class ClassIndicesd(MapTransform):
@@ -82,27 +85,38 @@ class VoxelSpacingd(MapTransform, InvertibleTransform):
 
     Args:
         keys: keys of images.
-        pixdim: size of a voxel along each axis in mm.
+        pixdim: size of a voxel along each axis in mm; None for that of each image.
         mode: interpolation.
         allow_missing_keys: whether a missing key is passed over.
+        tolerance: share of ``pixdim`` by which the size of a voxel may differ, so that the image is
+            left as it is; None for none.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        pixdim: Sequence[float],
+        pixdim: Sequence[float] | None,
         mode: str = "bilinear",
         allow_missing_keys: bool = False,
+        tolerance: float | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.pixdim = pixdim
         self.mode = mode
-        self.spacing = Spacing(pixdim, mode=mode, lazy=True)
+        self.tolerance = tolerance
+        self.spacing = Spacing(pixdim or 1.0, mode=mode, lazy=True)
+        self.told = False
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with the images resampled."""
         result = dict(data)
         for key in self.key_iterator(result):
             image = cast(MetaTensor, convert_to_tensor(result[key], track_meta=True))
+            if self._fits(image):
+                result[key] = image
+                unchanged: dict[str, Any] = {"mode": self.mode, "affine": None}
+                self.push_transform(image, orig_size=image.shape[1:], extra_info=unchanged)
+                continue
             planned = cast(MetaTensor, self.spacing(image))
             size = [int(side) for side in planned.peek_pending_shape()]
             result[key] = resample(image, planned.peek_pending_affine(), size, self.mode)
@@ -116,10 +130,33 @@ class VoxelSpacingd(MapTransform, InvertibleTransform):
         for key in self.key_iterator(result):
             info = self.pop_transform(result[key])
             before = info[TraceKeys.EXTRA_INFO]
+            if before["affine"] is None:
+                continue
             result[key] = resample(
                 result[key], before["affine"], info[TraceKeys.ORIG_SIZE], before["mode"]
             )
         return result
+
+    def _fits(self, image: MetaTensor) -> bool:
+        """Whether an image is left as it is; where it is the first that is not, say so."""
+        if self.pixdim is None:
+            return True
+        if self.tolerance is None:
+            return False
+        size = image.pixdim.double()[: len(self.pixdim)]
+        wanted = torch.tensor(self.pixdim, dtype=torch.double)
+        if bool(((size - wanted).abs() <= self.tolerance * wanted).all()):
+            return True
+        if not self.told:
+            self.told = True
+            logger.warning(
+                "%s has voxels of %s mm: resampled to the %s mm that the weights know, and the "
+                "result back; other images likewise",
+                image.meta.get("filename_or_obj", "an image"),
+                " x ".join(f"{side:.3g}" for side in size.tolist()),
+                " x ".join(f"{side:g}" for side in self.pixdim),
+            )
+        return False
 
 
 class RandStaind(RandomizableTransform, MapTransform):

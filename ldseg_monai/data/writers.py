@@ -7,6 +7,8 @@ class.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -19,7 +21,10 @@ from monai.transforms import SaveImaged
 
 from ldseg_monai.data.formats import FORMS, header_with_forms
 from ldseg_monai.data.names import case_name
-from ldseg_monai.runtime.files import unwritable
+from ldseg_monai.runtime.files import whole_file
+from ldseg_monai.runtime.ownership import place_of
+
+logger = logging.getLogger("ldseg_monai.data.writers")
 
 
 def output_name(meta: Mapping | None, saver: Any) -> dict[str, Any]:
@@ -33,19 +38,37 @@ def output_name(meta: Mapping | None, saver: Any) -> dict[str, Any]:
     return kwargs
 
 
-class _NamingWriter(ImageWriter):
-    """A writer whose errors name the file."""
+class _WholeWriter(ImageWriter):
+    """A writer whose files are whole and nobody else's, and whose errors name them.
+
+    It is mixed into one of MONAI's.
+    """
+
+    of: str | None = None  # the image that a file is made of
+    failure: Exception | None = None  # what kept the last file from being written
+
+    def set_metadata(self, *args: Any, **kwargs: Any) -> None:
+        """Take an image's metadata, with the path of its file."""
+        super().set_metadata(*args, **kwargs)
+        meta_dict = args[0] if args else kwargs.get("meta_dict")
+        path = (meta_dict or {}).get("filename_or_obj")
+        self.of = place_of(path) if isinstance(path, (str, os.PathLike)) else None
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
         """Write.
 
         Raises:
-            OSError: if the file cannot be written, for example because the disk is full.
+            OSError: if the file cannot be written, for example because the disk is full, or is
+                there and not this program's (see `whole_file`).
         """
         try:
-            super().write(filename, verbose, **kwargs)
-        except OSError as error:
-            raise unwritable(filename, error) from error
+            with whole_file(filename, self.of) as hidden:
+                super().write(hidden, verbose=False, **kwargs)
+        except Exception as error:
+            type(self).failure = error
+            raise
+        if verbose:
+            logger.info("writing: %s", filename)
 
 
 class _FormsWriter(NibabelWriter):
@@ -77,7 +100,7 @@ class _FormsWriter(NibabelWriter):
         nib.save(nib.Nifti1Image(voxels, None, header), filename)
 
 
-class NiftiWriter(_NamingWriter, _FormsWriter):
+class NiftiWriter(_WholeWriter, _FormsWriter):
     """MONAI's writer of NIfTI files, which says where a volume is as the image's file does.
 
     A volume that was read from NIfTI gets the very forms, codes and units of its header. It keeps
@@ -97,7 +120,7 @@ class NiftiWriter(_NamingWriter, _FormsWriter):
             self.data_obj = self.data_obj[..., 0]
 
 
-class PictureWriter(_NamingWriter, PILWriter):
+class PictureWriter(_WholeWriter, PILWriter):
     """MONAI's writer of pictures."""
 
 
@@ -116,7 +139,7 @@ class _SaveMaps(SaveImaged):
         self,
         key: str,
         output_dir: str,
-        writer: type[ImageWriter],
+        writer: type[_WholeWriter],
         extension: str,
         scale: float | None = None,
     ) -> None:
@@ -128,6 +151,7 @@ class _SaveMaps(SaveImaged):
             "output_name_formatter": output_name,
             "savepath_in_metadict": True,
         }
+        self.writer = writer
         label: dict[str, Any] = {**common, "output_dtype": torch.uint8}
         maps: dict[str, Any] = {**common, "scale": scale, "allow_missing_keys": True}
         super().__init__(key, output_postfix="label", **label)
@@ -141,9 +165,14 @@ class _SaveMaps(SaveImaged):
         Raises:
             OSError: if a file cannot be written, for example because the disk is full.
         """
-        result = super().__call__(data)
-        for save in self.save_maps:
-            result = save(result)
+        self.writer.failure = None
+        try:
+            result = super().__call__(data)
+            for save in self.save_maps:
+                result = save(result)
+        except RuntimeError as error:
+            # MONAI's `SaveImage` (1.6) loses what its writer raises, and asks to install another.
+            raise self.writer.failure or error from error
         return result
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, cast
 
-import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from PIL import Image
@@ -14,7 +14,11 @@ from torch.utils.tensorboard import SummaryWriter
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.evaluation.pictures import load_image, overlay, upright
-from ldseg_monai.runtime.files import note_saved, unwritable
+from ldseg_monai.runtime.errors import ExistingFileError
+from ldseg_monai.runtime.files import note_saved, whole_file
+from ldseg_monai.runtime.ownership import place_of
+
+logger = logging.getLogger("ldseg_monai.evaluation.overlays")
 
 
 class SaveOverlay:
@@ -59,17 +63,19 @@ class SaveOverlay:
             pred = upright(pred[None] if pred.ndim == 2 else pred)
             label = None if label is None else upright(label)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
-            os.makedirs(self.output_dir, exist_ok=True)
             file = os.path.join(self.output_dir, f"{case_name(meta)}_overlay.png")
-            # Processes that validate the same cases draw the same.
-            partial = f"{file}.{idist.get_rank()}.partial"
             try:
-                # This level takes a quarter of the default's time.
-                Image.fromarray(picture).save(partial, "PNG", compress_level=1)
-                os.replace(partial, file)
-            except OSError as error:
-                raise unwritable(file, error) from error
-            note_saved(case["pred"], file)
+                with whole_file(file, place_of(path)) as hidden:
+                    # This level takes a quarter of the default's time.
+                    Image.fromarray(picture).save(hidden, "PNG", compress_level=1)
+            except ExistingFileError:
+                logger.warning(
+                    "%s is kept as it is, since this program did not write it so: no picture of "
+                    "this segmentation",
+                    file,
+                )
+            else:
+                note_saved(case["pred"], file)
             if self.tensorboard_dir is not None:
                 tag = f"overlay/{case_name(meta)}"
                 with SummaryWriter(self.tensorboard_dir) as writer:

@@ -19,8 +19,10 @@ from monai.metrics import compute_hausdorff_distance
 from monai.networks.utils import one_hot
 from monai.utils import convert_to_tensor
 
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.trained_cases import TrainedCases, digest, tell_trained_on
+from ldseg_monai.runtime.files import whole_file
 
 SCORES = ("dice", "iou", "precision", "recall", "hd95")
 COLUMNS = ("case", "class", "name", *SCORES, "unit", "trained_on")  # of metrics.csv
@@ -125,6 +127,7 @@ class CaseScores:
         self.weights = weights
         self.trained: TrainedCases | None = None
         self.rows: list[dict[str, str | int | float]] = []
+        self.outside: dict[str, str] = {}  # why the weights do not know a case, by its name
 
     def attach(self, engine: Engine) -> None:
         """Score each iteration's cases and write the files when the run is complete."""
@@ -135,6 +138,7 @@ class CaseScores:
     def begin(self) -> None:
         """Forget an earlier run, and read which cases the weights were trained on."""
         self.rows.clear()
+        self.outside.clear()
         self.trained = TrainedCases.read(self.weights) if self.weights else None
 
     def score(self, engine: Engine) -> None:
@@ -145,6 +149,8 @@ class CaseScores:
             image = case["image"].meta["filename_or_obj"]
             seen = self.trained.has(image) if self.trained else None
             about = {"unit": UNITS[label.ndim - 1], "trained_on": SEEN[seen]}
+            if OUTSIDE in case["image"].meta:
+                self.outside[case_name(case["image"])] = case["image"].meta[OUTSIDE]
             prediction, truth = self._masks(case["pred"]), self._masks(label)
             for index in range(1, self.num_classes):
                 scores = class_scores(prediction[index], truth[index], spacing)
@@ -167,16 +173,21 @@ class CaseScores:
         told = self.tell_trained_on()
         summary["trained_on"] = told
         summary["weights"] = digest(self.weights) if self.weights else ""
+        for part in cast(list, idist.all_gather(self.outside)):
+            self.outside |= part
+        if self.outside:
+            summary[OUTSIDE] = dict(sorted(self.outside.items()))
         engine.state.metrics["val_mean_dice"] = summary["all"]["dice"]["mean"]
         if idist.get_rank() > 0:
             return
         os.makedirs(self.output_dir, exist_ok=True)
         table = os.path.join(self.output_dir, "metrics.csv")
-        with open(table, "w", newline="") as file:
+        with whole_file(table) as hidden, open(hidden, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(self.rows)
-        with open(os.path.join(self.output_dir, "summary.json"), "w") as file:
+        path = os.path.join(self.output_dir, "summary.json")
+        with whole_file(path) as hidden, open(hidden, "w") as file:
             json.dump(summary, file, indent=2)
         engine.logger.info("wrote %s: %s", table, json.dumps(summary["all"]))
         engine.logger.info("%s", told)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 
 import ignite.distributed as idist
@@ -16,15 +17,18 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.utils import ensure_tuple
 
+from ldseg_monai.data.datalist import case_name
 from ldseg_monai.runtime.errors import (
     FileError,
     InputError,
     ListedErrors,
+    LostFolderError,
     UserError,
     cause,
     chain,
     one_line,
 )
+from ldseg_monai.runtime.ownership import FREE, OWN, outputs, place_of, refuse, take_folder, whose
 
 logger = logging.getLogger("ldseg_monai.inference.case_evaluator")
 
@@ -32,6 +36,7 @@ FILES, FAILURE = "files", "failure"  # keys of the item of a case that cannot be
 FOLDER_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
@@ -110,9 +115,12 @@ class CaseEvaluator(SupervisedEvaluator):
 
         Raises:
             FailedCases: when all is done, if some failed.
-            OSError: as soon as the output folder cannot be written to.
+            OSError: as soon as the output folder cannot be written to. Before any case: if another
+                command has it, or pictures of these cases are there that are not this program's.
         """
         self.failures.clear()
+        take_folder(self.output_dir)
+        self._refuse_foreign_pictures()
         idist.barrier()  # where ignite gets to know the processes, which they have to do together
         try:
             if self.state.epoch_length:
@@ -147,9 +155,29 @@ class CaseEvaluator(SupervisedEvaluator):
         engine.state.batch = []
         return []
 
+    def _refuse_foreign_pictures(self) -> None:
+        """Refuse to draw over pictures that are not this program's."""
+        loader = self.data_loader
+        data, sampler = (getattr(loader, name, None) for name in ("dataset", "sampler"))
+        cases = getattr(data, "data", None)
+        if not cases or not isinstance(sampler, Sequence):
+            return
+        images = {}
+        for number in sampler:
+            image = cases[number]["image"]
+            images[case_name(image)] = place_of(ensure_tuple(image)[0])
+        foreign = {}
+        for name, path in outputs(self.output_dir, list(images), ["overlay"]):
+            state = whose(path, images[name])
+            if state not in (FREE, OWN):
+                foreign[path] = state
+        refuse(foreign, os.path.dirname(next(iter(images.values()), "")))
+
     def _folder_error(self, error: BaseException) -> OSError | None:
         """What keeps the output folder from being written to, if an error is of that."""
         for step in chain(error):
+            if isinstance(step, LostFolderError):
+                return step
             if isinstance(step, OSError) and step.errno in FOLDER_ERRORS:
                 if step.filename is None or _on_one_path(
                     os.fsdecode(step.filename), self.output_dir

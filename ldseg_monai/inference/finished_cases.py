@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import monai
 import torch
@@ -17,11 +17,26 @@ from monai.engines.utils import IterationEvents
 from monai.utils import ensure_tuple
 
 from ldseg_monai import __version__
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import saved_files
+from ldseg_monai.runtime.ownership import (
+    CHANGED,
+    OTHERS,
+    OWN,
+    UNKNOWN,
+    append_line,
+    note_written,
+    outputs,
+    place_of,
+    refuse,
+    whose,
+)
 
 logger = logging.getLogger("ldseg_monai.inference.finished_cases")
+
+ENDINGS = ("label", "mean", "sd", "seg", "overlay")  # of what an inference writes of a case
 
 
 class FinishedCases:
@@ -32,6 +47,9 @@ class FinishedCases:
     time, the sources, the settings, and the versions of the program, MONAI and PyTorch. Attach it
     after every handler that writes files of a case.
 
+    A case of which a file was changed since it was written, such as a mask corrected by hand, is
+    left as it is, whatever else changed.
+
     Args:
         output_dir: folder of the cases' files.
         cases: all cases of the run, with the path of an ``image``: a file, or the folder of a DICOM
@@ -41,7 +59,8 @@ class FinishedCases:
         settings: what else the files depend on, as JSON can hold it: the text of the config's
             network, transforms, which save with ``savepath_in_metadict``, and inferer
             (`ldseg_monai.bundle.config_text`), the kind of device.
-        resume: whether finished cases are left as they are.
+        resume: whether finished cases, and those with files that another hand changed, are left as
+            they are.
 
     Raises:
         ValueError: if ``resume`` is neither True nor False, such as the text "false" of a command
@@ -70,10 +89,12 @@ class FinishedCases:
     def remaining(self, rank: int = 0, world_size: int = 1) -> list[int]:
         """Numbers of the cases to do, as a sampler.
 
-        They are every ``world_size``-th, beginning at ``rank``, unless finished.
+        They are every ``world_size``-th, beginning at ``rank``, unless finished or corrected.
 
         Raises:
             ValueError: if there is no process of this rank.
+            FileExistsError: if files would be written over that this program did not write, or
+                wrote of other images of the same names.
         """
         if not 0 <= rank < world_size:
             raise InputError(
@@ -83,18 +104,66 @@ class FinishedCases:
         self._origins = {
             _name(self.cases[number]): self._origin(self.cases[number]) for number in share
         }
-        notes = self._read() if self.resume else {}
+        changed = self._changed_files()
+        if not self.resume:
+            self._give_up(changed)
+            return list(share)
+        notes = self._read()
+        open_cases = [number for number in share if _name(self.cases[number]) not in changed]
         left = [
-            number for number in share if not self._is_finished(_name(self.cases[number]), notes)
+            number
+            for number in open_cases
+            if not self._is_finished(_name(self.cases[number]), notes)
         ]
-        if len(left) < len(share):
+        if len(open_cases) < len(share):
+            files = [path for name in sorted(changed) for path in changed[name]]
+            logger.warning(
+                "%d of %d cases are kept as they are, since these files were changed after they "
+                "were written: %s; --resume False replaces them",
+                len(share) - len(open_cases),
+                len(share),
+                ", ".join(files),
+            )
+        if len(left) < len(open_cases):
             logger.info(
                 "%d of %d cases are finished already (%s); --resume False does all again",
-                len(share) - len(left),
+                len(open_cases) - len(left),
                 len(share),
                 self.path,
             )
         return left
+
+    def _changed_files(self) -> dict[str, list[str]]:
+        """Files that were changed since they were written, by the name of their case.
+
+        Raises:
+            FileExistsError: if there are files of these names that are not of these cases.
+        """
+        images = {_name(case): _image(case) for case in self.cases}
+        foreign: dict[str, str] = {}
+        changed: dict[str, list[str]] = {}
+        for name, path in outputs(self.output_dir, list(images), ENDINGS):
+            state = whose(path, images[name])
+            if state in (OTHERS, UNKNOWN):
+                foreign[path] = state
+            elif state == CHANGED:
+                changed.setdefault(name, []).append(path)
+        refuse(foreign, os.path.dirname(next(iter(images.values()), "")))
+        return changed
+
+    def _give_up(self, changed: Mapping[str, Sequence[str]]) -> None:
+        """Take changed files for this program's own, so that they are written over."""
+        images = {_name(case): _image(case) for case in self.cases}
+        for name, paths in sorted(changed.items()):
+            for path in paths:
+                note_written(path, images[name])
+        if changed:
+            files = [path for name in sorted(changed) for path in changed[name]]
+            logger.warning(
+                "--resume False replaces %d files that were changed after they were written: %s",
+                len(files),
+                ", ".join(files),
+            )
 
     def attach(self, engine: Engine) -> None:
         """Note the cases of each iteration, after the handlers attached before."""
@@ -104,17 +173,18 @@ class FinishedCases:
         """Note the cases of one iteration."""
         for case in engine.state.output:  # type: ignore[union-attr]
             name = case_name(case["image"])
+            meta = case["image"].meta
+            image = _image({"image": meta["filename_or_obj"]})
             files = {}
             for value in case.values():
                 for path in saved_files(value):
                     files[os.path.relpath(path, self.output_dir)] = _stat(path)
+                    if whose(path, image) != OWN:  # by a writer that is not this package's
+                        note_written(path, image)
             note = {"case": name, "origin": self._origins.get(name), "files": files}
-            with open(self.path, "ab+") as file:
-                if file.tell() and _last_byte(file) != b"\n":  # a killed run left a line incomplete
-                    file.write(b"\n")
-                file.write(json.dumps(note).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            if OUTSIDE in meta:
+                note[OUTSIDE] = meta[OUTSIDE]
+            append_line(self.path, note)
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """The last note of each case; a line that a killed run left incomplete is none."""
@@ -151,17 +221,17 @@ def _file_digest(path: str) -> str | None:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.path.isfile(path) else None
 
 
-def _last_byte(file: BinaryIO) -> bytes:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1)
-
-
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()
 
 
 def _name(case: Mapping[str, Any]) -> str:
     return case_name(case["image"])
+
+
+def _image(case: Mapping[str, Any]) -> str:
+    """The place of a case's image, by which it is told from others of the same name."""
+    return place_of(ensure_tuple(case["image"])[0])
 
 
 def _stat(path: str) -> list[int] | None:

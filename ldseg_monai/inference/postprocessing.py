@@ -15,6 +15,7 @@ from monai.transforms import (
 )
 from monai.transforms.utils import convert_applied_interp_mode
 
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.inference.ensemble import case_uncertainty, most_probable_class
 from ldseg_monai.runtime.errors import InputError
 
@@ -122,7 +123,8 @@ class SummarizeUncertaintyd(MapTransform):
 
     A client may ask which image to label next. Where an ensemble has left ``KEY_sd`` beside a label
     map, ``data[result_key]["uncertainty"]`` becomes what `case_uncertainty` says of the two. MONAI
-    Label returns all of ``data["result"]`` to its clients.
+    Label returns all of ``data["result"]`` to its clients. What `CheckKnownImaged` marked is in it
+    too.
 
     Args:
         keys: keys of label maps.
@@ -140,10 +142,12 @@ class SummarizeUncertaintyd(MapTransform):
         """Return a copy of ``data`` with the number, if there is an SD map."""
         result = dict(data)
         for key in self.key_iterator(result):
+            said = dict(result.get(self.result_key, {}))
             if f"{key}_sd" in result:
-                uncertainty = case_uncertainty(result[key], result[f"{key}_sd"])
-                result[self.result_key] = {
-                    **result.get(self.result_key, {}),
-                    "uncertainty": uncertainty,
-                }
+                said["uncertainty"] = case_uncertainty(result[key], result[f"{key}_sd"])
+            outside = getattr(result[key], "meta", {}).get(OUTSIDE)
+            if outside:
+                said[OUTSIDE] = outside
+            if said:
+                result[self.result_key] = said
         return result

@@ -13,7 +13,9 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import MapTransform
@@ -21,10 +23,14 @@ from monai.utils import MetaKeys
 from tqdm import tqdm
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.known import CheckKnownImaged
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
-from ldseg_monai.inference.tiff import TiledFile, open_picture
+from ldseg_monai.inference.tiff import TiffPicture, TiledFile, WholePicture, open_picture
 from ldseg_monai.runtime.errors import ArgumentError, InputError
+from ldseg_monai.runtime.ownership import place_of
+
+BAND = 64  # rows of each part of a picture that tells its kind
 
 
 class MeasurePictured(MapTransform):
@@ -32,8 +38,19 @@ class MeasurePictured(MapTransform):
 
     Args:
         keys: keys of the pictures' paths.
+        known: what refuses pictures that the weights do not know, by some of their rows; None for
+            nothing.
         allow_missing_keys: whether a missing key is passed over.
     """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        known: CheckKnownImaged | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.known = known
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with columns and rows of each picture, ``(2,)``, and its path.
@@ -41,14 +58,30 @@ class MeasurePictured(MapTransform):
         The path is in the metadata.
 
         Raises:
-            ValueError: for a picture that cannot be read in strips.
+            ValueError: for a picture that cannot be read in strips, or is none that the weights
+                know.
         """
         result = dict(data)
         for key in self.key_iterator(result):
             path = os.fspath(result[key])
             with open_picture(path) as picture:
-                result[key] = MetaTensor(torch.tensor(picture.size), meta={"filename_or_obj": path})
+                size = MetaTensor(torch.tensor(picture.size), meta={"filename_or_obj": path})
+                if self.known is not None:
+                    rows = torch.from_numpy(_some_rows(picture))  # (3, rows, columns)
+                    self.known.judge(size, list(self.known.reasons(MetaTensor(rows), picture.size)))
+                result[key] = size
         return result
+
+
+def _some_rows(picture: WholePicture | TiffPicture) -> np.ndarray:
+    """Three bands of a picture's rows, red, green and blue, ``(3, rows, columns)``."""
+    columns, rows = picture.size
+    bands = []
+    for share in (0.25, 0.5, 0.75):
+        start = int(share * max(0, rows - BAND))
+        band = picture.rows(start, min(rows, start + BAND)).convert("RGB")
+        bands.append(np.asarray(band))  # (rows, columns, 3)
+    return np.concatenate(bands).transpose(2, 0, 1)
 
 
 class StripInferer(Inferer):
@@ -127,7 +160,8 @@ class StripInferer(Inferer):
                 os.path.join(self.output_dir, f"{case_name(path)}_{name}") for name in self._maps()
             ]
             writers = [
-                stack.enter_context(TiledFile(f"{file}.tif", picture.size)) for file in files
+                stack.enter_context(TiledFile(f"{file}.tif", picture.size, place_of(path)))
+                for file in files
             ]
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self.output_dir))
             strip_path = os.path.join(folder, f"{case_name(path)}_strip.tif")

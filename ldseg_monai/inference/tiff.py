@@ -15,6 +15,7 @@ from PIL import Image
 
 from ldseg_monai.data.formats import load_picture, unreadable
 from ldseg_monai.runtime.errors import InputError, MissingPackageError, UserError
+from ldseg_monai.runtime.files import whole_file
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -245,14 +246,16 @@ class TiledFile:
     Args:
         path: of the file.
         size: columns and rows.
+        of: what it is made of, as of `whole_file`.
 
     Raises:
         ImportError: without tifffile.
     """
 
-    def __init__(self, path: str, size: Sequence[int]) -> None:
+    def __init__(self, path: str, size: Sequence[int], of: str | None = None) -> None:
         self.tifffile = _tifffile()
         self.path = path
+        self.of = of
         self.columns, self.rows = size
         self.tiles = tempfile.TemporaryFile(dir=os.path.dirname(path) or ".")
         self.lengths: list[int] = []
@@ -275,22 +278,21 @@ class TiledFile:
         if rest := [rows for rows in self.waiting if len(rows)]:
             self._compress(np.concatenate(rest))
         self.tiles.seek(0)
-        partial = f"{self.path}.partial"
-        self.tifffile.imwrite(
-            partial,
-            (self.tiles.read(length) for length in self.lengths),
-            shape=(self.rows, self.columns)
-            if self.samples == 1
-            else (self.rows, self.columns, self.samples),
-            dtype=np.uint8,
-            tile=(TILE, TILE),
-            compression="zlib",
-            photometric="minisblack",
-            planarconfig=None if self.samples == 1 else "contig",
-            metadata=None,
-            bigtiff=sum(self.lengths) > 2**32 - 2**28,
-        )
-        os.replace(partial, self.path)
+        with whole_file(self.path, self.of) as hidden:
+            self.tifffile.imwrite(
+                hidden,
+                (self.tiles.read(length) for length in self.lengths),
+                shape=(self.rows, self.columns)
+                if self.samples == 1
+                else (self.rows, self.columns, self.samples),
+                dtype=np.uint8,
+                tile=(TILE, TILE),
+                compression="zlib",
+                photometric="minisblack",
+                planarconfig=None if self.samples == 1 else "contig",
+                metadata=None,
+                bigtiff=sum(self.lengths) > 2**32 - 2**28,
+            )
 
     def _compress(self, strip: np.ndarray) -> None:
         """Write a row of tiles; what they have beyond the picture is 0."""

@@ -2,10 +2,12 @@
 
 from ldseg_monai.runtime.errors import (
     ArgumentError,
+    BusyFolderError,
     ExistingFileError,
     FileError,
     InputError,
     ListedErrors,
+    LostFolderError,
     MissingFileError,
     MissingPackageError,
     NotAFolderError,
@@ -14,7 +16,14 @@ from ldseg_monai.runtime.errors import (
     UserError,
     show_errors_in_one_line,
 )
-from ldseg_monai.runtime.files import note_saved, save_whole, saved_files, unwritable
+from ldseg_monai.runtime.files import (
+    note_saved,
+    save_whole,
+    saved_files,
+    unwritable,
+    whole_file,
+)
+from ldseg_monai.runtime.ownership import claim, place_of, require_own, take_folder
 from ldseg_monai.runtime.precision import autocast
 from ldseg_monai.runtime.processes import (
     join_processes,
@@ -27,10 +36,12 @@ from ldseg_monai.runtime.signals import advise_at_end, end_in_one_line
 
 __all__ = [
     "ArgumentError",
+    "BusyFolderError",
     "ExistingFileError",
     "FileError",
     "InputError",
     "ListedErrors",
+    "LostFolderError",
     "MissingFileError",
     "MissingPackageError",
     "NotAFolderError",
@@ -39,15 +50,20 @@ __all__ = [
     "UserError",
     "advise_at_end",
     "autocast",
+    "claim",
     "end_in_one_line",
     "join_processes",
     "local_device",
     "note_saved",
     "plain",
     "rank_and_world_size",
+    "require_own",
     "save_whole",
     "saved_files",
     "show_errors_in_one_line",
+    "place_of",
+    "take_folder",
     "unwrapped",
     "unwritable",
+    "whole_file",
 ]

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from types import TracebackType
 
+WORKER_KILLED = "DataLoader worker"  # what PyTorch's error of such a process begins with
 TRACEBACK = "LDSEG_TRACEBACK"  # environment variable: any value but "" shows every traceback
 
 
@@ -38,6 +39,14 @@ class MissingFileError(UserError, FileNotFoundError):
 
 class ExistingFileError(UserError, FileExistsError):
     """A file or folder that is there and is not written over."""
+
+
+class LostFolderError(FileError):
+    """A folder that was removed while it was written to."""
+
+
+class BusyFolderError(UserError, BlockingIOError):
+    """A folder that another command is writing to."""
 
 
 class NotAFolderError(UserError, NotADirectoryError):
@@ -79,6 +88,11 @@ def cause(error: BaseException) -> BaseException:
     for step in errors:
         if isinstance(step, UserError):
             return step
+        if isinstance(step, RuntimeError) and str(step).startswith(WORKER_KILLED):
+            return RunError(
+                f"a process that loads data was killed, often for lack of memory ({step}): run the "
+                "same command again, with num_workers 0 if it happens again"
+            )
     return errors[-1]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from monai.utils import MetaKeys, ensure_tuple
 
-from ldseg_monai.runtime.errors import FileError
+from ldseg_monai.runtime import ownership
+from ldseg_monai.runtime.errors import FileError, UserError
 
 
 def note_saved(image: Any, path: str | os.PathLike[str]) -> None:
@@ -37,19 +41,66 @@ def unwritable(path: Any, error: OSError) -> OSError:
     )
 
 
-def save_whole(state: dict, path: str) -> None:
+@contextlib.contextmanager
+def whole_file(
+    path: str | os.PathLike[str],
+    of: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Iterator[str]:
+    """Let a file be written so that one of its name is always whole, and is nobody else's.
+
+    It is written under a hidden name in the same folder and renamed when it is on the disk.
+
+    Args:
+        path: of the file.
+        of: what the file is made of, such as the path of an image. None for what the command that
+            has the folder works on (see `ldseg_monai.runtime.claim`); where no command has it, as
+            where another client writes, nothing is asked and nothing noted.
+        root: folder of the note; None for the file's own.
+
+    Yields:
+        The hidden name to write under, with the ending of ``path``.
+
+    Raises:
+        FileExistsError: for a file that is there and not this program's, or was changed since.
+        OSError: if it cannot be written, for example because the disk is full.
+    """
+    path = os.fspath(path)
+    folder, name = os.path.split(path)
+    hidden = os.path.join(folder, f"{ownership.PARTIAL}{os.getpid()}.{name}")
+    claim = ownership.claim_of(folder)
+    if of is None and claim is not None:
+        of = claim.of
+    try:
+        if claim is not None:
+            claim.take()
+        if of is not None:
+            ownership.require_own([path], of, root)
+        yield hidden
+        with open(hidden, "rb") as file:
+            # Else a machine that stops may have renamed a file whose content it never wrote.
+            os.fsync(file.fileno())
+        if of is not None:
+            ownership.note_written(path, of, hidden, root)
+        os.replace(hidden, path)
+    except UserError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        Path(hidden).unlink(missing_ok=True)
+
+
+def save_whole(state: dict, path: str | os.PathLike[str]) -> None:
     """Write a state dict so that a file of this name is always whole.
 
     Raises:
-        OSError: if it cannot be written, for example because the disk is full.
+        OSError: as of `whole_file`.
     """
+    folder = os.path.dirname(path) or "."
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(f"{path}.partial", "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            # Else a machine that stops may have renamed a file whose content it never wrote.
-            os.fsync(file.fileno())
-        os.replace(f"{path}.partial", path)
+        os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
+    with whole_file(path) as hidden, open(hidden, "wb") as file:
+        torch.save(state, file)

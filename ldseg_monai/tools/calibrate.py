@@ -23,7 +23,9 @@ from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
 from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
-from ldseg_monai.runtime.errors import ExistingFileError, InputError, MissingFileError
+from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.files import save_whole
+from ldseg_monai.runtime.ownership import require_new
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +75,7 @@ def calibrate(
         RuntimeError: around the ValueError of a case that cannot be read.
     """
     source, out = Bundle.find(bundle), Path(out)
-    if out.exists():
-        raise ExistingFileError(f"{out} is there already: expected the name of a new file")
+    require_new(out)
     if not out.parent.is_dir():
         raise MissingFileError(
             f"{out.parent} is not there: expected a folder to write to; make it first"
@@ -98,7 +99,7 @@ def calibrate(
     load_weights(network, used)
     fit = fit_temperature(_segment(config, network))
     network.scale_logits(fit.temperature)
-    torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, out)
+    save_whole({name: tensor.cpu() for name, tensor in network.state_dict().items()}, out)
     if trained is not None:
         trained.write(out)
     return fit

@@ -16,6 +16,8 @@ from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import PathLike
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 from ldseg_monai.runtime.errors import InputError, MissingFileError, MissingPackageError
+from ldseg_monai.runtime.files import whole_file
+from ldseg_monai.runtime.ownership import require_new
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +125,7 @@ def export(
         ValueError: for another ending of ``path``, fewer than one sample, or weights of another
             network.
         FileNotFoundError: without the bundle's files, its weights, or the folder to write to.
+        FileExistsError: if there is a file at ``path``.
     """
     source, path = Bundle.find(bundle), Path(path)
     writers = {".ts": _write_torchscript, ".onnx": _write_onnx}
@@ -137,13 +140,15 @@ def export(
         raise MissingFileError(
             f"{path.parent} is not there: expected a folder to write to; make it first"
         )
+    require_new(path)
     if num_samples is None:
         num_samples = int(source.config("inference.yaml").get_parsed_content("num_samples"))
     if num_samples < 1:
         raise InputError(f"num_samples is {num_samples}: expected 1 or more")
     network = diffusion_segmenter(source.network(weights))
     with torch.no_grad():
-        writers[path.suffix](network, num_samples, path, source.metadata)
+        with whole_file(path) as hidden:
+            writers[path.suffix](network, num_samples, Path(hidden), source.metadata)
     logger.info("wrote %s: %d sample(s) of each image", path, num_samples)
 
 

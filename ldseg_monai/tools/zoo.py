@@ -18,7 +18,8 @@ from ldseg_monai import __version__
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.reader import FIND_BUNDLE_ROOT
 from ldseg_monai.data.trained_cases import cases_file, digest
-from ldseg_monai.runtime.errors import ExistingFileError, InputError
+from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.ownership import require_new
 from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
 logger = logging.getLogger(__name__)
@@ -91,10 +92,7 @@ def export_bundle(
     folder = Path(out) / source.name
     archive = Path(out) / f"{source.name}_v{metadata['version']}.zip"
     for path in (folder, archive):
-        if path.exists():
-            raise ExistingFileError(
-                f"{path} exists: remove it, or choose another folder to write to"
-            )
+        require_new(path)
 
     for part in ("configs", "docs"):
         shutil.copytree(source / part, folder / part)

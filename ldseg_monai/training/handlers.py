@@ -20,6 +20,7 @@ from monai.handlers import ValidationHandler
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
 from ldseg_monai.runtime.errors import InputError, RunError
+from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.training.resume import SaveBest
 
 SHOWN = 5  # cases that a message names
@@ -197,7 +198,7 @@ class GradientClipping:
         batches = [batch for batch in batches if not math.isfinite(float(batch["loss"]))] or batches
         if self.report is not None and idist.get_rank() == 0:
             os.makedirs(os.path.dirname(self.report) or ".", exist_ok=True)
-            with open(self.report, "w") as file:
+            with whole_file(self.report) as hidden, open(hidden, "w") as file:
                 json.dump(
                     {"epoch": state.epoch, "iteration": state.iteration, "batches": batches},
                     file,

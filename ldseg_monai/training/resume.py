@@ -17,6 +17,7 @@ from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.networks.weights import read_state
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import save_whole
+from ldseg_monai.runtime.ownership import take_folder
 from ldseg_monai.runtime.signals import advise_at_end
 
 
@@ -142,6 +143,7 @@ class ResumableCheckpoint:
             ValueError: if the checkpoint is of a run on other cases, of other objects, of another
                 network, or of other settings that it would restore.
         """
+        take_folder(os.path.dirname(self.path))
         advise_at_end(self.advice)
         if engine.state.iteration or not os.path.isfile(self.path):
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ def segment(
 ) -> Path:
     """Segment one file as the bundle does, or with other logits, and return the file of the result."""
     output_dir = path.parent.parent / "output"
+    shutil.rmtree(output_dir, ignore_errors=True)  # another image of this name does not write there
     parser = workflow(bundle, str(output_dir)).parser
     data = parser.get_parsed_content("preprocessing")({"image": str(path)})
     batch = list_data_collate([data])
@@ -132,7 +134,8 @@ def test_what_lies_in_a_place_is_found_in_that_place(
     box[: shape[0] // 2, shape[1] // 3 :, 2 : shape[2] // 2] = 1
     nib.save(nib.Nifti1Image(box * np.float32(100), affine), path)
     found = np.asanyarray(nib.load(segment(bundle, path, bright)).dataobj)
-    if "resize" in load_config(bundle, "inference.yaml"):
+    config = load_config(bundle, "inference.yaml")
+    if "resize" in config or "KnownSpacingd" in str(config["image_transforms"]):
         assert 2 * (found & box).sum() / (found.sum() + box.sum()) > 0.8
     else:
         np.testing.assert_array_equal(found, box)

@@ -128,7 +128,7 @@ def test_every_knob_is_used(bundle: str, name: str) -> None:
         - {"_meta_"}
     )
     unused = knobs - {used.split("#")[0] for used in references(config)}
-    others = {"network", "bundle_root"}  # required by clients
+    others = {"network", "bundle_root", "writes"}  # required by clients, and by `check_command`
     assert unused <= others
 
 
@@ -187,7 +187,8 @@ def test_training_and_inference_hold_the_same_network(bundle: str) -> None:
 def test_validation_and_inference_preprocess_the_image_alike(bundle: str) -> None:
     train, inference = (load_config(bundle, name) for name in STANDALONE)
     assert train["image_transforms"] == inference["image_transforms"]
-    assert train["validate#preprocessing"] == inference["preprocessing"]
+    kinds = train["validate#preprocessing"], inference["preprocessing"]
+    assert kinds[1]["transforms"] == kinds[0]["transforms"].replace("[@load]", "[@load, @known]")
     ours, theirs = (dict(config["load"]) for config in (train, inference))
     assert [ours.pop("keys"), theirs.pop("keys")] == [["image", "label"], "image"]
     for argument in ("num_classes", "instances", "label_values"):
@@ -206,7 +207,7 @@ def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bund
     train, inference = (load_config(bundle, name) for name in STANDALONE)
     used = reached(inference, "network_def", "preprocessing", "inferer") | {"dataset_dir"}
     used = {name.removeprefix("displayable_configs#") for name in used}  # options named as knobs
-    used -= {"load", "sampler"}
+    used -= {"load", "sampler", "known", "force", "metadata"}
     assert {name: inference[name] for name in used} == {name: train[name] for name in used}
 
 

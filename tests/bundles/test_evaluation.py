@@ -159,7 +159,7 @@ def test_inference_writes_no_metrics_and_nothing_but_its_cases(
         for path in segmented.output_dir.iterdir()
         if not path.name.startswith(tuple(cases))
     ]
-    assert others == ["finished.jsonl"]
+    assert others == ["finished.jsonl", "written.jsonl"]
 
 
 def test_mean_of_samples_is_a_probability_in_the_geometry_of_the_image(

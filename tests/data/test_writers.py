@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImage
 
 from ldseg_monai.data.writers import NiftiWriter, PictureWriter
+from ldseg_monai.runtime.ownership import PARTIAL
 
 FULL = Path("/dev/full")  # where every write finds the disk full
 
@@ -32,7 +34,7 @@ def test_full_disk_is_an_error_that_names_the_file(
     tmp_path: Path, writer: type, size: tuple[int, ...]
 ) -> None:
     path = tmp_path / ("x.nii" if len(size) == 3 else "x.png")
-    path.symlink_to(FULL)
+    (tmp_path / f"{PARTIAL}{os.getpid()}.{path.name}").symlink_to(FULL)
     backend = writer(output_dtype=np.uint8)
     backend.set_data_array(torch.randint(255, (1, *size)), channel_dim=0)
     backend.set_metadata({"affine": np.eye(4)})

@@ -100,7 +100,7 @@ def test_failed_cases_are_logged_at_once_and_listed_after_the_good_ones(
             == 1
         )
     assert drawn.names == seen.names == ["a", "c", "z"]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {
         f"{n}_label.nii.gz" for n in ("a", "c", "z", "picture")
     }
 

@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes()
         for path in (folder / "out").iterdir()
-        if path.name != "finished.jsonl"
+        if path.name not in ("finished.jsonl", "written.jsonl")
     }
 
 
@@ -83,10 +83,6 @@ def remove_label(folder: Path) -> None:
     (folder / "out" / "b_label.nii.gz").unlink()
 
 
-def cut_label(folder: Path) -> None:
-    os.truncate(folder / "out" / "b_label.nii.gz", 40)
-
-
 def spoil_note(folder: Path) -> None:
     path = folder / "out" / "finished.jsonl"
     lines = path.read_text().splitlines(keepends=True)
@@ -103,7 +99,6 @@ def replace_weights(folder: Path) -> None:
         (replace_image, {}, "b"),
         (touch_image, {}, "b"),
         (remove_label, {}, "b"),
-        (cut_label, {}, "b"),
         (spoil_note, {}, "b"),
         (replace_weights, {}, "abcd"),
         (None, {"level": 0.5}, "abcd"),
@@ -125,19 +120,71 @@ def test_case_is_done_again_if_anything_that_it_depends_on_changed(
         assert infer(tmp_path, cases, **options) == []
 
 
-def test_files_of_another_run_are_not_taken_for_finished(
-    tmp_path: Path, cases: list[dict[str, str]]
+def test_what_another_hand_changed_is_kept_and_told(
+    tmp_path: Path, cases: list[dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    infer(tmp_path, cases)
+    corrected = tmp_path / "out" / "b_label.nii.gz"
+    corrected.write_bytes(b"corrected by hand")
+    replace_weights(tmp_path)
+    with caplog.at_level(logging.INFO, "ldseg_monai"):
+        assert infer(tmp_path, cases) == ["a", "c", "d"]
+        assert corrected.read_bytes() == b"corrected by hand"
+        assert (
+            f"1 of 4 cases are kept as they are, since these files were changed after they were "
+            f"written: {corrected}; --resume False replaces them" in caplog.text
+        )
+        assert infer(tmp_path, cases, resume=False) == list(NAMES)
+    assert (
+        f"--resume False replaces 1 files that were changed after they were written: {corrected}"
+        in caplog.text
+    )
+    assert corrected.read_bytes() != b"corrected by hand"
+    assert infer(tmp_path, cases) == []
+
+
+def test_file_that_was_only_touched_or_copied_is_no_other_hand_s(
+    tmp_path: Path, cases: list[dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    infer(tmp_path, cases)
+    os.utime(tmp_path / "out" / "b_label.nii.gz", ns=(0, 0))
+    infer(tmp_path, cases)
+    assert "kept" not in caplog.text
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("ending", ["label.nii.gz", "seg.dcm", "overlay.png", "mean.nii.gz"])
+def test_file_that_this_program_did_not_write_is_refused_before_any_work(
+    tmp_path: Path, cases: list[dict[str, str]], ending: str, resume: bool
+) -> None:
+    foreign = tmp_path / "out" / f"c_{ending}"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"years of work")
+    with pytest.raises(FileExistsError) as caught:
+        infer(tmp_path, cases, resume=resume)
+    assert str(caught.value) == (
+        f"this would write over {foreign} (not written by this program): expected a folder without "
+        "them; choose another output_dir, or move these files away"
+    )
+    assert list(foreign.parent.iterdir()) == [foreign]
+    assert foreign.read_bytes() == b"years of work"
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_data_sets_with_equal_names_do_not_meet(
+    tmp_path: Path, cases: list[dict[str, str]], resume: bool
 ) -> None:
     infer(tmp_path, cases[:2])
     first = contents(tmp_path)
     other = write_images(tmp_path / "others", "a", brightest=3.0)
-    assert infer(tmp_path, other) == ["a"]  # over the first run's
-    assert infer(tmp_path, cases[:2]) == ["a"]
-    with pytest.raises(KeyboardInterrupt):  # written, but not noted
-        infer(tmp_path, cases[:1], level=0.5, fail={"a": KeyboardInterrupt()})
-    assert contents(tmp_path) != first
-    assert infer(tmp_path, cases[:2]) == ["a"]
+    with pytest.raises(FileExistsError) as caught:
+        infer(tmp_path, other, resume=resume)
+    assert f"a_label.nii.gz (made of {cases[0]['image']}, not of {tmp_path}/others)" in str(
+        caught.value
+    )
     assert contents(tmp_path) == first
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    assert infer(tmp_path, [{"image": str(tmp_path / "link" / "a.nii.gz")}], resume=False) == ["a"]
 
 
 def test_stopped_run_ends_with_the_files_of_an_uninterrupted_one(
@@ -149,11 +196,13 @@ def test_stopped_run_ends_with_the_files_of_an_uninterrupted_one(
     infer(whole, cases)
     with pytest.raises(KeyboardInterrupt):
         infer(tmp_path, cases, fail={"c": KeyboardInterrupt()})
-    os.truncate(tmp_path / "out" / "c_label.nii.gz", 40)
     with open(tmp_path / "out" / "finished.jsonl", "a") as file:
         file.write('{"case": "c", "orig')  # a process killed while it wrote
+    with open(tmp_path / "out" / "written.jsonl", "a") as file:
+        file.write('{"file": "d_la')
     assert infer(tmp_path, cases) == ["c", "d"]
     assert contents(tmp_path) == contents(whole)
+    assert infer(tmp_path, cases) == []
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 6])

@@ -169,7 +169,7 @@ def test_command_says_what_it_did(bundle: Path, data: Path, tmp_path: Path, caps
     assert printed.endswith("after\n")  # nothing of others, which there are none of
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.txt", "new.pt"]
     assert main(["calibrate", str(bundle), *options]) == 2
-    assert "new.pt is there already: expected the name of a new file" in capsys.readouterr().err
+    assert "new.pt is there already: expected a new name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

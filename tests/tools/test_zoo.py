@@ -319,7 +319,7 @@ def test_export_that_is_there_is_not_overwritten(bundle: Path, tmp_path: Path, w
     path = tmp_path / "out" / {"folder": bundle.name, "zip": f"{bundle.name}_v{version}.zip"}[what]
     path.parent.mkdir()
     path.touch()
-    with pytest.raises(FileExistsError, match="exists: remove it, or choose another folder"):
+    with pytest.raises(FileExistsError, match="is there already: expected a new name"):
         export_bundle(bundle, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == [path]
 

@@ -678,7 +678,7 @@ def test_overlays_are_written_for_the_first_cases_of_each_validation(tmp_path: P
     ).attach(engine)
     for _ in range(2):
         engine.run([cases[:1], cases[1:]])
-    files = sorted((tmp_path / "pictures").iterdir())
+    files = sorted((tmp_path / "pictures").glob("*.png"))
     assert [file.name for file in files] == ["knee.0_overlay.png", "knee.1_overlay.png"]
     assert np.asarray(Image.open(files[0])).shape == (384, 480 + 640 + 512, 3)
     assert list((tmp_path / "log").glob("events*"))

@@ -12,10 +12,12 @@ from monai.config import KeysCollection
 from monai.transforms import SaveImaged
 
 from ldseg_monai import __version__
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.series import REFERRED, read_dicom, read_series, slice_affine
 from ldseg_monai.data.writers import output_name
 from ldseg_monai.runtime.errors import InputError
-from ldseg_monai.runtime.files import note_saved
+from ldseg_monai.runtime.files import note_saved, whole_file
+from ldseg_monai.runtime.ownership import place_of
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
@@ -94,9 +96,14 @@ class SaveImageDicomSegd(SaveImaged):
             _check_geometry(data[key], slices)
             labels = data[key][0].cpu().numpy().astype(np.uint8).transpose(2, 1, 0)
             path = self.saver.folder_layout.filename(**self.saver.fname_formatter(meta, self.saver))
-            _segmentation(labels, [item.filename for item in slices], metadata, str(key)).save_as(
-                path
-            )
+            files = [item.filename for item in slices]
+            segmentation = _segmentation(labels, files, metadata, str(key))
+            if OUTSIDE in meta:
+                described = f"OUTSIDE OF KNOWN IMAGES: {metadata['name']}"
+                segmentation.SeriesDescription = described[:64]
+                segmentation.ContentDescription = meta[OUTSIDE][:64]
+            with whole_file(path, place_of(meta["filename_or_obj"])) as hidden:
+                segmentation.save_as(hidden)
             note_saved(data[key], path)
             logger.info("writing: %s", path)
         return dict(data)

@@ -26,6 +26,8 @@ from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.files import whole_file
+from ldseg_monai.runtime.ownership import require_own
 
 logger = logging.getLogger("ldseg_monai.data")
 
@@ -96,6 +98,7 @@ def write_phantoms(
     Raises:
         ValueError: unknown kind, `num` < 1, `seed` < 0, or a folder that holds other data, which is
             never overwritten.
+        FileExistsError: a folder that holds phantoms of another seed, or changed ones.
     """
     if num < 1:
         raise InputError(f"num {num}: expected at least 1 phantom")
@@ -103,6 +106,8 @@ def write_phantoms(
         raise InputError(f"seed {seed}: expected 0 or more")
     files = phantom_files(kind, out_dir, num)
     _refuse_other_data(Path(out_dir), files)
+    of = f"{kind} phantoms of seed {seed} with label values {label_values or 'of their own'}"
+    require_own(sorted(_paths(files)), of, out_dir)
     for folder in ("images", "labels"):
         (Path(out_dir) / folder).mkdir(parents=True, exist_ok=True)
     manifest = _manifest(kind, seed, label_values) | {"num": num}
@@ -111,13 +116,13 @@ def write_phantoms(
         if kind in VOLUMES:
             volume, mask, affine = VOLUMES[kind]([seed, index])
             mask = _with_values(mask, label_values)
-            _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename)
-            _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename)
+            _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename, of, out_dir)
+            _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename, of, out_dir)
         else:
             picture, instances = gland_phantom([seed, index])
-            _write_whole(item["image"], Image.fromarray(picture).save)
+            _write_whole(item["image"], Image.fromarray(picture).save, of, out_dir)
             mask = _with_values(instances.astype(np.uint8), label_values)
-            _write_whole(item["label"], label_picture(mask).save)
+            _write_whole(item["label"], label_picture(mask).save, of, out_dir)
     _write_manifest(Path(out_dir), manifest | {"complete": True})
     logger.info("wrote %d %s phantoms to %s", num, kind, out_dir)
 
@@ -160,12 +165,12 @@ def _paths(files: list[dict[str, str]]) -> set[str]:
     return set(chain.from_iterable(item.values() for item in files))
 
 
-def _write_whole(path: str, write: Callable[[str], object]) -> None:
-    """Write under a hidden temporary name and rename, so that no file is ever half written."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{os.getpid()}.{name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+def _write_whole(
+    path: str,
+    write: Callable[[str], object],
+    of: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write a file so that it is always whole; the rest as of `whole_file`."""
+    with whole_file(path, of, root) as hidden:
+        write(hidden)

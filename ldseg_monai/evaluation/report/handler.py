@@ -36,6 +36,7 @@ from ldseg_monai.evaluation.report.sections import (
 from ldseg_monai.evaluation.report.trajectory import Trajectory, record_trajectory, sampler_of
 from ldseg_monai.evaluation.scores import CaseScores, case_means
 from ldseg_monai.runtime.errors import MissingFileError
+from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.processes import unwrapped
 
 
@@ -107,6 +108,9 @@ class Report:
         overlays = self._overlays(shown)
         title = f"{bundle.title}: evaluation"
         about = {"bundle": _version(bundle), **self.settings, **_facts(engine)}
+        if self.scores.outside:
+            told = [f"{name}: {why}" for name, why in sorted(self.scores.outside.items())]
+            about["outside of what the weights know"] = ". ".join(told)
         curves = training_curves(self.training_dir)
         sections = [
             head_section(title, about),
@@ -116,7 +120,7 @@ class Report:
             training_section(self.training_dir, curves),
         ]
         path = os.path.join(self.scores.output_dir, "report.html")
-        with open(path, "w", encoding="utf-8") as file:
+        with whole_file(path) as hidden, open(hidden, "w", encoding="utf-8") as file:
             file.write(page(title, sections))
         engine.logger.info("wrote %s", path)
 

@@ -18,7 +18,8 @@ from ldseg_monai.data.datalist import find_cases
 from ldseg_monai.data.formats import LabelReading, is_volume
 from ldseg_monai.data.listed_cases import class_names as listed_names
 from ldseg_monai.networks.segmenter import diffusion_segmenter
-from ldseg_monai.runtime.errors import ExistingFileError, InputError
+from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.ownership import require_new
 from ldseg_monai.tools.new_bundle.edits import BACKBONE_OVERLAYS, STANDALONE, new_config
 from ldseg_monai.tools.new_bundle.inspection import (
     Inspection,
@@ -100,10 +101,7 @@ def _target(name: str, out: str) -> Path:
             "hold"
         )
     target = Path(out, name)
-    if target.exists():
-        raise ExistingFileError(
-            f"{target} exists: expected a new name; choose another, or remove the folder"
-        )
+    require_new(target)
     return target
 
 

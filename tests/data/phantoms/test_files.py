@@ -213,7 +213,7 @@ def test_case_does_not_depend_on_num(tmp_path: Path) -> None:
 def test_interrupted_write_leaves_whole_files_and_counts_as_incomplete(
     tmp_path: Path, monkeypatch
 ) -> None:
-    def half_write(path: str, write) -> None:
+    def half_write(path: str, write, *rest) -> None:
         if path.endswith("case_001.png"):
 
             def break_off(name: str) -> None:
@@ -221,7 +221,7 @@ def test_interrupted_write_leaves_whole_files_and_counts_as_incomplete(
                 raise KeyboardInterrupt
 
             write = break_off
-        write_whole(path, write)
+        write_whole(path, write, *rest)
 
     write_whole = phantoms._write_whole
     monkeypatch.setattr(phantoms, "_write_whole", half_write)
@@ -233,6 +233,20 @@ def test_interrupted_write_leaves_whole_files_and_counts_as_incomplete(
     monkeypatch.undo()
     write_phantoms("gland", tmp_path, 2)
     assert phantoms_complete("gland", tmp_path, 2)
+
+
+def test_phantoms_of_another_seed_or_changed_ones_stay(tmp_path: Path) -> None:
+    write_phantoms("gland", tmp_path, 1, seed=1)
+    label = tmp_path / "labels" / "case_000_anno.png"
+    before = label.read_bytes()
+    with pytest.raises(FileExistsError, match="made of gland phantoms of seed 1 .*, not of .*2 "):
+        write_phantoms("gland", tmp_path, 1, seed=2)
+    write_phantoms("gland", tmp_path, 1, seed=1)
+    assert label.read_bytes() == before
+    label.write_bytes(b"corrected")
+    with pytest.raises(FileExistsError, match=r"case_000_anno.png \(changed after it was written"):
+        write_phantoms("gland", tmp_path, 2, seed=1)
+    assert label.read_bytes() == b"corrected"
 
 
 def test_complete_means_same_kind_seed_version_and_every_file(tmp_path: Path, monkeypatch) -> None:

@@ -378,7 +378,7 @@ def faulty(kind: str) -> dict:
             r"3D volumes, but ldseg_glas segments 2D pictures: expected --from .*ldseg_knee3d",
         ),
         ("name", ValueError, "name 'my organ': expected letters"),
-        ("taken", OSError, "bundles/taken exists: expected a new name"),
+        ("taken", OSError, "bundles/taken is there already: expected a new name"),
         ("quote", ValueError, "without quotes"),
         (
             "classes",

@@ -1,0 +1,270 @@
+"""Whether an image is one of those that a bundle's weights know, by what its metadata declare.
+
+A network segments whatever it gets. ``known_images`` in ``metadata.json`` says of which images its
+answer means something; what a bundle does not declare there is not asked.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ensure_tuple
+
+from ldseg_monai.data.checks import OUTSIDE
+from ldseg_monai.data.dicom.reader import SERIES_UID
+from ldseg_monai.data.dicom.series import read_dicom, series_files
+from ldseg_monai.data.transforms import VoxelSpacingd
+from ldseg_monai.runtime.errors import InputError
+
+logger = logging.getLogger("ldseg_monai.data")
+
+SAMPLE = 200_000  # voxels that are looked at
+WHITE = 0.75  # of -1 to 1: glass, where each channel is above it
+TISSUE = 0.01  # least share of a picture that is not glass, else its colors say nothing
+QUANTILES = {"low": 0.01, "middle": 0.5, "high": 0.99}
+COLORS = ("red", "green", "blue", "red_over_green", "blue_over_green")
+
+
+class KnownImages(NamedTuple):
+    """What ``known_images`` of a bundle's metadata may declare. Ranges are ``[least, most]``.
+
+    Attributes:
+        source: where the ranges come from, for a person.
+        modality: DICOM's codes, such as ``MR``; asked of DICOM images.
+        body_part: words of which DICOM's BodyPartExamined has one, where it says anything.
+        stain: of a picture, for a person; `colors` is what is asked.
+        voxel_mm: voxel size that the weights know, which other sizes are resampled to.
+        voxel_tolerance: share of `voxel_mm` by which a size may differ and is not resampled.
+        spacing_mm: range of each side of a voxel, before it is resampled.
+        field_of_view_mm: range of each side of the volume.
+        least_size: voxels or pixels along each axis.
+        tilt_degrees: largest angle between an axis of the voxels and the nearest one of the body.
+        intensity: ranges of quantiles (``low`` 1%, ``middle`` 50%, ``high`` 99%) after the mean is
+            0 and the standard deviation 1.
+        colors: ranges of the tissue's mean color and of its differences, for -1 to 1: ``red``,
+            ``green``, ``blue``, ``red_over_green``, ``blue_over_green``.
+    """
+
+    source: str = ""
+    modality: Sequence[str] = ()
+    body_part: Sequence[str] = ()
+    stain: str = ""
+    voxel_mm: Sequence[float] | None = None
+    voxel_tolerance: float = 0.1
+    spacing_mm: Sequence[float] | None = None
+    field_of_view_mm: Sequence[float] | None = None
+    least_size: int = 1
+    tilt_degrees: float | None = None
+    intensity: Mapping[str, Sequence[float]] = {}
+    colors: Mapping[str, Sequence[float]] = {}
+
+
+def read_known(metadata: str) -> KnownImages:
+    """Read what a bundle declares.
+
+    Args:
+        metadata: its ``metadata.json``; where there is none, nothing is declared.
+
+    Raises:
+        InputError: for an entry that is none of `KnownImages`.
+    """
+    if not os.path.isfile(metadata):
+        return KnownImages()
+    with open(metadata, encoding="utf-8") as file:
+        declared = json.load(file).get("known_images", {})
+    unknown = ", ".join(sorted(declared.keys() - set(KnownImages._fields)))
+    if unknown:
+        raise InputError(
+            f"known_images of {metadata} has {unknown}: expected only "
+            f"{', '.join(KnownImages._fields)}"
+        )
+    return KnownImages(**declared)
+
+
+class CheckKnownImaged(MapTransform):
+    """Refuse an image that the weights do not know, right after it is read.
+
+    Args:
+        keys: keys of images, ``(C, *spatial)``: volumes, or pictures of 0 to 255.
+        metadata: the bundle's ``metadata.json``.
+        force: whether such an image is segmented all the same. Its metadata then say under
+            ``outside_of_known`` what is wrong, which the results repeat.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        metadata: str,
+        force: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.known = read_known(metadata)
+        self.force = force
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return ``data``, with a mark in the metadata of an image that is none of the known.
+
+        Raises:
+            ValueError: for such an image, unless ``force``.
+        """
+        for key in self.key_iterator(dict(data)):
+            image = MetaTensor(data[key])
+            reasons = list(self.reasons(image, image.shape[1:]))
+            self.judge(data[key], reasons)
+        return dict(data)
+
+    def judge(self, image: Any, reasons: Sequence[str]) -> None:
+        """Refuse or mark an image, if there is a reason.
+
+        Args:
+            image: with its metadata.
+            reasons: why the weights do not know it.
+
+        Raises:
+            ValueError: if there are any, unless ``force``.
+        """
+        if not reasons:
+            return
+        path = image.meta.get("filename_or_obj", "the image")
+        told = "; ".join(reasons)
+        if not self.force:
+            raise InputError(
+                f"{path} is none of the images that the weights know: {told}; use a bundle for "
+                "such images, or --force True to go on, which marks the results"
+            )
+        logger.warning("%s is none of the images that the weights know: %s", path, told)
+        image.meta[OUTSIDE] = told
+
+    def reasons(self, image: MetaTensor, size: Sequence[int]) -> Iterator[str]:
+        """Say what of an image lies outside.
+
+        Args:
+            image: ``(C, *spatial)``, or a part of it.
+            size: of all of it.
+        """
+        known = self.known
+        yield from self._dicom_reasons(image.meta)
+        if min(size) < known.least_size:
+            yield f"its size is {_by(size)}, expected {known.least_size} or more along each axis"
+        if image.ndim == 4:
+            affine = np.asarray(image.affine, dtype=float)[:3, :3]
+            spacing = np.linalg.norm(affine, axis=0)
+            yield from _range_reasons("its voxels are", spacing, known.spacing_mm, "mm")
+            sides = spacing * np.array(size)
+            yield from _range_reasons("its field of view is", sides, known.field_of_view_mm, "mm")
+            yield from self._tilt_reasons(affine / spacing)
+        yield from self._intensity_reasons(image)
+        yield from self._color_reasons(image)
+
+    def _dicom_reasons(self, meta: Mapping[str, Any]) -> Iterator[str]:
+        if SERIES_UID not in meta or not (self.known.modality or self.known.body_part):
+            return
+        folder = str(ensure_tuple(meta["filename_or_obj"])[0])
+        modality, body_part = _dicom_kind(folder, meta[SERIES_UID])
+        if self.known.modality and modality not in self.known.modality:
+            yield f"its modality is {modality}, expected {' or '.join(self.known.modality)}"
+        words = self.known.body_part
+        if words and body_part and not any(word in body_part.upper() for word in words):
+            yield f"its body part is {body_part}, expected {' or '.join(words)}"
+
+    def _tilt_reasons(self, directions: np.ndarray) -> Iterator[str]:
+        """Of axes of length 1, in columns."""
+        limit = self.known.tilt_degrees
+        nearest = np.abs(directions).max(axis=0).clip(0, 1)
+        tilt = float(np.degrees(np.arccos(nearest)).max())
+        if limit is not None and tilt > limit:
+            yield f"its axes are tilted by {tilt:.0f} degrees, expected {limit:g} or less"
+
+    def _intensity_reasons(self, image: MetaTensor) -> Iterator[str]:
+        if not self.known.intensity:
+            return
+        values = _sample(image.as_tensor().flatten()[None])[0]
+        deviation = values.std()
+        if deviation == 0:
+            return
+        standard = (values - values.mean()) / deviation
+        for name, limits in self.known.intensity.items():
+            share = QUANTILES[name]
+            value = np.quantile(standard, share)
+            what = f"{share:.0%} of its intensities, standardized, are up to"
+            yield from _range_reasons(what, [value], limits, "")
+
+    def _color_reasons(self, image: MetaTensor) -> Iterator[str]:
+        if not self.known.colors:
+            return
+        pixels = _sample(image.as_tensor().flatten(1)) / 127.5 - 1  # (3, pixels)
+        tissue = pixels[:, (pixels < WHITE).any(axis=0)]
+        if tissue.shape[1] < TISSUE * pixels.shape[1]:
+            return
+        red, green, blue = tissue.mean(axis=1)
+        means = dict(zip(COLORS, [red, green, blue, red - green, blue - green], strict=True))
+        for name, limits in self.known.colors.items():
+            what = f"its mean {name.replace('_', ' ')} is"
+            yield from _range_reasons(what, [means[name]], limits, "")
+
+
+class KnownSpacingd(VoxelSpacingd):
+    """Resample volumes to the voxel size that the weights know, and bring results back.
+
+    A size within the declared tolerance is left as it is, voxel by voxel.
+
+    Args:
+        keys: keys of volumes.
+        metadata: the bundle's ``metadata.json``; nothing is done where it declares no voxel size.
+        mode: interpolation.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        metadata: str,
+        mode: str = "bilinear",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        known = read_known(metadata)
+        super().__init__(
+            keys, known.voxel_mm, mode, allow_missing_keys, tolerance=known.voxel_tolerance
+        )
+
+
+def _dicom_kind(folder: str, series_uid: str) -> tuple[str, str]:
+    """Modality and body part of a series, by the first of its files."""
+    tags = ["SeriesInstanceUID", "Modality", "BodyPartExamined"]
+    for path in series_files(folder).dicom:
+        header = read_dicom(path, stop_before_pixels=True, specific_tags=tags)
+        if str(header.get("SeriesInstanceUID")) == series_uid:
+            return str(header.get("Modality") or ""), str(header.get("BodyPartExamined") or "")
+    return "", ""
+
+
+def _sample(values: torch.Tensor) -> np.ndarray:
+    """Evenly spaced columns, some `SAMPLE` of them, float32."""
+    step = max(1, values.shape[1] // SAMPLE)
+    return values[:, ::step].float().cpu().numpy()
+
+
+def _range_reasons(
+    what: str, values: Sequence[float] | np.ndarray, limits: Sequence[float] | None, unit: str
+) -> Iterator[str]:
+    if limits is None:
+        return
+    low, high = limits
+    if min(values) < low or max(values) > high:
+        unit = f" {unit}" if unit else ""
+        yield f"{what} {_by(values)}{unit}, expected {low:g} to {high:g}{unit}"
+
+
+def _by(values: Sequence[float] | np.ndarray) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)

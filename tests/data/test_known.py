@@ -1,0 +1,211 @@
+"""Whether an image is one that the weights know, and volumes of other voxel sizes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from bundle_kinds import BUNDLES, FOLDER, dims
+from dicom_phantoms import OBLIQUE
+from monai.data import MetaTensor
+from monai.transforms import Compose, NormalizeIntensityd
+from scipy.spatial.transform import Rotation
+
+from ldseg_monai.data.checks import OUTSIDE
+from ldseg_monai.data.known import CheckKnownImaged, KnownSpacingd, read_known
+from ldseg_monai.data.loaders import LoadImageVolumed
+from ldseg_monai.data.phantoms.gland import gland_phantom
+from ldseg_monai.data.phantoms.knee import knee_phantom
+from ldseg_monai.inference.postprocessing import InvertLabeld, SummarizeUncertaintyd
+
+KNEE = {
+    "modality": ["MR"],
+    "body_part": ["KNEE"],
+    "spacing_mm": [0.8, 1.5],
+    "field_of_view_mm": [50, 270],
+    "least_size": 24,
+    "tilt_degrees": 30,
+    "intensity": {"high": [2, 6]},
+}
+STAIN = {"least_size": 64, "colors": {"red_over_green": [0.05, 1.3]}}
+
+
+def metadata(folder: Path, declared: dict[str, Any]) -> str:
+    path = folder / "metadata.json"
+    path.write_text(json.dumps({"known_images": declared}))
+    return str(path)
+
+
+def volume(shape: tuple[int, ...] = (60, 60, 60), affine: np.ndarray | None = None) -> MetaTensor:
+    """A bright ball in noise."""
+    places = np.indices(shape) - np.reshape(shape, (3, 1, 1, 1)) / 2
+    ball = 10 * (np.linalg.norm(places, axis=0) < min(shape) / 5)
+    voxels = np.random.default_rng(0).normal(size=shape) + ball
+    affine = np.eye(4) if affine is None else affine
+    meta = {"filename_or_obj": "knee.nii.gz"}
+    return MetaTensor(torch.tensor(voxels[None]).float(), affine=torch.tensor(affine), meta=meta)
+
+
+def tilted(degrees: float) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("x", degrees, degrees=True).as_matrix()
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (volume(), None),
+        (volume(affine=tilted(29)), None),
+        (
+            volume(affine=np.diag([0.36, 0.36, 3, 1])),
+            r"its voxels are 0.36 x 0.36 x 3 mm, expected 0.8 to 1.5 mm; its field of view is "
+            r"21.6 x 21.6 x 180 mm, expected 50 to 270 mm",
+        ),
+        (volume((60, 60, 3)), r"its size is 60 x 60 x 3, expected 24 or more along each axis"),
+        (volume((60, 60, 1)), r"its size is 60 x 60 x 1, expected 24 or more along each axis"),
+        (volume((300, 60, 60)), r"its field of view is 300 x 60 x 60 mm, expected 50 to 270 mm"),
+        (volume(affine=tilted(40)), "tilted by 40 degrees, expected 30 or less"),
+        (-volume(), r"99% of its intensities, standardized, are up to .*, expected 2 to 6"),
+    ],
+    ids=["known", "tilted", "true knee", "three slices", "one slice", "body", "askew", "inverted"],
+)
+def test_volume_that_the_weights_do_not_know_is_refused_or_marked(
+    tmp_path: Path, image: MetaTensor, message: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = metadata(tmp_path, KNEE)
+    if message is None:
+        assert OUTSIDE not in CheckKnownImaged("image", path)({"image": image})["image"].meta
+        return
+    with pytest.raises(
+        ValueError, match=rf"knee.nii.gz is none of the images .*{message}.*--force"
+    ):
+        CheckKnownImaged("image", path)({"image": image})
+    marked = CheckKnownImaged("image", path, force=True)({"image": image})["image"]
+    assert marked.meta[OUTSIDE] and marked.meta[OUTSIDE] in caplog.text
+    torch.testing.assert_close(marked.as_tensor(), image.as_tensor())
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"Modality": "MR"}, None),
+        ({"Modality": "MR", "BodyPartExamined": "LEFT KNEE"}, None),
+        ({"Modality": "CT"}, "its modality is CT, expected MR"),
+        ({"Modality": "MR", "BodyPartExamined": "ABDOMEN"}, "its body part is ABDOMEN, expected K"),
+    ],
+    ids=["MR", "knee", "CT", "abdomen"],
+)
+def test_dicom_says_what_it_is_of(
+    tmp_path: Path, tags: dict[str, str], message: str | None
+) -> None:
+    folder = replace(OBLIQUE, shape=(6, 20, 20), spacing=(1.0, 1.0, 1.0)).write(tmp_path / "study")
+    for path in folder.iterdir():
+        item = pydicom.dcmread(path)
+        for keyword, value in tags.items():
+            setattr(item, keyword, value)
+        item.save_as(path)
+    declared = {key: KNEE[key] for key in ("modality", "body_part")}
+    image = LoadImageVolumed("image", dicom=True)({"image": str(folder)})
+    check = CheckKnownImaged("image", metadata(tmp_path, declared))
+    if message is None:
+        check(image)
+        return
+    with pytest.raises(ValueError, match=message):
+        check(image)
+
+
+def picture(values: np.ndarray) -> MetaTensor:
+    return MetaTensor(torch.tensor(values).permute(2, 1, 0).float())
+
+
+def test_stain_is_seen_by_the_tissue_alone(tmp_path: Path) -> None:
+    check = CheckKnownImaged("image", metadata(tmp_path, STAIN))
+    glands = gland_phantom([0, 0])[0]
+    check({"image": picture(glands)})
+    slide = np.full((600, 700, 3), 250, np.uint8)  # most of it glass
+    slide[:150, :150] = glands[:150, :150]
+    check({"image": picture(slide)})
+    gray = np.repeat(glands.mean(2, keepdims=True), 3, axis=2)
+    with pytest.raises(ValueError, match="its mean red over green is 0, expected 0.05 to 1.3"):
+        check({"image": picture(gray)})
+    with pytest.raises(ValueError, match="its size is 30 x 40, expected 64 or more"):
+        check({"image": picture(glands[:40, :30])})
+
+
+@pytest.mark.parametrize("bundle", [name for name in BUNDLES if "hippocampus" not in name])
+def test_phantoms_are_known(bundle: str) -> None:
+    check = CheckKnownImaged("image", str(FOLDER / bundle / "configs" / "metadata.json"))
+    for number in range(3):
+        if dims(bundle) == 2:
+            check({"image": picture(gland_phantom([number, 0])[0])})
+            continue
+        voxels, _, affine = knee_phantom([number, 0])
+        image = MetaTensor(torch.tensor(voxels)[None].float(), affine=torch.tensor(affine))
+        check({"image": image})
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_bundle_says_where_its_ranges_come_from(bundle: str) -> None:
+    assert "training" in read_known(str(FOLDER / bundle / "configs" / "metadata.json")).source
+
+
+def test_misspelt_declaration_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="known_images of .* has spacing: expected only source"):
+        read_known(metadata(tmp_path, {"spacing": [1, 2]}))
+
+
+def test_mark_is_among_the_results_of_a_client() -> None:
+    pred = MetaTensor(torch.zeros(1, 2, 2, 2), meta={OUTSIDE: "its modality is CT"})
+    said = SummarizeUncertaintyd("pred")({"pred": pred, "result": {"name": "x"}})["result"]
+    assert said == {"name": "x", OUTSIDE: "its modality is CT"}
+
+
+# Voxel sizes
+
+ONE_MM = {"voxel_mm": [1, 1, 1], "voxel_tolerance": 0.1}
+
+
+def test_voxels_within_the_tolerance_stay_as_they_are(tmp_path: Path) -> None:
+    image = volume((20, 22, 24), np.diag([0.95, 1.0, 1.09, 1]))
+    spacing = KnownSpacingd("image", metadata(tmp_path, ONE_MM))
+    result = spacing({"image": image})
+    assert torch.equal(result["image"], image) and result["image"].affine.equal(image.affine)
+    back = spacing.inverse(result)["image"]
+    assert torch.equal(back, image) and back.applied_operations == []
+
+
+@pytest.mark.parametrize("side", [0.5, 0.7, 1.5, 2.0])
+def test_other_voxels_are_resampled_and_brought_back_in_place(
+    tmp_path: Path, side: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    affine = tilted(10) @ np.diag([side, -side, side, 1])
+    image = volume((40, 44, 48), affine)
+    path = metadata(tmp_path, ONE_MM)
+    transforms = Compose([KnownSpacingd("image", path), NormalizeIntensityd("image")])
+    with caplog.at_level(logging.WARNING):
+        data = transforms({"image": image})
+        transforms({"image": image.clone()})
+    seen = data["image"]
+    np.testing.assert_allclose(seen.pixdim, [1, 1, 1], atol=0.02)
+    told = f"has voxels of {side:g} x {side:g} x {side:g} mm: resampled to the 1 x 1 x 1 mm"
+    assert caplog.text.count(told) == 1
+
+    bright = (seen > seen.max() / 2).to(torch.uint8)  # what a network might say
+    data["pred"] = MetaTensor(bright.as_tensor())
+    pred = InvertLabeld("pred", transforms)(data)["pred"]
+    assert pred.shape == image.shape
+    np.testing.assert_allclose(pred.affine, affine, atol=1e-6)
+    places = np.indices(image.shape[1:]) - np.reshape(image.shape[1:], (3, 1, 1, 1)) / 2
+    ball = np.linalg.norm(places, axis=0) < 8
+    found = pred[0].numpy() == 1
+    assert 2 * (found & ball).sum() / (found.sum() + ball.sum()) > 0.8
+    center = np.argwhere(found).mean(0) - np.argwhere(ball).mean(0)
+    assert np.abs(center).max() * side < 0.5 * max(side, 1)  # mm: half of the larger voxel
