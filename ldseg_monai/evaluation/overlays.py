@@ -63,6 +63,7 @@ class SaveOverlay:
             pred = upright(pred[None] if pred.ndim == 2 else pred)
             label = None if label is None else upright(label)
             picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
+            os.makedirs(self.output_dir, exist_ok=True)
             file = os.path.join(self.output_dir, f"{case_name(meta)}_overlay.png")
             try:
                 with whole_file(file, place_of(path)) as hidden:

@@ -177,14 +177,6 @@ class TiffPicture:
 
     def _check(self) -> None:
         page = self.page
-        tile_rows, tile_columns = page.chunks[:2]
-        across = -(-page.imagewidth // tile_columns)
-        tiles = -(-page.imagelength // tile_rows) * across
-        if min(page.shape) < 1 or not tiles == len(page.dataoffsets) == len(page.databytecounts):
-            raise InputError(
-                f"{self.path} has {len(page.dataoffsets)} tiles for {page.shape}: expected {tiles} "
-                f"of {page.chunks}; write it again"
-            )
         photometric = getattr(page.photometric, "name", str(page.photometric))
         kind = (
             f"{photometric} of {page.samplesperpixel} x {page.bitspersample} bits, axes {page.axes}"
@@ -198,6 +190,14 @@ class TiffPicture:
         ):
             raise InputError(
                 f"{self.path} is {kind}: expected gray or RGB of 8 bits, axes YX or YXS; convert it"
+            )
+        tile_rows, tile_columns = page.chunks[:2]
+        across = -(-page.imagewidth // tile_columns)
+        tiles = -(-page.imagelength // tile_rows) * across
+        if min(page.shape) < 1 or not tiles == len(page.dataoffsets) == len(page.databytecounts):
+            raise InputError(
+                f"{self.path} has {len(page.dataoffsets)} tiles for {page.shape}: expected {tiles} "
+                f"of {page.chunks}; write it again"
             )
         orientation = page.tags.valueof(ORIENTATION, default=1)
         if orientation not in UPRIGHT:

@@ -36,7 +36,7 @@ def test_autocast_returns_what_the_inferer_returns(inferer: Inferer) -> None:
     exact = inferer(image, network)
     assert torch.equal(AutocastInferer(inferer, amp=False)(image, network), exact)
     seen = convolution_dtypes(network)
-    result = AutocastInferer(inferer)(image, network)
+    result = AutocastInferer(inferer, True)(image, network)
     assert seen == {torch.bfloat16}
     assert result.dtype == torch.float32
     assert not torch.equal(result, exact)
@@ -48,7 +48,7 @@ def test_autocast_result_is_what_the_network_said_in_bfloat16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         expected = network(image)
     assert expected.dtype == torch.bfloat16
-    assert torch.equal(AutocastInferer(SimpleInferer())(image, network), expected.float())
+    assert torch.equal(AutocastInferer(SimpleInferer(), True)(image, network), expected.float())
 
 
 @pytest.mark.parametrize("amp", [True, False])
@@ -69,7 +69,7 @@ def test_autocast_passes_plain_tensors_and_every_argument_on_and_ends_with_the_c
 
 def test_autocast_trains_in_float32_weights() -> None:
     network, (image, label) = small_cnn(), pair_of((16, 16))
-    logits = AutocastInferer(SimpleInferer())(image, network)
+    logits = AutocastInferer(SimpleInferer(), True)(image, network)
     nn.functional.cross_entropy(logits, label[:, 0]).backward()
     exact = torch.autograd.grad(
         nn.functional.cross_entropy(network(image), label[:, 0]), list(network.parameters())

@@ -275,7 +275,11 @@ def test_gradient_penalty_comes_every_nth_iteration_with_its_weight(
 def test_penalized_pass_of_the_discriminator_is_in_float32() -> None:
     judge = tiny_discriminator()
     engine = trainer(
-        generator(), judge, batches((16, 12), 4), penalty_interval=2, inferer=CDALTrainingInferer()
+        generator(),
+        judge,
+        batches((16, 12), 4),
+        penalty_interval=2,
+        inferer=CDALTrainingInferer(True),
     )
     passes: list[torch.dtype] = []
     judge.to_logit.register_forward_hook(lambda module, inputs, output: passes.append(output.dtype))

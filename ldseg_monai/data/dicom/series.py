@@ -35,6 +35,13 @@ ENDINGS = (".dcm", ".dicom", ".ima")  # of files that are meant to be DICOM, wha
 # Direction cosines and spacings of slices may differ by what scanners round: no more than this,
 # and never by so much that a slice's last row or column is this share of a pixel off its place.
 ROUNDING, SHARE_OF_PIXEL = 1e-3, 0.25
+NUMBERS = {
+    "PixelSpacing": 2,
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+    "Rows": 1,
+    "Columns": 1,
+}  # of values
 DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR, which belongs to no series
 UNDEFINED = 2**32 - 1  # length of pixels that are compressed
 UNREADABLE = ""  # stands for the UID of a series with a file that cannot be read
@@ -331,7 +338,8 @@ def _image_series(
             if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
                 continue
             if is_cut:
-                raise ValueError("its pixels are cut off")
+                raise InputError("its pixels are cut off")
+            _require_numbers(header)
             series.setdefault(str(header.SeriesInstanceUID), []).append(header)
         except Exception as error:  # whatever a broken file brings about
             unreadable[path] = " ".join(str(error).split()) or type(error).__name__
@@ -361,6 +369,23 @@ def _ends_in_pixels(file: BinaryIO, is_implicit: bool, is_little_endian: bool) -
         return False
     begin = file.tell() - (4 if is_implicit else 0)
     return file.seek(0, os.SEEK_END) - begin < length
+
+
+def _require_numbers(header: Dataset) -> None:
+    """Read every value of a header, and check those that say where a slice is.
+
+    Raises:
+        ValueError: for a value that is none of its kind, or another number of them.
+    """
+    for element in header:  # pydicom reads a value when it is asked for
+        wanted = NUMBERS.get(element.keyword)
+        if wanted is None or element.value in (None, ""):
+            continue
+        values = np.atleast_1d(np.array(element.value, float))
+        if len(values) != wanted or not np.isfinite(values).all():
+            raise InputError(
+                f"its {element.keyword} is {element.value}: expected {wanted} finite numbers"
+            )
 
 
 def _kind(item: Dataset) -> str:

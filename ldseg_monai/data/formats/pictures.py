@@ -45,6 +45,8 @@ def load_picture(path: str) -> Image.Image:
             file.load()
             picture = ImageOps.exif_transpose(file)
             picture.format = file.format
+    except InputError:
+        raise
     except Exception as error:  # Pillow raises many kinds
         raise unreadable([path], error) from error
     if not is_deep(picture.mode) and any(";16" in raw for raw in raw_modes):
@@ -139,7 +141,10 @@ def _check_length(path: str, file: Image.Image) -> None:
     else:
         return
     if held < wanted:
-        raise ValueError(f"it has {held} bytes of pixels, by its header {wanted}")
+        raise InputError(
+            f"{path} has {held} bytes of pixels, by its header {wanted}: expected a whole file; "
+            "copy or write it again, or remove it"
+        )
 
 
 def _png_bytes(path: str) -> tuple[int, int]:

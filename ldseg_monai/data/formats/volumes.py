@@ -317,7 +317,10 @@ def _check_meta_length(path: str, wanted: int) -> None:
     if fields.get("CompressedData", "")[:1] in ("T", "t", "1"):
         content = zlib.decompressobj().decompress(content, wanted)
     if len(content) < wanted:
-        raise ValueError(f"it has {len(content)} bytes of voxels, by its header {wanted}")
+        raise InputError(
+            f"{path} has {len(content)} bytes of voxels, by its header {wanted}: expected a whole "
+            "file; copy or write it again, or remove it"
+        )
 
 
 def _without_axes_of_1(path: str, volume: Volume) -> Volume:
