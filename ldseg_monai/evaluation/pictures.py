@@ -39,8 +39,9 @@ def load_image(path: str, series_uid: str = "") -> torch.Tensor:
     """
     if is_volume(path) or os.path.isdir(path):
         item = [path, series_uid] if series_uid else path
+        reader = NiftiOrDicomReader(skip_unreadable=True)  # the loader has answered for them
         with without_codec_warning():
-            load = LoadImage(NiftiOrDicomReader(), image_only=True, ensure_channel_first=True)
+            load = LoadImage(reader, image_only=True, ensure_channel_first=True)
         return upright(load(item))
     picture = load_picture(path)
     if is_deep(picture.mode):  # which RGB would cut to 255

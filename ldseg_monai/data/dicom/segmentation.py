@@ -130,6 +130,9 @@ def _segmentation(
 
     sources = [read_dicom(path, stop_before_pixels=True) for path in paths]
     for source in sources:
+        for keyword in ("ImageOrientationPatient", "PixelSpacing"):
+            # The same but for what a scanner rounds (see `sorted_slices`), which highdicom refuses
+            setattr(source, keyword, sources[0][keyword].value)
         if not source.get("SpecificCharacterSet", "default"):
             del (
                 source.SpecificCharacterSet
