@@ -72,10 +72,11 @@ class Command:
         self.line = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(configs)]
         self.line += ["--bundle_root", str(bundle.root), "--dataset_dir", str(folder / "data")]
         self.line += ["--amp", "False", "--device", "cpu"]
-        if kind == "train":
-            self.line += TRAINING.split()
+        self.line += TRAINING.split() if kind == "train" else ["--force", "True"]
         begin = time.monotonic()
-        self.wait(self.start("whole"))
+        code, said = self.wait(self.start("whole"))
+        if code:
+            raise RuntimeError(f"the undisturbed command ended with {code}: {said}")
         self.seconds = time.monotonic() - begin
         self.whole = self.results("whole")
 
