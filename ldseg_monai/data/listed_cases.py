@@ -118,7 +118,7 @@ def _entries(
     lists = _nnunet_lists(file.parent, content)
     wanted = TRAINING if require_labels else (*LABELED, *TEST)
     if not any(key in lists for key in wanted):
-        raise KeyError("training")
+        raise InputError(f"{file} has no list 'training'; {EXPECTED}")
     for key, listed in lists.items():
         if not isinstance(listed, list):
             continue
@@ -162,7 +162,7 @@ def _entry(entry: Mapping[str, Any], key: str, file: Path, require_labels: bool)
                 "that is wanted"
             )
         if not isinstance(paths, str):
-            raise TypeError(f"{part} is {paths!r}")
+            raise InputError(f"{file}: {part} is {paths!r}; {EXPECTED}")
         item[part] = os.path.normpath(file.parent / paths)
     fold = entry.get("fold")
     if fold is not None and (type(fold) is not int or fold < 0):

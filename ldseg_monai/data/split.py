@@ -93,7 +93,7 @@ class Split:
             ValueError, FileNotFoundError: as of `match_groups` and of what reads them.
         """
         read = self.groups() if callable(self.groups) else self.groups
-        return match_groups(read or {}, sorted(self._items))
+        return match_groups(read, sorted(self._items)) if read else {}
 
     def part(self, name: str) -> list[dict[str, str]]:
         """Take one part.

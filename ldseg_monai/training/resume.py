@@ -118,7 +118,6 @@ class ResumableCheckpoint:
     ) -> None:
         self.path = path
         self.settings = dict(settings or {})
-        self.saved_epoch: int | None = None
         self.objects = {
             name: item.module if isinstance(item, DistributedDataParallel) else item
             for name, item in objects.items()
@@ -175,7 +174,6 @@ class ResumableCheckpoint:
                 f"{self.path} is of another network: expected this run's; {advice}"
             ) from error
         engine.state.max_epochs = max_epochs
-        self.saved_epoch = engine.state.epoch
         engine.logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
         for line in changed:
             engine.logger.info("from here on %s", line)
@@ -195,15 +193,14 @@ class ResumableCheckpoint:
             name: item.state_dict() for name, item in {**self.objects, "trainer": engine}.items()
         }
         save_whole({**states, "cases": self.cases, "settings": self.settings}, self.path)
-        self.saved_epoch = engine.state.epoch
 
     def advice(self) -> str:
         """How to go on if the run is stopped now."""
-        if self.saved_epoch is None:
+        if not os.path.isfile(self.path):
             return f"no epoch is complete, so there is no checkpoint {self.path} yet"
-        return (
-            f"{self.path} has all up to epoch {self.saved_epoch}: the same command goes on from it"
-        )
+        place = read_state(self.path, "cpu")["trainer"]
+        epoch = place["iteration"] // place["epoch_length"]
+        return f"{self.path} has all up to epoch {epoch}: the same command goes on from it"
 
     def _compare_settings(
         self, earlier: Mapping[str, dict[str, Any]] | None, advice: str

@@ -193,7 +193,8 @@ def test_validation_and_inference_preprocess_the_image_alike(bundle: str) -> Non
     assert [ours.pop("keys"), theirs.pop("keys")] == [["image", "label"], "image"]
     for argument in ("num_classes", "instances", "label_values"):
         ours.pop(argument, None)
-    theirs.pop("dicom", None)  # which is read in inference alone
+    for name in ("dicom", "skip_unreadable"):  # which is read in inference alone
+        theirs.pop(name, None)
     assert ours == theirs
 
 
@@ -207,7 +208,7 @@ def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bund
     train, inference = (load_config(bundle, name) for name in STANDALONE)
     used = reached(inference, "network_def", "preprocessing", "inferer") | {"dataset_dir"}
     used = {name.removeprefix("displayable_configs#") for name in used}  # options named as knobs
-    used -= {"load", "sampler", "known", "force", "metadata"}
+    used -= {"load", "sampler", "known", "force", "metadata", "skip_unreadable"}
     assert {name: inference[name] for name in used} == {name: train[name] for name in used}
 
 

@@ -84,7 +84,12 @@ def test_a_denoiser_of_one_s_own_trains_and_segments_and_counts(
 
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     write_picture(tmp_path / "data", "a", image, image[..., 0])
-    chosen = {**own, "model_path": str(weights), "dataset_dir": str(tmp_path / "data")}
+    chosen = {
+        **own,
+        "model_path": str(weights),
+        "dataset_dir": str(tmp_path / "data"),
+        "force": True,
+    }
     command(place, INFER, **chosen)
     assert (place.root / "out" / "a_label.png").is_file()
     caplog.set_level("INFO", "ldseg_monai")

@@ -79,7 +79,7 @@ def test_network_segments_an_image_alone(workplace: Workplace) -> None:
 def test_bfloat16_is_what_a_bundle_computes_with(workplace: Workplace) -> None:
     # The other tests set `amp` to False.
     for name in STANDALONE:
-        assert load_config(workplace.bundle, name)["amp"] is True
+        assert load_config(workplace.bundle, name)["amp"] == "auto"
     logits = []
     for amp in (True, False):
         workflow = workplace.workflow("infer", ["inference.yaml"], device="cpu", amp=amp)

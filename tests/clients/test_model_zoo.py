@@ -28,7 +28,8 @@ from ldseg_monai.tools.zoo import export_bundle
 SCHEMA = (
     REPOSITORY.parent / "shared" / "clients" / "meta_schema_20240725.json"
 )  # the zoo's, beside the repository
-# Everything here runs in float32: many processors emulate bfloat16, slowly.
+# Everything here runs in float32: many processors emulate bfloat16, slowly. The volumes are smaller
+# than those that the weights know, so that they are forced.
 SIDE = 40  # voxels of a volume: no bundle needs more than one window
 pytestmark = pytest.mark.clients
 
@@ -104,7 +105,13 @@ def segmentation(
         }
         config = str(folder / "configs" / "inference.yaml")
         workflow = ConfigWorkflow(
-            config, workflow_type="infer", logging_file=False, device="cpu", amp=False, **options
+            config,
+            workflow_type="infer",
+            logging_file=False,
+            device="cpu",
+            amp=False,
+            force=True,
+            **options,
         )
         workflow.initialize()
         threads = torch.get_num_threads()
@@ -219,6 +226,8 @@ def test_inference_runs_from_inside(
         "cpu",
         "--amp",
         "False",
+        "--force",
+        "True",
     ]
     run("-m", "monai.bundle", "run", *config, cwd=zoo / name)
     assert np.array_equal(label_map(zoo / name / "output"), segmentation(name))

@@ -55,7 +55,8 @@ def verify(folder: str, out: str, dataset_dir: str, values: dict[str, Any]) -> N
 
     load(folder)
     options = {"output_dir": out, "device": "cpu", "amp": False, "logging_file": False}
-    for kind, overrides in (("train", values), ("inference", {"dataset_dir": dataset_dir})):
+    inference = {"dataset_dir": dataset_dir, "force": True}
+    for kind, overrides in (("train", values), ("inference", inference)):
         for suffix in ("json", "yaml"):
             config = str(root / "configs" / f"{kind}.{suffix}")
             workflow = monai.bundle.create_workflow(
@@ -66,7 +67,12 @@ def verify(folder: str, out: str, dataset_dir: str, values: dict[str, Any]) -> N
 
     config = str(root / "configs" / "inference.json")
     monai.bundle.run(
-        config_file=config, dataset_dir=dataset_dir, output_dir=out, device="cpu", amp=False
+        config_file=config,
+        dataset_dir=dataset_dir,
+        output_dir=out,
+        device="cpu",
+        amp=False,
+        force=True,
     )
 
 
@@ -105,7 +111,9 @@ def train(folder: str, out: str, values: dict[str, Any]) -> None:
         "output_dir": f"{out}/federated",
         "learning_rate": 1e-6,
     }
-    client = MonaiAlgo(bundle_root=root.name, train_kwargs=dict(options), eval_kwargs=dict(options))
+    client = MonaiAlgo(
+        bundle_root=root.name, train_kwargs=dict(options), eval_kwargs={**options, "force": True}
+    )
     client.initialize({ExtraItems.CLIENT_NAME: "site-1", ExtraItems.APP_ROOT: str(root.parent)})
     trained = {name for name, _ in client.trainer.network.named_parameters()}
     given = {name: value.clone() for name, value in get_state_dict(client.trainer.network).items()}
@@ -144,7 +152,13 @@ def share(folders: list[str], outs: list[str], datasets: list[str]) -> None:
             config_file=f"{folder}/configs/inference.json",
             workflow_type="inference",
             logging_file=False,
-            **{"dataset_dir": dataset, "output_dir": out, "device": "cpu", "amp": False},
+            **{
+                "dataset_dir": dataset,
+                "output_dir": out,
+                "device": "cpu",
+                "amp": False,
+                "force": True,
+            },
         )
         for folder, out, dataset in zip(folders, outs, datasets, strict=True)
     ]

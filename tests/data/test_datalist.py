@@ -300,11 +300,12 @@ def test_phantoms_are_written_once_and_completed_when_incomplete(tmp_path: Path)
     assert len(resolve_datalist(None, "gland", tmp_path, num_phantoms=3)) == 3
 
 
-def test_phantoms_of_another_seed_replace_the_old(tmp_path: Path) -> None:
+def test_phantoms_of_another_seed_are_not_written_over(tmp_path: Path) -> None:
     (old,) = resolve_datalist(None, "gland", tmp_path, num_phantoms=1, seed=0)
     before = Path(old["image"]).read_bytes()
-    (new,) = resolve_datalist(None, "gland", tmp_path, num_phantoms=1, seed=1)
-    assert new == old and Path(new["image"]).read_bytes() != before
+    with pytest.raises(FileExistsError, match="made of gland phantoms of seed 0.*not of.*seed 1"):
+        resolve_datalist(None, "gland", tmp_path, num_phantoms=1, seed=1)
+    assert Path(old["image"]).read_bytes() == before
 
 
 def test_phantom_images_alone(tmp_path: Path) -> None:

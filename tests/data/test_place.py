@@ -195,5 +195,5 @@ def test_an_ending_in_capitals_is_none_of_the_name(tmp_path: Path, name: str) ->
         (tmp_path / "y.nii").rename(path)
     label, *_ = segment(path, tmp_path / "out")
     assert label.name == "X_label.nii.gz" and label.is_file()
-    names = sorted(file.name for file in (tmp_path / "out").iterdir())
+    names = sorted(file.name for file in (tmp_path / "out").glob("X*"))
     assert names == ["X_label.nii.gz", "X_mean.nii.gz", "X_sd.nii.gz"]

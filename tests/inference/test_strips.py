@@ -255,9 +255,7 @@ def test_tiff_that_cannot_be_read_in_strips_is_refused(
         file.write(pixels[::2, ::2], photometric="rgb", subfiletype=1)
     assert MeasurePictured("image")({"image": path})["image"].tolist() == [30, 40]
     path.write_bytes(b"no picture")
-    with pytest.raises(
-        ValueError, match="picture.tif cannot be read .*: expected a whole TIFF file"
-    ):
+    with pytest.raises(ValueError, match="picture.tif cannot be read .*: expected a whole file"):
         MeasurePictured("image")({"image": path})
     tifffile.imwrite(path, pixels, rowsperstrip=40)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)

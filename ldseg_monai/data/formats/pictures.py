@@ -141,10 +141,7 @@ def _check_length(path: str, file: Image.Image) -> None:
     else:
         return
     if held < wanted:
-        raise InputError(
-            f"{path} has {held} bytes of pixels, by its header {wanted}: expected a whole file; "
-            "copy or write it again, or remove it"
-        )
+        raise unreadable([path], InputError(f"{held} bytes of pixels, by its header {wanted}"))
 
 
 def _png_bytes(path: str) -> tuple[int, int]:

@@ -317,10 +317,8 @@ def _check_meta_length(path: str, wanted: int) -> None:
     if fields.get("CompressedData", "")[:1] in ("T", "t", "1"):
         content = zlib.decompressobj().decompress(content, wanted)
     if len(content) < wanted:
-        raise InputError(
-            f"{path} has {len(content)} bytes of voxels, by its header {wanted}: expected a whole "
-            "file; copy or write it again, or remove it"
-        )
+        told = f"{len(content)} bytes of voxels, by its header {wanted}"
+        raise unreadable([path], InputError(told))
 
 
 def _without_axes_of_1(path: str, volume: Volume) -> Volume:

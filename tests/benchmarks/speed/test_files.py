@@ -13,7 +13,7 @@ def test_steps_are_the_config_in_order_and_add_up_to_the_whole(
     tiny: list[str], tmp_path: Path
 ) -> None:
     work = workload_of(argument_parser("").parse_args(tiny))
-    config = work.config("inference.yaml", output_dir=str(tmp_path))
+    config = work.config("inference.yaml", output_dir=str(tmp_path), phantoms=True)
     pipeline = files.Pipeline(config, "cpu")
     steps, totals = files.repeat(pipeline, 2)
 
@@ -36,7 +36,9 @@ def test_cdal_is_timed_by_the_same_parts(tmp_path: Path) -> None:
     work = workload_of(
         argument_parser("").parse_args([str(ROOT / "bundles" / "cdal_hippocampus"), *options])
     )
-    step = files.Pipeline(work.config("inference.yaml", output_dir=str(tmp_path)), "cpu").run()
+    step = files.Pipeline(
+        work.config("inference.yaml", output_dir=str(tmp_path), phantoms=True), "cpu"
+    ).run()
     assert {"image encoding", "denoising", "decoding"} <= set(step)
     assert all(seconds > 0 for seconds in step.values())
 
