@@ -102,6 +102,8 @@ def check_values(parser: ConfigParser) -> None:
         for name in ensure_tuple(names):
             if name not in parser:
                 raise InputError(f"{KINDS}#{kind} names {name}: expected a knob of the config")
+            if kind == TEXT and isinstance(parser[name], str):
+                continue  # an expression may be of a rank that is not known yet
             value = parser.get_parsed_content(name)
             wrong_length = kind == "size" and axes in (2, 3) and len(ensure_tuple(value)) != axes
             if wrong_length or not RULES[kind].fits(value):

@@ -72,9 +72,9 @@ def workflow(
     written: Written, bundle: str, kind: str, *configs: str, **overrides: Any
 ) -> ConfigWorkflow:
     """The configs with a tiny network, at the sizes that were chosen."""
-    tiny = {
-        key: value for key, value in tiny_overrides(bundle, *configs).items() if key not in SIZES
-    }
+    tiny = tiny_overrides(bundle, *configs)
+    for name in (*SIZES, "patients"):  # which new-bundle chose
+        tiny.pop(name, None)
     channels = "network_def#image_encoder#channels"
     if isinstance(tiny[channels], int):  # of ImageNet's encoder, which the boxes do not have
         tiny[channels] = [8, 8, tiny[channels]]
