@@ -131,6 +131,7 @@ def train(folder: str, out: str, values: dict[str, Any]) -> None:
     assert 0 <= score <= 1
     client.finalize()
 
+    values.pop("force")  # a knob of scoring
     options = {
         **values,
         "device": "cpu",
