@@ -11,7 +11,7 @@ SMALL := --spatial_size "[64,96,80]"
 
 .PHONY: demo check test test-clients audit clean
 
-demo: $(VENV)/.ready  # train on generated knees, score unseen ones, segment one and draw it; 6 to 10 minutes
+demo: $(VENV)/.ready  # train on generated knees, score unseen ones, segment one and draw it
 	$(RUN) training --config_file $(KNEE)/train.yaml --output_dir demo/training $(SMALL) \
 		--max_epochs 30 --cases_per_epoch 36
 	$(VENV)/bin/ldseg phantom knee --out demo/unseen --num 4 --seed 1
