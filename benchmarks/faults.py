@@ -88,7 +88,10 @@ class Command:
         """Start the command."""
         line = [*self.line, "--output_dir", str(self.out(name)), *extra]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(line, **pipes, **options)  # type: ignore[call-overload, no-any-return]
+        process: subprocess.Popen[str] = subprocess.Popen(  # type: ignore[call-overload]
+            line, **pipes, **options
+        )
+        return process
 
     def wait(self, process: subprocess.Popen[str]) -> tuple[int, str]:
         """Exit code, and the line of the error."""

@@ -248,7 +248,7 @@ def performance(summary: dict[str, Any]) -> str:
     titles = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
     titles["hd95"] = f"HD95 ({summary['units']['hd95']})"
     lines = [
-        f"Mean ± SD over {summary['cases']} cases, against the original labels, in their geometry.",
+        f"Mean ± SD over {summary['cases']} cases, on the original labels, in their geometry.",
         f"Training: {summary['trained_on']}.",
         "",
         f"| class | {' | '.join(titles.values())} |",

@@ -13,7 +13,8 @@ class Small(faults.Command):
     def __init__(self, folder: Path) -> None:
         self.kind, self.folder, self.seconds = "inference", folder, 1.0
         script = (
-            "import os, pathlib, sys, time; time.sleep(0.3); folder = pathlib.Path(sys.argv[-1]);"
+            "import os, pathlib, sys, time; time.sleep(0.3); "
+            "folder = pathlib.Path(sys.argv[sys.argv.index('--output_dir') + 1]);"
             "folder.mkdir(exist_ok=True); (folder / 'a_label.nii.gz').write_bytes(os.urandom(9)"
             "if 'spoil' in sys.argv else b'')"
         )

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ldseg_monai.data.formats.kinds import require_file, tell_once, unreadable
 from ldseg_monai.runtime.errors import InputError
@@ -129,8 +130,8 @@ def _check_length(path: str, file: Image.Image) -> None:
     """
     if file.format == "PNG":
         held, wanted = _png_bytes(path)
-    elif file.format == "TIFF" and file.tag_v2.get(COMPRESSION, RAW) == RAW:  # type: ignore[attr-defined]
-        tags = file.tag_v2  # type: ignore[attr-defined]
+    elif isinstance(file, TiffImageFile) and file.tag_v2.get(COMPRESSION, RAW) == RAW:
+        tags = file.tag_v2
         bits = sum(tags.get(BITS, (1,)))
         if TILE_BYTES in tags:
             held = min(tags[TILE_BYTES])  # of each tile, which is whole at the edges too
