@@ -11,7 +11,12 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 from ldseg_monai.inference.autocast import AutocastInferer
-from ldseg_monai.runtime.precision import autocast, cpu_has_bfloat16, use_bfloat16
+from ldseg_monai.runtime.precision import (
+    _has_fast_one_dnn,
+    autocast,
+    cpu_has_bfloat16,
+    use_bfloat16,
+)
 
 CPU = torch.device("cpu")
 
@@ -135,3 +140,39 @@ for _ in range(2):
     said = "amp is auto: computing in float32, since this CPU only emulates bfloat16"
     lines = [line for line in done.stdout.splitlines() if "float" in line]
     assert lines == [said, "torch.float32", "torch.float32"]
+
+
+SMALL_MAP = (1, 16, 32, 32, 64)  # which PyTorch takes for small: 16 * 32 * 32 is below 20,480
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"padding": 1}, {"stride": 2}, {"dilation": 2}, {"groups": 4}, {"bias": False}],
+    ids=str,
+)
+def test_small_volumes_have_the_same_convolution(settings: dict) -> None:
+    torch.manual_seed(0)
+    layer, volume = nn.Conv3d(16, 8, kernel_size=3, **settings), torch.randn(1, 16, 9, 9, 9)
+    with torch.no_grad():
+        expected = layer.double()(volume.double()).float()
+        layer.float()
+        with autocast(CPU, False):
+            got = layer(volume)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def convolutions_of(volume: torch.Tensor, train: bool) -> set[str]:
+    """Which kernels a 3D convolution ran in."""
+    layer = nn.Conv3d(volume.shape[1], 8, kernel_size=3, padding=1)
+    with torch.profiler.profile() as profile, torch.set_grad_enabled(train), autocast(CPU, False):
+        layer(volume)
+    names = {event.key for event in profile.key_averages()}
+    return names & {"aten::slow_conv3d_forward", "aten::mkldnn_convolution"}
+
+
+@pytest.mark.skipif(not _has_fast_one_dnn(), reason="no oneDNN for x86")
+def test_small_volumes_are_segmented_by_one_dnn() -> None:
+    volume = torch.randn(SMALL_MAP)
+    assert convolutions_of(volume, train=False) == {"aten::mkldnn_convolution"}
+    # Where PyTorch takes oneDNN here too, what this class is for is gone
+    assert convolutions_of(volume, train=True) == {"aten::slow_conv3d_forward"}
