@@ -23,6 +23,7 @@ from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.data.dicom.series import read_dicom, series_files
 from ldseg_monai.data.transforms import VoxelSpacingd
+from ldseg_monai.data.wrong_headers import fitting_header, read_wrong_headers
 from ldseg_monai.runtime.errors import InputError
 
 logger = logging.getLogger("ldseg_monai.data")
@@ -110,6 +111,7 @@ class CheckKnownImaged(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.known = read_known(metadata)
+        self.wrong_headers = read_wrong_headers(metadata)
         self.force = force
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -158,7 +160,9 @@ class CheckKnownImaged(MapTransform):
         if min(size) < known.least_size:
             yield f"its size is {_by(size)}, expected {known.least_size} or more along each axis"
         if image.ndim == 4:
-            affine = np.asarray(image.affine, dtype=float)[:3, :3]
+            affine = np.asarray(image.affine, dtype=float)
+            header = fitting_header(self.wrong_headers, affine, size)
+            affine = (affine if header is None else header.corrected(affine))[:3, :3]
             spacing = np.linalg.norm(affine, axis=0)
             yield from _range_reasons("its voxels are", spacing, known.spacing_mm, "mm")
             sides = spacing * np.array(size)

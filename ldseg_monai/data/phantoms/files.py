@@ -35,7 +35,7 @@ PhantomKind = Literal["knee", "hippocampus", "gland"]
 VOLUMES = {"knee": knee_phantom, "hippocampus": hippocampus_phantom}
 
 # Raise it when the same seed gives other voxels: phantoms already on disk are then rewritten.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 MANIFEST_NAME = "phantoms.json"
 
 

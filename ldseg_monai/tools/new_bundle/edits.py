@@ -122,6 +122,7 @@ def _set_sizes(config: Any, template: Template, plan: Plan) -> None:
             set_value(config, knob, plan.sizes[knob], text)
     if "orientation" in config:
         set_value(config, "orientation", "RAS", "axes of the volume that the network sees")
+    replace_items(config, "CorrectHeaderd", [])  # of the template's data
 
 
 def _resize_pictures(config: Any) -> None:
