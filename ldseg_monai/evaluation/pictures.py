@@ -11,7 +11,6 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from monai.utils import convert_to_tensor
-from scipy.ndimage import minimum_filter
 from torch.nn import functional
 
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
@@ -205,6 +204,8 @@ def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
 
     It is two pixels wide in 384 rows.
     """
+    from scipy.ndimage import minimum_filter
+
     scaled = _scaled(classes, size, "nearest-exact")[0].numpy()
     masks = [scaled == index for index in range(1, int(classes.max()) + 1)]
     width = 2 * max(1, size[0] // 192) + 1
