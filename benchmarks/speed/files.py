@@ -26,6 +26,7 @@ from benchmarks import report
 from benchmarks.speed import workload
 from benchmarks.speed.measure import DECODING, DENOISING, ENCODING, Stopwatch
 from ldseg_monai.evaluation.overlays import SaveOverlay
+from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
 
@@ -111,6 +112,8 @@ class Pipeline:
                 name += f" ({', '.join(map(str, keys))})"
             with self._part(name, own_kind):
                 data = transform(data)
+            if own_kind == LOAD:
+                data[ORIGINAL] = data["image"]  # as `CaseDataset` does
         return data
 
     def _part(self, name: str, kind: str) -> Any:
