@@ -90,9 +90,8 @@ class Pipeline:
         data = self._apply(self.postprocessing, data, 1 + len(self.preprocessing), POSTPROCESSING)
         for overlay in self.overlays:
             with self._part("SaveOverlay", SAVE):
-                overlay.draw(
-                    cast(Engine, SimpleNamespace(state=SimpleNamespace(output=[data], epoch=1)))
-                )
+                state = SimpleNamespace(output=[data], batch=[data], epoch=1)
+                overlay.draw(cast(Engine, SimpleNamespace(state=state)))
         seconds = self.stopwatch.lap()
         seconds[REST] -= sum(
             value for name, value in seconds.items() if self.kinds[name] == NETWORK and name != REST

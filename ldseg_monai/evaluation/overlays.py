@@ -53,7 +53,9 @@ class SaveOverlay:
 
     def draw(self, engine: Engine) -> None:
         """Draw the cases of one iteration."""
-        for case in cast(list[dict[str, Any]], engine.state.output):
+        output = cast(list[dict[str, Any]], engine.state.output)
+        batch = cast(list[dict[str, Any]], engine.state.batch)
+        for case, loaded in zip(output, batch, strict=True):
             if self.max_cases is not None and self.drawn >= self.max_cases:
                 return
             self.drawn += 1
@@ -62,7 +64,7 @@ class SaveOverlay:
             pred, label = case["pred"], case.get("label")
             pred = upright(pred[None] if pred.ndim == 2 else pred)
             label = None if label is None else upright(label)
-            original = case.get(ORIGINAL)
+            original = loaded.get(ORIGINAL)
             if original is None:
                 original = load_image(path, meta.get(SERIES_UID, ""))
             else:

@@ -16,10 +16,11 @@ import ignite.distributed as idist
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
-from monai.transforms import Compose, LoadImaged
+from monai.transforms import Compose
 from monai.utils import ensure_tuple
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
 from ldseg_monai.runtime.errors import (
     FileError,
     InputError,
@@ -69,7 +70,8 @@ class CaseDataset(Dataset):
 
     Args:
         data: cases with the paths of an ``image`` and, if there is one, a ``label``.
-        transform: what loads them; the image is kept where a composition begins with its loader.
+        transform: what loads them; the image is kept where a composition begins with a loader of
+            `ldseg_monai.data`.
     """
 
     def _transform(self, index: int) -> Any:
@@ -233,7 +235,7 @@ class CaseEvaluator(SupervisedEvaluator):
 def _begins_with_loader(transform: Any) -> bool:
     if not isinstance(transform, Compose) or not transform.transforms:
         return False
-    return isinstance(transform.transforms[0], LoadImaged)
+    return isinstance(transform.transforms[0], (LoadImageVolumed, LoadImagePictured))
 
 
 def _line(files: str, reason: str) -> str:

@@ -301,6 +301,19 @@ def test_picture_is_the_same_without_reading_the_file_again(
     assert drawn[0] == drawn[1]
 
 
+def test_evaluator_draws_without_reading_the_file_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlays, "load_image", None)
+    cases = write_images(tmp_path, "a", "b")
+    evaluator = small_evaluator(tmp_path, cases, val_handlers=[SaveOverlay(str(tmp_path))])
+    data = CaseDataset(cases, Compose([LoadImageVolumed("image")]))
+    evaluator.data_loader = CaseLoader(data, sampler=range(2))
+    evaluator.run()
+    drawn = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert drawn == ["a_overlay.png", "b_overlay.png"]
+
+
 # CaseLoader
 
 
