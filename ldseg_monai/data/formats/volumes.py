@@ -24,7 +24,7 @@ from ldseg_monai.data.formats.kinds import (
     tell_once,
     unreadable,
 )
-from ldseg_monai.runtime.errors import InputError, MissingPackageError
+from ldseg_monai.runtime.errors import InputError
 
 FORM_FIELDS = (
     "qform_code",
@@ -88,7 +88,6 @@ def load_volume(path: str, require_codes: bool = False) -> Volume:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no volume or not whole, its affine is none, or it is too large for
             memory.
-        ImportError: for a file that SimpleITK reads, where it is not installed.
     """
     require_file(path)
     if path.lower().endswith(PICTURE_ENDINGS):
@@ -252,12 +251,8 @@ def least_shift(
 
 def _load_itk(path: str) -> Volume:
     """A volume that SimpleITK reads."""
-    try:
-        import SimpleITK as sitk
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{path} takes SimpleITK: pip install 'ldseg_monai[itk]', or convert it to NIfTI"
-        ) from error
+    import SimpleITK as sitk
+
     try:
         reader = sitk.ImageFileReader()
         is_nrrd = path.lower().endswith((".nrrd", ".nhdr"))
@@ -365,7 +360,7 @@ def read_voxels(path: str, require_codes: bool = False) -> tuple[np.ndarray, Vol
     """Read a volume's voxels, and return them beside `load_volume`'s answer.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: as of `load_volume`; ValueError for voxels that
+        FileNotFoundError, ValueError: as of `load_volume`; ValueError for voxels that
             cannot be read.
     """
     volume = load_volume(path, require_codes)

@@ -130,7 +130,6 @@ def _resize_pictures(config: Any) -> None:
     config.pop("crop_size", None)
     rename_key(config, "window_size", "spatial_size")
     set_value(config, "spatial_size", [], "columns and rows that every picture is resized to")
-    set_value(config["knob_kinds"], "size", ["spatial_size"])
     replace_items(config, "RandSpatialCropd", [])
     resize = "{_target_: Resized, keys: image, spatial_size: '@spatial_size', mode: bilinear}"
     add_value(config, "resize", component(resize), after="scale")
@@ -226,7 +225,6 @@ def _set_patients(config: Any, plan: Plan) -> None:
         set_value(config, "patients", value, comment)
     elif plan.patients:
         add_value(config, "patients", value, "val_fraction", comment)
-        config["knob_kinds"]["text"].append("patients")
         groups = (
             "{_target_: ldseg_monai.data.read_groups, _mode_: callable, path: '@patients',"
             " case_column: name,"
