@@ -9,11 +9,13 @@ import os
 # thread that waits for others sleeps: on a busy machine, spinning takes longer than the work.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
+import copy
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from bundle_kinds import BUNDLES, is_repeated
 from xdist.scheduler import LoadScopeScheduling
 
@@ -31,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest takes the tests that -m asks for
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark as slow what costs much and another bundle shows; skip what is not asked for."""
+    import torch  # which the process that only shares out the tests does not need
+
     reasons = {}
     if not config.getoption("--slow"):
         reasons["slow"] = "slow: run with --slow"
@@ -65,3 +69,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 def realdata(pytestconfig: pytest.Config) -> Path:
     """The folder of real data, one folder a data set."""
     return pytestconfig.getoption("--realdata")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def configs_are_parsed_once() -> Iterator[None]:
+    """Keep what MONAI parsed: a config takes a tenth of a second, and tests read few texts often."""
+    from monai.bundle import ConfigParser
+
+    parse = ConfigParser.load_config_file
+
+    @functools.cache
+    def parsed(path: str, text: str) -> dict[str, Any]:
+        return parse(path)
+
+    def load(filepath: Any, **options: Any) -> dict[str, Any]:
+        if options or not filepath or not Path(filepath).is_file():
+            return parse(filepath, **options)
+        return copy.deepcopy(parsed(str(filepath), Path(filepath).read_text()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigParser, "load_config_file", staticmethod(load))
+        yield
