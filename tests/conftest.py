@@ -10,8 +10,7 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 import copy
-import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +72,33 @@ def realdata(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def configs_are_parsed_once() -> Iterator[None]:
-    """Keep what MONAI parsed: a config takes a tenth of a second, and tests read few texts often."""
+    """Keep what MONAI makes of a config's text and of its own modules, a tenth of a second each time.
+
+    Tests read few texts, often.
+    """
     from monai.bundle import ConfigParser
+    from monai.bundle.config_item import ComponentLocator
 
-    parse = ConfigParser.load_config_file
-
-    @functools.cache
-    def parsed(path: str, text: str) -> dict[str, Any]:
-        return parse(path)
+    parse, find = ConfigParser.load_config_file, ComponentLocator._find_classes_or_functions
+    parsed: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, ...], dict[str, list]] = {}
 
     def load(filepath: Any, **options: Any) -> dict[str, Any]:
-        if options or not filepath or not Path(filepath).is_file():
+        path = Path(filepath)
+        if options or not path.is_file():
             return parse(filepath, **options)
-        return copy.deepcopy(parsed(str(filepath), Path(filepath).read_text()))
+        key = (path.suffix, path.read_text())
+        if key not in parsed:
+            parsed[key] = parse(filepath)
+        return copy.deepcopy(parsed[key])
+
+    def find_once(self: ComponentLocator, modules: Sequence[str]) -> dict[str, list]:
+        key = tuple(sorted(modules))
+        if key not in found:
+            found[key] = find(self, modules)
+        return found[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigParser, "load_config_file", staticmethod(load))
+        patch.setattr(ComponentLocator, "_find_classes_or_functions", find_once)
         yield

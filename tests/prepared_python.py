@@ -28,7 +28,17 @@ from torch.distributed.launcher import api as launcher
 
 TORCHRUN = "torch.distributed.run"
 PREPARED = multiprocessing.get_context("forkserver")
-PREPARED.set_forkserver_preload(["monai.bundle", "ldseg_monai.tools.cli", __name__])
+PREPARED.set_forkserver_preload(
+    [
+        "monai.bundle",
+        "ldseg_monai.tools.cli",
+        "ldseg_monai.training",
+        "ldseg_monai.evaluation",
+        "ldseg_monai.clients",
+        "torch._dynamo",  # which an optimizer needs
+        __name__,
+    ]
+)
 
 
 class Command:
@@ -137,6 +147,7 @@ def _serve(
 ) -> None:
     """What the process of a command does."""
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # to the system's own, also for its loaders
     for stream, path in enumerate(outputs, start=1):
         with open(path, "a") as file:
             os.dup2(file.fileno(), stream)

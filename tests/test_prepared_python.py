@@ -12,9 +12,10 @@ import pytest
 from prepared_python import TORCHRUN, Command
 
 TELL = """
-import atexit, os, sys
+import atexit, multiprocessing, os, sys
 atexit.register(print, "at the end")
 print(__name__, sys.argv, os.getcwd(), os.environ.get("GIVEN"), sys.path[0])
+print(multiprocessing.get_start_method())
 print("an error", file=sys.stderr)
 """
 ENDS = {

@@ -45,6 +45,7 @@ def pictures(spatial_dims: int) -> dict[str, Any]:
         attention_levels=[False, False],
         denoiser_attention_levels=[False],
         prediction_type="sample",
+        num_inference_steps=1,
         image_backbone="efficientnet_lite0",
     )
 
@@ -59,6 +60,7 @@ def cdal(spatial_dims: int) -> dict[str, Any]:
             "in_channels": 2,
             "out_channels": 8,
             "channels": [8],
+            "num_res_blocks": 1,
         },
         "generator": {
             "_target_": "ldseg_monai.networks.CDALGenerator",
