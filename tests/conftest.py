@@ -29,9 +29,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# Files whose tests take most, beside those of the bundles.
+LONGEST = (
+    "tests/tools/test_export.py",
+    "tests/benchmarks/accuracy/test_study.py",
+    "tests/benchmarks/speed/test_exported.py",
+)
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest takes the tests that -m asks for
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark as slow what costs much and another bundle shows; skip what is not asked for."""
+    """Mark as slow what costs much and another bundle shows; skip what is not asked for.
+
+    What takes longest comes first, so that no process has it at the end, when the others are done.
+    """
     import torch  # which the process that only shares out the tests does not need
 
     reasons = {}
@@ -47,20 +58,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    items.sort(
+        key=lambda item: (not item.nodeid.startswith(LONGEST), scope(item.nodeid) not in BUNDLES)
+    )
+
+
+def scope(nodeid: str) -> str:
+    """The bundle that a test is of, or its file."""
+    file, _, name = nodeid.partition("::")
+    return next(
+        (bundle for bundle in BUNDLES if f"[{bundle}" in name or f"-{bundle}" in name), file
+    )
 
 
 class TogetherByBundle(LoadScopeScheduling):
     """Gives all tests of a bundle, and all others of a file, to one process: they share what takes long to make."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file, _, name = nodeid.partition("::")
-        return next(
-            (bundle for bundle in BUNDLES if f"[{bundle}" in name or f"-{bundle}" in name), file
-        )
+        return scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """How `pytest -n 2` shares out the tests."""
+    config.option.loadscopereorder = False  # by their number, which says little of their time
     return TogetherByBundle(config, log)
 
 

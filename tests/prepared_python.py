@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ PREPARED.set_forkserver_preload(
         "ldseg_monai.evaluation",
         "ldseg_monai.clients",
         "torch._dynamo",  # which an optimizer needs
+        TORCHRUN,
         __name__,
     ]
 )
@@ -61,8 +63,8 @@ class Command:
         errors_apart: bool = False,
     ) -> None:
         self.args = arguments
-        self._printed = stdout or tempfile.TemporaryFile("w+")
-        self._errors = tempfile.TemporaryFile("w+") if errors_apart else self._printed
+        self._printed = stdout or self._new_file()
+        self._errors = self._new_file() if errors_apart else self._printed
         outputs = (_path(self._printed), _path(self._errors))
         given = (arguments, cwd or Path.cwd(), dict(env or os.environ), outputs)
         self._process = PREPARED.Process(target=_serve, args=given)
@@ -78,6 +80,11 @@ class Command:
         if error is not None:
             self.send_signal(signal.SIGKILL)
         self._process.join()
+
+    def _new_file(self) -> IO:
+        file = tempfile.TemporaryFile("w+")
+        weakref.finalize(self, file.close)
+        return file
 
     @property
     def returncode(self) -> int | None:
