@@ -13,7 +13,6 @@ import functools
 import multiprocessing
 import os
 import runpy
-import signal
 import subprocess
 import sys
 import tempfile
@@ -78,7 +77,7 @@ class Command:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if error is not None:
-            self.send_signal(signal.SIGKILL)
+            self._process.kill()
         self._process.join()
 
     def _new_file(self) -> IO:
