@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_kinds import BUNDLES
+from bundle_kinds import BUNDLES, QUICK
 from html_page import Page
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
@@ -22,7 +22,6 @@ from ldseg_monai.inference.case_evaluator import FailedCases
 
 EVALUATION = ("train.yaml", "evaluate.yaml")
 LAUNCHER = (TORCHRUN, "--standalone", "--nnodes=1", "--nproc_per_node=2")
-QUICK = "ldseg_glas"  # the bundle whose processes the quick tests start
 one_bundle = pytest.mark.parametrize(
     "bundle",
     [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BUNDLES],

@@ -29,7 +29,7 @@ def test_table_counts_the_voxels_that_differ() -> None:
     assert [row[f"times {exported.REFERENCE}"] for row in rows] == ["1", "1.5"]
 
 
-SMALL = {  # a network of few layers, which take the time of an export
+SMALL = {  # a network of few layers and one step, which take the time of an export
     "network_def#image_encoder#channels": [8],
     "network_def#image_encoder#out_channels": 8,
     "network_def#image_encoder#num_res_blocks": 1,
@@ -37,6 +37,8 @@ SMALL = {  # a network of few layers, which take the time of an export
     "network_def#generator#num_res_blocks": 1,
     "network_def#generator#num_head_channels": 8,
     "network_def#generator#attention_levels": [False, True],
+    "network_def#scheduler#num_train_timesteps": 1,
+    "num_inference_steps": 1,
 }
 
 
