@@ -37,7 +37,7 @@ test: $(VENV)/.ready  # the tests that every change must pass; `pytest --slow` h
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 -m "not slow and not clients"
 
 test-clients: $(CLIENTS)/.ready  # the tests that run real consumers of the bundles, such as MONAI Label
-	$(CLIENTS)/bin/python -m pytest -q -m clients tests/clients
+	OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest -q -n 2 -m clients tests/clients
 
 audit: $(VENV)/.ready  # the pinned packages against the advisories known today; needs the network
 	$(VENV)/bin/pip install pip-audit
