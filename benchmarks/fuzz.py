@@ -57,7 +57,7 @@ def feed(name: str, folder: Path, seconds: int) -> None:
         for number, seed in enumerate(target.seeds()):
             (corpus / f"seed_{number}").write_bytes(seed)
     words = folder / "words"
-    words.write_text("".join(f'"{word}"\n' for word in target.words))
+    words.write_text("".join(f'"{word}"\n' for word in (*target.words, "1")))
     counts = np.memmap(folder / "counts", np.int64, "r+", shape=len(ENDS))
 
     def read(content: bytes) -> None:

@@ -108,9 +108,9 @@ class Series:
             group = pydicom.Dataset()
             for macro, keywords in MACROS.items():
                 inside = pydicom.Dataset()
-                inside.update(
-                    {name: slices[number][name] for name in keywords if name in slices[number]}
-                )
+                for name in keywords:
+                    if name in slices[number]:
+                        inside.add(slices[number][name])
                 setattr(group, macro, [inside])
             content = pydicom.Dataset()
             for name, value in {"StackID": "1", **(contents[place] if contents else {})}.items():

@@ -76,8 +76,8 @@ class TiffPicture:
 
     Raises:
         ImportError: without tifffile.
-        ValueError: if it is no gray or RGB picture of 8 bits, a stack of them, or in one piece that
-            is too large.
+        ValueError: if it is no gray or RGB picture of 8 bits, a stack of them, in one piece that is
+            too large, or of a compression that cannot be decoded.
     """
 
     def __init__(self, path: str) -> None:
@@ -90,13 +90,14 @@ class TiffPicture:
         try:
             self.page: TiffPage = self.file.pages[0].aspage()
             self._check()
+            self.size = (self.page.imagewidth, self.page.imagelength)
+            self.rows(0, 1)  # so that a compression that is not known is told before any work
         except UserError:
             self.file.close()
             raise
         except Exception as error:  # of tags that no page has
             self.file.close()
             raise unreadable([path], error) from error
-        self.size = (self.page.imagewidth, self.page.imagelength)
 
     def rows(self, start: int, stop: int) -> Image.Image:
         """A range of rows.
