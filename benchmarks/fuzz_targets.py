@@ -202,7 +202,11 @@ def read_tiff(content: bytes, folder: Path) -> None:
 def dataset_seeds() -> list[bytes]:
     """Lists of the Decathlon, with a validation list and folds, and a file of nnU-Net."""
     pairs = [{"image": f"images/{name}.nii", "label": f"labels/{name}.nii"} for name in "abc"]
-    decathlon = {"labels": {"0": "background", "1": "a"}, "training": pairs, "test": ["a.nii"]}
+    decathlon = {
+        "labels": {"0": "background", "1": "a"},
+        "training": pairs,
+        "test": ["imagesTr/a_0000.nii.gz"],
+    }
     validation = {"training": pairs[:2], "validation": pairs[2:], "numTraining": 2}
     folds = {"training": [{**pair, "fold": number} for number, pair in enumerate(pairs)]}
     nnunet = {"channel_names": {"0": "MR"}, "labels": {"a": 1}, "file_ending": ".nii.gz"}

@@ -124,11 +124,10 @@ class TiffPicture:
                 tile, (_, _, row, column, _), _ = page.decode(
                     data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader
                 )
-                if tile is not None:
-                    area = pixels[row - first * tile_rows :, column:][
-                        : tile.shape[1], : tile.shape[2]
-                    ]
-                    area[:] = tile[0, : area.shape[0], : area.shape[1]]
+                area = pixels[row - first * tile_rows :, column:][:tile_rows, :tile_columns]
+                if tile is None or tile.shape[1] < len(area) or tile.shape[2] < area.shape[1]:
+                    raise InputError(f"piece {number} lacks pixels")  # which would be black
+                area[:] = tile[0, : area.shape[0], : area.shape[1]]
         except Exception as error:  # decompressors raise many kinds
             raise InputError(
                 f"rows {start} to {stop} of {self.path} cannot be read ({error}): expected a whole "

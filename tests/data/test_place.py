@@ -234,7 +234,7 @@ def segment_series(folder: Path, output_dir: Path) -> None:
     turned["pred"] = Orientationd("pred", "RAS", labels=None)(marked)["pred"].as_tensor()
     batch = list_data_collate([turned])
     (case,) = decollate_batch(batch)
-    case["pred"] = MetaTensor(case["pred"].as_tensor())
+    case["pred"] = MetaTensor(case["pred"])
     case = InvertLabeld("pred", preprocessing)(case)
     case = SaveImageVolumed("pred", str(output_dir))(case)
     metadata = output_dir / "metadata.json"

@@ -26,7 +26,9 @@ from ldseg_monai.runtime.errors import cause
 METADATA = {
     "name": "A method",
     "version": "1",
-    "network_data_format": {"outputs": {"pred": {"channel_def": {"0": "background", "1": "a"}}}},
+    "network_data_format": {
+        "outputs": {"pred": {"channel_def": {"0": "background", "1": "a", "2": "b"}}}
+    },
 }
 
 
