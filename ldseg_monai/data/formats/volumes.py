@@ -263,7 +263,7 @@ def _load_itk(path: str) -> Volume:
         image = reader.Execute()
         if not is_nrrd:
             components = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
-            _check_meta_length(path, components * image.GetSizeOfPixelComponent())
+            _check_meta_image(path, components * image.GetSizeOfPixelComponent())
     except InputError:
         raise
     except Exception as error:  # SimpleITK raises RuntimeErrors, and others
@@ -283,17 +283,18 @@ def _load_itk(path: str) -> Volume:
     return Volume(voxels, affine)
 
 
-def _check_meta_length(path: str, wanted: int) -> None:
-    """Check that a MetaImage holds all of its voxels, which ITK does not if they are in one file.
+def _check_meta_image(path: str, wanted: int) -> None:
+    """Check that a file is a MetaImage and holds all of its voxels.
 
-    What is missing, or cannot be decompressed, is left as it lies in memory.
+    ITK asks for the first where nobody names the format, and not for the second if they are in one
+    file: what is missing, or cannot be decompressed, is left as it lies in memory.
 
     Args:
         path: of the header, which the voxels may follow.
         wanted: bytes of the voxels.
 
     Raises:
-        ValueError: if it holds fewer.
+        ValueError: if it is none or holds fewer.
     """
     fields = {}
     with open(path, "rb") as file:
@@ -303,6 +304,9 @@ def _check_meta_length(path: str, wanted: int) -> None:
             if name.strip() == "ElementDataFile":
                 break
         content = file.read()
+    kind = fields.get("ObjectType", "")
+    if not kind.startswith("Image"):
+        raise unreadable([path], InputError(f"its ObjectType is {kind!r}, not Image"))
     place = fields.get("ElementDataFile", "LOCAL")
     beside = Path(path).with_name(place)
     if place.upper() != "LOCAL":
