@@ -43,6 +43,21 @@ builtins.open = slow
 """
 TRAINING = "--max_epochs 2 --cases_per_epoch 2 --batch_size 1 --val_interval 1 --val_fraction 0.4"
 KEPT = ("*_label.nii.gz", "metrics.csv", "model.pt")  # what a command is for
+POLL = 0.01  # seconds between two looks at a folder
+# What a command has in its folder when a phase begins: pattern, and how many such files
+PHASES = {
+    "has its folder": dict.fromkeys(("inference", "evaluate", "train"), (".lock", 1)),
+    "wrote its first file": {
+        "inference": ("*_label.nii.gz", 1),
+        "evaluate": ("*_overlay.png", 1),
+        "train": ("*_overlay.png", 1),
+    },
+    "wrote its last file": {
+        "inference": ("*_label.nii.gz", CASES),
+        "evaluate": ("metrics.csv", 1),
+        "train": ("checkpoint.pt", 1),
+    },
+}
 
 
 class Outcome(NamedTuple):
@@ -146,6 +161,33 @@ def signalled(number: signal.Signals) -> Callable[[Command, str, float], Outcome
     return disturb
 
 
+def in_phase(number: signal.Signals, phase: str) -> Callable[[Command, str, float], Outcome]:
+    """A signal within half a second after a phase of `PHASES` has begun."""
+
+    def disturb(one: Command, name: str, share: float) -> Outcome:
+        pattern, count = PHASES[phase][one.kind]
+        process = one.start(name)
+        while process.poll() is None and len(list(one.out(name).glob(pattern))) < count:
+            time.sleep(POLL)
+        time.sleep(share / 2)
+        process.send_signal(number)
+        return one.after(name, process)
+
+    return disturb
+
+
+def while_it_starts(number: signal.Signals) -> Callable[[Command, str, float], Outcome]:
+    """A signal in the second after the process began, while Python imports MONAI."""
+
+    def disturb(one: Command, name: str, share: float) -> Outcome:
+        process = one.start(name)
+        time.sleep(share)
+        process.send_signal(number)
+        return one.after(name, process)
+
+    return disturb
+
+
 def disk_full(one: Command, name: str, share: float) -> Outcome:
     """No file may get longer than some bytes, which fails as a full disk does."""
 
@@ -161,7 +203,7 @@ def folder_removed(one: Command, name: str, share: float) -> Outcome:
     """The output folder goes when the first file is there."""
     process = one.start(name)
     while process.poll() is None and not list(one.out(name).glob("*_label.nii.gz")):
-        time.sleep(0.01)
+        time.sleep(POLL)
     shutil.rmtree(one.out(name), ignore_errors=True)
     return one.after(name, process)
 
@@ -171,7 +213,7 @@ def worker_killed(one: Command, name: str, share: float) -> Outcome:
     knob = "dataloader#num_workers" if one.kind == "inference" else "num_workers"
     process = one.start(name, f"--{knob}", "1", env=_slow_environment(one))
     while process.poll() is None and not _children(process.pid):
-        time.sleep(0.01)
+        time.sleep(POLL)
     time.sleep(share)
     for child in _children(process.pid):
         os.kill(child, signal.SIGKILL)
@@ -197,21 +239,26 @@ def slow_reads(one: Command, name: str, share: float) -> Outcome:
 
 
 FAULTS = [
-    ("inference", "SIGTERM", signalled(signal.SIGTERM)),
+    ("inference", "SIGTERM, spread over it", signalled(signal.SIGTERM)),
     ("inference", "killed (SIGKILL)", signalled(signal.SIGKILL)),
     ("inference", "disk full", disk_full),
     ("inference", "output folder removed", folder_removed),
     ("inference", "loader process killed", worker_killed),
     ("inference", "two at once", two_at_once),
     ("inference", "slow reads", slow_reads),
-    ("evaluate", "SIGTERM", signalled(signal.SIGTERM)),
+    ("evaluate", "SIGTERM, spread over it", signalled(signal.SIGTERM)),
     ("evaluate", "disk full", disk_full),
     ("evaluate", "two at once", two_at_once),
-    ("train", "SIGTERM", signalled(signal.SIGTERM)),
+    ("train", "SIGTERM, spread over it", signalled(signal.SIGTERM)),
     ("train", "killed (SIGKILL)", signalled(signal.SIGKILL)),
     ("train", "disk full", disk_full),
     ("train", "two at once", two_at_once),
 ]
+for kind in ("inference", "evaluate", "train"):
+    FAULTS.append((kind, "SIGTERM while it starts", while_it_starts(signal.SIGTERM)))
+    for phase in PHASES:
+        fault = f"SIGTERM once it {phase}"
+        FAULTS.append((kind, fault, in_phase(signal.SIGTERM, phase)))
 
 
 def write_volumes(folder: Path) -> None:
@@ -236,7 +283,7 @@ def run(bundle: Bundle, folder: Path, times: int, wanted: Sequence[str]) -> list
             continue
         outcomes = []
         for number in range(times):
-            name = f"{fault}_{number}".replace(" ", "_")
+            name = f"{fault}_{number}".replace(" ", "_").replace(",", "")
             share = (number + 0.5) / times
             outcomes.append(disturb(commands[kind], name, share))
         ends = sorted({str(outcome.code) for outcome in outcomes})

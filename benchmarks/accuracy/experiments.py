@@ -6,7 +6,7 @@
     python -m benchmarks.accuracy.experiments uncertainty $H
 
 Each scores the validation part (``--part``; that of the shipped weights is named in the bundle's
-docs/val_cases.txt) as the bundle's evaluate.yaml does, in the files' own geometry, and writes a
+docs/val_cases.txt, that of others is what they were not trained on) as the bundle's evaluate.yaml does, in the files' own geometry, and writes a
 Markdown table, a CSV file with a row a case, and a PNG picture:
 
 - steps (Figures 5 and 6a): Dice against the number of reverse steps;
@@ -54,6 +54,7 @@ from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
 from ldseg_monai.evaluation.pictures import load_image
 from ldseg_monai.evaluation.report.trajectory import sampler_of
 from ldseg_monai.inference import SamplingInferer
+from ldseg_monai.inference.case_evaluator import require_loaded
 from ldseg_monai.networks.weights import load_weights
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
@@ -138,6 +139,7 @@ class Experiment:
     def run(self, sigma: float = 0.0) -> Iterator[dict[str, Any]]:
         """Segment every case, under noise; yields what the postprocessing leaves, on the CPU."""
         for index, item in enumerate(self.dataset):
+            require_loaded(item)
             batch = list_data_collate([item])
             image = batch["image"].to(self.device)
             if sigma:
@@ -407,7 +409,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         networks = {own: ours}
         for overlay, weights in arguments.peer:
             overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
-            networks[Path(overlay).stem] = Experiment(bundle, overlays, weights, **overrides)
+            peer = Experiment(bundle, overlays, weights, **overrides | {"part": "all"})
+            peer.dataset.data = ours.dataset.data  # whatever the peer was trained on
+            networks[Path(overlay).stem] = peer
         columns = run_noise(networks, arguments.sigmas)
         curves = noise_curves(columns, networks, arguments.sigmas)
         axis = "standard deviation of the noise over the image's range"

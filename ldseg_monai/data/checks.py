@@ -17,7 +17,18 @@ from ldseg_monai.data.formats.geometry import check_affine, largest_shift
 from ldseg_monai.runtime.errors import InputError
 
 OUTSIDE = "outside_of_known"  # in an image's metadata: why the weights do not know it
+MARK = "outside of known images"  # what a file with such a segmentation begins its remark with
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
+
+
+def remark(meta: Mapping[Any, Any] | None) -> str:
+    """What a file with a result says of its image: why the weights do not know it, "" if they do.
+
+    Args:
+        meta: of the image, or of what was made of it.
+    """
+    why = (meta or {}).get(OUTSIDE)
+    return f"{MARK}: {why}" if why else ""
 
 
 def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ldseg_monai.data.leftovers import some, tell
 from ldseg_monai.data.names import PathLike, case_name, plain_name
+from ldseg_monai.data.trained_cases import TrainedCases, cases_file
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 
@@ -37,6 +38,9 @@ class Split:
         num_folds: number of folds.
         groups: group of each case by its name, or what reads it, as `read_groups` does, when the
             cases are split. A case's name may have its folder and ending there.
+        weights: file of the weights that are scored, None in a training. Where neither `val_cases`
+            nor `fold` says, those cases validate that the weights were not trained on, by what is
+            beside them (`TrainedCases`). Where nothing is, none are drawn: that is an error.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Split:
         fold: int | None = None,
         num_folds: int = 5,
         groups: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
+        weights: PathLike | None = None,
     ) -> None:
         self.read = datalist
         self.val_cases = val_cases
@@ -56,6 +61,7 @@ class Split:
         self.fold = fold
         self.num_folds = num_folds
         self.groups = groups
+        self.weights = weights
 
     @cached_property
     def datalist(self) -> Sequence[dict[str, str]]:
@@ -70,12 +76,16 @@ class Split:
             ValueError: as of `part`.
         """
         names = sorted(self._items)
+        groups = self.known_groups
+        if self._trained is not None:
+            chosen, how = self._not_trained_on(names, groups, self._trained)
+            tell(f"split: {len(chosen)} of {len(names)} cases validate ({how})")
+            return chosen
         if len(names) < 2:
             raise InputError(
                 f"{len(names)} case: expected at least 2, one to train on and one to validate on; "
                 "add cases"
             )
-        groups = self.known_groups
         chosen, how = self._choose(names, groups)
         _require_whole_groups(chosen, names, groups, how)
         together = f"; {_told(groups, names)}" if groups else ""
@@ -84,6 +94,42 @@ class Split:
             f"{together}"
         )
         return chosen
+
+    @cached_property
+    def _trained(self) -> TrainedCases | None:
+        """What weights were trained on whose validation cases nothing else names, if it is known.
+
+        Raises:
+            ValueError: as of `TrainedCases.read`.
+        """
+        if self.weights is None or self.val_cases is not None or self.fold is not None:
+            return None
+        return TrainedCases.read(self.weights)
+
+    def _not_trained_on(
+        self, names: Sequence[str], groups: Mapping[str, str], trained: TrainedCases
+    ) -> tuple[set[str], str]:
+        """The cases that weights were not trained on, and what is known of them.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        chosen = {name for name in names if not trained.has(self._items[name]["image"])}
+        listed = cases_file(os.fspath(self.weights or "")).name
+        if not chosen:
+            raise InputError(
+                f"{os.fspath(self.weights or '')} was trained on all of these {len(names)} cases, "
+                f"such as {names[0]} ({listed} beside it): expected some that it was not trained "
+                "on; take others, or score these with --part all, which marks them"
+            )
+        how = f"those that the weights were not trained on, by {listed} beside them"
+        others = {groups[name] for name in names if name in groups and name not in chosen}
+        parted = [name for name in chosen if groups.get(name) in others]
+        if parted:
+            how += f"; {len(parted)} of them are of patients that they were trained on"
+        if trained.note:
+            how += f"; {trained.note}"
+        return chosen, how
 
     @cached_property
     def known_groups(self) -> dict[str, str]:
@@ -151,6 +197,12 @@ class Split:
                     "train on"
                 )
             return set(own), "the data set's own validation list"
+        if self.weights is not None:
+            raise InputError(
+                f"which cases {os.fspath(self.weights)} was trained on is not known, since there "
+                f"is no {cases_file(self.weights).name} beside it: expected the cases to score; "
+                "name them with --val_cases or --fold, or take all with --part all"
+            )
         chosen = _draw_cases(grouped, self.val_fraction, self.seed)
         return chosen, f"drawn with seed {self.seed}"
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from ldseg_monai.data.datalist import PathLike, _some, case_name
+from ldseg_monai.data.leftovers import some
+from ldseg_monai.data.names import PathLike, case_name
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import unwritable
 
@@ -107,7 +108,7 @@ def tell_trained_on(trained: TrainedCases | None, names: Mapping[str, bool]) -> 
     seen = [name for name, is_seen in names.items() if is_seen]
     text = f"{len(seen)} of {len(names)} cases were trained on"
     if seen:
-        text += f" ({_some(seen)})"
+        text += f" ({some(seen)})"
     return f"{text}; {trained.note}" if trained.note else text
 
 

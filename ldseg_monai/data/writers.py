@@ -18,13 +18,17 @@ import torch
 from monai.data import ImageWriter, NibabelWriter, PILWriter
 from monai.data.folder_layout import default_name_formatter
 from monai.transforms import SaveImaged
+from PIL.PngImagePlugin import PngInfo
 
+from ldseg_monai.data.checks import OUTSIDE, remark
 from ldseg_monai.data.formats import FORMS, header_with_forms
 from ldseg_monai.data.names import case_name
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.ownership import place_of
 
 logger = logging.getLogger("ldseg_monai.data.writers")
+
+DESCRIPTION = 79  # bytes of a NIfTI header's `descrip`, beside the one that ends it
 
 
 def output_name(meta: Mapping | None, saver: Any) -> dict[str, Any]:
@@ -45,6 +49,7 @@ class _WholeWriter(ImageWriter):
     """
 
     of: str | None = None  # the image that a file is made of
+    remark: str = ""  # of an image that the weights do not know
     failure: Exception | None = None  # what kept the last file from being written
 
     def set_metadata(self, *args: Any, **kwargs: Any) -> None:
@@ -52,6 +57,7 @@ class _WholeWriter(ImageWriter):
         super().set_metadata(*args, **kwargs)
         meta_dict = args[0] if args else kwargs.get("meta_dict")
         path = (meta_dict or {}).get("filename_or_obj")
+        self.remark = remark(meta_dict)
         self.of = place_of(path) if isinstance(path, (str, os.PathLike)) else None
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
@@ -72,9 +78,10 @@ class _WholeWriter(ImageWriter):
 
 
 class _FormsWriter(NibabelWriter):
-    """MONAI's writer of NIfTI files, which writes the forms of the image's header."""
+    """MONAI's writer of NIfTI files, which writes the forms of the image's header, and a remark."""
 
     forms: str | None = None
+    remark: str = ""
 
     def set_metadata(
         self, meta_dict: Mapping | None, resample: bool = True, **options: Any
@@ -90,14 +97,21 @@ class _FormsWriter(NibabelWriter):
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
         """Write; what was not read from NIfTI gets an sform and a qform of code 1, as of MONAI."""
-        if self.forms is None:
+        if self.forms is None and not self.remark:
             super().write(filename, verbose, **kwargs)
             return
-        image = self.create_backend_obj(self.data_obj, dtype=self.output_dtype)
-        voxels = np.asanyarray(image.dataobj)
-        header = header_with_forms(self.forms)
-        header.set_data_dtype(voxels.dtype)
-        nib.save(nib.Nifti1Image(voxels, None, header), filename)
+        image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype)
+        if self.forms is not None:
+            voxels = np.asanyarray(image.dataobj)
+            header = header_with_forms(self.forms)
+            header.set_data_dtype(voxels.dtype)
+            image = nib.Nifti1Image(voxels, None, header)
+        else:
+            image.set_sform(image.affine, code=1)
+            image.set_qform(image.affine, code=1)
+        if self.remark:
+            image.header["descrip"] = self.remark.encode("ascii", "replace")[:DESCRIPTION]
+        nib.save(image, filename)
 
 
 class NiftiWriter(_WholeWriter, _FormsWriter):
@@ -120,7 +134,28 @@ class NiftiWriter(_WholeWriter, _FormsWriter):
             self.data_obj = self.data_obj[..., 0]
 
 
-class PictureWriter(_WholeWriter, PILWriter):
+def png_remark(text: str) -> PngInfo | None:
+    """A remark as Pillow writes it into a PNG file, under ``outside_of_known``; None for none."""
+    if not text:
+        return None
+    info = PngInfo()
+    info.add_text(OUTSIDE, text)
+    return info
+
+
+class _RemarkWriter(PILWriter):
+    """MONAI's writer of pictures, which writes a remark."""
+
+    remark: str = ""
+
+    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
+        """Write."""
+        if self.remark:
+            kwargs["pnginfo"] = png_remark(self.remark)
+        super().write(filename, verbose, **kwargs)
+
+
+class PictureWriter(_WholeWriter, _RemarkWriter):
     """MONAI's writer of pictures."""
 
 

@@ -10,8 +10,10 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from PIL import Image
 
+from ldseg_monai.data.checks import remark
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.dicom.reader import SERIES_UID
+from ldseg_monai.data.writers import png_remark
 from ldseg_monai.evaluation.pictures import load_image, overlay, upright
 from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.runtime.errors import ExistingFileError
@@ -75,7 +77,8 @@ class SaveOverlay:
             try:
                 with whole_file(file, place_of(path)) as hidden:
                     # This level takes a quarter of the default's time.
-                    Image.fromarray(picture).save(hidden, "PNG", compress_level=1)
+                    said = png_remark(remark(meta))
+                    Image.fromarray(picture).save(hidden, "PNG", compress_level=1, pnginfo=said)
             except ExistingFileError:
                 logger.warning(
                     "%s is kept as it is, since this program did not write it so: no picture of "

@@ -107,6 +107,16 @@ class CaseLoader(DataLoader):
                 yield batch
 
 
+def require_loaded(item: Any) -> None:
+    """Check that an item of a `CaseDataset` is a case, for those who stop at the first failure.
+
+    Raises:
+        ValueError: if it could not be loaded, with the reason.
+    """
+    if FAILURE in item:
+        raise InputError(_line(item[FILES], item[FAILURE]))
+
+
 class CaseEvaluator(SupervisedEvaluator):
     """MONAI's evaluator for many files, which goes on where a case fails.
 

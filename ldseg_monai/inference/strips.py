@@ -23,6 +23,7 @@ from monai.utils import MetaKeys
 from tqdm import tqdm
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.checks import OUTSIDE, remark
 from ldseg_monai.data.known import CheckKnownImaged
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
@@ -140,9 +141,13 @@ class StripInferer(Inferer):
             got = [*map(type, args), *kwargs]
             raise ArgumentError(f"got {got} beside inputs and network: expected nothing else")
         batch = MetaTensor(inputs)
-        written = [
-            self._segment(path, network, batch.device) for path in batch.meta["filename_or_obj"]
-        ]
+        paths = batch.meta["filename_or_obj"]
+        reasons = batch.meta.get(OUTSIDE) or [""] * len(
+            paths
+        )  # where a picture is none of the known
+        written = []
+        for path, reason in zip(paths, reasons, strict=True):
+            written.append(self._segment(path, network, batch.device, remark({OUTSIDE: reason})))
         as_collated = [
             list(kind) for kind in zip(*written, strict=True)
         ]  # a list of each kind of file
@@ -150,7 +155,9 @@ class StripInferer(Inferer):
         result.is_batch = True
         return result
 
-    def _segment(self, path: str, network: Callable[..., Any], device: torch.device) -> list[str]:
+    def _segment(
+        self, path: str, network: Callable[..., Any], device: torch.device, said: str
+    ) -> list[str]:
         """Segment one picture, and return the paths of its files, the label first."""
         os.makedirs(self.output_dir, exist_ok=True)
         with ExitStack() as stack:
@@ -160,7 +167,7 @@ class StripInferer(Inferer):
                 os.path.join(self.output_dir, f"{case_name(path)}_{name}") for name in self._maps()
             ]
             writers = [
-                stack.enter_context(TiledFile(f"{file}.tif", picture.size, place_of(path)))
+                stack.enter_context(TiledFile(f"{file}.tif", picture.size, place_of(path), said))
                 for file in files
             ]
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self.output_dir))

@@ -247,13 +247,17 @@ class TiledFile:
         path: of the file.
         size: columns and rows.
         of: what it is made of, as of `whole_file`.
+        remark: its description; "" for none.
 
     Raises:
         ImportError: without tifffile.
     """
 
-    def __init__(self, path: str, size: Sequence[int], of: str | None = None) -> None:
+    def __init__(
+        self, path: str, size: Sequence[int], of: str | None = None, remark: str = ""
+    ) -> None:
         self.tifffile = _tifffile()
+        self.remark = remark
         self.path = path
         self.of = of
         self.columns, self.rows = size
@@ -291,6 +295,7 @@ class TiledFile:
                 photometric="minisblack",
                 planarconfig=None if self.samples == 1 else "contig",
                 metadata=None,
+                description=self.remark.encode("ascii", "replace") or None,
                 bigtiff=sum(self.lengths) > 2**32 - 2**28,
             )
 

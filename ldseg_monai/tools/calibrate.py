@@ -21,8 +21,9 @@ from ldseg_monai.bundle.names import check_names
 from ldseg_monai.data.datalist import PathLike, case_name
 from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
 from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
+from ldseg_monai.inference.case_evaluator import require_loaded
 from ldseg_monai.networks.segmenter import diffusion_segmenter
-from ldseg_monai.networks.weights import load_weights
+from ldseg_monai.networks.weights import load_weights, require_weights
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.files import save_whole
 from ldseg_monai.runtime.ownership import require_new
@@ -38,7 +39,9 @@ SPLIT = {
     "patients",
     "groups",
 }  # choose cases
-FIXED = {"bundle_root", "dataset_dir", "num_samples"}  # knobs that are not the caller's
+# Knobs that are not the caller's, or are arguments of their own
+FIXED = {"bundle_root", "dataset_dir", "num_samples", "model_path", "part", "force"}
+CONFIGS = ("train.yaml", "evaluate.yaml")
 
 
 def calibrate(
@@ -48,6 +51,7 @@ def calibrate(
     weights: PathLike | None = None,
     part: str = "val",
     knobs: Mapping[str, Any] | None = None,
+    force: bool = False,
 ) -> Fit:
     """Fit one temperature to a network's logits, and write weights that divide them by it.
 
@@ -65,14 +69,16 @@ def calibrate(
             not have.
         knobs: items of ``train.yaml`` to override: those that the training had of ``seed``,
             ``val_cases``, ``fold``... Without any that chooses cases, those of the bundle's own
-            weights are those of its ``docs/val_cases.txt``.
+            weights are those of its ``docs/val_cases.txt``, and those of others the ones that
+            they were not trained on.
+        force: whether images that the weights do not know are taken, instead of refused.
 
     Raises:
         FileNotFoundError: without the bundle, its data or its weights, or the folder to write to.
         FileExistsError: if there is a file at ``out``.
         ValueError: for a network without logits (cDAL, a peer), weights of another one, unknown
-            knobs, or no case.
-        RuntimeError: around the ValueError of a case that cannot be read.
+            knobs, no case, or a case that cannot be read or that the weights do not know.
+        RuntimeError: around the ValueError of a split, as MONAI wraps it.
     """
     source, out = Bundle.find(bundle), Path(out)
     require_new(out)
@@ -81,17 +87,17 @@ def calibrate(
             f"{out.parent} is not there: expected a folder to write to; make it first"
         )
     knobs = dict(knobs or {})
-    check_names([str(source.config_file("train.yaml"))], knobs)
     fixed = ", ".join(sorted(knobs.keys() & FIXED))
     if fixed:
         raise InputError(f"knobs have {fixed}: expected none of {', '.join(sorted(FIXED))}")
+    check_names([str(source.config_file(name)) for name in CONFIGS], knobs)
     if weights is None and part == "val" and not any(map(_chooses_cases, knobs)):
         knobs |= source.own_split(dataset_dir)
-    config = source.config("train.yaml", dataset_dir=dataset_dir, num_samples=1, **knobs)
-    config["validate#dataset#data"] = f"$@split.part({part!r})"
-    config["validate#dataset#cache_rate"] = 0.0
-    check_values(config)
     used = str(weights or source.weights)
+    own: dict[str, Any] = {"dataset_dir": dataset_dir, "num_samples": 1, "model_path": used}
+    config = source.config(*CONFIGS, **own, part=part, force=force, **knobs)
+    check_values(config)
+    require_weights(used)
     trained = TrainedCases.read(used)
     logger.info("%s", _tell_trained_on(trained, config))
     network = diffusion_segmenter(config.get_parsed_content("network")).eval()
@@ -131,6 +137,7 @@ def _segment(config: ConfigParser, network: nn.Module) -> list[Case]:
     )
     cases = []
     for item in config.get_parsed_content("validate#dataset"):
+        require_loaded(item)
         batch = list_data_collate([item])
         logits = inferer(batch["image"].to(device), network).float().cpu()
         if logits.shape[1] != num_classes or not logits.isfinite().all():

@@ -65,6 +65,13 @@ def _parser() -> _Parser:
     return parser
 
 
+def _add_switch(parser: _Parser, name: str, text: str) -> None:
+    """Add a switch that is given as bundles' commands have it, ``--force True``, or alone."""
+    parser.add_argument(
+        f"--{name}", nargs="?", const="True", default="False", choices=("True", "False"), help=text
+    )
+
+
 def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser = subparsers.add_parser(
         "phantom", help="write seeded phantoms with labels", description=_phantom.__doc__
@@ -125,6 +132,7 @@ def _add_calibrate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         help="knobs that the training had, such as seed=1, fold=0 or val_cases=FILE; where none "
         "chooses cases, the bundle's own weights get their own validation cases",
     )
+    _add_switch(parser, "force", "take images that the weights do not know, instead of refusing")
     parser.set_defaults(command=_calibrate)
 
 
@@ -150,6 +158,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         arguments.weights,
         arguments.part,
         knobs,
+        arguments.force == "True",
     )
     unseen = (
         f", {fit.error_unseen:.3f} where each case has the temperature of the others"

@@ -12,6 +12,7 @@ from ldseg_monai.data.leftovers import Leftovers
 from ldseg_monai.data.listed_cases import Cases
 from ldseg_monai.data.names import case_name
 from ldseg_monai.data.split import Split, match_groups, read_groups
+from ldseg_monai.data.trained_cases import TrainedCases
 
 NAMES = [f"case_{index}" for index in range(6)]
 
@@ -131,3 +132,46 @@ def test_a_table_of_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "patients.csv").write_text("name,patient\ncase_0,A\n", encoding="utf-16")
     with pytest.raises(ValueError, match="patients.csv is no text in UTF-8"):
         read_groups(tmp_path / "patients.csv", "name", "patient")
+
+
+# Of weights that are scored
+
+
+def weights(folder: Path, *trained_on: str, note: str = "") -> Path:
+    path = folder / "model.pt"
+    TrainedCases(frozenset((name, "") for name in trained_on), note).write(path)
+    return path
+
+
+def test_what_weights_were_not_trained_on_validates(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ldseg_monai.data")
+    path = weights(tmp_path, "case_1", "case_2", "case_4", "elsewhere", note="nor what before")
+    groups = {name: name for name in NAMES} | {"case_0": "case_1"}
+    # Whatever the data set's own list says, of which the training knew nothing
+    assert val_of(cases(("case_2",)), weights=path, groups=groups) == ["case_0", "case_3", "case_5"]
+    assert caplog.messages == [
+        "split: 3 of 6 cases validate (those that the weights were not trained on, by "
+        "model_cases.json beside them; 1 of them are of patients that they were trained on; nor "
+        "what before)"
+    ]
+    assert val_of(cases(), weights=path, val_cases=["case_1"]) == ["case_1"]
+    assert val_of(cases(), weights=path, fold=0, num_folds=3) == ["case_0", "case_3"]
+
+
+def test_weights_of_other_cases_may_be_scored_on_all(tmp_path: Path) -> None:
+    assert val_of(cases(), weights=weights(tmp_path, "elsewhere")) == NAMES
+    listed = Cases([{"image": "alone.png"}], Leftovers())
+    split = Split(lambda: listed, weights=weights(tmp_path, "elsewhere"))
+    assert len(split.part("val")) == 1
+
+
+def test_no_validation_part_is_drawn_for_weights(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="was trained on all of these 6 cases, such as case_0"):
+        val_of(cases(), weights=weights(tmp_path, *NAMES))
+    unknown = tmp_path / "others.pt"
+    with pytest.raises(ValueError, match="others.pt was trained on is not known, since .*others_c"):
+        val_of(cases(), weights=unknown)
+    assert val_of(cases(("case_4",)), weights=unknown) == ["case_4"]
+    assert len(Split(lambda: cases(), weights=unknown).part("all")) == 6

@@ -7,10 +7,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 from monai.transforms import SaveImage
+from PIL import Image
 
+from ldseg_monai.data import LoadImageVolumed, SaveImagePictured, SaveImageVolumed
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.writers import NiftiWriter, PictureWriter
 from ldseg_monai.runtime.ownership import PARTIAL
 
@@ -41,3 +45,49 @@ def test_full_disk_is_an_error_that_names_the_file(
     with pytest.raises(OSError, match=str(path)) as error:
         backend.write(path)
     assert error.value.errno == errno.ENOSPC
+
+
+# Of an image that the weights do not know
+
+WHY = "its modality is CT, expected MR; 99% of its intensities are a few \u03c3 too large"
+SAID = "outside of known images: its modality is CT, expected MR; 99% of its intensities"
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_nifti_says_so_in_its_header(tmp_path: Path, ending: str) -> None:
+    voxels = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    path = tmp_path / f"a{ending}"
+    if ending == ".mha":
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
+    else:
+        nib.save(nib.Nifti1Image(voxels, np.diag([1, 2, 3, 1])), path)
+    files = {}
+    for name in ("known", "outside"):
+        image = LoadImageVolumed("image")({"image": str(path)})["image"]
+        if name == "outside":
+            image.meta[OUTSIDE] = WHY
+        pred = MetaTensor((image > 30).to(torch.uint8), meta=image.meta)
+        maps = {"pred_mean": torch.cat([image, image]), "pred_sd": image}
+        SaveImageVolumed("pred", str(tmp_path / name))({"pred": pred, **maps})
+        files[name] = [tmp_path / name / f"a_{kind}.nii.gz" for kind in ("label", "mean", "sd")]
+    for known, outside in zip(files["known"], files["outside"], strict=True):
+        one, other = nib.load(known), nib.load(outside)
+        assert other.header["descrip"].item().decode() == SAID[:79]
+        assert sitk.ReadImage(str(outside)).GetMetaData("ITK_FileNotes") == SAID[:79]
+        assert one.header["descrip"].item() == b""
+        np.testing.assert_array_equal(one.dataobj, other.dataobj)
+        without = other.header.copy()
+        without["descrip"] = b""
+        assert str(without) == str(one.header)
+
+
+def test_picture_says_so_in_a_text_chunk(tmp_path: Path) -> None:
+    for name, meta in {"known": {}, "outside": {OUTSIDE: WHY}}.items():
+        pred = MetaTensor(torch.ones(1, 3, 4, dtype=torch.uint8))
+        pred.meta.update({"filename_or_obj": "a.png", **meta})
+        SaveImagePictured("pred", str(tmp_path / name))({"pred": pred})
+    with Image.open(tmp_path / "outside" / "a_label.png") as picture:
+        assert picture.text == {OUTSIDE: f"outside of known images: {WHY}"}
+        assert np.asarray(picture).tolist() == [[1] * 3] * 4
+    with Image.open(tmp_path / "known" / "a_label.png") as picture:
+        assert picture.text == {}

@@ -11,6 +11,7 @@ from monai.transforms import CastToTyped, Compose, LoadImaged, ScaleIntensityRan
 from PIL import Image
 from small_networks import small_ldseg
 
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.formats import load_picture
 from ldseg_monai.inference import tiff
 from ldseg_monai.inference.samplers import SamplingInferer
@@ -67,6 +68,20 @@ def in_strips(
     assert sorted(saved_files(written)) == [str(file) for file in files]
     assert [file.suffix for file in files] == [".tif"] * len(files)  # nothing else is left
     return {file.stem.removeprefix(f"{path.stem}_"): np.asarray(Image.open(file)) for file in files}
+
+
+def test_tiff_says_that_the_weights_do_not_know_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(9, 20, 3), dtype=np.uint8)).save(
+        path
+    )
+    for name, known in {"known": {}, "outside": {OUTSIDE: ["its size is 9"]}}.items():
+        meta = {"filename_or_obj": [str(path)], **known}
+        batch = MetaTensor(torch.tensor([[20, 9]]), meta=meta)
+        StripInferer(windows(), preprocessing(), str(tmp_path / name))(batch, network())
+        with tifffile.TiffFile(tmp_path / name / "picture_label.tif") as file:
+            said = "outside of known images: its size is 9" if known else ""
+            assert file.pages[0].description == said
 
 
 def as_a_whole(path: Path, inferer: SlidingWindowSamplingInferer) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -50,13 +51,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = {**SMALL_HIPPOCAMPUS, "spatial_size": [16, 16, 16], "amp": False}
     train = write_config(folder, "ldseg_hippocampus", "train.yaml", small)
     (folder / "models").mkdir()
-    for name in ("evaluate.yaml", "metadata.json"):
-        shutil.copy(BUNDLES / "ldseg_hippocampus" / "configs" / name, folder / "configs" / name)
+    source = BUNDLES / "ldseg_hippocampus" / "configs"
+    shutil.copy(source / "evaluate.yaml", folder / "configs")
+    metadata = json.loads((source / "metadata.json").read_text())
+    metadata["known_images"] = {"voxel_mm": [1, 1, 1], "field_of_view_mm": [5, 30]}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
     torch.manual_seed(0)
     state = ConfigParser(train).get_parsed_content("network_def").state_dict()
     state[LAST + "weight"] *= 0.02
     state[LAST + "bias"] = 2 * torch.tensor(SHARES).log()
     torch.save(state, folder / "models" / "model.pt")
+    TrainedCases(frozenset({("case1", "")})).write(folder / "models" / "model.pt")
     return folder
 
 
@@ -167,7 +172,8 @@ def test_command_says_what_it_did(bundle: Path, data: Path, tmp_path: Path, caps
     printed = capsys.readouterr().out
     assert f"wrote {tmp_path / 'new.pt'}: temperature " in printed and " by 1 case(s)" in printed
     assert printed.endswith("after\n")  # nothing of others, which there are none of
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.txt", "new.pt"]
+    written = ["cases.txt", "new.pt", "new_cases.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == written
     assert main(["calibrate", str(bundle), *options]) == 2
     assert "new.pt is there already: expected a new name" in capsys.readouterr().err
 
@@ -222,7 +228,7 @@ def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_un
             ["BUNDLE", "--set", "num_samples=5"],
             "knobs have num_samples: expected none of bundle_root",
         ),
-        (["BUNDLE", "--set", "part=all"], "unknown knob --part"),
+        (["BUNDLE", "--set", "part=all"], "knobs have part: expected none of bundle_root"),
         (["BUNDLE", "--set", "fold"], "--set fold: expected KEY=VALUE"),
         (
             [str(BUNDLES / "cdal_hippocampus"), "--part", "all"],
@@ -273,6 +279,8 @@ def test_weights_that_no_temperature_helps_are_refused(
         str(tmp_path / "new.pt"),
         "--weights",
         str(weights),
+        "--part",
+        "all",
     ]
     assert main(["calibrate", str(bundle), *options]) == 2
     assert (
@@ -321,3 +329,32 @@ def test_own_weights_are_not_calibrated_on_a_part_of_other_data(
     with pytest.raises(ValueError, match="lacks 2 of them, such as knee_1: expected that data set"):
         calibrate(folder, str(data), tmp_path / "new.pt")
     assert not (tmp_path / "new.pt").exists()
+
+
+def test_cases_that_were_not_trained_on_are_taken_where_nothing_names_them(
+    bundle: Path, data: Path, tmp_path: Path, caplog, capsys
+) -> None:
+    with caplog.at_level("INFO", "ldseg_monai"):
+        assert calibrate(bundle, str(data), tmp_path / "new.pt").cases == 2
+    assert "0 of 2 cases were trained on" in caplog.messages
+    weights = scaled(bundle, tmp_path / "raw.pt", 1.0)
+    options = ["--dataset_dir", str(data), "--out", str(tmp_path / "x.pt")]
+    assert main(["calibrate", str(bundle), *options, "--weights", str(weights)]) == 2
+    assert f"which cases {weights} was trained on is not known" in capsys.readouterr().err
+
+
+def test_image_that_the_weights_do_not_know_is_refused_or_told(
+    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "data"))
+    for kind in ("images", "labels"):
+        path = folder / kind / "case2.nii.gz"
+        volume = nib.load(path)
+        large = np.diag([4, 4, 4, 1]) @ volume.affine
+        nib.save(nib.Nifti1Image(np.asanyarray(volume.dataobj), large), path)
+    options = ["--dataset_dir", str(folder), "--out", str(tmp_path / "new.pt")]
+    assert main(["calibrate", str(bundle), *options]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "case2.nii.gz is none of the images that the weights know: its field of view" in error
+    assert "--force True to go on" in error and not (tmp_path / "new.pt").exists()
+    assert main(["calibrate", str(bundle), *options, "--force", "True"]) == 0

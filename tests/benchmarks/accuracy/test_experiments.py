@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The hippocampus bundle, small, with untrained weights of LDSeg and of its UNet."""
     folder = tmp_path_factory.mktemp("bundle") / "small"
-    small = {**SMALL_HIPPOCAMPUS, "spatial_size": [16, 16, 16], "val_fraction": 0.7, "amp": False}
+    small = {**SMALL_HIPPOCAMPUS, "spatial_size": [16, 16, 16], "amp": False}
     write_config(folder, BUNDLE, "train.yaml", small)
     write_config(folder, BUNDLE, "evaluate.yaml", {})
     write_config(folder, BUNDLE, "baselines/unet.yaml", {"network_def#channels": [4, 8, 16]})
@@ -62,6 +62,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / weights).parent.mkdir(exist_ok=True)
         torch.manual_seed(0)
         torch.save(parser.get_parsed_content("network_def").state_dict(), folder / weights)
+        TrainedCases(frozenset({("case0", "")})).write(folder / weights)
     return folder
 
 
