@@ -199,14 +199,12 @@ class CheckKnownImaged(MapTransform):
     def _intensity_reasons(self, image: MetaTensor) -> Iterator[str]:
         if not self.known.intensity:
             return
-        values = _sample(image.as_tensor().flatten()[None])[0]
-        deviation = values.std()
-        if deviation == 0:
+        found = standardized_quantiles(_sample(image.as_tensor().flatten()[None])[0])
+        if found is None:
             return
-        standard = (values - values.mean()) / deviation
+        quantiles = dict(zip(QUANTILES, found, strict=True))
         for name, limits in self.known.intensity.items():
-            share = QUANTILES[name]
-            value = np.quantile(standard, share)
+            share, value = QUANTILES[name], quantiles[name]
             what = f"{share:.0%} of its intensities, standardized, are up to"
             yield from _range_reasons(what, [value], limits, "")
 
@@ -247,6 +245,18 @@ class KnownSpacingd(VoxelSpacingd):
         super().__init__(
             keys, known.voxel_mm, mode, allow_missing_keys, tolerance=known.voxel_tolerance
         )
+
+
+def standardized_quantiles(values: np.ndarray) -> tuple[float, ...] | None:
+    """`QUANTILES` of intensities after the mean is 0 and the standard deviation 1.
+
+    None where all are the same.
+    """
+    deviation = values.std()
+    if deviation == 0:
+        return None
+    standard = (values - values.mean()) / deviation
+    return tuple(np.quantile(standard, list(QUANTILES.values())).tolist())
 
 
 def _dicom_kind(folder: str, series_uid: str) -> tuple[str, str]:

@@ -266,6 +266,11 @@ def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         action="store_true",
         help="labels are instance ids: whatever is not 0 is one class",
     )
+    parser.add_argument(
+        "--require_codes",
+        action="store_true",
+        help="refuse a NIfTI whose header does not say where right and left are, here and later",
+    )
     parser.set_defaults(command=_new_bundle)
 
 
@@ -281,6 +286,7 @@ def _new_bundle(arguments: argparse.Namespace) -> None:
         arguments.out,
         names,
         arguments.instances,
+        arguments.require_codes,
     )
     sys.stdout.write(report)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from ldseg_monai.data.formats import (
     value_counts,
 )
 from ldseg_monai.data.formats.geometry import largest_shift
+from ldseg_monai.data.known import standardized_quantiles
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.new_bundle.instances import are_instances, values_in_one_piece
 
@@ -52,6 +54,8 @@ class InspectedCase:
         deep: whether a picture has more than 8 bits a pixel.
         low, high: smallest and largest intensity.
         percentiles: 0.5th, 50th and 99.5th of the intensity.
+        standardized: the quantiles of `ldseg_monai.data.known` after the mean is 0 and the standard
+            deviation 1; None for an image of one intensity.
         foreground: intensities of up to `SAMPLED_VOXELS` voxels that are not background.
         counts: number of voxels of each label value, as `ldseg_monai.data.formats` has it.
         single: number of label values that are one piece, as of `values_in_one_piece`.
@@ -68,6 +72,7 @@ class InspectedCase:
     foreground: NDArray[np.float32]
     counts: dict[int, int]
     single: int = 0
+    standardized: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,13 +169,16 @@ class Inspection:
 
 
 def inspect_datalist(
-    datalist: Sequence[dict[str, str]], reading: LabelReading | None = None
+    datalist: Sequence[dict[str, str]],
+    reading: LabelReading | None = None,
+    require_codes: bool = False,
 ) -> Inspection:
     """Read every pair and check it.
 
     Args:
         datalist: pairs as of `paired_datalist`, all of them volumes or all pictures.
         reading: of the labels; None where nothing is known of them.
+        require_codes: whether a NIfTI without a form code is an error.
 
     Raises:
         ValueError: volumes beside pictures, or files that no training could use: unreadable, of
@@ -184,7 +192,8 @@ def inspect_datalist(
         raise InputError(
             "the data set has volumes beside pictures: expected one kind; put them into two folders"
         )
-    read = _inspect_volume if kinds.pop() else _inspect_picture
+    of_volumes = partial(_inspect_volume, require_codes=require_codes)
+    read = of_volumes if kinds.pop() else _inspect_picture
     reading = reading or LabelReading()
     cases, faults, warnings = [], [], []
     for item in tqdm(datalist, desc="inspected cases", leave=False):
@@ -210,10 +219,10 @@ class _Fault(ValueError):
 
 
 def _inspect_volume(
-    image_path: str, label_path: str, reading: LabelReading
+    image_path: str, label_path: str, reading: LabelReading, require_codes: bool
 ) -> tuple[InspectedCase, list[str]]:
-    image, of_image = read_voxels(image_path)
-    label, of_label = reading.volume(label_path)
+    image, of_image = read_voxels(image_path, require_codes)
+    label, of_label = reading.volume(label_path, require_codes)
     for path, volume in ((image_path, of_image), (label_path, of_label)):
         if len(volume.shape) != 3 or min(volume.shape) < 2:
             raise _Fault(
@@ -287,9 +296,8 @@ def _inspect_arrays(
     check_voxels(image_path, torch.from_numpy(np.ascontiguousarray(image)))
     counts = _label_counts(label_path, label)
     every = max(1, image.size // SAMPLED_VOXELS)
-    low, middle, high = (
-        float(value) for value in np.percentile(image.ravel()[::every], (0.5, 50, 99.5))
-    )
+    sampled = image.ravel()[::every]
+    low, middle, high = (float(value) for value in np.percentile(sampled, (0.5, 50, 99.5)))
     foreground = image[label > 0].ravel()
     return InspectedCase(
         name=case_name(image_path),
@@ -305,6 +313,7 @@ def _inspect_arrays(
         ].copy(),  # a view would keep all
         counts=counts,
         single=values_in_one_piece(label),
+        standardized=standardized_quantiles(sampled),
     )
 
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ldseg_monai.data.known import QUANTILES
 from ldseg_monai.tools.new_bundle.inspection import Inspection
 from ldseg_monai.tools.new_bundle.plan import Plan
 from ldseg_monai.tools.new_bundle.template import Template
@@ -89,7 +92,22 @@ def _known_images(inspection: Inspection, data_name: str) -> dict[str, Any]:
             known[name] = [round(low * 3 / 4, 4), round(high * 5 / 4, 4)]
     if inspection.is_ct:
         known["modality"] = ["CT"]
+    if not inspection.colored:
+        known |= _known_intensity(inspection)
     return known
+
+
+def _known_intensity(inspection: Inspection) -> dict[str, Any]:
+    """Ranges of standardized intensities, with a fifth of their spread as a margin."""
+    found = [case.standardized for case in inspection.cases if case.standardized is not None]
+    if not found:
+        return {}
+    least, most = np.min(found, axis=0), np.max(found, axis=0)
+    margin = (most[-1] - least[0]) / 5
+    ranges = {}
+    for name, low, high in zip(QUANTILES, least - margin, most + margin, strict=True):
+        ranges[name] = [round(float(low), 2), round(float(high), 2)]
+    return {"intensity": ranges}
 
 
 def new_card(

@@ -69,6 +69,7 @@ class Plan:
         patients: file name, column of cases and column of patients of a table in the data set; None
             for none.
         choices: what was decided, in words.
+        require_codes: whether a NIfTI without a form code is an error.
     """
 
     class_names: list[str]
@@ -85,6 +86,7 @@ class Plan:
     val_fraction: float
     patients: tuple[str, str, str] | None
     choices: list[Choice]
+    require_codes: bool = False
 
     @property
     def num_classes(self) -> int:

@@ -4,15 +4,18 @@ import json
 import re
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
-from small_data import write_boxes, write_picture, write_volume
+from small_data import write_boxes, write_cuts, write_picture, write_volume
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.known import CheckKnownImaged
+from ldseg_monai.data.loaders import LoadImageVolumed
 from ldseg_monai.networks import BatchStandardization
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.new_bundle import write
@@ -478,3 +481,32 @@ def test_what_is_not_changed_stays_as_the_template_has_it(source: str) -> None:
         kept = sum(line in new for line in old) / len(old)
         assert kept > 0.75, f"{file}: {kept:.0%}"
         assert all(len(line.split("  # ")[0]) <= WIDTH for line in new if line[:1] != "#")
+
+
+def test_new_bundle_knows_its_own_images_and_no_others() -> None:
+    write_cuts(Path("data"), 3)
+    new_bundle(KNEE, "my_organ", "data")
+    metadata = str(Path("bundles", "my_organ", "configs", "metadata.json"))
+    assert "wrong_headers" not in json.loads(Path(metadata).read_text())
+    load, known = LoadImageVolumed("image"), CheckKnownImaged("image", metadata)
+    for path in sorted(Path("data", "images").iterdir()):
+        image = load({"image": str(path)})["image"]
+        assert list(known.reasons(image, image.shape[1:])) == []
+    inverted = image.clone()
+    inverted[:] = image.max() - image
+    (reason, *_) = known.reasons(inverted, image.shape[1:])
+    assert "of its intensities, standardized" in reason
+
+
+def test_codes_may_be_required(capsys: pytest.CaptureFixture) -> None:
+    write_cuts(Path("data"), 3, num=2)
+    for path in Path("data").glob("*/*.nii.gz"):
+        volume = nib.load(path)
+        bare = nib.Nifti1Image(np.asanyarray(volume.dataobj), None, volume.header)
+        bare.header["sform_code"] = bare.header["qform_code"] = 0
+        nib.save(bare, path)
+    with pytest.raises(ValueError, match=r"case_000.nii.gz .*code"):
+        new_bundle(KNEE, "my_organ", "data", require_codes=True)
+    assert not Path("bundles").exists()
+    new_bundle(KNEE, "my_organ", "data")
+    assert config("my_organ")["require_codes"] is False
