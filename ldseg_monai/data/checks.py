@@ -17,6 +17,7 @@ from ldseg_monai.data.formats.geometry import check_affine, largest_shift
 from ldseg_monai.runtime.errors import InputError
 
 OUTSIDE = "outside_of_known"  # in an image's metadata: why the weights do not know it
+LARGEST = 1e15  # of a voxel: squares of more leave float32, and the image would become 0
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
 
 
@@ -24,7 +25,7 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
     """Check that an image shows something, in one pass over its voxels.
 
     Raises:
-        ValueError: if it has no voxels, they are not finite, or all the same.
+        ValueError: if it has no voxels, they are not finite, too large, or all the same.
     """
     if not image.numel():
         raise InputError(
@@ -35,6 +36,11 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
         raise InputError(
             f"{path} has voxels that are not finite (NaN or infinity): expected numbers; replace "
             "them"
+        )
+    if max(-low, high) > LARGEST:
+        raise InputError(
+            f"{path} has voxels from {low:g} to {high:g}: expected up to {LARGEST:g}, of which a "
+            "mean can be taken; replace those that are no measurement"
         )
     if low == high and not allow_constant:
         raise InputError(
