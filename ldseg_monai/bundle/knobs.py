@@ -14,7 +14,7 @@ from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.components import find_target, parameters
 from ldseg_monai.bundle.names import KINDS
-from ldseg_monai.data.datalist import image_folder
+from ldseg_monai.data.datalist import PARTS, image_folder
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
 from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyError
 
@@ -295,17 +295,17 @@ def check_output_dir(path: str) -> None:
 
 
 def check_apart(output_dir: str, dataset_dir: str) -> None:
-    """Check that what a run writes is not taken for images by the next one.
+    """Check that what a run writes is not taken for images or labels by the next one.
 
     Raises:
-        InputError: if `output_dir` is the folder whose every image is taken, or would be once it is
+        InputError: if `output_dir` is a folder whose every file is taken, or would be once it is
             there.
     """
-    taken = [Path(dataset_dir, "images")]
+    taken = [Path(dataset_dir, part) for part in PARTS]
     if not Path(dataset_dir, "dataset.json").is_file():
         taken.append(image_folder(dataset_dir))
     if Path(output_dir).resolve() in [folder.resolve() for folder in taken]:
         raise InputError(
-            f"output_dir is {output_dir!r}, the folder of the images: expected another one, or the "
-            "next run would segment what this one writes"
+            f"output_dir is {output_dir!r}, the folder of the images or of the labels: expected "
+            "another one, or the next run would take for data what this one writes"
         )

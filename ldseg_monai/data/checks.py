@@ -18,6 +18,7 @@ from ldseg_monai.runtime.errors import InputError
 
 OUTSIDE = "outside_of_known"  # in an image's metadata: why the weights do not know it
 MARK = "outside of known images"  # what a file with such a segmentation begins its remark with
+LARGEST = 1e15  # of a voxel: squares of more leave float32, and the image would become 0
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
 
 
@@ -35,7 +36,7 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
     """Check that an image shows something, in one pass over its voxels.
 
     Raises:
-        ValueError: if it has no voxels, they are not finite, or all the same.
+        ValueError: if it has no voxels, they are not finite, too large, or all the same.
     """
     if not image.numel():
         raise InputError(
@@ -46,6 +47,11 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
         raise InputError(
             f"{path} has voxels that are not finite (NaN or infinity): expected numbers; replace "
             "them"
+        )
+    if max(-low, high) > LARGEST:
+        raise InputError(
+            f"{path} has voxels from {low:g} to {high:g}: expected up to {LARGEST:g}, of which a "
+            "mean can be taken; replace those that are no measurement"
         )
     if low == high and not allow_constant:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable
 
 import ignite.distributed as idist
@@ -20,9 +21,10 @@ TEXTS = (".txt", ".md", ".rst", ".json", ".csv", ".tsv", ".xlsx", ".xls", ".ods"
 BESIDE = (*EXTENSIONS, *TEXTS, ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr", ".gif", ".svg",
     ".exe", ".dll", ".inf", ".ini", ".jar", ".zip", ".mp4", ".avi")  # fmt: skip
 # What programs, this one included, call what they make of an image
-MASK_WORDS = ("label", "labels", "mask", "masks", "seg", "segmentation", "anno", "annotation",
-    "gt", "groundtruth", "ground_truth", "pred", "prediction", "roi", "mean", "sd",
-    "overlay")  # fmt: skip
+MASK_WORDS = ("label", "labels", "mask", "masks", "brainmask", "seg", "segm", "dseg",
+    "segmentation", "anno", "annotation", "gt", "groundtruth", "ground_truth", "truth", "manual",
+    "pred", "prediction", "roi", "mean", "sd", "overlay")  # fmt: skip
+VERSION = re.compile(r"([_\-. ]?(v?\d+|final|copy|corrected|edited|new))+$")  # ends such a name
 SHOWN = 5  # names in a message
 
 
@@ -113,10 +115,12 @@ def mask_of(name: str, others: Iterable[str]) -> str | None:
     """The image that a file beside it is a mask of, by their names without endings."""
     known = set(others)
     lowered = name.lower()
+    unversioned = VERSION.sub("", lowered)
     for word in MASK_WORDS:
         for joint in "_-. ":
-            if lowered.endswith(joint + word) and name[: -len(word) - 1] in known:
-                return name[: -len(word) - 1]
+            image = name[: len(unversioned) - len(word) - 1]
+            if unversioned.endswith(joint + word) and image in known:
+                return image
             if lowered.startswith(word + joint) and name[len(word) + 1 :] in known:
                 return name[len(word) + 1 :]
     return None

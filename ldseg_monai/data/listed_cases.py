@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ldseg_monai.data.leftovers import Leftovers, some
+from ldseg_monai.data.formats import tell_once
+from ldseg_monai.data.leftovers import Leftovers, is_hidden, some
 from ldseg_monai.data.names import EXTENSIONS, PathLike, name_cases
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 
@@ -19,9 +20,11 @@ VALIDATION = ("validation", "validating", "val", "valid")
 TEST = ("test", "testing")
 LABELED = (*TRAINING, *VALIDATION)
 EXPECTED = "expected a Decathlon file whose 'training' lists {'image': path, 'label': path}"
+PARTS = ("image", "label")  # of an entry: paths
 NNUNET = ("channel_names", "file_ending")  # keys of nnU-Net's own files, which list nothing
 CHANNEL = "_0000"  # what ends the name of nnU-Net's first channel
 NAME = "name of the case"  # in entries that are made of nnU-Net's folders
+READ = (*PARTS, "fold", NAME)  # keys of an entry that say something here
 
 
 class Cases(list[dict[str, Any]]):
@@ -65,7 +68,8 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     entries: dict[str, _Entry] = {}
     try:
         content = json.loads(dataset_json.read_text(encoding="utf-8-sig"))
-        for entry in _entries(content, dataset_json, require_labels, leftovers):
+        lists = _lists(content, dataset_json)
+        for entry in _entries(lists, dataset_json, require_labels, leftovers):
             image = entry.paths["image"]
             other = entries.setdefault(image, entry)
             if other is not entry and require_labels:
@@ -75,7 +79,7 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
                 )
     except InputError:
         raise
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{dataset_json}: {type(error).__name__} {error}; {EXPECTED}") from error
     if not entries:
         told = f"; {leftovers}" if leftovers else ""
@@ -86,8 +90,10 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     missing = [path for item in items for path in item.values() if not os.path.isfile(path)]
     if missing:
         raise MissingFileError(
-            f"{len(missing)} files listed in {dataset_json} do not exist: {some(missing)}"
+            f"{len(missing)} files listed in {dataset_json} do not exist: {some(missing)}: "
+            f"expected paths from {dataset_json.parent} on; fetch these files, or correct the paths"
         )
+    _add_unlisted(items, lists, dataset_json.parent, leftovers)
     given: dict[tuple[str, ...], str] = {}
     for image, entry in entries.items():
         if entry.name:
@@ -111,30 +117,103 @@ def class_names(dataset_json: PathLike) -> dict[int, str]:
         return {}
 
 
+def _lists(content: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
+    """Every list of the file, by its name; of nnU-Net's, by what its folders hold.
+
+    Raises:
+        ValueError: if what should list cases is no list, or nnU-Net's folders hold fewer cases than
+            it says.
+    """
+    named = {key.lower(): key for key in content}
+    is_listed = any(key in named for key in (*TRAINING, *TEST))
+    is_nnunet = not is_listed and any(key in named for key in NNUNET)
+    lists = _nnunet_lists(file.parent, content) if is_nnunet else {}
+    for key, listed in content.items():
+        if isinstance(listed, list):
+            lists.setdefault(key, listed)
+        elif listed and key.lower() in (*LABELED, *TEST):
+            raise InputError(
+                f"{file} has under {key} no list, but {str(listed)[:40]!r}: expected a list of "
+                "cases; write them as under 'training'"
+            )
+    _compare_number(content.get("numTraining"), lists, file, is_nnunet)
+    return lists
+
+
+def _compare_number(
+    said: Any, lists: Mapping[str, Sequence[Any]], file: Path, is_nnunet: bool
+) -> None:
+    """Say that there are more or fewer training cases than the file says.
+
+    Raises:
+        ValueError: where they are counted in nnU-Net's folders, which then are not whole.
+    """
+    found = sum(len(listed) for key, listed in lists.items() if key.lower() in TRAINING)
+    if type(said) is not int or said == found:
+        return
+    if is_nnunet and found:
+        raise InputError(
+            f"{file} has numTraining {said}, and there are {found} cases: expected as many; fetch "
+            "what is missing, or correct numTraining"
+        )
+    tell_once(f"{file} has numTraining {said}, but lists {found} cases for training: used these")
+
+
 def _entries(
-    content: Mapping[str, Any], file: Path, require_labels: bool, leftovers: Leftovers
+    lists: Mapping[str, list[Any]], file: Path, require_labels: bool, leftovers: Leftovers
 ) -> Iterator[_Entry]:
     """Every entry that is used."""
-    lists = _nnunet_lists(file.parent, content)
     wanted = TRAINING if require_labels else (*LABELED, *TEST)
-    if not any(key in lists for key in wanted):
+    if not any(key.lower() in wanted for key in lists):
         raise InputError(f"{file} has no list 'training'; {EXPECTED}")
+    unread: set[str] = set()
     for key, listed in lists.items():
-        if not isinstance(listed, list):
-            continue
+        kind = key.lower()
         entries = [{"image": entry} if isinstance(entry, str) else entry for entry in listed]
         reason = ""
-        if key not in (*LABELED, *TEST):
+        if kind not in (*LABELED, *TEST):
             entries = [entry for entry in entries if _is_case(entry)]
             reason = f"under {key}, which is neither training, validation nor test"
-        elif require_labels and key in TEST:
+        elif require_labels and kind in TEST:
             reason = f"under {key}, which is neither trained nor scored on"
         for entry in entries:
-            unlabeled = require_labels and key in VALIDATION and not entry.get("label")
+            unlabeled = require_labels and kind in VALIDATION and not entry.get("label")
             if reason or unlabeled:
                 leftovers.add(reason or f"under {key}, without a label", str(entry["image"]))
             else:
-                yield _entry(entry, key, file, require_labels)
+                unread |= entry.keys() - READ
+                yield _entry(entry, kind, file, require_labels)
+    leftovers.add("what cases have beside image, label and fold", *sorted(unread))
+
+
+def _add_unlisted(
+    items: Sequence[Mapping[str, str]],
+    lists: Mapping[str, list[Any]],
+    root: Path,
+    leftovers: Leftovers,
+) -> None:
+    """Note the images beside listed ones that no list has."""
+    listed = {path for item in items for path in item.values()}
+    for entries in lists.values():
+        for entry in entries:
+            entry = {"image": entry} if isinstance(entry, str) else entry
+            for part in PARTS if isinstance(entry, dict) else ():
+                paths = entry.get(part) or []
+                for path in [paths] if isinstance(paths, str) else paths:
+                    listed.add(_path_of(str(path), root))
+    for folder in sorted({os.path.dirname(path) for item in items for path in item.values()}):
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            if name.lower().endswith(EXTENSIONS) and not is_hidden(name) and path not in listed:
+                leftovers.add("beside listed images, but not listed", path)
+
+
+def _path_of(text: str, root: Path) -> str:
+    """The path that a list gives, which a program on Windows may have written."""
+    path = os.path.normpath(root / text)
+    if "\\" in text and not os.path.exists(path):
+        return os.path.normpath(root / text.replace("\\", "/"))
+    return path
 
 
 def _is_case(entry: Any) -> bool:
@@ -151,7 +230,7 @@ def _entry(entry: Mapping[str, Any], key: str, file: Path, require_labels: bool)
         ValueError: for several files of one part, or a fold that is none.
     """
     item = {}
-    for part in ("image", "label") if require_labels else ("image",):
+    for part in PARTS if require_labels else PARTS[:1]:
         paths = entry[part]
         if isinstance(paths, list) and len(paths) == 1:
             paths = paths[0]
@@ -163,24 +242,21 @@ def _entry(entry: Mapping[str, Any], key: str, file: Path, require_labels: bool)
             )
         if not isinstance(paths, str):
             raise InputError(f"{file}: {part} is {paths!r}; {EXPECTED}")
-        item[part] = os.path.normpath(file.parent / paths)
+        item[part] = _path_of(paths, file.parent)
     fold = entry.get("fold")
     if fold is not None and (type(fold) is not int or fold < 0):
         raise InputError(f"{file} has the fold {fold!r}: expected whole numbers from 0 on")
     return _Entry(key, item, fold, entry.get(NAME))
 
 
-def _nnunet_lists(root: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _nnunet_lists(root: Path, content: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The lists of a data set of nnU-Net, whose folders say what is in it.
 
     An image is ``imagesTr/NAME_0000.nii.gz``, its further channels ``NAME_0001``..., its label
     ``labelsTr/NAME.nii.gz``.
     """
-    listed = any(key in content for key in (*TRAINING, *TEST))
-    if listed or not any(key in content for key in NNUNET):
-        return content
     ending = content.get("file_ending", ".nii.gz")
-    lists: dict[str, list[dict[str, Any]]] = {"training": [], "test": []}
+    lists: dict[str, list[Any]] = {"training": [], "test": []}
     for key, images, labels in (("training", "imagesTr", "labelsTr"), ("test", "imagesTs", "")):
         for first in sorted((root / images).glob(f"[!.]*{CHANNEL}{ending}")):
             name = first.name[: -len(CHANNEL + ending)]
@@ -191,4 +267,4 @@ def _nnunet_lists(root: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
             if labels:
                 entry["label"] = f"{labels}/{name}{ending}"
             lists[key].append(entry)
-    return {**content, **lists}
+    return lists

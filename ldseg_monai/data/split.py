@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ldseg_monai.data.leftovers import some, tell
 from ldseg_monai.data.names import PathLike, case_name, plain_name
-from ldseg_monai.data.trained_cases import TrainedCases, cases_file
+from ldseg_monai.data.trained_cases import TrainedCases, cases_file, digest
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 
@@ -88,6 +89,7 @@ class Split:
             )
         chosen, how = self._choose(names, groups)
         _require_whole_groups(chosen, names, groups, how)
+        _require_different_images(self._items, chosen)
         together = f"; {_told(groups, names)}" if groups else ""
         tell(
             f"split: {len(names) - len(chosen)} cases train, {len(chosen)} validate ({how})"
@@ -219,7 +221,7 @@ def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it lacks a column, or has two groups for one case.
+        ValueError: if it lacks a column, has two groups for one case, or none at all.
     """
     if not path:
         return {}
@@ -241,6 +243,11 @@ def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str
                 f"{path} has {case} with {groups[case]!r} and with {group!r}: expected one patient "
                 "for each case"
             )
+    if not any(groups.values()):
+        raise InputError(
+            f"{path} has nothing under {group_column!r}: expected the patient of each case; fill "
+            "it, or, where each is a patient's only one, remove the column or pass --patients ''"
+        )
     return groups
 
 
@@ -268,7 +275,10 @@ def read_table(path: PathLike) -> tuple[list[str], list[dict[str, str]]]:
         ValueError: if it is no text.
     """
     text = _read_text(path)
-    head = text.split("\n", 1)[0]
+    head, _, rest = text.partition("\n")
+    if head.strip().strip('"').lower().startswith("sep="):  # as Excel begins a table
+        text = rest
+        head = text.partition("\n")[0]
     delimiter = max(",;\t", key=head.count)
     reader = csv.DictReader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True
@@ -338,6 +348,31 @@ def _require_whole_groups(
                 f"validate and {some(left)} train; expected whole patients; name all of them or "
                 "none (or part them knowingly, with --patients '')"
             )
+
+
+def _require_different_images(items: Mapping[str, Mapping[str, Any]], chosen: set[str]) -> None:
+    """Check that no image is in both parts, under another name.
+
+    Raises:
+        ValueError: naming one that is.
+    """
+    by_size: dict[int, list[str]] = {}
+    for name, item in items.items():
+        if os.path.isfile(str(item["image"])):
+            by_size.setdefault(os.path.getsize(item["image"]), []).append(name)
+    by_size.pop(0, None)  # empty files, which are told when they are read
+    for alike in by_size.values():
+        if len(chosen.intersection(alike)) in (0, len(alike)):
+            continue
+        first: dict[str, str] = {}
+        for name in alike:
+            other = first.setdefault(digest(items[name]["image"]), name)
+            if (other in chosen) != (name in chosen):
+                raise InputError(
+                    f"{items[other]['image']} and {items[name]['image']} are the same image, and "
+                    "one would train and the other validate: expected different ones; remove one, "
+                    "or put both into one part by val_cases"
+                )
 
 
 def _grouped(names: list[str], groups: Mapping[str, str]) -> list[list[str]]:

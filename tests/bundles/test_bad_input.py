@@ -232,14 +232,16 @@ def test_output_dir_among_the_images_is_an_error(
 ) -> None:
     images = data / "images"
     before = listing(images)
-    for dataset_dir, output_dir in ((data, images), (images, images), (images, images / "images")):
+    labels = data / "labels"
+    places = ((data, images), (data, labels), (images, images), (images, images / "images"))
+    for dataset_dir, output_dir in places:
         overrides = {
             "dataset_dir": str(dataset_dir),
             "output_dir": str(output_dir),
             "model_path": str(untrained),
         }
         error = error_of(command, place, ["inference.yaml"], **overrides)
-        assert "the folder of the images: expected another one" in str(error)
+        assert "the folder of the images or of the labels: expected another one" in str(error)
     assert listing(images) == before
 
 

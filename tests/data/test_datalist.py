@@ -222,7 +222,8 @@ def test_what_is_not_used_is_told_once_with_the_reason(tmp_path: Path, caplog) -
 @pytest.mark.parametrize(
     "mask",
     ["a_label.nii.gz", "a_mask.nii.gz", "a_seg.nii", "a-Mask.nii.gz", "mask_a.nii.gz", "a.seg.nii.gz",
-     "a_mean.nii.gz", "a_overlay.png", "a_segmentation.nii.gz", "A_SEG.nii.gz"],
+     "a_mean.nii.gz", "a_overlay.png", "a_segmentation.nii.gz", "A_SEG.nii.gz", "a_label_v2.nii.gz",
+     "a_seg_1.nii", "a-label2.nii.gz", "a_gt_final.nii.gz", "a_dseg.nii.gz", "a_manual1.nii.gz"],
 )  # fmt: skip
 def test_masks_beside_their_images_are_left_out_and_named(
     tmp_path: Path, mask: str, caplog

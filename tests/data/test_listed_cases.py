@@ -157,3 +157,58 @@ def test_class_names_are_those_of_the_file(tmp_path: Path, content: dict, names:
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     assert class_names(tmp_path / "dataset.json") == names
     assert class_names(tmp_path / "nowhere.json") == {}
+
+
+def test_paths_of_windows_are_read(tmp_path: Path) -> None:
+    entries = pairs("a", "b")
+    write(tmp_path, {"training": entries})
+    windows = [{part: path.replace("/", "\\") for part, path in entry.items()} for entry in entries]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": windows}))
+    assert find_cases(tmp_path)[0]["image"] == str(tmp_path / "imagesTr" / "a.nii.gz")
+
+
+def test_names_of_lists_may_have_capitals(tmp_path: Path) -> None:
+    write(tmp_path, {"Training": pairs("a", "b"), "Validation": pairs("c")})
+    cases = find_cases(tmp_path)
+    assert names_of(cases) == ["a", "b", "c"] and cases.validation == {"c"}
+
+
+def test_a_validation_that_is_no_list_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"training": pairs("a", "b"), "validation": {"fold_0": pairs("c")}})
+    with pytest.raises(ValueError, match="has under validation no list, but .*fold_0.*expected"):
+        find_cases(tmp_path)
+
+
+def test_what_cases_say_beside_their_paths_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"training": [*pairs("a", split="val"), *pairs("b", split="train", site=1)]})
+    told = "2 (what cases have beside image, label and fold): site, split"
+    assert str(find_cases(tmp_path).leftovers) == f"not used: {told}"
+
+
+def test_images_beside_listed_ones_are_named(tmp_path: Path) -> None:
+    write(tmp_path, {"training": pairs("a"), "test": pairs("t")})
+    for name in ("imagesTr/b.nii.gz", "labelsTr/c.nii.gz", "imagesTr/._a.nii.gz", "imagesTr/x.txt"):
+        (tmp_path / name).touch()
+    told = str(find_cases(tmp_path).leftovers)
+    unlisted = f"{tmp_path}/imagesTr/b.nii.gz, {tmp_path}/labelsTr/c.nii.gz"
+    assert f"2 (beside listed images, but not listed): {unlisted}" in told
+
+
+def test_another_number_of_cases_than_is_said_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    find_cases(write(tmp_path, {"training": pairs("a"), "numTraining": 99}))
+    assert "has numTraining 99, but lists 1 cases for training: used these" in caplog.text
+
+
+def test_a_data_set_of_nnunet_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    root = nnunet(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/b_0000_0001.nii.gz")
+    with pytest.raises(ValueError, match="numTraining 2, and there are 1 cases: expected as many"):
+        find_cases(root)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"training": 5}', '[{"image": "a.nii.gz"}]'])
+def test_other_json_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(ValueError, match="dataset.json"):
+        find_cases(tmp_path)

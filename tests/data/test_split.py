@@ -98,7 +98,8 @@ def test_a_table_of_patients_is_read_however_it_was_saved(
     rows = [["name", "age", "patient ID"]]
     rows += [[form.format(name), "7", group] for name, group in PATIENTS.items()]
     path = tmp_path / "patients.csv"
-    path.write_text("\r\n".join(delimiter.join(row) for row in rows))
+    text = "\r\n".join(delimiter.join(row) for row in rows)
+    path.write_text(f"sep={delimiter}\r\n{text}" if delimiter == ";" else text)  # as of Excel
     groups = match_groups(read_groups(path, "name", "patient ID"), NAMES)
     assert groups == {name: group for name, group in PATIENTS.items() if group}
 
@@ -109,6 +110,7 @@ def test_a_table_of_patients_is_read_however_it_was_saved(
         ("case_0,A\n", "5 of 6 cases have no patient in the table, case_1"),
         ("case_0,A\ncase_0,B\n", "has case_0 with 'A' and with 'B': expected one patient"),
         ("case_0,A\ncase_0.png,B\n", "'A' and 'B' for case_0: expected one patient"),
+        ("case_0,\ncase_1,\n", "patients.csv has nothing under 'patient': expected the patient of"),
         ("0,A\n1,A\n", "groups are of 0, 1: expected case names such as case_0"),
     ],
 )
@@ -175,3 +177,18 @@ def test_no_validation_part_is_drawn_for_weights(tmp_path: Path) -> None:
         val_of(cases(), weights=unknown)
     assert val_of(cases(("case_4",)), weights=unknown) == ["case_4"]
     assert len(Split(lambda: cases(), weights=unknown).part("all")) == 6
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_one_image_under_two_names_is_never_in_both_parts(tmp_path: Path, is_link: bool) -> None:
+    (tmp_path / "a").write_bytes(b"an image")
+    (tmp_path / "b").write_bytes(b"another.")  # as long
+    if is_link:
+        (tmp_path / "c").symlink_to("a")
+    else:
+        (tmp_path / "c").write_bytes(b"an image")
+    listed = [{"image": str(tmp_path / name)} for name in "abc"]
+    with pytest.raises(ValueError, match="/a and .*/c are the same image, and one would train and"):
+        Split(lambda: listed, val_cases=["c"]).part("train")
+    val = Split(lambda: listed, val_cases=["a", "c"]).part("val")
+    assert [case_name(item["image"]) for item in val] == ["a", "c"]

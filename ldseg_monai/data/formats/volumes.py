@@ -151,6 +151,7 @@ def _affine(path: str, image: Any, header: Any, require_codes: bool) -> np.ndarr
             f"{path} has a voxel spacing of {times(spacing)}: expected positive mm; correct its "
             "header"
         )
+    unit = int(header["xyzt_units"]) % 8
     if has_sform or has_qform:
         affine = np.asarray(image.affine, dtype=float)
     else:
@@ -163,13 +164,12 @@ def _affine(path: str, image: Any, header: Any, require_codes: bool) -> np.ndarr
             )
         tell_once(
             f"{path} has no form code (sform_code and qform_code are 0): used its voxel size of "
-            f"{times(np.abs(spacing))} mm, its axes to the right, anterior and superior; which "
-            "side is left is not known"
+            f"{times(np.abs(spacing) * MILLIMETERS.get(unit, 1.0))} mm, its axes to the right, "
+            "anterior and superior; which side is left is not known"
         )
     if has_sform:
         _compare_forms(path, affine, image, spacing, has_qform)
-    unit = int(header["xyzt_units"]) % 8
-    if unit in MILLIMETERS and (has_sform or has_qform):
+    if unit in MILLIMETERS:
         tell_once(f"{path} is in units of {1 / MILLIMETERS[unit]:g} a mm: brought to mm")
         affine = np.diag([MILLIMETERS[unit]] * 3 + [1.0]) @ affine
     return affine

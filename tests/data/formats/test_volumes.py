@@ -111,10 +111,16 @@ def test_voxel_sizes_that_differ_are_said(
 def test_units_are_brought_to_millimeters_as_by_itk(
     tmp_path: Path, unit: str, factor: float
 ) -> None:
-    path = write(tmp_path / "a.nii.gz", change=lambda header: header.set_xyzt_units(unit))
+    def to_unit(header: nib.Nifti1Header) -> None:
+        header.set_xyzt_units(unit)
+
+    path = write(tmp_path / "a.nii.gz", change=to_unit)
     affine = load_volume(path).affine
     np.testing.assert_allclose(affine[:3], factor * QFORM[:3])
     np.testing.assert_allclose(np.diag(affine)[:3], sitk.ReadImage(path).GetSpacing())
+    path = write(tmp_path / "no_code.nii.gz", qcode=0, scode=0, change=to_unit)
+    spacing = np.diag(load_volume(path).affine)[:3]
+    np.testing.assert_allclose(spacing, sitk.ReadImage(path).GetSpacing())
 
 
 @pytest.mark.parametrize(
