@@ -257,6 +257,10 @@ def _load_itk(path: str) -> Volume:
         reader = sitk.ImageFileReader()
         is_nrrd = path.lower().endswith((".nrrd", ".nhdr"))
         reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")  # by endings in any case
+        is_capital = not path.endswith(ITK_ENDINGS)  # an ending that ITK does not know
+        if not is_capital and not reader.GetImageIOFromFileName(path):
+            told = InputError("SimpleITK knows no such header")  # which it does not look at below
+            raise unreadable([path], told)
         reader.SetFileName(os.fspath(path))
         reader.ReadImageInformation()
         check_memory(path, [*reader.GetSize(), reader.GetNumberOfComponents()])

@@ -54,6 +54,7 @@ def test_they_are_used_beside_labels_too(tmp_path: Path) -> None:
         ("a.mhd", "NDims = 3\nElementDataFile = LIST\nx1.raw\nx2.raw\n", ["x1.raw", "x2.raw"]),
         ("a.mhd", "ElementDataFile = x%d.raw 1 2 1\n", ["x1.raw", "x2.raw"]),
         ("a.mhd", "ElementDataFile=with space.img", ["with space.img"]),
+        ("a.mhd", "ElementDataFile : x1.raw", ["x1.raw"]),
         ("a.mha", "ElementDataFile = LOCAL\nx1.raw", []),
         ("a.nhdr", "NRRD0004\ndata file: LIST\nx1.raw\nx2.raw\n", ["x1.raw", "x2.raw"]),
         ("a.nhdr", "NRRD0004\r\ndata file: x1.raw\r\nsizes: 3\r\n", ["x1.raw"]),

@@ -226,5 +226,5 @@ def test_a_header_that_itk_does_not_take_for_a_meta_image_is_refused(tmp_path: P
     path.write_bytes(path.read_bytes().replace(b"ObjectType = Image", b"ObjectType = Im\0ge"))
     with pytest.raises(RuntimeError):
         sitk.ReadImage(str(path))
-    with pytest.raises(ValueError, match=r"a.mha cannot be read \(its ObjectType is .*not Image"):
+    with pytest.raises(ValueError, match=r"a.mha cannot be read \(SimpleITK knows no such header"):
         load_volume(str(path))
