@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence, Sized
+from functools import cached_property
 from typing import Any, cast
 
 import ignite.distributed as idist
@@ -16,6 +17,7 @@ from monai.data import MetaTensor
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
+from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
@@ -152,6 +154,30 @@ class Progress(ProgressBar):
     def attach(self, engine: Engine) -> None:  # type: ignore[override]
         """Show the bar of an engine's epochs."""
         super().attach(engine, output_transform=lambda output: {"loss": output["loss"]})
+
+
+class TensorBoard:
+    """TensorBoard's writer for MONAI's handlers, whose file comes with the first curve.
+
+    MONAI's handlers begin a file when they are made, which a training that is refused before its
+    first epoch would leave behind.
+
+    Args:
+        log_dir: folder of the file.
+    """
+
+    def __init__(self, log_dir: str) -> None:
+        self.log_dir = log_dir
+
+    @cached_property
+    def writer(self) -> SummaryWriter:
+        """PyTorch's writer."""
+        return SummaryWriter(self.log_dir)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # which Python itself asks for
+            raise AttributeError(name)
+        return getattr(self.writer, name)
 
 
 class GradientClipping:
