@@ -11,13 +11,26 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 GRADIENT = np.array([11.0, -7.0, 5.0])  # of the intensity, per mm to the left, back and top
 STUDY = generate_uid(entropy_srcs=["study"])
 FRAME_OF_REFERENCE = generate_uid(entropy_srcs=["frame of reference"])
+# Functional groups of an enhanced image, and what each has of a slice
+MACROS = {
+    "PlanePositionSequence": ["ImagePositionPatient"],
+    "PlaneOrientationSequence": ["ImageOrientationPatient"],
+    "PixelMeasuresSequence": ["PixelSpacing", "SliceThickness"],
+    "PixelValueTransformationSequence": ["RescaleSlope", "RescaleIntercept"],
+}
 
 
 def intensity(positions: np.ndarray) -> np.ndarray:
@@ -60,23 +73,68 @@ class Series:
     def write(self, folder: Path, drop: Sequence[int] = (), **changes: Any) -> Path:
         """Write the slices but those in `drop`; `changes` are of the last one, None to delete."""
         folder.mkdir(parents=True, exist_ok=True)
-        order = (
-            np.random.default_rng(3).permutation(self.shape[0])
-            if self.shuffled
-            else np.arange(self.shape[0])
-        )
+        order = self._order()
+        for number, item in enumerate(self._changed(changes)):
+            if number not in drop:
+                item.InstanceNumber = int(order[number])
+                name = f"{'ab'[order[number] % 2]}{order[number]:02d}_{self.uid[-4:]}"  # without an extension
+                item.save_as(folder / name, enforce_file_format=True)
+        return folder
+
+    def write_enhanced(
+        self,
+        folder: Path,
+        drop: Sequence[int] = (),
+        contents: Sequence[dict[str, Any]] = (),
+        **changes: Any,
+    ) -> Path:
+        """Write the slices as frames of one enhanced image, as `write` does; `contents` are of each frame's."""
+        folder.mkdir(parents=True, exist_ok=True)
+        slices = self._changed(changes)
+        kept = [int(number) for number in np.argsort(self._order()) if number not in drop]
+        item = pydicom.Dataset()
+        item.update(slices[0])
+        item.file_meta = slices[0].file_meta
+        item.SOPClassUID = EnhancedMRImageStorage
+        item.NumberOfFrames = len(kept)
+        item.PixelData = b"".join(slices[number].PixelData for number in kept)
+        for keyword in MACROS.values():
+            for name in keyword:
+                if name in item:
+                    delattr(item, name)
+        item.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
+        item.PerFrameFunctionalGroupsSequence = []
+        for place, number in enumerate(kept):
+            group = pydicom.Dataset()
+            for macro, keywords in MACROS.items():
+                inside = pydicom.Dataset()
+                for name in keywords:
+                    if name in slices[number]:
+                        inside.add(slices[number][name])
+                setattr(group, macro, [inside])
+            content = pydicom.Dataset()
+            for name, value in {"StackID": "1", **(contents[place] if contents else {})}.items():
+                setattr(content, name, value)
+            group.FrameContentSequence = [content]
+            item.PerFrameFunctionalGroupsSequence.append(group)
+        item.save_as(folder / "enhanced.dcm", enforce_file_format=True)
+        return folder
+
+    def _order(self) -> np.ndarray:
+        """The place of each slice in the order of names."""
+        if self.shuffled:
+            return np.random.default_rng(3).permutation(self.shape[0])
+        return np.arange(self.shape[0])
+
+    def _changed(self, changes: dict[str, Any]) -> list[pydicom.Dataset]:
+        """The slices in order, the last one changed."""
         slices = self.datasets()
         for keyword, value in changes.items():
             if value is None:
                 delattr(slices[-1], keyword)
             else:
                 setattr(slices[-1], keyword, value)
-        for number, item in enumerate(slices):
-            if number not in drop:
-                item.InstanceNumber = int(order[number])
-                name = f"{'ab'[order[number] % 2]}{order[number]:02d}_{self.uid[-4:]}"  # without an extension
-                item.save_as(folder / name, enforce_file_format=True)
-        return folder
+        return slices
 
     def _slice(self, number: int, places: np.ndarray) -> pydicom.Dataset:
         slope, intercept = (0.5 + 0.25 * number, -100.0 - number) if self.rescale else (1, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import traceback
 import warnings
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from prepared_python import PREPARED
 
 MAX_SECONDS = 10
 MAX_BYTES = 2e9  # beyond what the process has before it reads
@@ -63,9 +64,8 @@ class ReadingProcess:
         return outcome
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.connection, theirs = PREPARED.Pipe()
+        self.process = PREPARED.Process(target=_serve, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()
         self.connection.recv()  # it has loaded what it needs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import nibabel as nib
@@ -41,15 +42,27 @@ def write_cuts(folder: Path, dims: int, num: int = 4) -> None:
     for index in range(num):
         name = f"case_{index:03d}"
         if dims == 3:
-            image, label, affine = knee_phantom([0, index])
-            cut = around_the_middle(label, (40, 28, 28))
-            start = np.eye(4)
-            start[:3, 3] = [axis.start for axis in cut]
-            write_volume(folder, name, image[cut], label[cut], affine @ start)
+            write_volume(folder, name, *knee_cut(index))
         else:
-            picture, glands = gland_phantom([0, index])
-            cut = around_the_middle(glands, (90, 140))
-            write_picture(folder, name, picture[cut], (glands[cut] > 0).astype(np.uint8))
+            write_picture(folder, name, *gland_cut(index))
+
+
+@functools.cache
+def knee_cut(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, label and affine."""
+    image, label, affine = knee_phantom([0, index])
+    cut = around_the_middle(label, (40, 28, 28))
+    start = np.eye(4)
+    start[:3, 3] = [axis.start for axis in cut]
+    return image[cut].copy(), label[cut].copy(), affine @ start
+
+
+@functools.cache
+def gland_cut(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Picture and mask."""
+    picture, glands = gland_phantom([0, index])
+    cut = around_the_middle(glands, (90, 140))
+    return picture[cut].copy(), (glands[cut] > 0).astype(np.uint8)
 
 
 def around_the_middle(label: np.ndarray, size: tuple[int, ...]) -> tuple[slice, ...]:

@@ -26,6 +26,7 @@ from benchmarks import report
 from benchmarks.speed import workload
 from benchmarks.speed.measure import DECODING, DENOISING, ENCODING, Stopwatch
 from ldseg_monai.evaluation.overlays import SaveOverlay
+from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights
 
@@ -89,9 +90,8 @@ class Pipeline:
         data = self._apply(self.postprocessing, data, 1 + len(self.preprocessing), POSTPROCESSING)
         for overlay in self.overlays:
             with self._part("SaveOverlay", SAVE):
-                overlay.draw(
-                    cast(Engine, SimpleNamespace(state=SimpleNamespace(output=[data], epoch=1)))
-                )
+                state = SimpleNamespace(output=[data], batch=[data], epoch=1)
+                overlay.draw(cast(Engine, SimpleNamespace(state=state)))
         seconds = self.stopwatch.lap()
         seconds[REST] -= sum(
             value for name, value in seconds.items() if self.kinds[name] == NETWORK and name != REST
@@ -111,6 +111,8 @@ class Pipeline:
                 name += f" ({', '.join(map(str, keys))})"
             with self._part(name, own_kind):
                 data = transform(data)
+            if own_kind == LOAD:
+                data[ORIGINAL] = data["image"]  # as `CaseDataset` does
         return data
 
     def _part(self, name: str, kind: str) -> Any:

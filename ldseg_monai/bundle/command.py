@@ -26,6 +26,7 @@ from ldseg_monai.bundle.knobs import (
     check_values,
     idle_knobs,
     keep_texts,
+    use_threads,
 )
 from ldseg_monai.bundle.names import check_names
 from ldseg_monai.bundle.reader import find_reader, make_importable
@@ -45,13 +46,14 @@ CASE_SECONDS = 60.0  # the most that is waited for one case to be read
 def check_command() -> None:
     """Check the config whose `initialize` calls this; nothing is written.
 
-    From now on, a ``_target_`` can name what is in a Python file in the bundle's folder or beside a
-    config. Values are checked whoever reads the config. Where it is a MONAI command
-    (`monai.bundle.run`), the names of its overrides, of its overlays' keys and of its components
-    are checked too, whether its `bundle_root` is the bundle's, its `output_dir` can be written to
-    and is apart from its images, whether another command has it, whether it has files that are not
-    this command's, and whether there are weights at its `model_path`; in a process that is nothing
-    but this command, errors, Ctrl-C and SIGTERM show as one line from now on.
+    PyTorch computes in as many threads as the knob `threads` says. From now on, a ``_target_`` can
+    name what is in a Python file in the bundle's folder or beside a config. Values are checked
+    whoever reads the config. Where it is a MONAI command (`monai.bundle.run`), the names of its
+    overrides, of its overlays' keys and of its components are checked too, whether its
+    `bundle_root` is the bundle's, its `output_dir` can be written to and is apart from its images,
+    whether another command has it, whether it has files that are not this command's, and whether
+    there are weights at its `model_path`; in a process that is nothing but this command, errors,
+    Ctrl-C and SIGTERM show as one line from now on.
 
     Raises:
         InputError: for a knob that does not exist, a value that no run could use, another
@@ -76,11 +78,13 @@ def check_command() -> None:
     make_importable(*folders)
     if command is None:
         check_values(parser)
+        use_threads(parser)
         return
     check_names(files, command, command.get("tracking"))
     _check_bundle_root(parser, files)
     check_targets(parser.config, folders)
     check_values(parser)
+    use_threads(parser)
     _check_places(parser)
     if command.get("tracking"):
         _mend_tracking(parser)

@@ -56,7 +56,7 @@ def _is_text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
-# The kinds that a config's `knob_kinds` sorts its knobs into.
+# The kinds of knobs.
 RULES = {
     "positive": _whole(1),
     "count": _whole(0),
@@ -80,37 +80,81 @@ RULES = {
         lambda value: value is None or _whole(0).fits(value),
         "the number of a fold, from 0 on, or null (on the command line None) for none",
     ),
+    "threads": Rule(
+        lambda value: value is None or _whole(1).fits(value),
+        "a whole number, 1 or more, or null (on the command line None) for PyTorch's own choice",
+    ),
     TEXT: Rule(_is_text, "a text"),
 }
+# The kinds of the knobs that bundles share. A config's `knob_kinds` has those of its own, and goes
+# before this.
+SHARED = {
+    "positive": [
+        "batch_size", "cases_per_epoch", "max_epochs", "num_inference_steps", "num_phantoms",
+        "num_samples", "val_interval", "window_batch_size", "world_size",
+    ],
+    "count": ["num_workers", "rank", "seed"],
+    "classes": ["num_classes"],
+    "rate": ["final_learning_rate", "learning_rate"],
+    "fraction": ["val_fraction"],
+    "overlap": ["overlap"],
+    "spacing": ["voxel_size"],
+    "size": ["crop_size", "spatial_size", "window_size"],
+    "switch": [
+        "force", "phantoms", "require_codes", "resume", "save_overlay", "skip_unreadable",
+    ],
+    "precision": ["amp"],
+    "fold": ["fold"],
+    "threads": ["threads"],
+    TEXT: [
+        "bundle_root", "dataset_dir", "initial_weights", "model_path", "output_dir", "part",
+        "patients", "series_uid", "tensorboard_dir", "training_dir", "val_cases",
+    ],
+}  # fmt: skip
 
 
 def check_values(parser: ConfigParser) -> None:
-    """Check the knobs in a config's ``knob_kinds``, its number of steps and its device.
+    """Check a config's knobs that are of a kind, its number of steps and its device.
 
     Args:
         parser: the config with its overrides.
 
     Raises:
-        InputError: for a value that no run could use, a device that is not there, a kind that is
-            none of `RULES`, or a knob of it that the config does not have.
+        InputError: for a value that no run could use, a device that is not there, or as of
+            `kinds_of`.
     """
     keep_texts(parser)
     axes = next(_values(parser.get("network_def"), "spatial_dims"), None)
+    for name, kind in kinds_of(parser).items():
+        if kind == TEXT and isinstance(parser[name], str):
+            continue  # an expression may be of a rank that is not known yet
+        value = parser.get_parsed_content(name)
+        wrong_length = kind == "size" and axes in (2, 3) and len(ensure_tuple(value)) != axes
+        if wrong_length or not RULES[kind].fits(value):
+            raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}")
+    _check_steps(parser)
+    if "device" in parser:
+        check_device(parser.get_parsed_content("device"))
+
+
+def kinds_of(parser: ConfigParser) -> dict[str, str]:
+    """The kind of each knob of a config, by its name.
+
+    Raises:
+        InputError: if its ``knob_kinds`` has a kind that is none of `RULES`, or names a knob that
+            the config does not have.
+    """
+    kinds: dict[str, str] = {}
+    for kind, names in SHARED.items():
+        kinds |= {name: kind for name in names if name in parser}
     for kind, names in parser.get(KINDS, {}).items():
         if kind not in RULES:
             raise InputError(f"{KINDS} has the kind {kind}: expected one of {', '.join(RULES)}")
         for name in ensure_tuple(names):
             if name not in parser:
                 raise InputError(f"{KINDS}#{kind} names {name}: expected a knob of the config")
-            if kind == TEXT and isinstance(parser[name], str):
-                continue  # an expression may be of a rank that is not known yet
-            value = parser.get_parsed_content(name)
-            wrong_length = kind == "size" and axes in (2, 3) and len(ensure_tuple(value)) != axes
-            if wrong_length or not RULES[kind].fits(value):
-                raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}")
-    _check_steps(parser)
-    if "device" in parser:
-        check_device(parser.get_parsed_content("device"))
+            kinds[name] = kind
+    return kinds
 
 
 def keep_texts(parser: ConfigParser) -> None:
@@ -123,8 +167,8 @@ def keep_texts(parser: ConfigParser) -> None:
         parser: the config, which may be being read.
     """
     config: Any = parser.config
-    for name in ensure_tuple(parser.get(KINDS, {}).get(TEXT, ())):
-        if name not in parser or _is_text(parser[name]):
+    for name, kind in kinds_of(parser).items():
+        if kind != TEXT or _is_text(parser[name]):
             continue
         text = _as_text(parser[name], _typed(name))
         config[name] = text
@@ -150,6 +194,13 @@ def _typed(name: str) -> str | None:
             continue
         return value if equals else next(iter(sys.argv[index + 1 :]), None)
     return None
+
+
+def use_threads(parser: ConfigParser) -> None:
+    """Let PyTorch compute in as many threads as a config's ``threads`` says, if it says."""
+    threads = parser.get_parsed_content("threads") if "threads" in parser else None
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:

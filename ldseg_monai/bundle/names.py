@@ -81,7 +81,7 @@ def unknown_ids(
     for name, value in changes.items():
         if isinstance(value, dict) and "_target_" in value and name in base:
             base[name] = dict(value)
-    known = set(SECTIONS)
+    known = {*SECTIONS, KINDS}
     for name in used:
         parts = name.split("#")
         known |= {"#".join(parts[:end]) for end in range(1, len(parts) + 1)}

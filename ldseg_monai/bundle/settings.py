@@ -16,7 +16,15 @@ from ldseg_monai.bundle.names import KINDS, SECTIONS
 from ldseg_monai.bundle.reader import find_reader
 
 # Where a run is and by how many processes, which changes nothing of it.
-PLACES = {"bundle_root", "device", "network", "output_dir", "processes", "save_execute_config"}
+PLACES = {
+    "bundle_root",
+    "device",
+    "network",
+    "output_dir",
+    "processes",
+    "save_execute_config",
+    "threads",
+}
 START = ("initial_weights", "imagenet_weights")  # which a checkpoint's weights replace
 # What only the training takes.
 OF_TRAINING = {"imagenet_weights", "initial_weights", "output_dir", "run_id", "tracking"}

@@ -10,12 +10,14 @@ from ldseg_monai.data.readers import LabelPictureReader, NiftiReader, PictureRea
 from ldseg_monai.data.split import Split, read_groups
 from ldseg_monai.data.transforms import ClassIndicesd, RandStaind, VoxelSpacingd
 from ldseg_monai.data.writers import NiftiWriter, PictureWriter, SaveImagePictured, SaveImageVolumed
+from ldseg_monai.data.wrong_headers import CorrectHeaderd
 
 __all__ = [
     "CheckImaged",
     "CheckKnownImaged",
     "CheckLabeld",
     "ClassIndicesd",
+    "CorrectHeaderd",
     "KnownSpacingd",
     "LabelPictureReader",
     "LoadImagePictured",

@@ -18,6 +18,7 @@ from ldseg_monai.data.dicom.series import (
     series_datalist,
     series_files,
 )
+from ldseg_monai.data.formats import data_files
 from ldseg_monai.data.leftovers import (
     Leftovers,
     is_beside,
@@ -340,12 +341,13 @@ def _image_files(
 
     Args:
         folder: the folder.
-        leftovers: gets whatever else is there.
+        leftovers: gets whatever else is there, but for the voxels of a header.
         is_series: whether whatever else is there may be slices of a DICOM series.
         looked_into: folders that are used. Others are left over if they are called like an image;
             None for none, where all are left over.
     """
     paths: list[str] = []
+    others: list[str] = []
     visible = _visible(folder)
     if not is_series:
         require_targets(visible)
@@ -357,7 +359,11 @@ def _image_files(
         elif path.lower().endswith(EXTENSIONS):
             paths.append(path)
         elif not is_series or is_beside(path):
-            leftovers.add("not the ending of an image", path)
+            others.append(path)
+    used: set[str] = set()
+    for path in visible:
+        used.update(data_files(path, others))
+    leftovers.add("not the ending of an image", *(path for path in others if path not in used))
     return _unique_by_case(paths)
 
 

@@ -18,11 +18,13 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
+from nibabel.orientations import io_orientation
 
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.data.dicom.series import read_dicom, series_files
 from ldseg_monai.data.transforms import VoxelSpacingd
+from ldseg_monai.data.wrong_headers import fitting_header, read_wrong_headers
 from ldseg_monai.runtime.errors import InputError
 
 logger = logging.getLogger("ldseg_monai.data")
@@ -31,6 +33,8 @@ SAMPLE = 200_000  # voxels that are looked at
 WHITE = 0.75  # of -1 to 1: glass, where each channel is above it
 TISSUE = 0.01  # least share of a picture that is not glass, else its colors say nothing
 QUANTILES = {"low": 0.01, "middle": 0.5, "high": 0.99}
+BODY_AXES = ("left_right", "front_back", "up_down")  # as RAS has them
+Ranges = Sequence[float] | Mapping[str, Sequence[float]]
 COLORS = ("red", "green", "blue", "red_over_green", "blue_over_green")
 
 
@@ -44,8 +48,9 @@ class KnownImages(NamedTuple):
         stain: of a picture, for a person; `colors` is what is asked.
         voxel_mm: voxel size that the weights know, which other sizes are resampled to.
         voxel_tolerance: share of `voxel_mm` by which a size may differ and is not resampled.
-        spacing_mm: range of each side of a voxel, before it is resampled.
-        field_of_view_mm: range of each side of the volume.
+        spacing_mm: range of each side of a voxel, before it is resampled; or a range for each of
+            ``left_right``, ``front_back`` and ``up_down``, the nearest axes of the body.
+        field_of_view_mm: range of each side of the volume, or ranges as of ``spacing_mm``.
         least_size: voxels or pixels along each axis.
         tilt_degrees: largest angle between an axis of the voxels and the nearest one of the body.
         intensity: ranges of quantiles (``low`` 1%, ``middle`` 50%, ``high`` 99%) after the mean is
@@ -60,8 +65,8 @@ class KnownImages(NamedTuple):
     stain: str = ""
     voxel_mm: Sequence[float] | None = None
     voxel_tolerance: float = 0.1
-    spacing_mm: Sequence[float] | None = None
-    field_of_view_mm: Sequence[float] | None = None
+    spacing_mm: Ranges | None = None
+    field_of_view_mm: Ranges | None = None
     least_size: int = 1
     tilt_degrees: float | None = None
     intensity: Mapping[str, Sequence[float]] = {}
@@ -110,6 +115,7 @@ class CheckKnownImaged(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.known = read_known(metadata)
+        self.wrong_headers = read_wrong_headers(metadata)
         self.force = force
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -158,11 +164,15 @@ class CheckKnownImaged(MapTransform):
         if min(size) < known.least_size:
             yield f"its size is {_by(size)}, expected {known.least_size} or more along each axis"
         if image.ndim == 4:
-            affine = np.asarray(image.affine, dtype=float)[:3, :3]
+            affine = np.asarray(image.affine, dtype=float)
+            header = fitting_header(self.wrong_headers, affine, size)
+            affine = affine if header is None else header.corrected(affine)
+            axes = [BODY_AXES[int(axis)] for axis in io_orientation(affine)[:, 0]]
+            affine = affine[:3, :3]
             spacing = np.linalg.norm(affine, axis=0)
-            yield from _range_reasons("its voxels are", spacing, known.spacing_mm, "mm")
+            yield from _side_reasons("its voxels are", spacing, axes, known.spacing_mm)
             sides = spacing * np.array(size)
-            yield from _range_reasons("its field of view is", sides, known.field_of_view_mm, "mm")
+            yield from _side_reasons("its field of view is", sides, axes, known.field_of_view_mm)
             yield from self._tilt_reasons(affine / spacing)
         yield from self._intensity_reasons(image)
         yield from self._color_reasons(image)
@@ -253,6 +263,18 @@ def _sample(values: torch.Tensor) -> np.ndarray:
     """Evenly spaced columns, some `SAMPLE` of them, float32."""
     step = max(1, values.shape[1] // SAMPLE)
     return values[:, ::step].float().cpu().numpy()
+
+
+def _side_reasons(
+    what: str, sides: np.ndarray, axes: Sequence[str], limits: Ranges | None
+) -> Iterator[str]:
+    """Of lengths in mm along axes with these names of `BODY_AXES`."""
+    if not isinstance(limits, Mapping):
+        yield from _range_reasons(what, sides, limits, "mm")
+        return
+    for axis, side in zip(axes, sides, strict=True):
+        words = axis.replace("_", " to ")
+        yield from _range_reasons(f"from {words} {what}", [side], limits.get(axis), "mm")
 
 
 def _range_reasons(

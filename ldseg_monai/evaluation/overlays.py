@@ -9,13 +9,13 @@ from typing import Any, cast
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.checks import remark
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.data.writers import png_remark
 from ldseg_monai.evaluation.pictures import load_image, overlay, upright
+from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.runtime.errors import ExistingFileError
 from ldseg_monai.runtime.files import note_saved, whole_file
 from ldseg_monai.runtime.ownership import place_of
@@ -27,8 +27,8 @@ class SaveOverlay:
     """Evaluator handler that draws each segmentation on its image: a PNG file, and in TensorBoard.
 
     Reads the evaluator's decollated output: ``pred`` (a picture's with or without its channel) and,
-    if there, ``label``, in the geometry of the image's file, which is read again, since the
-    engine's own image went through the preprocessing.
+    if there, ``label``, in the geometry of the image's file. The engine's own image went through
+    the preprocessing; that of the file is there from a `CaseDataset`, else the file is read again.
 
     Args:
         output_dir: folder of the pictures, ``CASE_overlay.png``, each validation over the last.
@@ -55,7 +55,9 @@ class SaveOverlay:
 
     def draw(self, engine: Engine) -> None:
         """Draw the cases of one iteration."""
-        for case in cast(list[dict[str, Any]], engine.state.output):
+        output = cast(list[dict[str, Any]], engine.state.output)
+        batch = cast(list[dict[str, Any]], engine.state.batch)
+        for case, loaded in zip(output, batch, strict=True):
             if self.max_cases is not None and self.drawn >= self.max_cases:
                 return
             self.drawn += 1
@@ -64,7 +66,12 @@ class SaveOverlay:
             pred, label = case["pred"], case.get("label")
             pred = upright(pred[None] if pred.ndim == 2 else pred)
             label = None if label is None else upright(label)
-            picture = overlay(load_image(path, meta.get(SERIES_UID, "")), pred, label)
+            original = loaded.get(ORIGINAL)
+            if original is None:
+                original = load_image(path, meta.get(SERIES_UID, ""))
+            else:
+                original = upright(original)
+            picture = overlay(original, pred, label)
             os.makedirs(self.output_dir, exist_ok=True)
             file = os.path.join(self.output_dir, f"{case_name(meta)}_overlay.png")
             try:
@@ -81,6 +88,8 @@ class SaveOverlay:
             else:
                 note_saved(case["pred"], file)
             if self.tensorboard_dir is not None:
+                from torch.utils.tensorboard import SummaryWriter
+
                 tag = f"overlay/{case_name(meta)}"
                 with SummaryWriter(self.tensorboard_dir) as writer:
                     writer.add_image(tag, picture, engine.state.epoch, dataformats="HWC")

@@ -11,7 +11,6 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from monai.utils import convert_to_tensor
-from scipy.ndimage import minimum_filter
 from torch.nn import functional
 
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
@@ -191,7 +190,10 @@ def _panel(
     every = max(1, image.numel() // 20_000)  # sorting all of them takes longer than all the rest
     low, high = torch.quantile(image.flatten()[::every], torch.tensor([0.005, 0.995]))
     image = ((image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    panel = (image * 255).byte().expand(3, -1, -1).movedim(0, -1).contiguous().numpy()
+    values = (image * 255).byte().expand(3, -1, -1).numpy()
+    panel = np.empty([*size, 3], np.uint8)
+    for channel in range(3):  # faster than all at once
+        panel[..., channel] = values[channel]
     if label is not None:
         for outline in _outlines(label, size):
             panel[outline] = TRUTH
@@ -207,6 +209,19 @@ def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
     """
     scaled = _scaled(classes, size, "nearest-exact")[0].numpy()
     masks = [scaled == index for index in range(1, int(classes.max()) + 1)]
-    width = 2 * max(1, size[0] // 192) + 1
-    # much faster than binary_erosion
-    return [mask & ~minimum_filter(mask, width, mode="constant", cval=True) for mask in masks]
+    width = max(1, size[0] // 192)
+    return [mask & ~_eroded(mask, width) for mask in masks]
+
+
+def _eroded(mask: np.ndarray, width: int) -> np.ndarray:
+    """Take from a mask ``(rows, columns)`` what is so near to its edge; the border is none.
+
+    It is a minimum filter over a square, ten times faster than SciPy's.
+    """
+    for _ in range(2):  # along the rows, then along the columns
+        smaller = mask.copy()
+        for step in range(1, width + 1):
+            smaller[step:] &= mask[:-step]
+            smaller[:-step] &= mask[step:]
+        mask = smaller.T
+    return mask

@@ -1,7 +1,7 @@
 """From a network to segmentations of an image of any size, and of many images."""
 
 from ldseg_monai.inference.autocast import AutocastInferer
-from ldseg_monai.inference.case_evaluator import CaseDataset, CaseEvaluator
+from ldseg_monai.inference.case_evaluator import CaseDataset, CaseEvaluator, CaseLoader
 from ldseg_monai.inference.finished_cases import FinishedCases
 from ldseg_monai.inference.postprocessing import (
     InvertLabeld,
@@ -17,6 +17,7 @@ __all__ = [
     "AutocastInferer",
     "CaseDataset",
     "CaseEvaluator",
+    "CaseLoader",
     "FinishedCases",
     "InvertLabeld",
     "InvertMapsd",

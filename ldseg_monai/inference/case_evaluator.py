@@ -8,16 +8,19 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import ignite.distributed as idist
 from ignite.engine import Events
-from monai.data import Dataset
+from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose
 from monai.utils import ensure_tuple
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
 from ldseg_monai.runtime.errors import (
     FileError,
     InputError,
@@ -33,6 +36,7 @@ from ldseg_monai.runtime.ownership import FREE, OWN, outputs, place_of, refuse, 
 logger = logging.getLogger("ldseg_monai.inference.case_evaluator")
 
 FILES, FAILURE = "files", "failure"  # keys of the item of a case that cannot be loaded
+ORIGINAL = "original"  # key of a case's image as its file has it
 FOLDER_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -61,21 +65,46 @@ class FailedCases(ListedErrors):
 class CaseDataset(Dataset):
     """MONAI's data set that does not raise where a case cannot be loaded.
 
-    It returns why, for `CaseEvaluator`.
+    It returns why, for `CaseEvaluator`. Beside the image as the network takes it, an item has it as
+    the file has it (`ORIGINAL`), so that `SaveOverlay` need not read the file again.
 
     Args:
         data: cases with the paths of an ``image`` and, if there is one, a ``label``.
-        transform: what loads them.
+        transform: what loads them; the image is kept where a composition begins with a loader of
+            `ldseg_monai.data`.
     """
 
     def _transform(self, index: int) -> Any:
         try:
-            return super()._transform(index)
+            if not _begins_with_loader(self.transform):
+                return super()._transform(index)
+            loaded = self.transform(self.data[index], end=1)
+            return {**self.transform(loaded, start=1), ORIGINAL: loaded["image"]}
         except Exception as error:
             logger.debug("loading %s", self.data[index], exc_info=True)
             case = self.data[index]
             paths = [str(ensure_tuple(case[key])[0]) for key in ("image", "label") if key in case]
             return {FILES: " with ".join(paths), FAILURE: one_line(cause(error))}
+
+
+class CaseLoader(DataLoader):
+    """MONAI's loader that reads the next case in a thread while the engine is at one.
+
+    MONAI's `ThreadDataLoader` ends early and in silence where its thread meets an error (1.6.1).
+
+    Args:
+        dataset: the cases.
+        kwargs: as of `torch.utils.data.DataLoader`.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Yield the batches."""
+        batches = super().__iter__()
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = reader.submit(next, batches, None)
+                yield batch
 
 
 def require_loaded(item: Any) -> None:
@@ -211,6 +240,12 @@ class CaseEvaluator(SupervisedEvaluator):
             idist.barrier()  # torchrun ends all processes when one fails: let the list be out
             message = f"{head}; the first process lists them"
         raise FailedCases(message)
+
+
+def _begins_with_loader(transform: Any) -> bool:
+    if not isinstance(transform, Compose) or not transform.transforms:
+        return False
+    return isinstance(transform.transforms[0], (LoadImageVolumed, LoadImagePictured))
 
 
 def _line(files: str, reason: str) -> str:

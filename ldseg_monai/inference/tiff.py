@@ -76,8 +76,8 @@ class TiffPicture:
 
     Raises:
         ImportError: without tifffile.
-        ValueError: if it is no gray or RGB picture of 8 bits, a stack of them, or in one piece that
-            is too large.
+        ValueError: if it is no gray or RGB picture of 8 bits, a stack of them, in one piece that is
+            too large, or of a compression that cannot be decoded.
     """
 
     def __init__(self, path: str) -> None:
@@ -90,13 +90,14 @@ class TiffPicture:
         try:
             self.page: TiffPage = self.file.pages[0].aspage()
             self._check()
+            self.size = (self.page.imagewidth, self.page.imagelength)
+            self.rows(0, 1)  # so that a compression that is not known is told before any work
         except UserError:
             self.file.close()
             raise
         except Exception as error:  # of tags that no page has
             self.file.close()
             raise unreadable([path], error) from error
-        self.size = (self.page.imagewidth, self.page.imagelength)
 
     def rows(self, start: int, stop: int) -> Image.Image:
         """A range of rows.
@@ -123,11 +124,10 @@ class TiffPicture:
                 tile, (_, _, row, column, _), _ = page.decode(
                     data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader
                 )
-                if tile is not None:
-                    area = pixels[row - first * tile_rows :, column:][
-                        : tile.shape[1], : tile.shape[2]
-                    ]
-                    area[:] = tile[0, : area.shape[0], : area.shape[1]]
+                area = pixels[row - first * tile_rows :, column:][:tile_rows, :tile_columns]
+                if tile is None or tile.shape[1] < len(area) or tile.shape[2] < area.shape[1]:
+                    raise InputError(f"piece {number} lacks pixels")  # which would be black
+                area[:] = tile[0, : area.shape[0], : area.shape[1]]
         except Exception as error:  # decompressors raise many kinds
             raise InputError(
                 f"rows {start} to {stop} of {self.path} cannot be read ({error}): expected a whole "

@@ -1,4 +1,8 @@
-"""What every other room stands on: processes, precision, errors, whole files."""
+"""What every other room stands on: processes, precision, errors, whole files.
+
+Importing this room does not import PyTorch, so that `ldseg --help` takes no time. What needs it is
+in `files` and `precision`.
+"""
 
 from ldseg_monai.runtime.errors import (
     ArgumentError,
@@ -16,15 +20,7 @@ from ldseg_monai.runtime.errors import (
     UserError,
     show_errors_in_one_line,
 )
-from ldseg_monai.runtime.files import (
-    note_saved,
-    save_whole,
-    saved_files,
-    unwritable,
-    whole_file,
-)
 from ldseg_monai.runtime.ownership import claim, place_of, require_own, take_folder
-from ldseg_monai.runtime.precision import autocast
 from ldseg_monai.runtime.processes import (
     join_processes,
     local_device,
@@ -49,21 +45,15 @@ __all__ = [
     "RunError",
     "UserError",
     "advise_at_end",
-    "autocast",
     "claim",
     "end_in_one_line",
     "join_processes",
     "local_device",
-    "note_saved",
     "plain",
     "rank_and_world_size",
     "require_own",
-    "save_whole",
-    "saved_files",
     "show_errors_in_one_line",
     "place_of",
     "take_folder",
     "unwrapped",
-    "unwritable",
-    "whole_file",
 ]

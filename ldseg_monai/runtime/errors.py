@@ -6,11 +6,14 @@ import logging
 import os
 import sys
 import traceback
+import unicodedata
 from collections.abc import Iterator
 from types import TracebackType
 
 WORKER_KILLED = "DataLoader worker"  # what PyTorch's error of such a process begins with
 TRACEBACK = "LDSEG_TRACEBACK"  # environment variable: any value but "" shows every traceback
+# Kinds of characters that no line of text has: control characters, halves of pairs, line breaks
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 class UserError(Exception):
@@ -18,7 +21,12 @@ class UserError(Exception):
 
     Each of its classes is one of Python's too, so that callers catch it as they are used to. Any
     other error is a mistake in a program, and keeps its traceback.
+
+    A message is one line, whatever a file's text that it repeats holds: see `printable`.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(UserError, ValueError):
@@ -67,6 +75,19 @@ class RunError(UserError, RuntimeError):
 
 class ListedErrors(RunError):
     """Several errors: the message has a line for each, and is shown so."""
+
+    def __str__(self) -> str:
+        return "\n".join(printable(line) for line in RuntimeError.__str__(self).split("\n"))
+
+
+def printable(text: str) -> str:
+    """A text in which a character that no line has is written as Python writes it."""
+    shown = []
+    for character in text:
+        if unicodedata.category(character) in UNPRINTABLE:
+            character = character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        shown.append(character)
+    return "".join(shown)
 
 
 def show_errors_in_one_line() -> None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from ldseg_monai.runtime.errors import TRACEBACK, InputError, UserError, cause
 
+WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wait for the next
 USER_ERROR = 2
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exception: what is no user error; with ``LDSEG_TRACEBACK=1`` a user error too.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Before PyTorch is imported: else its threads spin, and slow down what else the machine does.
+    os.environ.setdefault(WAITING, "passive")
     try:
         arguments = _parser().parse_args(argv)
         arguments.command(arguments)

@@ -171,7 +171,8 @@ def _write_onnx(
         ) from error
     data = metadata["network_data_format"]["inputs"]["image"]
     number = len(data["spatial_shape"])
-    cells = [Dim(f"cells{axis}", min=2) for axis in range(number)]
+    # Two cells are refused as a special case, and PyTorch would trace all again without them.
+    cells = [Dim(f"cells{axis}", min=3) for axis in range(number)]
     sides = [network.stride * side for side in cells] if network.stride > 1 else cells
     image = torch.zeros(
         [1, data["num_channels"]] + [(8 + 2 * axis) * network.stride for axis in range(number)]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from monai.handlers import MLFlowHandler
+from prepared_python import Command
 
 from ldseg_monai.bundle import command
 from ldseg_monai.runtime.errors import cause
@@ -37,12 +36,12 @@ CacheDataset(["bad", "next"], Lambda(load), num_workers=2, progress=False)
 """
 
 
-def test_thread_that_loads_a_case_is_not_cut_off() -> None:
-    process = subprocess.run(
-        [sys.executable, "-c", FAILING_CACHE], capture_output=True, text=True, timeout=120
-    )
-    assert process.returncode == 1 and "ValueError: bad case" in process.stderr
-    assert process.stdout == "next case ended\n"
+def test_thread_that_loads_a_case_is_not_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(FAILING_CACHE)
+    with Command("program", cwd=tmp_path, errors_apart=True) as process:
+        assert process.wait(timeout=120) == 1
+    assert "ValueError: bad case" in process.errors
+    assert process.printed == "next case ended\n"
 
 
 # bundle_root

@@ -1,9 +1,18 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from monai.bundle import ConfigParser
 
-from ldseg_monai.bundle.knobs import check_device, check_values, idle_knobs, keep_texts
+from ldseg_monai.bundle.knobs import (
+    SHARED,
+    check_device,
+    check_values,
+    idle_knobs,
+    keep_texts,
+    kinds_of,
+    use_threads,
+)
 from ldseg_monai.runtime.errors import InputError
 
 
@@ -20,6 +29,7 @@ from ldseg_monai.runtime.errors import InputError
         ("spacing", [1.5, [1.0, 0.5]], [0, [1.0, 0], float("inf")]),
         ("size", [[16, 16]], [16, [16, 0], [16.0, 16], [16], [16, 16, 16]]),
         ("switch", [True, False], ["flase", 1, None]),
+        ("threads", [None, 1, 8], [0, -1, 1.5, True, "all"]),
         ("fold", [None, 0, 3], ["a", -1, 1.5, True]),
         ("text", [None, "", "a", ["a", "b"], 101, 1.5, [101, 102]], []),
     ],
@@ -89,6 +99,27 @@ def test_knobs_that_change_nothing_are_named(config: dict, given: list, idle: li
 def test_kind_or_knob_that_does_not_exist_is_told(kinds: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_values(ConfigParser({"seed": 0, "knob_kinds": kinds}))
+
+
+def test_knobs_that_bundles_share_have_kinds_whatever_the_config_says() -> None:
+    with pytest.raises(InputError, match="^seed is -1: expected a whole number, 0 or more$"):
+        check_values(ConfigParser({"seed": -1}))
+    check_values(ConfigParser({"seed": -1, "knob_kinds": {"text": ["seed"]}}))
+    assert kinds_of(ConfigParser({"seed": 0, "mine": 1})) == {"seed": "count"}
+    names = [name for kind in SHARED.values() for name in kind]
+    assert len(names) == len(set(names))
+
+
+def test_threads_are_those_that_torch_computes_in() -> None:
+    before = torch.get_num_threads()
+    try:
+        for knobs in ({}, {"threads": None}):
+            use_threads(ConfigParser(knobs))
+            assert torch.get_num_threads() == before
+        use_threads(ConfigParser({"threads": before + 1}))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 SCHEDULERS = {

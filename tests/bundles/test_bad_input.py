@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -354,13 +353,8 @@ def test_checkpoint_cut_short_is_an_error_before_training(
 @pytest.mark.parametrize("bundle", ["ldseg_hippocampus"], indirect=True)
 def test_command_line_shows_one_line(place: Workplace, data: Path) -> None:
     IMAGES[3]["cut short"].write(data)
-    process = subprocess.run(
-        **{
-            **place.command(
-                "train.yaml", dataset_dir=str(data), output_dir=str(place.root / "output")
-            ),
-            "timeout": 120,
-        }
+    process = place.run_anew(
+        "train.yaml", dataset_dir=str(data), output_dir=str(place.root / "output")
     )
     assert process.returncode == 1
     last = process.stdout.splitlines()[-1]

@@ -128,7 +128,8 @@ def test_every_knob_is_used(bundle: str, name: str) -> None:
         - {"_meta_"}
     )
     unused = knobs - {used.split("#")[0] for used in references(config)}
-    others = {"network", "bundle_root", "writes"}  # required by clients, and by `check_command`
+    others = {"network", "bundle_root"}  # required by clients
+    others |= {"threads", "writes"}  # taken by `check_command`
     assert unused <= others
 
 

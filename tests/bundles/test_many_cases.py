@@ -6,24 +6,22 @@ import json
 import logging
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_kinds import BUNDLES
+from bundle_kinds import BUNDLES, QUICK
 from html_page import Page
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
+from prepared_python import TORCHRUN
 from test_evaluation import cases_in
 from workplace import Run, Workplace, find_case
 
 from ldseg_monai.inference.case_evaluator import FailedCases
 
 EVALUATION = ("train.yaml", "evaluate.yaml")
-LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2")
-QUICK = "ldseg_glas"  # the bundle whose processes the quick tests start
+LAUNCHER = (TORCHRUN, "--standalone", "--nnodes=1", "--nproc_per_node=2")
 one_bundle = pytest.mark.parametrize(
     "bundle",
     [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BUNDLES],
@@ -192,14 +190,15 @@ def test_two_processes_evaluate_as_one_does_and_list_the_bad_cases_once(
     with pytest.raises(RuntimeError):
         evaluate(workplace, output_dir=str(outs[0]), **options)
     configs = (*EVALUATION, "multi_gpu_evaluate.yaml")
-    command = workplace.command(*configs, launcher=LAUNCHER, output_dir=str(outs[1]), **options)
-    process = subprocess.run(**command, timeout=600)
-    assert process.returncode != 0
+    with workplace.start(
+        *configs, launcher=LAUNCHER, output_dir=str(outs[1]), **options
+    ) as command:
+        assert command.wait() != 0
     assert (
         len(
             [
                 line
-                for line in process.stdout.splitlines()
+                for line in command.printed.splitlines()
                 if line.startswith("  ") and "case_001" in line
             ]
         )
@@ -224,8 +223,9 @@ def test_more_processes_than_cases_share_them(
     ):
         out = tmp_path / configs[0]
         options = {"dataset_dir": "", "output_dir": str(out), "num_phantoms": 2, "seed": 0}
-        printed = workplace.run(*configs, launcher=launcher, **options)
-        assert printed.count("wrote 2 ") == 1, "the phantoms should be generated once"
+        done = workplace.run_anew(*configs, launcher=launcher, **options)  # by torchrun itself
+        assert done.returncode == 0, done.stdout[-6000:]
+        assert done.stdout.count("wrote 2 ") == 1, "the phantoms should be generated once"
         assert len(list(out.glob("case_*_overlay.png"))) == 2
 
 
@@ -233,18 +233,12 @@ def test_more_processes_than_cases_share_them(
 def test_inference_killed_and_started_again_ends_with_the_same_bytes(
     workplace: Workplace, segmented: Run, phantoms: Path, tmp_path: Path
 ) -> None:
-    command = workplace.command(
+    with workplace.start(
         "inference.yaml", dataset_dir=str(phantoms), output_dir=str(tmp_path)
-    )
-    with subprocess.Popen(**command | {"stdout": subprocess.DEVNULL}) as process:
-        deadline = time.monotonic() + 300
-        while len(list(tmp_path.glob("*_label.*"))) < 2:
-            assert process.poll() is None and time.monotonic() < deadline, (
-                "no second label appeared"
-            )
-            time.sleep(0.001)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    ) as command:
+        command.wait_until(lambda: len(list(tmp_path.glob("*_label.*"))) > 1, "a second label")
+        command.send_signal(signal.SIGKILL)
+    assert command.returncode == -signal.SIGKILL
     printed = workplace.run("inference.yaml", dataset_dir=str(phantoms), output_dir=str(tmp_path))
     assert "cases are finished already" in printed
     assert contents(tmp_path) == contents(segmented.output_dir)

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 from bundle_kinds import alike, network
 from config_files import overlays_on
+from prepared_python import TORCHRUN, Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from workplace import Run, Workplace, tiny_overrides
 
@@ -52,11 +52,8 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     ]
 
 
-def wait_for_checkpoint(process: subprocess.Popen, output_dir: Path) -> None:
-    deadline = time.monotonic() + 300
-    while not (output_dir / "checkpoint.pt").is_file():
-        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint appeared"
-        time.sleep(0.01)
+def wait_for_checkpoint(command: Command, output_dir: Path) -> None:
+    command.wait_until((output_dir / "checkpoint.pt").is_file, "a checkpoint")
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +71,9 @@ def killed_and_resumed(workplace: Workplace, phantoms: Path) -> Run:
         "dataset_dir": str(phantoms),
         "output_dir": str(output_dir),
     }
-    with subprocess.Popen(
-        **workplace.command("train.yaml", **options) | {"stdout": subprocess.DEVNULL}
-    ) as process:
-        wait_for_checkpoint(process, output_dir)
-        process.kill()
+    with workplace.start("train.yaml", **options) as command:
+        wait_for_checkpoint(command, output_dir)
+        command.send_signal(signal.SIGKILL)
     trainer = checkpoint(output_dir)["trainer"]
     assert trainer["iteration"] == trainer["epoch_length"], "it was killed too late"
     return Run(workplace.run_here("train.yaml", **options), output_dir)
@@ -186,13 +181,7 @@ def two_processes(
     """The options of a run by two processes that share each batch, in float32: bfloat16 would agree to its rounding."""
     return {
         "run_id": "training",
-        "launcher": (
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node=2",
-            *arguments,
-        ),
+        "launcher": (TORCHRUN, "--standalone", "--nproc_per_node=2", *arguments),
         "dataset_dir": str(phantoms),
         "output_dir": str(output_dir),
         "batch_size": tiny_overrides(workplace.bundle, "train.yaml")["batch_size"] // 2,
@@ -233,21 +222,17 @@ def test_run_whose_worker_is_killed_is_restarted_and_ends_at_the_same_weights(
     workplace: Workplace, phantoms: Path, together: Run
 ) -> None:
     output_dir = workplace.root / "worker_killed"
-    command = workplace.command(
-        *TOGETHER, **two_processes(workplace, phantoms, output_dir, "--max_restarts=1")
-    )
-    command["env"] |= {
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"
-    }  # else PyTorch hands old addresses to new workers
-    with subprocess.Popen(**command) as process:
-        wait_for_checkpoint(process, output_dir)
+    options = two_processes(workplace, phantoms, output_dir, "--max_restarts=1")
+    # Else PyTorch hands old addresses to new workers.
+    anew = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    with workplace.start(*TOGETHER, env=anew, **options) as command:
+        wait_for_checkpoint(command, output_dir)
         worker = subprocess.run(
-            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+            ["pgrep", "-P", str(command.pid)], capture_output=True, text=True, check=True
         )
         os.kill(int(worker.stdout.split()[-1]), signal.SIGKILL)
-        printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, printed[-6000:]
-    assert f"resumed from {output_dir / 'checkpoint.pt'} after epoch 1" in printed
+        assert command.wait() == 0, command.printed[-6000:]
+    assert f"resumed from {output_dir / 'checkpoint.pt'} after epoch 1" in command.printed
     one, other = (
         torch.load(folder / "model.pt", weights_only=True)
         for folder in (together.output_dir, output_dir)
@@ -262,16 +247,14 @@ def test_run_that_is_stopped_names_its_checkpoint_in_one_line(
 ) -> None:
     output_dir = workplace.root / f"stopped_{code}"
     options = {"run_id": "training", "dataset_dir": str(phantoms), "output_dir": str(output_dir)}
-    command = workplace.command("train.yaml", max_epochs=1000, val_interval=1000, **options)
-    with subprocess.Popen(**command) as process:
-        wait_for_checkpoint(process, output_dir)
-        process.send_signal(number)
-        printed, _ = process.communicate(timeout=100)
-    assert process.returncode == code
-    assert "Traceback" not in printed
+    with workplace.start("train.yaml", max_epochs=1000, val_interval=1000, **options) as command:
+        wait_for_checkpoint(command, output_dir)
+        command.send_signal(number)
+        assert command.wait(timeout=100) == code
+    assert "Traceback" not in command.printed
     epoch = checkpoint(output_dir)["trainer"]["iteration"] // 2
     name = {130: "Ctrl-C", 143: "SIGTERM"}[code]
-    assert printed.rstrip().endswith(
+    assert command.printed.rstrip().endswith(
         f"ldseg_monai: stopped by {name}; {output_dir}/checkpoint.pt has all up to epoch {epoch}: "
         "the same command goes on from it"
     )
@@ -284,13 +267,12 @@ def test_run_killed_at_random_moments_ends_at_the_same_weights(
     moments = random.Random(0)
     options = {"run_id": "training", "dataset_dir": str(phantoms), "max_epochs": 6}
     workplace.run("train.yaml", output_dir="never_killed", **options)
-    command = workplace.command("train.yaml", output_dir="often_killed", **options)
     for number in range(6):
-        with subprocess.Popen(**command | {"stdout": subprocess.DEVNULL}) as process:
+        with workplace.start("train.yaml", output_dir="often_killed", **options) as command:
             try:
-                process.wait(timeout=moments.uniform(5, 15))
+                command.wait(timeout=moments.uniform(1, 8))
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM if number % 2 else signal.SIGKILL)
+                command.send_signal(signal.SIGTERM if number % 2 else signal.SIGKILL)
     workplace.run("train.yaml", output_dir="often_killed", **options)
     for name in ("checkpoint.pt", "model.pt"):
         one, other = (

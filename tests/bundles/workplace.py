@@ -23,6 +23,7 @@ from config_files import REPOSITORY, STANDALONE
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 from PIL import Image
+from prepared_python import Command
 from small_networks import SMALL
 
 from ldseg_monai.data.datalist import LABEL_ENDINGS
@@ -165,27 +166,30 @@ class Workplace:
         launcher: tuple[str, ...] = (),
         **overrides: Any,
     ) -> dict[str, Any]:
-        """Arguments for `subprocess` that run configs of the bundle.
+        """What starts a command that runs configs of the bundle, as arguments and options of `Command`.
 
         Args:
             configs: paths below the bundle's configs/, each over the ones before.
             run_id: what to run.
             place: current directory: `root` of the repository, `inside` the bundle, or `elsewhere`.
-            launcher: what starts the module, after the interpreter.
+            launcher: what starts the module, after the interpreter's `-m`.
             overrides: config values besides the tiny ones.
         """
         cwd, paths, values = self._places(configs, place, overrides)
         arguments = ["--config_file", paths[0] if len(paths) == 1 else str(paths)]
         for name, value in values.items():
             arguments += [f"--{name}", value if isinstance(value, str) else repr(value)]
+        module = (*launcher, "-m") if launcher else ()
         return {
-            "args": [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, *arguments],
+            "args": [*module, "monai.bundle", "run", run_id, *arguments],
             "cwd": cwd,
             "env": os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.STDOUT,
-            "text": True,
         }
+
+    def start(self, *configs: str, env: dict[str, str] | None = None, **options: Any) -> Command:
+        """Start a command in a process of its own; more variables of its environment may be given."""
+        command = self.command(*configs, **options)
+        return Command(*command["args"], cwd=command["cwd"], env=command["env"] | (env or {}))
 
     def workflow(self, kind: str, configs: list[str], **overrides: Any) -> ConfigWorkflow:
         """The configs as MONAI's clients use them, in their own process."""
@@ -235,9 +239,17 @@ class Workplace:
 
     def run(self, *configs: str, **options: Any) -> str:
         """Run configs to their end in a process of their own, and return what they print."""
-        process = subprocess.run(**self.command(*configs, **options), timeout=600)
-        assert process.returncode == 0, f"{' '.join(process.args)}\n{process.stdout[-6000:]}"
-        return process.stdout
+        with self.start(*configs, **options) as command:
+            code = command.wait(timeout=600)
+        assert code == 0, f"{' '.join(command.args)}\n{command.printed[-6000:]}"
+        return command.printed
+
+    def run_anew(self, *configs: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """What a person's shell does, whose interpreter has imported nothing yet."""
+        command = self.command(*configs, **options)
+        command["args"] = [sys.executable, "-m", *command["args"]]
+        merged = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.run(**command, **merged, timeout=600)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ldseg_monai.data.known import CheckKnownImaged, KnownSpacingd, read_known
 from ldseg_monai.data.loaders import LoadImageVolumed
 from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
+from ldseg_monai.data.wrong_headers import WrongHeader
 from ldseg_monai.inference.postprocessing import InvertLabeld, SummarizeUncertaintyd
 
 KNEE = {
@@ -155,6 +157,51 @@ def test_phantoms_are_known(bundle: str) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_bundle_says_where_its_ranges_come_from(bundle: str) -> None:
     assert "training" in read_known(str(FOLDER / bundle / "configs" / "metadata.json")).source
+
+
+SHIPPED_KNEE = str(
+    Path(__file__).parents[2] / "bundles" / "ldseg_knee3d" / "configs" / "metadata.json"
+)
+
+
+def knee_crop(size: tuple[int, ...], axcodes: str, voxel_mm: Sequence[float]) -> MetaTensor:
+    """A knee's intensities in an array of any size, axes and voxels."""
+    voxels, _, _ = knee_phantom(0)
+    values = np.resize(voxels.ravel(), size)
+    header = WrongHeader(size, "RAS", (1, 1, 1), axcodes, voxel_mm)
+    affine = torch.as_tensor(header.corrected(np.eye(4)))
+    meta = {"filename_or_obj": "knee.nii.gz"}
+    return MetaTensor(torch.as_tensor(values).float()[None], affine=affine, meta=meta)
+
+
+@pytest.mark.parametrize(
+    ("size", "axcodes", "voxel_mm"),
+    [
+        ((240, 104, 160), "LPS", (1, 1, 1)),
+        ((240, 104, 160), "PIR", (0.365, 0.365, 0.7)),
+        ((160, 104, 240), "LSA", (0.7, 0.365, 0.365)),
+        ((110, 88, 38), "RAS", (1, 1, 1)),
+    ],
+    ids=["as published", "true header", "other axes", "coarse"],
+)
+def test_knees_are_known_by_the_axes_of_the_body(size, axcodes, voxel_mm) -> None:
+    image = knee_crop(size, axcodes, voxel_mm)
+    assert list(CheckKnownImaged("image", SHIPPED_KNEE).reasons(image, image.shape[1:])) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "axcodes", "voxel_mm", "message"),
+    [
+        ((160, 160, 110), "PIR", (1, 1, 1), "from up to down its field of view is 160 mm"),
+        ((240, 104, 160), "RIP", (0.365, 0.365, 0.7), "from left to right its field of view is 87"),
+        ((88, 38, 28), "PIR", (1, 1, 4), "from left to right its voxels are 4 mm, expected 0.25"),
+    ],
+    ids=["whole knee", "wrong axes", "thick slices"],
+)
+def test_other_knees_are_not(size, axcodes, voxel_mm, message: str) -> None:
+    image = knee_crop(size, axcodes, voxel_mm)
+    with pytest.raises(ValueError, match=message):
+        CheckKnownImaged("image", SHIPPED_KNEE)({"image": image})
 
 
 def test_misspelt_declaration_is_an_error(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
-"""Geometry is law: a mask lies on its image for nibabel and SimpleITK, whatever the file says."""
+"""Geometry is law: a mask lies on its image for nibabel, SimpleITK and highdicom, whatever the file says."""
 
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from dicom_phantoms import Series, Voxels, nifti_voxels, segmentation_voxels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor, decollate_batch, list_data_collate
@@ -18,7 +21,9 @@ from monai.transforms import Compose, Orientationd
 from scipy.spatial.transform import Rotation
 
 from ldseg_monai.data import LoadImageVolumed, SaveImageVolumed
+from ldseg_monai.data.dicom import SaveImageDicomSegd
 from ldseg_monai.inference import InvertLabeld, InvertMapsd
+from ldseg_monai.runtime.errors import cause
 
 quick = settings(deadline=None, derandomize=True, max_examples=40, database=None)
 SHAPE = (5, 7, 6)
@@ -197,3 +202,109 @@ def test_an_ending_in_capitals_is_none_of_the_name(tmp_path: Path, name: str) ->
     assert label.name == "X_label.nii.gz" and label.is_file()
     names = sorted(file.name for file in (tmp_path / "out").glob("X*"))
     assert names == ["X_label.nii.gz", "X_mean.nii.gz", "X_sd.nii.gz"]
+
+
+series_of_any_place = st.builds(
+    Series,
+    shape=st.tuples(st.integers(4, 6), st.integers(3, 6), st.integers(3, 6)),
+    turn=st.tuples(*[st.floats(-180, 180)] * 3),
+    spacing=st.tuples(*[st.floats(0.3, 6)] * 3),
+    origin=st.tuples(*[st.floats(-200, 200)] * 3),
+    tilt=st.sampled_from([0.0, 0.0, 0.7, -0.3]),
+    shuffled=st.booleans(),
+)
+
+
+def corners_and_a_block(shape: tuple[int, ...]) -> np.ndarray:
+    """Class 1 at the eight corners, 2 in a block beside them."""
+    label = np.zeros(shape, np.uint8)
+    label[1:3, 1:3, :2] = 2
+    label[np.ix_(*[[0, side - 1] for side in shape])] = 1
+    return label
+
+
+def segment_series(folder: Path, output_dir: Path) -> None:
+    """Read a series, turn it, mark corners and a block in its own geometry, and write both files."""
+    load = LoadImageVolumed("image", dicom=True)
+    preprocessing = Compose([load, Orientationd("image", "RAS", labels=None)])
+    image = load({"image": str(folder)})["image"]
+    turned = preprocessing({"image": str(folder)})
+    label = corners_and_a_block(tuple(image.shape[1:])[::-1])  # (slices, rows, columns)
+    marked = {"pred": MetaTensor(torch.tensor(label.transpose(2, 1, 0))[None], meta=image.meta)}
+    turned["pred"] = Orientationd("pred", "RAS", labels=None)(marked)["pred"].as_tensor()
+    batch = list_data_collate([turned])
+    (case,) = decollate_batch(batch)
+    case["pred"] = MetaTensor(case["pred"])
+    case = InvertLabeld("pred", preprocessing)(case)
+    case = SaveImageVolumed("pred", str(output_dir))(case)
+    metadata = output_dir / "metadata.json"
+    described = {"channel_def": {"0": "background", "1": "corners", "2": "block"}}
+    outputs = {"outputs": {"pred": described}}
+    metadata.write_text(json.dumps({"name": "a", "version": "1", "network_data_format": outputs}))
+    SaveImageDicomSegd("pred", str(output_dir), str(metadata))(case)
+
+
+def highdicom_voxels(path: Path) -> Voxels:
+    """Labeled voxels of a DICOM segmentation, by highdicom."""
+    volume = highdicom.seg.segread(path).get_volume(
+        combine_segments=True, allow_missing_positions=True
+    )
+    indices = np.argwhere(volume.array)
+    places = volume.map_indices_to_reference(indices)
+    return Voxels(places, volume.array[tuple(indices.T)])
+
+
+@settings(quick, max_examples=12)
+@given(series=series_of_any_place, jitter=st.sampled_from([0, 0, 5e-4]), enhanced=st.booleans())
+def test_masks_lie_on_any_series(
+    series: Series, jitter: float, enhanced: bool, tmp_path_factory: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("place")
+    orientation = np.array(series.datasets()[-1].ImageOrientationPatient, float)
+    orientation[1] += jitter
+    write = series.write_enhanced if enhanced else series.write
+    write(folder / "s", ImageOrientationPatient=list(orientation))
+    (folder / "out").mkdir()
+    segment_series(folder / "s", folder / "out")
+    label = corners_and_a_block(series.shape)
+    truth = Voxels(series.positions()[label > 0], label[label > 0])
+    half = min(series.spacing) / 2
+    nifti, dicom = folder / "out" / "s_label.nii.gz", folder / "out" / "s_seg.dcm"
+    nifti_voxels(nifti).assert_same(truth, half)
+    if series.tilt:  # of which neither SimpleITK nor highdicom has a volume
+        assert highdicom.seg.segread(dicom).get_volume_geometry() is None
+        segmentation_voxels(dicom).assert_same(truth, half)
+        return
+    highdicom_voxels(dicom).assert_same(truth, half)
+    corners = corners_of_itk(nifti)
+    assert corners is not None
+    own = series.positions()[label == 1]
+    Voxels(corners, np.ones(8)).assert_same(Voxels(own, np.ones(8)), half)
+
+
+@settings(quick, max_examples=10)
+@given(
+    series=series_of_any_place,
+    wrong=st.sampled_from(["gap", "turned", "off the line", "twice"]),
+    enhanced=st.booleans(),
+)
+def test_a_series_that_is_no_volume_is_refused(
+    series: Series, wrong: str, enhanced: bool, tmp_path_factory: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("place") / "s"
+    last = series.datasets()[-1]
+    position = np.array(last.ImagePositionPatient, float)
+    orientation = np.array(last.ImageOrientationPatient, float)
+    changes: dict[str, Any] = {}
+    if wrong == "turned":
+        changes["ImageOrientationPatient"] = [*orientation[3:], *-orientation[:3]]
+    if wrong == "off the line":
+        step = np.linalg.norm([series.spacing[0], series.tilt])
+        changes["ImagePositionPatient"] = list(position + 0.9 * step * series.axes[:, 1])
+    if wrong == "twice":
+        changes["ImagePositionPatient"] = series.datasets()[0].ImagePositionPatient
+    write = series.write_enhanced if enhanced else series.write
+    write(folder, drop=[1] if wrong == "gap" else [], **changes)
+    with pytest.raises(ValueError, match="expected") as caught:
+        LoadImageVolumed("image", dicom=True)({"image": str(folder)})
+    assert "\n" not in str(cause(caught.value))

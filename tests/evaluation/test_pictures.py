@@ -7,11 +7,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from PIL import Image
+from scipy.ndimage import minimum_filter
 
 from ldseg_monai.evaluation.pictures import (
     COLORS,
     HEAT,
     TRUTH,
+    _eroded,
     fullest_plane,
     heat,
     label_map,
@@ -181,6 +183,13 @@ def test_fullest_plane_shows_the_most_of_a_label() -> None:
     classes[:, 2:10, 4:7, 3:9] = 2
     assert fullest_plane(classes) == (2, 5)
     assert fullest_plane(torch.zeros(1, 12, 14, 16))[1] in (6, 7, 8)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_eroded_mask_is_that_of_a_minimum_filter(width: int) -> None:
+    mask = np.random.default_rng(width).random((31, 44)) < 0.97
+    filtered = minimum_filter(mask, 2 * width + 1, mode="constant", cval=True)
+    np.testing.assert_array_equal(_eroded(mask, width), filtered)
 
 
 def test_label_map_has_the_colors_of_the_outlines() -> None:

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from case_engine import case_engine
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader
-from monai.transforms import Lambdad
+from monai.transforms import Compose, Flipd, Lambdad, NormalizeIntensityd, Orientationd
 from small_inference import (
     TOO_BRIGHT,
     Done,
@@ -27,10 +29,18 @@ from small_inference import (
 )
 from torch import nn
 
+from ldseg_monai.data import LoadImageVolumed
+from ldseg_monai.evaluation import overlays
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.report.handler import Report
 from ldseg_monai.evaluation.scores import CaseScores
-from ldseg_monai.inference.case_evaluator import CaseDataset, CaseEvaluator, FailedCases
+from ldseg_monai.inference.case_evaluator import (
+    ORIGINAL,
+    CaseDataset,
+    CaseEvaluator,
+    CaseLoader,
+    FailedCases,
+)
 
 
 def truncate(path: str) -> None:
@@ -257,3 +267,95 @@ def test_evaluation_whose_cases_all_fail_lists_them(tmp_path: Path) -> None:
 def test_good_cases_are_those_of_monais_data_set(tmp_path: Path) -> None:
     cases = write_images(tmp_path, "a", "b")
     assert CaseDataset(cases, None)[1] == Dataset(cases, None)[1] == cases[1]
+
+
+def test_image_is_kept_as_its_file_has_it(tmp_path: Path) -> None:
+    (case,) = write_images(tmp_path, "a")
+    steps = [
+        LoadImageVolumed("image"),
+        Orientationd("image", "RAS", labels=None),
+        NormalizeIntensityd("image"),
+        Flipd("image", 0),
+    ]
+    item = CaseDataset([case], Compose(steps))[0]
+    file = nib.load(case["image"]).get_fdata(dtype=np.float32)
+    np.testing.assert_array_equal(item[ORIGINAL][0].numpy(), file)
+    expected = Compose(steps)(case)["image"]
+    np.testing.assert_array_equal(item["image"].numpy(), expected.numpy())
+
+
+def test_picture_is_the_same_without_reading_the_file_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (case,) = write_images(tmp_path, "a")
+    item = CaseDataset([case], Compose([LoadImageVolumed("image")]))[0]
+    item["pred"] = item["image"] > item["image"].mean()
+    reread = {key: value for key, value in item.items() if key != ORIGINAL}
+    drawn = []
+    for name, one in (("read", reread), ("kept", item)):
+        engine = case_engine()
+        SaveOverlay(str(tmp_path / name)).attach(engine)
+        engine.run([[one]])
+        drawn.append((tmp_path / name / "a_overlay.png").read_bytes())
+        monkeypatch.setattr(overlays, "load_image", None)  # from here on it cannot be read
+    assert drawn[0] == drawn[1]
+
+
+def test_evaluator_draws_without_reading_the_file_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlays, "load_image", None)
+    cases = write_images(tmp_path, "a", "b")
+    evaluator = small_evaluator(tmp_path, cases, val_handlers=[SaveOverlay(str(tmp_path))])
+    data = CaseDataset(cases, Compose([LoadImageVolumed("image")]))
+    evaluator.data_loader = CaseLoader(data, sampler=range(2))
+    evaluator.run()
+    drawn = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert drawn == ["a_overlay.png", "b_overlay.png"]
+
+
+# CaseLoader
+
+
+class Slow(Dataset):
+    """Cases that are noted as they are read."""
+
+    def __init__(self, number: int, fails_at: int = -1) -> None:
+        super().__init__(list(range(number)))
+        self.fails_at = fails_at
+        self.read: dict[int, threading.Event] = {}
+        for index in range(number):
+            self.read[index] = threading.Event()
+
+    def __getitem__(self, index: int) -> int:  # type: ignore[override]
+        if index == self.fails_at:
+            raise OSError(f"{index} fails")
+        self.read[index].set()
+        return index
+
+
+def test_next_case_is_read_while_the_engine_is_at_one() -> None:
+    data = Slow(4)
+    seen = []
+    for batch in CaseLoader(data):
+        index = int(batch)
+        seen.append(index)
+        assert index == 3 or data.read[index + 1].wait(10)
+        assert index >= 2 or not data.read[index + 2].is_set()
+    assert seen == [0, 1, 2, 3]
+
+
+def test_error_in_the_thread_is_that_of_the_loop() -> None:
+    seen = []
+    with pytest.raises(OSError, match="2 fails"):
+        for batch in CaseLoader(Slow(4, fails_at=2)):
+            seen.append(int(batch))
+    assert seen == [0, 1]
+
+
+def test_loop_that_is_left_leaves_no_thread() -> None:
+    before = threading.active_count()
+    batches = iter(CaseLoader(Slow(4)))
+    next(batches)
+    batches.close()
+    assert threading.active_count() == before

@@ -154,3 +154,15 @@ def test_log_has_no_traceback_of_an_error_that_is_shown_in_one_line() -> None:
         )
         assert error_display._without_user_traceback(record)
         assert bool(record.exc_info) is has_traceback
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_text_of_a_file_holds_cannot_break_a_message_into_lines(kind: type) -> None:
+    text = "a UID of 1.2\n3, \r\x1b[2J, \u2028 and \udcff"
+    shown = "a UID of 1.2\\n3, \\r\\x1b[2J, \\u2028 and \\udcff"
+    if issubclass(kind, error_display.ListedErrors):
+        shown = shown.replace("\\n", "\n")
+    assert str(kind(text)) == shown
+    if issubclass(kind, OSError):
+        assert str(kind(2, text, "a")) == f"[Errno 2] {shown}: 'a'"
+    shown.encode()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prepared_python import Command
 
 from ldseg_monai.runtime.errors import BusyFolderError, ExistingFileError, LostFolderError
 from ldseg_monai.runtime.files import save_whole, whole_file
@@ -135,29 +138,30 @@ time.sleep(60)
 """
 
 
-def holder(folder: Path, command: str, rank: int) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", HOLD, str(folder), command, str(rank)]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "taken\n"
-    return process
+@contextlib.contextmanager
+def holder(folder: Path, command: str, rank: int) -> Iterator[Command]:
+    """A process that holds the folder until it is killed."""
+    (folder.parent / "hold.py").write_text(HOLD)
+    with Command("hold", str(folder), command, str(rank), cwd=folder.parent) as process:
+        process.wait_until(lambda: process.printed == "taken\n", "the folder")
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGKILL)
 
 
 def test_folder_is_of_one_command_whose_processes_share_it(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with holder(folder, "infer", 0) as process:
-        try:
-            owner = json.loads((folder / LOCK).read_text())
-            with pytest.raises(BusyFolderError) as caught:
-                claim(folder, "images", "another")
-            assert str(caught.value).startswith(
-                f"output_dir {folder} is in use (process {process.pid} on {owner['host']} since "
-            )
-            with pytest.raises(BusyFolderError):
-                claim(folder, "images", "infer", 0)
-            claim(folder, "images", "infer", 1).take()
-        finally:
-            process.send_signal(signal.SIGKILL)
+        owner = json.loads((folder / LOCK).read_text())
+        with pytest.raises(BusyFolderError) as caught:
+            claim(folder, "images", "another")
+        assert str(caught.value).startswith(
+            f"output_dir {folder} is in use (process {process.pid} on {owner['host']} since "
+        )
+        with pytest.raises(BusyFolderError):
+            claim(folder, "images", "infer", 0)
+        claim(folder, "images", "infer", 1).take()
     claim(folder, "images", "another").take()  # a killed process keeps nothing
     release_folders()
     assert not (folder / LOCK).exists()

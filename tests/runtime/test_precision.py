@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from monai.inferers import SimpleInferer
+from prepared_python import Command
 from torch import nn
 
 from ldseg_monai.inference.autocast import AutocastInferer
-from ldseg_monai.runtime.precision import autocast, cpu_has_bfloat16, use_bfloat16
+from ldseg_monai.runtime.precision import (
+    _has_fast_one_dnn,
+    autocast,
+    cpu_has_bfloat16,
+    use_bfloat16,
+)
 
 CPU = torch.device("cpu")
 
@@ -64,7 +68,11 @@ def test_nothing_changes_where_it_is_off_and_after_it() -> None:
         assert layer(volume).dtype == torch.bfloat16
 
 
-def test_gradients_are_right_on_a_processor_with_avx512_bf16_and_no_amx() -> None:
+# oneDNN reads the variable that holds it to an older processor when it first computes, which the
+# prepared interpreter has not.
+
+
+def test_gradients_are_right_on_a_processor_with_avx512_bf16_and_no_amx(tmp_path: Path) -> None:
     program = """
 import torch
 from ldseg_monai.runtime.precision import autocast
@@ -81,8 +89,16 @@ for enabled in (False, True, True, True):
     del rubbish
 assert all((gradient - gradients[0]).norm() < 0.02 * gradients[0].norm() for gradient in gradients)
 """
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    printed_on("AVX512_CORE_BF16", program, tmp_path)
+
+
+def printed_on(instructions: str, program: str, folder: Path) -> list[str]:
+    """The lines that a program prints where the processor has these instructions at most."""
+    (folder / "program.py").write_text(program)
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
+    with Command("program", cwd=folder, env=environment) as command:
+        assert command.wait() == 0, command.printed
+    return command.printed.splitlines()
 
 
 def test_a_flat_peer_trains_in_float32_where_it_must() -> None:
@@ -113,7 +129,7 @@ def test_auto_is_what_the_processor_has() -> None:
 
 
 @pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI"])
-def test_an_older_processor_computes_in_float32(instructions: str) -> None:
+def test_an_older_processor_computes_in_float32(instructions: str, tmp_path: Path) -> None:
     code = """
 import logging
 logging.basicConfig(level="INFO", format="%(message)s")
@@ -123,15 +139,42 @@ for _ in range(2):
     with autocast(torch.device("cpu")):
         print(torch.nn.Conv2d(1, 1, 1)(torch.zeros(1, 1, 2, 2)).dtype)
 """
-    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=True,
-    )
     said = "amp is auto: computing in float32, since this CPU only emulates bfloat16"
-    lines = [line for line in done.stdout.splitlines() if "float" in line]
+    lines = [line for line in printed_on(instructions, code, tmp_path) if "float" in line]
     assert lines == [said, "torch.float32", "torch.float32"]
+
+
+SMALL_MAP = (1, 16, 32, 32, 64)  # which PyTorch takes for small: 16 * 32 * 32 is below 20,480
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"padding": 1}, {"stride": 2}, {"dilation": 2}, {"groups": 4}, {"bias": False}],
+    ids=str,
+)
+def test_small_volumes_have_the_same_convolution(settings: dict) -> None:
+    torch.manual_seed(0)
+    layer, volume = nn.Conv3d(16, 8, kernel_size=3, **settings), torch.randn(1, 16, 9, 9, 9)
+    with torch.no_grad():
+        expected = layer.double()(volume.double()).float()
+        layer.float()
+        with autocast(CPU, False):
+            got = layer(volume)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def convolutions_of(volume: torch.Tensor, train: bool) -> set[str]:
+    """Which kernels a 3D convolution ran in."""
+    layer = nn.Conv3d(volume.shape[1], 8, kernel_size=3, padding=1)
+    with torch.profiler.profile() as profile, torch.set_grad_enabled(train), autocast(CPU, False):
+        layer(volume)
+    names = {event.key for event in profile.key_averages()}
+    return names & {"aten::slow_conv3d_forward", "aten::mkldnn_convolution"}
+
+
+@pytest.mark.skipif(not _has_fast_one_dnn(), reason="no oneDNN for x86")
+def test_small_volumes_are_segmented_by_one_dnn() -> None:
+    volume = torch.randn(SMALL_MAP)
+    assert convolutions_of(volume, train=False) == {"aten::mkldnn_convolution"}
+    # Where PyTorch takes oneDNN here too, what this class is for is gone
+    assert convolutions_of(volume, train=True) == {"aten::slow_conv3d_forward"}

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from prepared_python import Command
 
 PROGRAM = """
 import logging, sys, time
@@ -38,17 +38,11 @@ except BaseException:
 def test_signal_to_a_process_and_its_workers_ends_in_one_line(
     number: signal.Signals, code: int, workers: str, tmp_path: Path
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, workers],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "working\n"
-        subprocess.run(["kill", f"-{int(number)}", "--", f"-{process.pid}"], check=True)
-        printed, errors = process.communicate(timeout=60)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    with Command("program", workers, cwd=tmp_path, errors_apart=True) as command:
+        command.wait_until(lambda: command.printed.startswith("working\n"), "a case")
+        os.killpg(command.pid, number)
+        assert command.wait(timeout=60) == code
     name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
-    assert process.returncode == code
-    assert errors.strip() == f"ldseg_monai: stopped by {name}; go on from here"
-    assert set(printed.split("\n")) <= {"working", ""}
+    assert command.errors.strip() == f"ldseg_monai: stopped by {name}; go on from here"
+    assert set(command.printed.split("\n")) <= {"working", ""}

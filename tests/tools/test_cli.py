@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from prepared_python import Command
 
 from ldseg_monai.data.datalist import paired_datalist
 from ldseg_monai.runtime.errors import TRACEBACK
@@ -96,11 +95,8 @@ def test_error_of_the_system_is_told_and_not_what_came_before_it(
 
 
 def test_process_ends_without_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ldseg_monai.tools.cli", "phantom", "gland"]
     options = ["--out", str(tmp_path), "--num", "0"]
-    done = subprocess.run(
-        [*command, *options], capture_output=True, text=True, cwd=Path(__file__).parents[2]
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("ldseg: error: num 0")
-    assert "Traceback" not in done.stderr
+    with Command("ldseg_monai.tools.cli", "phantom", "gland", *options, cwd=tmp_path) as command:
+        assert command.wait() == 2
+    assert command.printed.splitlines()[-1].startswith("ldseg: error: num 0")
+    assert "Traceback" not in command.printed

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from ldseg_monai.data.dicom.frames import FRAME_GROUPS, group_of
 from ldseg_monai.data.dicom.series import read_dicom, read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 SERIES_UID = "dicom_series_uid"  # in the metadata of an image that was read from DICOM
 
@@ -26,9 +32,9 @@ class NiftiOrDicomReader(NiftiReader):
     """The reader of volumes that also reads a DICOM series where it is given a folder.
 
     A series becomes ``(columns, rows, slices)`` in RAS, with the modality's rescaling applied, its
-    slices sorted along their normal; an item may be ``[folder, series_uid]`` where the folder has
-    several. What is no volume is an error (see `ldseg_monai.data.sorted_slices`), which MONAI's own
-    readers of DICOM do not raise.
+    slices sorted along their normal, be they files or frames of an enhanced image. An item may be
+    ``[folder, series_uid]`` where the folder has several. What is no volume is an error (see
+    `ldseg_monai.data.sorted_slices`), which MONAI's own readers of DICOM do not raise.
 
     Args:
         skip_unreadable: whether a series is read without files that cannot be read.
@@ -58,7 +64,7 @@ class NiftiOrDicomReader(NiftiReader):
         if not isinstance(img, _Place):
             return super().get_data(img)
         slices = read_series(*img, skip_unreadable=self.skip_unreadable)
-        volume = np.stack([_pixels(item.filename) for item in slices]).transpose(2, 1, 0)
+        volume = _voxels(slices).transpose(2, 1, 0)  # (columns, rows, slices)
         return volume, {
             MetaKeys.AFFINE: slice_affine(slices),
             MetaKeys.ORIGINAL_AFFINE: slice_affine(slices),
@@ -69,8 +75,24 @@ class NiftiOrDicomReader(NiftiReader):
         }
 
 
+def _voxels(slices: Sequence[Dataset]) -> np.ndarray:
+    """Rescaled voxels, float32 ``(slices, rows, columns)``, read file by file.
+
+    Raises:
+        ValueError: as of `_pixels`.
+    """
+    places = defaultdict(list)
+    for place, item in enumerate(slices):
+        places[item.filename].append(place)
+    voxels = np.empty((len(slices), slices[0].Rows, slices[0].Columns), np.float32)
+    for path, own in places.items():
+        frames = [getattr(slices[place], "frame", 0) for place in own]
+        voxels[own] = _pixels(path)[frames]
+    return voxels
+
+
 def _pixels(path: str) -> np.ndarray:
-    """Rescaled pixels of one slice, float32 ``(rows, columns)``, the brightest the largest.
+    """Rescaled pixels of one file, float32 ``(frames, rows, columns)``, the brightest the largest.
 
     Those of MONOCHROME1, whose largest is the darkest, are mirrored in the range that their bits
     have, before they are rescaled.
@@ -87,17 +109,23 @@ def _pixels(path: str) -> np.ndarray:
             raise InputError(
                 f"{path} has pixels of the kind {kind}: expected gray, MONOCHROME1 or MONOCHROME2"
             )
-        pixels = item.pixel_array
+        pixels = item.pixel_array.reshape(-1, item.Rows, item.Columns)
         if kind == "MONOCHROME1":
             signed = bool(item.get("PixelRepresentation", 0))
             ends = -1 if signed else 2 ** int(item.BitsStored) - 1  # lowest and highest together
             pixels = ends - pixels.astype(np.int64)
-        return apply_modality_lut(pixels, item).astype(np.float32)
+        rescaled = np.empty(pixels.shape, np.float32)
+        for number, frame in enumerate(pixels):
+            said = item
+            if FRAME_GROUPS in item:
+                own = item[FRAME_GROUPS].value[number]
+                said = group_of(item, own, "PixelValueTransformationSequence")
+            rescaled[number] = apply_modality_lut(frame, said)
+        return rescaled
     except InputError:
         raise
     except Exception as error:  # pydicom and the decoders that it may call raise many kinds
         raise InputError(
-            f"{path}: pixels cannot be read ({error}): repair the file or, if they are compressed, "
-            "install pylibjpeg "
-            "with the decoder, or decompress them"
+            f"{path}: pixels cannot be read ({one_line(error)}): repair the file or, if they are "
+            "compressed, install pylibjpeg with the decoder, or decompress them"
         ) from error

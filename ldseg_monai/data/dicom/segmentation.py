@@ -13,9 +13,10 @@ from monai.transforms import SaveImaged
 
 from ldseg_monai import __version__
 from ldseg_monai.data.checks import OUTSIDE
+from ldseg_monai.data.dicom.frames import FRAME_GROUPS, PLACE_GROUPS, SHARED_GROUPS
 from ldseg_monai.data.dicom.series import REFERRED, read_dicom, read_series, slice_affine
 from ldseg_monai.data.writers import output_name
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import InputError, one_line, printable
 from ldseg_monai.runtime.files import note_saved, whole_file
 from ldseg_monai.runtime.ownership import place_of
 
@@ -84,20 +85,20 @@ class SaveImageDicomSegd(SaveImaged):
                 metadata = json.load(file)
             # Files that cannot be read are left out: the reader has answered for them.
             slices = read_series(meta["filename_or_obj"], meta[SERIES_UID], skip_unreadable=True)
-            missing = [keyword for keyword in REFERRED if not slices[0].get(keyword)]
-            if missing:
+            _check_geometry(data[key], slices)
+            # (slices, rows, columns)
+            labels = data[key][0].cpu().numpy().astype(np.uint8).transpose(2, 1, 0)
+            descriptions = _segment_descriptions(metadata, str(key))
+            try:
+                segmentation = _segmentation(labels, slices, descriptions, metadata)
+            except Exception as error:  # highdicom raises many kinds for headers that it refuses
                 logger.warning(
-                    "%s has no %s, to which a DICOM segmentation refers: the result is written as "
-                    "NIfTI alone",
-                    meta["filename_or_obj"],
-                    " and no ".join(missing),
+                    "no DICOM segmentation of %s can be written (%s): the result is NIfTI alone",
+                    printable(str(meta["filename_or_obj"])),
+                    printable(one_line(error)),
                 )
                 continue
-            _check_geometry(data[key], slices)
-            labels = data[key][0].cpu().numpy().astype(np.uint8).transpose(2, 1, 0)
             path = self.saver.folder_layout.filename(**self.saver.fname_formatter(meta, self.saver))
-            files = [item.filename for item in slices]
-            segmentation = _segmentation(labels, files, metadata, str(key))
             if OUTSIDE in meta:
                 described = f"OUTSIDE OF KNOWN IMAGES: {metadata['name']}"
                 segmentation.SeriesDescription = described[:64]
@@ -123,16 +124,34 @@ def _check_geometry(label: Any, slices: Sequence[Dataset]) -> None:
 
 
 def _segmentation(
-    labels: np.ndarray, paths: Sequence[str], metadata: dict[str, Any], output: str
+    labels: np.ndarray,
+    slices: Sequence[Dataset],
+    descriptions: Sequence[SegmentDescription],
+    metadata: dict[str, Any],
 ) -> Segmentation:
-    """The DICOM object of class indices ``(slices, rows, columns)`` on these files' slices."""
+    """The DICOM object of class indices ``(slices, rows, columns)`` on these slices.
+
+    Raises:
+        ValueError: if the series is of several enhanced images, or lacks what a segmentation refers
+            to.
+    """
     import highdicom
 
+    missing = [keyword for keyword in REFERRED if not slices[0].get(keyword)]
+    if missing:
+        raise InputError(f"it has no {' and no '.join(missing)}, to which one refers")
+    paths = list(dict.fromkeys(item.filename for item in slices))
     sources = [read_dicom(path, stop_before_pixels=True) for path in paths]
+    if FRAME_GROUPS in sources[0]:
+        if len(sources) > 1:
+            raise InputError(f"it is of {len(sources)} enhanced images: expected one")
+        _share_place(sources[0])
+        labels = labels[np.argsort([item.frame for item in slices])]  # in the order of its frames
     for source in sources:
         for keyword in ("ImageOrientationPatient", "PixelSpacing"):
             # The same but for what a scanner rounds (see `sorted_slices`), which highdicom refuses
-            setattr(source, keyword, sources[0][keyword].value)
+            if keyword in source:
+                setattr(source, keyword, sources[0][keyword].value)
         if not source.get("SpecificCharacterSet", "default"):
             del (
                 source.SpecificCharacterSet
@@ -144,7 +163,7 @@ def _segmentation(
         source_images=sources,
         pixel_array=labels,
         segmentation_type="BINARY",
-        segment_descriptions=_segment_descriptions(metadata, output),
+        segment_descriptions=descriptions,
         series_instance_uid=highdicom.UID(),
         series_number=1000 + int(sources[0].get("SeriesNumber") or 0),
         series_description=metadata["name"][:64],
@@ -155,6 +174,19 @@ def _segmentation(
         software_versions=f"{metadata['version']} (ldseg_monai {__version__})",
         device_serial_number="none",
     )
+
+
+def _share_place(source: Dataset) -> None:
+    """Say of all frames at once what is the same in each: highdicom looks for it there."""
+    from pydicom import Dataset
+
+    if not source.get(SHARED_GROUPS):
+        setattr(source, SHARED_GROUPS, [Dataset()])
+    shared = source[SHARED_GROUPS].value[0]
+    first = source[FRAME_GROUPS].value[0]
+    for name in PLACE_GROUPS[1:]:
+        if name not in shared and name in first:
+            setattr(shared, name, first[name].value)
 
 
 def _segment_descriptions(metadata: dict[str, Any], output: str) -> list[SegmentDescription]:

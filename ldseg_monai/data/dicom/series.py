@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
+from ldseg_monai.data.dicom.frames import (
+    FRAME_GROUPS,
+    SHARED_GROUPS,
+    frames_of,
+    is_enhanced,
+    place_name,
+    require_one_volume,
+)
 from ldseg_monai.data.leftovers import Leftovers, is_beside, is_hidden, some, target_of_broken_link
 from ldseg_monai.runtime.errors import InputError, MissingPackageError
 
@@ -30,7 +38,8 @@ DESCRIPTION = (
     "Modality",
     "NumberOfFrames",
 )
-TAGS = sorted({*SLICE, *SHARED, *REFERRED, *THICKNESS, *DESCRIPTION, "SamplesPerPixel"})
+GROUPS = (SHARED_GROUPS, FRAME_GROUPS)
+TAGS = sorted({*SLICE, *SHARED, *REFERRED, *THICKNESS, *DESCRIPTION, *GROUPS, "SamplesPerPixel"})
 ENDINGS = (".dcm", ".dicom", ".ima")  # of files that are meant to be DICOM, whatever they hold
 # Direction cosines and spacings of slices may differ by what scanners round: no more than this,
 # and never by so much that a slice's last row or column is this share of a pixel off its place.
@@ -131,9 +140,8 @@ def series_datalist(
     if not everything:
         where = some(map(os.path.abspath, folders))
         raise InputError(
-            f"no DICOM series of image slices in {where}: expected single-frame images with "
-            f"{', '.join(SLICE)}; multi-frame (enhanced) images have to be converted, to NIfTI for "
-            "example"
+            f"no DICOM series of image slices in {where}: expected images with {', '.join(SLICE)}, "
+            "or enhanced CT, MR or PET images; others have to be converted, to NIfTI for example"
         )
     chosen = [item for item in everything if series_uid in ("", item.uid)]
     if not chosen:
@@ -155,6 +163,8 @@ def read_series(
     folder: PathLike, series_uid: str = "", skip_unreadable: bool = False
 ) -> list[Dataset]:
     """Read the headers of a folder's series, without pixels and in the order of `sorted_slices`.
+
+    Those of an enhanced image are one a frame (see `frames_of`).
 
     Args:
         folder: the folder.
@@ -197,11 +207,12 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
     """Sort the slices of a volume along their normal (row direction x column direction).
 
     Raises:
-        ValueError: a slice without a place or of several samples a pixel, slices that differ in
-            size, spacing, orientation or frame of reference, two in one place, a missing one, or
-            slices that are not on a line.
+        ValueError: frames of several volumes, a slice without a place or of several samples a
+            pixel, slices that differ in size, spacing, orientation or frame of reference, two in
+            one place, a missing one, or slices that are not on a line.
     """
     slices = list(slices)
+    require_one_volume(slices)
     referred = [keyword for keyword in REFERRED if any(item.get(keyword) for item in slices)]
     for item in slices:
         missing = [
@@ -211,23 +222,23 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
         ]
         if missing or not _is_slice(item):
             raise InputError(
-                f"{item.filename} is no slice like others of its series (missing: "
+                f"{place_name(item)} is no slice like others of its series (missing: "
                 f"{', '.join(missing) or 'nothing'}; "
                 f"frames: {item.get('NumberOfFrames') or 1}): expected one frame and all of these; "
                 "remove or repair it"
             )
         if item.get("SamplesPerPixel", 1) != 1:
             raise InputError(
-                f"{item.filename} has {item.SamplesPerPixel} samples a pixel: expected 1, a gray "
-                "image"
+                f"{place_name(item)} has {item.SamplesPerPixel} samples a pixel: expected 1, a "
+                "gray image"
             )
         for keyword in (*SHARED, *referred):
             if not _is_equal(item, slices[0], keyword):
                 raise InputError(
-                    f"{item.filename} has {keyword} {item[keyword].value} and {slices[0].filename} "
-                    f"{slices[0][keyword].value}: expected the same in all slices of a volume; "
-                    "give each volume a folder of its own, without scouts, or convert the series "
-                    "by a program that resamples it, such as dcm2niix"
+                    f"{place_name(item)} has {keyword} {item[keyword].value} and "
+                    f"{place_name(slices[0])} {slices[0][keyword].value}: expected the same in all "
+                    "slices of a volume; give each volume a folder of its own, without scouts, or "
+                    "convert the series by a program that resamples it, such as dcm2niix"
                 )
     normal = np.cross(*np.reshape(_numbers(slices[0], "ImageOrientationPatient"), (2, 3)))
     slices.sort(key=lambda item: float(normal @ _numbers(item, "ImagePositionPatient")))
@@ -339,8 +350,10 @@ def _image_series(
                 continue
             if is_cut:
                 raise InputError("its pixels are cut off")
-            _require_numbers(header)
-            series.setdefault(str(header.SeriesInstanceUID), []).append(header)
+            slices = frames_of(header) if is_enhanced(header) else [header]
+            for item in slices:
+                _require_numbers(item)
+            series.setdefault(str(header.SeriesInstanceUID), []).extend(slices)
         except Exception as error:  # whatever a broken file brings about
             unreadable[path] = " ".join(str(error).split()) or type(error).__name__
     if unreadable and not skip_unreadable:
@@ -405,14 +418,14 @@ def _check_positions(slices: Sequence[Dataset], normal: np.ndarray) -> None:
     smallest, largest = int(np.argmin(steps)), int(np.argmax(steps))
     if steps[smallest] < 0.01:
         raise InputError(
-            f"{slices[smallest].filename} and {slices[smallest + 1].filename} are in the same "
-            "place: expected one slice"
-            " in each; give a folder with one volume (one echo, time or b-value)"
+            f"{place_name(slices[smallest])} and {place_name(slices[smallest + 1])} are in the "
+            "same place: expected one slice in each; give a folder with one volume (one echo, time "
+            "or b-value)"
         )
     if steps[largest] > 1.2 * steps[smallest]:  # room for positions rounded to 0.1 mm
         raise InputError(
-            f"{steps[largest]:.2f} mm from {slices[largest].filename} to "
-            f"{slices[largest + 1].filename}, "
+            f"{steps[largest]:.2f} mm from {place_name(slices[largest])} to "
+            f"{place_name(slices[largest + 1])}, "
             f"{steps[smallest]:.2f} mm elsewhere in the series: expected even spacing; add the "
             "slices that are missing"
         )
@@ -420,9 +433,8 @@ def _check_positions(slices: Sequence[Dataset], normal: np.ndarray) -> None:
     off = np.linalg.norm(positions - line, axis=1)
     if off.max() > 0.1 * steps.mean():
         raise InputError(
-            f"{slices[int(off.argmax())].filename} is {off.max():.2f} mm off its place in an "
-            "evenly spaced series: "
-            "expected a regular volume; resample it, to NIfTI for example"
+            f"{place_name(slices[int(off.argmax())])} is {off.max():.2f} mm off its place in an "
+            "evenly spaced series: expected a regular volume; resample it, to NIfTI for example"
         )
 
 

@@ -4,6 +4,7 @@ Training, evaluation, inference, strips, new-bundle, calibrate and the clients a
 labels through these functions, so that what one of them takes, the others take too.
 """
 
+from ldseg_monai.data.formats.detached import data_files
 from ldseg_monai.data.formats.kinds import (
     PICTURE_ENDINGS,
     VOLUME_ENDINGS,
@@ -40,6 +41,7 @@ __all__ = [
     "PICTURE_ENDINGS",
     "VOLUME_ENDINGS",
     "Volume",
+    "data_files",
     "forms_text",
     "header_with_forms",
     "in_mode",

@@ -12,7 +12,6 @@ from threading import Lock
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from ldseg_monai.data.formats.pictures import load_picture
 from ldseg_monai.data.formats.volumes import Volume, read_voxels
@@ -73,7 +72,7 @@ class LabelReading:
             Values, int32, and the volume.
 
         Raises:
-            FileNotFoundError, ValueError, ImportError: as of `read_voxels`; ValueError for values
+            FileNotFoundError, ValueError: as of `read_voxels`; ValueError for values
                 that are no whole numbers or softened outlines.
         """
         voxels, volume = read_voxels(path, require_codes)
@@ -230,6 +229,8 @@ class LabelReading:
         few = len(found) - 2 < fewest
         if few or consecutive or self.known.issuperset(found):
             return
+        from scipy.ndimage import maximum_filter, minimum_filter
+
         between = (values > low) & (values < high)
         lowest, highest = minimum_filter(values, 3), maximum_filter(values, 3)
         slope = between & (lowest < values) & (values < highest)

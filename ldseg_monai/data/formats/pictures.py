@@ -6,6 +6,7 @@ import itertools
 import os
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,6 +19,8 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I",
     "I;16L", "F")  # fmt: skip
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF
 COMPRESSION, RAW = 259, 1
+WIDTH, LENGTH, STRIP_ROWS = 256, 257, 278
+PLANES, SEPARATE = 284, 2
 BITS, STRIP_BYTES, TILE_WIDTH, TILE_LENGTH, TILE_BYTES = 258, 279, 322, 323, 325
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PNG_HEADER = struct.Struct(">IIBBBBB")
@@ -132,17 +135,33 @@ def _check_length(path: str, file: Image.Image) -> None:
         held, wanted = _png_bytes(path)
     elif isinstance(file, TiffImageFile) and file.tag_v2.get(COMPRESSION, RAW) == RAW:
         tags = file.tag_v2
-        bits = sum(tags.get(BITS, (1,)))
         if TILE_BYTES in tags:
+            bits = sum(tags.get(BITS, (1,)))
             held = min(tags[TILE_BYTES])  # of each tile, which is whole at the edges too
             wanted = tags[TILE_WIDTH] * tags[TILE_LENGTH] * bits // 8
         else:
-            held = sum(tags.get(STRIP_BYTES, ()))
-            wanted = file.height * file.width * bits // 8
+            held, wanted = _strip_bytes(tags)
     else:
         return
     if held < wanted:
         raise unreadable([path], InputError(f"{held} bytes of pixels, by its header {wanted}"))
+
+
+def _strip_bytes(tags: Any) -> tuple[int, int]:
+    """Bytes of pixels that the strips of a TIFF without compression hold, and should.
+
+    What one has beyond its own rows makes up for none of another's.
+    """
+    bits = tags.get(BITS, (1,))
+    planes = len(bits) if tags.get(PLANES) == SEPARATE else 1
+    height = tags[LENGTH]
+    step = min(tags.get(STRIP_ROWS, height), height)
+    row = tags[WIDTH] * sum(bits) // 8 // planes
+    wanted = [row * min(step, height - start) for start in range(0, height, step)] * planes
+    held = 0
+    for strip, own in zip(tags.get(STRIP_BYTES, ()), wanted, strict=False):
+        held += min(strip, own)
+    return held, sum(wanted)
 
 
 def _png_bytes(path: str) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from ldseg_monai.data.formats.kinds import (
     tell_once,
     unreadable,
 )
-from ldseg_monai.runtime.errors import InputError, MissingPackageError
+from ldseg_monai.runtime.errors import InputError
 
 FORM_FIELDS = (
     "qform_code",
@@ -88,7 +88,6 @@ def load_volume(path: str, require_codes: bool = False) -> Volume:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no volume or not whole, its affine is none, or it is too large for
             memory.
-        ImportError: for a file that SimpleITK reads, where it is not installed.
     """
     require_file(path)
     if path.lower().endswith(PICTURE_ENDINGS):
@@ -252,12 +251,8 @@ def least_shift(
 
 def _load_itk(path: str) -> Volume:
     """A volume that SimpleITK reads."""
-    try:
-        import SimpleITK as sitk
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{path} takes SimpleITK: pip install 'ldseg_monai[itk]', or convert it to NIfTI"
-        ) from error
+    import SimpleITK as sitk
+
     try:
         reader = sitk.ImageFileReader()
         is_nrrd = path.lower().endswith((".nrrd", ".nhdr"))
@@ -268,7 +263,7 @@ def _load_itk(path: str) -> Volume:
         image = reader.Execute()
         if not is_nrrd:
             components = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
-            _check_meta_length(path, components * image.GetSizeOfPixelComponent())
+            _check_meta_image(path, components * image.GetSizeOfPixelComponent())
     except InputError:
         raise
     except Exception as error:  # SimpleITK raises RuntimeErrors, and others
@@ -288,17 +283,18 @@ def _load_itk(path: str) -> Volume:
     return Volume(voxels, affine)
 
 
-def _check_meta_length(path: str, wanted: int) -> None:
-    """Check that a MetaImage holds all of its voxels, which ITK does not if they are in one file.
+def _check_meta_image(path: str, wanted: int) -> None:
+    """Check that a file is a MetaImage and holds all of its voxels.
 
-    What is missing, or cannot be decompressed, is left as it lies in memory.
+    ITK asks for the first where nobody names the format, and not for the second if they are in one
+    file: what is missing, or cannot be decompressed, is left as it lies in memory.
 
     Args:
         path: of the header, which the voxels may follow.
         wanted: bytes of the voxels.
 
     Raises:
-        ValueError: if it holds fewer.
+        ValueError: if it is none or holds fewer.
     """
     fields = {}
     with open(path, "rb") as file:
@@ -308,6 +304,9 @@ def _check_meta_length(path: str, wanted: int) -> None:
             if name.strip() == "ElementDataFile":
                 break
         content = file.read()
+    kind = fields.get("ObjectType", "")
+    if not kind.startswith("Image"):
+        raise unreadable([path], InputError(f"its ObjectType is {kind!r}, not Image"))
     place = fields.get("ElementDataFile", "LOCAL")
     beside = Path(path).with_name(place)
     if place.upper() != "LOCAL":
@@ -365,7 +364,7 @@ def read_voxels(path: str, require_codes: bool = False) -> tuple[np.ndarray, Vol
     """Read a volume's voxels, and return them beside `load_volume`'s answer.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: as of `load_volume`; ValueError for voxels that
+        FileNotFoundError, ValueError: as of `load_volume`; ValueError for voxels that
             cannot be read.
     """
     volume = load_volume(path, require_codes)

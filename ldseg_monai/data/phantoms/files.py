@@ -22,9 +22,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from ldseg_monai.data.formats import label_picture, value_number
-from ldseg_monai.data.phantoms.gland import gland_phantom
-from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
-from ldseg_monai.data.phantoms.knee import knee_phantom
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.ownership import require_own
@@ -32,10 +29,10 @@ from ldseg_monai.runtime.ownership import require_own
 logger = logging.getLogger("ldseg_monai.data")
 
 PhantomKind = Literal["knee", "hippocampus", "gland"]
-VOLUMES = {"knee": knee_phantom, "hippocampus": hippocampus_phantom}
+VOLUMES = ("knee", "hippocampus")
 
 # Raise it when the same seed gives other voxels: phantoms already on disk are then rewritten.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 MANIFEST_NAME = "phantoms.json"
 
 
@@ -114,17 +111,30 @@ def write_phantoms(
     _write_manifest(Path(out_dir), manifest | {"complete": False})
     for index, item in enumerate(tqdm(files, desc=f"{kind} phantoms")):
         if kind in VOLUMES:
-            volume, mask, affine = VOLUMES[kind]([seed, index])
+            volume, mask, affine = _volume(kind, [seed, index])
             mask = _with_values(mask, label_values)
             _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename, of, out_dir)
             _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename, of, out_dir)
         else:
+            from ldseg_monai.data.phantoms.gland import gland_phantom
+
             picture, instances = gland_phantom([seed, index])
             _write_whole(item["image"], Image.fromarray(picture).save, of, out_dir)
             mask = _with_values(instances.astype(np.uint8), label_values)
             _write_whole(item["label"], label_picture(mask).save, of, out_dir)
     _write_manifest(Path(out_dir), manifest | {"complete": True})
     logger.info("wrote %d %s phantoms to %s", num, kind, out_dir)
+
+
+def _volume(kind: str, seed: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Make a volume, its label and its affine."""
+    if kind == "knee":  # imported here, since SciPy's parts for it take long
+        from ldseg_monai.data.phantoms.knee import knee_phantom
+
+        return knee_phantom(seed)
+    from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
+
+    return hippocampus_phantom(seed)
 
 
 def _manifest(kind: str, seed: int, label_values: Sequence[int | str] | None) -> dict[str, Any]:

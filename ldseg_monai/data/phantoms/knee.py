@@ -19,6 +19,7 @@ from ldseg_monai.data.phantoms.smooth_noise import Array, smooth_noise
 # Signal in the arbitrary units of an MR image whose joint fluid is near 130. Fat is suppressed: as
 # dark as bone.
 AIR, BONE, MUSCLE, CARTILAGE, FLUID, FASCIA = 2.0, 20.0, 40.0, 90.0, 130.0, 70.0
+WIDENING = 1.45  # from left to right, of the shapes as they are drawn below
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def knee_phantom(
     Returns:
         image, label (0 background, 1 femur with cartilage, 2 tibia with cartilage), both about 96 x
         48 x 72 voxels (back to front, up and down, left to right, each possibly flipped), and the 4
-        x 4 affine from voxels to world (RAS, mm).
+        x 4 affine from voxels to world (RAS, mm). The field of view is that of a crop around the
+        joint: about 86 x 38 x 108 mm.
     """
     rng = np.random.default_rng(seed)
     shape = (int(rng.integers(92, 101)), int(rng.integers(46, 51)), int(rng.integers(68, 77)))
@@ -117,7 +119,7 @@ def _oblique_affine(rng: Generator, shape: tuple[int, int, int]) -> NDArray[np.f
 
     It is anisotropic, oblique by a few degrees and off the origin; some axes are flipped.
     """
-    spacing = np.array([0.9, 1.4, 1.0]) * rng.uniform(0.94, 1.06, 3)
+    spacing = np.array([0.9, 0.8, 1.5]) * rng.uniform(0.94, 1.06, 3)
     back_down_right = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
     flips = np.where(rng.random(3) < 0.3, -1.0, 1.0)
     angles = rng.uniform(2.0, 8.0, 3) * rng.choice([-1.0, 1.0], 3)
@@ -137,7 +139,7 @@ def _knee_frame(
     pose = Rotation.from_euler("xyz", rng.uniform(-9.0, 9.0, 3), degrees=True).as_matrix()
     shift = rng.uniform([-4.0, -5.0, -4.0], [4.0, 5.0, 4.0])
     center = affine[:3, :3] @ ((np.array(shape) - 1) / 2) + affine[:3, 3]
-    turn = np.diag([side, 1.0, 1.0]) @ pose.T / scale
+    turn = np.diag([side / WIDENING, 1.0, 1.0]) @ pose.T / scale
     to_knee = turn @ affine[:3, :3]
     offset = turn @ (affine[:3, 3] - center - shift)
     i, j, k = (axis.astype(np.float32) for axis in np.ogrid[tuple(map(slice, shape))])

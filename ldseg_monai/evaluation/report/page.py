@@ -6,33 +6,45 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 NOTHING = "–"
 
-# What the sections hand to a template is text, which is escaped; only another template's output,
-# which is `Markup`, is HTML.
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-TEMPLATES.globals["nothing"] = NOTHING
-TEMPLATES.filters["base64"] = lambda file: base64.b64encode(file).decode()
-TEMPLATES.filters["pixels"] = "{:.1f}".format
+
+@cache
+def templates() -> Environment:
+    """The templates.
+
+    What the sections hand to one is text, which is escaped; only another template's output, which
+    is `Markup`, is HTML.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["nothing"] = NOTHING
+    environment.filters["base64"] = lambda file: base64.b64encode(file).decode()
+    environment.filters["pixels"] = "{:.1f}".format
+    return environment
 
 
 def render(template: str, **values: Any) -> Markup:
     """Fill a template in."""
-    return Markup(TEMPLATES.get_template(template).render(**values))
+    return Markup(templates().get_template(template).render(**values))
 
 
 def page(title: str, sections: Sequence[Markup]) -> str:

@@ -122,6 +122,7 @@ def _set_sizes(config: Any, template: Template, plan: Plan) -> None:
             set_value(config, knob, plan.sizes[knob], text)
     if "orientation" in config:
         set_value(config, "orientation", "RAS", "axes of the volume that the network sees")
+    replace_items(config, "CorrectHeaderd", [])  # of the template's data
 
 
 def _resize_pictures(config: Any) -> None:
@@ -129,7 +130,6 @@ def _resize_pictures(config: Any) -> None:
     config.pop("crop_size", None)
     rename_key(config, "window_size", "spatial_size")
     set_value(config, "spatial_size", [], "columns and rows that every picture is resized to")
-    set_value(config["knob_kinds"], "size", ["spatial_size"])
     replace_items(config, "RandSpatialCropd", [])
     resize = "{_target_: Resized, keys: image, spatial_size: '@spatial_size', mode: bilinear}"
     add_value(config, "resize", component(resize), after="scale")
@@ -225,7 +225,6 @@ def _set_patients(config: Any, plan: Plan) -> None:
         set_value(config, "patients", value, comment)
     elif plan.patients:
         add_value(config, "patients", value, "val_fraction", comment)
-        config["knob_kinds"]["text"].append("patients")
         groups = (
             "{_target_: ldseg_monai.data.read_groups, _mode_: callable, path: '@patients',"
             " case_column: name,"

@@ -57,7 +57,8 @@ def new_metadata(
         "channel_def": {str(index): label for index, label in enumerate(classes)},
     }
     tensors["outputs"]["pred"].pop("channel_codes", None)
-    kept = {key: value for key, value in old.items() if key != "eval_metrics"}  # of its weights
+    of_its_data = ("eval_metrics", "wrong_headers")
+    kept = {key: value for key, value in old.items() if key not in of_its_data}
     return kept | {
         "version": VERSION,
         "changelog": {VERSION: CHANGE.replace("NAME", template.name)},

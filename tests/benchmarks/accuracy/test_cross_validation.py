@@ -11,6 +11,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
+from prepared_python import LIKE_SUBPROCESS
 from programs import ROOT, overrides, tables
 from scipy.stats import wilcoxon
 from small_data import write_cuts
@@ -106,6 +107,7 @@ TINY = ["amp=false", "max_epochs=1", "cases_per_epoch=2", "batch_size=2", "val_i
 def test_weights_of_a_fold_are_trained_without_it_and_scored_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cross_validation, "subprocess", LIKE_SUBPROCESS)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     data, out = tmp_path / "data", tmp_path / "out"

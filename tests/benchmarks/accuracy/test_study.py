@@ -17,13 +17,14 @@ import yaml
 from monai.bundle import ConfigParser, create_workflow
 from monai.transforms import Compose
 from monai.utils import set_determinism
+from prepared_python import LIKE_SUBPROCESS, PREPARED
 from programs import ROOT, tables
+from small_data import write_cuts
 from small_networks import LDSEG_3D
 
 from benchmarks.accuracy import study
 from benchmarks.accuracy.quality import cell, foreground_dice
 from benchmarks.speed import measure
-from ldseg_monai.data.phantoms.files import write_phantoms
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.networks.ldseg.network import LDSeg
 
@@ -108,7 +109,7 @@ def times(folder: Path) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    write_phantoms("knee", folder, 4)
+    write_cuts(folder, 3)
     return folder
 
 
@@ -116,7 +117,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the program leaves of a study of two variants, each trained for two steps."""
     out = tmp_path_factory.mktemp("study") / "out"
-    call_main(KNEE, data, out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "subprocess", LIKE_SUBPROCESS)
+        patch.setattr(measure, "get_context", lambda method: PREPARED)
+        call_main(KNEE, data, out)
     return out
 
 
@@ -284,8 +288,9 @@ def test_what_was_trained_by_another_state_of_the_bundle_is_not_taken_for_this(
 
 
 def test_variant_that_cannot_train_stops_the_program_and_counts_as_untrained(
-    data: Path, tmp_path: Path
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(study, "subprocess", LIKE_SUBPROCESS)
     variants = {"bad": {"network_def#image_encoder#num_head_channels": 7}, "base": {}}
     with pytest.raises(subprocess.CalledProcessError) as caught:
         call_main({**KNEE, "variants": variants}, data, tmp_path / "out")

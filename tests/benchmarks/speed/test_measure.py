@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from prepared_python import PREPARED
 
 from benchmarks.speed import measure
 from benchmarks.speed.measure import Result
@@ -67,7 +68,10 @@ def test_memory_of_the_call_is_seen_and_that_of_building_is_not() -> None:
     assert memory.peak > memory.increase + 50 * MEGABYTE  # Python and PyTorch themselves
 
 
-def test_what_needs_more_memory_than_the_machine_has_is_a_reason_and_is_not_timed() -> None:
+def test_what_needs_more_memory_than_the_machine_has_is_a_reason_and_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "get_context", lambda method: PREPARED)
     results = measure.compare(
         {"huge": {"": beyond_the_machine}}, rounds=2, budget=60, memory=["huge"]
     )

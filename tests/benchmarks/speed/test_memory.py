@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from prepared_python import LIKE_SUBPROCESS
 from programs import ROOT, overrides, tables
 
 from benchmarks.speed import memory
@@ -52,7 +53,8 @@ def test_picture_is_the_phantom_again_and_again(tmp_path: Path) -> None:
     assert np.array_equal(tifffile.imread(path), expected)
 
 
-def test_table_of_tiny_pictures(tmp_path: Path) -> None:
+def test_table_of_tiny_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "subprocess", LIKE_SUBPROCESS)
     network = overrides("ldseg_glas")
     arguments = [
         str(ROOT / "bundles" / "ldseg_glas"),

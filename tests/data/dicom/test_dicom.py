@@ -335,7 +335,8 @@ def test_without_what_it_refers_to_the_nifti_file_is_written_and_the_reason_told
     SaveImageDicomSegd("pred", str(tmp_path), metadata)(data)
     assert nib.load(tmp_path / "series_label.nii.gz").shape == (8, 10, 7)
     assert not list(tmp_path.glob("*.dcm"))
-    assert f"{folder} has no {missing}, to which a DICOM segmentation refers" in caplog.text
+    told = f"no DICOM segmentation of {folder} can be written (it has no {missing}, to which one"
+    assert told in caplog.text
 
 
 def test_a_label_map_that_was_not_inverted_is_refused(tmp_path: Path, metadata: str) -> None:

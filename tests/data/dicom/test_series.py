@@ -266,7 +266,7 @@ def test_a_faulty_series_among_others_is_an_error_only_when_it_is_read(tmp_path:
 def test_a_folder_without_slices_says_what_is_read(tmp_path: Path) -> None:
     write_other_object(tmp_path / "a" / "seg.dcm")
     with pytest.raises(
-        ValueError, match="no DICOM series of image slices in .*a: expected single-frame images"
+        ValueError, match="no DICOM series of image slices in .*a: expected images with Rows"
     ):
         resolve(tmp_path)
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ldseg_monai.data import LoadImagePictured
 from ldseg_monai.data.formats import load_picture
+from ldseg_monai.inference.tiff import open_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 STORED = {  # what a file holds of a picture that is shown as PIXELS, by its orientation
@@ -93,3 +94,27 @@ def test_a_volume_is_no_picture_and_a_picture_no_volume(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a.png is a picture: expected a volume, a file ending"):
         LoadImageVolumed("image")({"image": str(tmp_path / "a.png")})
+
+
+def test_a_strip_that_holds_more_makes_up_for_none_that_holds_less(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.arange(1200, dtype=np.uint16).reshape(40, 30).astype(np.uint8)
+    tifffile.imwrite(path, pixels, rowsperstrip=16, photometric="minisblack")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["StripByteCounts"].overwrite((1200, 0, 240))
+    with pytest.raises(
+        ValueError, match="a.tif cannot be read .720 bytes of pixels, by its header"
+    ):
+        load_picture(str(path))
+    with pytest.raises(ValueError, match="a.tif cannot be read .piece 1 lacks pixels"):
+        with open_picture(str(path)) as picture:
+            picture.rows(0, 40)
+
+
+@pytest.mark.parametrize("rows", [7, 40])
+def test_planes_in_strips_of_their_own_are_read(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 30)).astype(np.uint8)
+    options = {"photometric": "rgb", "planarconfig": "separate", "rowsperstrip": rows}
+    tifffile.imwrite(path, pixels, **options)
+    assert np.array_equal(np.asarray(load_picture(str(path))), np.moveaxis(pixels, 0, -1))

@@ -212,3 +212,13 @@ def test_a_label_by_either_form_lies_on_its_image(tmp_path: Path, form: np.ndarr
     paths["label"] = write(tmp_path / "beside.nii.gz", label, qform=beside, sform=beside)
     with pytest.raises(ValueError, match="beside.nii.gz lies up to 1 voxels beside its image"):
         LoadImageVolumed(["image", "label"], num_classes=2)(paths)
+
+
+def test_a_header_that_itk_does_not_take_for_a_meta_image_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(60).reshape(3, 4, 5)), str(path))
+    path.write_bytes(path.read_bytes().replace(b"ObjectType = Image", b"ObjectType = Im\0ge"))
+    with pytest.raises(RuntimeError):
+        sitk.ReadImage(str(path))
+    with pytest.raises(ValueError, match=r"a.mha cannot be read \(its ObjectType is .*not Image"):
+        load_volume(str(path))

@@ -89,8 +89,8 @@ def test_femur_is_superior_to_tibia_in_world_coordinates(knees) -> None:
             (affine @ [*ndimage.center_of_mass(label == bone), 1.0])[:3] for bone in (1, 2)
         )
         up = femur - tibia
-        assert up[2] > 20.0
-        assert up[2] > 2.0 * np.abs(up[:2]).max()
+        assert up[2] > 15.0
+        assert up[2] > np.abs(up[:2]).max()
 
 
 def test_femur_touches_tibia(knees) -> None:
@@ -101,7 +101,7 @@ def test_femur_touches_tibia(knees) -> None:
 def test_affine_is_anisotropic_oblique_and_off_the_origin(knees) -> None:
     for image, _, affine in knees:
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        np.testing.assert_allclose(spacing, [0.9, 1.4, 1.0], rtol=0.07)
+        np.testing.assert_allclose(spacing, [0.9, 0.8, 1.5], rtol=0.07)
         cosines = affine[:3, :3] / spacing
         np.testing.assert_allclose(cosines.T @ cosines, np.eye(3), atol=1e-9)
         degrees = np.degrees(np.arccos(np.abs(cosines).max(axis=0)))

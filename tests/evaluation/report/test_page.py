@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-from ldseg_monai.evaluation.report.page import TEMPLATES, page, render
+from ldseg_monai.evaluation.report.page import page, render, templates
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -29,4 +29,4 @@ def test_templates_are_installed_with_the_package() -> None:
     folder = REPOSITORY / "ldseg_monai" / "evaluation" / "report"
     pattern = setup["options.package_data"]["ldseg_monai.evaluation.report"]
     installed = {path.name for path in folder.glob(pattern)}
-    assert installed == set(TEMPLATES.list_templates())
+    assert installed == set(templates().list_templates())

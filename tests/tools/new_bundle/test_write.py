@@ -15,6 +15,7 @@ from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.networks import BatchStandardization
 from ldseg_monai.tools.cli import main
+from ldseg_monai.tools.new_bundle import write
 from ldseg_monai.tools.new_bundle.write import new_bundle
 from ldseg_monai.tools.new_bundle.yaml_text import WIDTH
 
@@ -29,6 +30,27 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def with_overlays() -> None:
+    """Asked for by tests that are of ablations and baselines too."""
+
+
+@pytest.fixture(autouse=True)
+def without_overlays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out ablations and baselines, which take most of the time.
+
+    `tests/bundles/test_written_bundles.py` is of those of every bundle.
+    """
+    if "with_overlays" in request.fixturenames:
+        return
+    ignored = write._other_json
+
+    def ignore(folder: str, names: list[str]) -> list[str]:
+        return [*ignored(folder, names), *({"ablations", "baselines"} & set(names))]
+
+    monkeypatch.setattr(write, "_other_json", ignore)
 
 
 def config(name: str, file: str = "train.yaml") -> ConfigParser:
@@ -185,6 +207,7 @@ def test_gray_pictures_of_16_bits_are_read_so_however_dark() -> None:
     assert image.max() == pytest.approx(199 / 255 * 2 - 1, abs=0.01)
 
 
+@pytest.mark.usefixtures("with_overlays")
 def test_gray_pictures_of_16_bits_keep_their_range() -> None:
     write_gray_of_16_bits(4096)
     new_bundle(GLAS, "new", "data")
