@@ -6,8 +6,9 @@
     python -m benchmarks.accuracy.experiments uncertainty $H
 
 Each scores the validation part (``--part``; that of the shipped weights is named in the bundle's
-docs/val_cases.txt, that of others is what they were not trained on) as the bundle's evaluate.yaml does, in the files' own geometry, and writes a
-Markdown table, a CSV file with a row a case, and a PNG picture:
+docs/val_cases.txt, that of others is what they were not trained on) as the bundle's evaluate.yaml
+does, in the files' own geometry, and writes a Markdown table, a CSV file with a row a case, and a
+PNG picture:
 
 - steps (Figures 5 and 6a): Dice against the number of reverse steps;
 - noise (Figure 8): Dice against Gaussian noise on the image (Eq. 19), beside deterministic peers.

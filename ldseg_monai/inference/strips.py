@@ -22,8 +22,8 @@ from monai.transforms import MapTransform
 from monai.utils import MetaKeys
 from tqdm import tqdm
 
-from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.checks import OUTSIDE, remark
+from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.known import CheckKnownImaged
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer

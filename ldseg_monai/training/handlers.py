@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence, Sized
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import ignite.distributed as idist
 import torch
@@ -17,13 +17,15 @@ from monai.data import MetaTensor
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
-from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
 from ldseg_monai.runtime.errors import InputError, RunError
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.training.resume import SaveBest
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 SHOWN = 5  # cases that a message names
 WHY = {"training": "learn it", "validation": "score it, which chooses the weights"}
@@ -172,6 +174,8 @@ class TensorBoard:
     @cached_property
     def writer(self) -> SummaryWriter:
         """PyTorch's writer."""
+        from torch.utils.tensorboard import SummaryWriter
+
         return SummaryWriter(self.log_dir)
 
     def __getattr__(self, name: str) -> Any:

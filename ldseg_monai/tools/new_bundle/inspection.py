@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from ldseg_monai.data.formats import (
     value_counts,
 )
 from ldseg_monai.data.formats.geometry import largest_shift
+from ldseg_monai.data.known import standardized_quantiles, tilt_of, tissue_colors
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.new_bundle.instances import are_instances, values_in_one_piece
 
@@ -55,6 +57,9 @@ class InspectedCase:
         foreground: intensities of up to `SAMPLED_VOXELS` voxels that are not background.
         counts: number of voxels of each label value, as `ldseg_monai.data.formats` has it.
         single: number of label values that are one piece, as of `values_in_one_piece`.
+        quantiles: of its standardized intensities, as of `standardized_quantiles`.
+        colors: of a picture, as of `tissue_colors`.
+        tilt: of a volume, in degrees, as of `tilt_of`.
     """
 
     name: str
@@ -68,6 +73,9 @@ class InspectedCase:
     foreground: NDArray[np.float32]
     counts: dict[int, int]
     single: int = 0
+    quantiles: dict[str, float] = field(default_factory=dict)
+    colors: dict[str, float] = field(default_factory=dict)
+    tilt: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -164,13 +172,16 @@ class Inspection:
 
 
 def inspect_datalist(
-    datalist: Sequence[dict[str, str]], reading: LabelReading | None = None
+    datalist: Sequence[dict[str, str]],
+    reading: LabelReading | None = None,
+    require_codes: bool = False,
 ) -> Inspection:
     """Read every pair and check it.
 
     Args:
         datalist: pairs as of `paired_datalist`, all of them volumes or all pictures.
         reading: of the labels; None where nothing is known of them.
+        require_codes: whether a NIfTI without a form code is an error.
 
     Raises:
         ValueError: volumes beside pictures, or files that no training could use: unreadable, of
@@ -184,7 +195,8 @@ def inspect_datalist(
         raise InputError(
             "the data set has volumes beside pictures: expected one kind; put them into two folders"
         )
-    read = _inspect_volume if kinds.pop() else _inspect_picture
+    volumes = partial(_inspect_volume, require_codes=require_codes)
+    read = volumes if kinds.pop() else _inspect_picture
     reading = reading or LabelReading()
     cases, faults, warnings = [], [], []
     for item in tqdm(datalist, desc="inspected cases", leave=False):
@@ -210,10 +222,10 @@ class _Fault(ValueError):
 
 
 def _inspect_volume(
-    image_path: str, label_path: str, reading: LabelReading
+    image_path: str, label_path: str, reading: LabelReading, require_codes: bool
 ) -> tuple[InspectedCase, list[str]]:
-    image, of_image = read_voxels(image_path)
-    label, of_label = reading.volume(label_path)
+    image, of_image = read_voxels(image_path, require_codes)
+    label, of_label = reading.volume(label_path, require_codes)
     for path, volume in ((image_path, of_image), (label_path, of_label)):
         if len(volume.shape) != 3 or min(volume.shape) < 2:
             raise _Fault(
@@ -241,7 +253,7 @@ def _inspect_volume(
     label, _ = in_ras(label, of_image)
     spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
     case = _inspect_arrays(image_path, label_path, image, label, spacing)
-    return case, _notes(case)
+    return replace(case, tilt=tilt_of(affine[:3, :3] / np.array(spacing))), _notes(case)
 
 
 def in_ras(voxels: NDArray, volume: Volume) -> tuple[NDArray, NDArray]:
@@ -266,7 +278,8 @@ def _inspect_picture(
     pixels = pixels.swapaxes(0, 1).astype(np.float32)
     label = reading.picture(label_path)
     case = _inspect_arrays(image_path, label_path, pixels, label, (1.0, 1.0), colored, deep)
-    return case, _notes(case)
+    colors = np.broadcast_to(np.atleast_3d(pixels), (*pixels.shape[:2], 3)).transpose(2, 0, 1)
+    return replace(case, colors=tissue_colors(torch.tensor(colors))), _notes(case)
 
 
 def _inspect_arrays(
@@ -304,6 +317,7 @@ def _inspect_arrays(
             :: -(-foreground.size // SAMPLED_VOXELS) or 1
         ].copy(),  # a view would keep all
         counts=counts,
+        quantiles=standardized_quantiles(torch.from_numpy(np.ascontiguousarray(image))),
         single=values_in_one_piece(label),
     )
 

@@ -37,6 +37,7 @@ def new_bundle(
     out: str = "bundles",
     class_names: Sequence[str] | None = None,
     instances: bool = False,
+    require_codes: bool = False,
 ) -> str:
     """Inspect a data set and write a bundle that fits it, without weights, from one that there is.
 
@@ -50,6 +51,7 @@ def new_bundle(
         out: folder that the new bundle's folder goes to; made where missing.
         class_names: of the classes from 1 on; None for those of a `dataset.json`, or `class_1`...
         instances: whether labels are instance ids, so that whatever is not 0 is one class.
+        require_codes: whether a NIfTI without a form code is an error, here and in the new bundle.
 
     Returns:
         A report: what was found, what was chosen and why, and the commands to train and to
@@ -70,11 +72,11 @@ def new_bundle(
     _require_same_dimensions(template, datalist[0]["image"])
     # Whoever names each value says that all are classes, along outlines too.
     reading = LabelReading(instances=instances, any_outline=bool(class_names))
-    inspection = inspect_datalist(datalist, reading)
+    inspection = inspect_datalist(datalist, reading, require_codes)
     place = Path(dataset_dir)
     names_by_value = listed_names(place / "dataset.json" if place.is_dir() else place)
     plan, warnings = make_plan(
-        template, inspection, dataset_dir, class_names, names_by_value, instances
+        template, inspection, dataset_dir, class_names, names_by_value, instances, require_codes
     )
     if datalist.leftovers:
         warnings.append(str(datalist.leftovers))
