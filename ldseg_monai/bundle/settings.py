@@ -53,7 +53,7 @@ def run_settings(restored: Sequence[str], without: Sequence[str] = ()) -> dict[s
     kept = {name: value for item in items for name, value in _values(items[item], item)}
     others: dict[str, Any] = {}
     for name, content in parser.get().items():
-        if name not in SECTIONS | PLACES | {"tensorboard_dir", KINDS}:
+        if name not in SECTIONS | PLACES | {"tensorboard_dir", "tensorboard", KINDS}:
             others |= dict(_values(content, name))
     used = {name: value for name, value in others.items() if name not in kept}
     return {"restored": kept, "used": used}

@@ -1,4 +1,4 @@
-"""MONAI Label asks for the images that a bundle is most uncertain of.
+"""What apps of MONAI Label add for our bundles: which image is next, and where its mask lies.
 
 For its apps alone, since it needs monailabel.
 """
@@ -9,6 +9,8 @@ import logging
 import os
 from typing import Any, TypeVar
 
+import numpy as np
+from monai.data import MetaTensor
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -16,6 +18,8 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.infer.bundle import BundleInferTask
 
+from ldseg_monai.data.formats.kinds import NIFTI_ENDINGS
+from ldseg_monai.data.writers import FormsWriter
 from ldseg_monai.runtime.errors import InputError
 
 NUM_SAMPLES = 5
@@ -132,3 +136,49 @@ def with_uncertainty(app: App) -> App:
 
     app.init_strategies, app.init_scoring_methods = strategies, scoring_methods
     return app
+
+
+def with_image_forms(app: App) -> App:
+    """Let the masks that an app's bundles write to NIfTI have the very forms of their images.
+
+    MONAI Label's own writer (0.8.5) knows one affine, and writes it as both forms. Where an image's
+    sform and qform differ, programs that use the other one see its mask beside it. MONAI Label asks
+    a bundle for no writer, so an app has to.
+
+    Args:
+        app: class of the app, as of `with_uncertainty`.
+
+    Returns:
+        The same class.
+    """
+    init_infers = app.init_infers
+
+    def infers(self: MONAILabelApp) -> dict[str, Any]:
+        tasks: dict[str, Any] = init_infers(self)
+        for task in tasks.values():
+            if isinstance(task, BundleInferTask):
+                write_image_forms(task)
+        return tasks
+
+    app.init_infers = infers
+    return app
+
+
+def write_image_forms(task: BundleInferTask) -> None:
+    """Let a task write its masks with the forms, codes and units of their images: `FormsWriter`."""
+    write_plain = task.writer
+
+    def write(
+        data: dict[str, Any], extension: str | None = None, dtype: Any = None
+    ) -> tuple[Any, Any]:
+        path, result = write_plain(data, extension, dtype)
+        mask, image = data[task.output_label_key], data.get("image")
+        is_nifti = isinstance(path, str) and path.lower().endswith(NIFTI_ENDINGS)
+        if is_nifti and isinstance(image, MetaTensor):
+            writer = FormsWriter(output_dtype=np.uint8)
+            writer.set_data_array(mask, channel_dim=0 if mask.ndim == 4 else None)
+            writer.set_metadata(mask.meta if isinstance(mask, MetaTensor) else image.meta)
+            writer.write(path)
+        return path, result
+
+    task.writer = write

@@ -36,6 +36,13 @@ QUANTILES = {"low": 0.01, "middle": 0.5, "high": 0.99}
 BODY_AXES = ("left_right", "front_back", "up_down")  # as RAS has them
 Ranges = Sequence[float] | Mapping[str, Sequence[float]]
 COLORS = ("red", "green", "blue", "red_over_green", "blue_over_green")
+# Names that an entry with a range for each of several things may have
+NAMED = {
+    "spacing_mm": BODY_AXES,
+    "field_of_view_mm": BODY_AXES,
+    "intensity": tuple(QUANTILES),
+    "colors": COLORS,
+}
 
 
 class KnownImages(NamedTuple):
@@ -80,7 +87,7 @@ def read_known(metadata: str) -> KnownImages:
         metadata: its ``metadata.json``; where there is none, nothing is declared.
 
     Raises:
-        InputError: for an entry that is none of `KnownImages`.
+        InputError: for an entry that is none of `KnownImages`, or has a range of what there is not.
     """
     if not os.path.isfile(metadata):
         return KnownImages()
@@ -92,7 +99,16 @@ def read_known(metadata: str) -> KnownImages:
             f"known_images of {metadata} has {unknown}: expected only "
             f"{', '.join(KnownImages._fields)}"
         )
-    return KnownImages(**declared)
+    known = KnownImages(**declared)
+    for name, entries in NAMED.items():
+        given = getattr(known, name)
+        others = sorted(given.keys() - set(entries)) if isinstance(given, Mapping) else []
+        if others:
+            raise InputError(
+                f"known_images of {metadata} has {name} of {', '.join(others)}: expected only "
+                f"{', '.join(entries)}"
+            )
+    return known
 
 
 class CheckKnownImaged(MapTransform):
@@ -191,35 +207,53 @@ class CheckKnownImaged(MapTransform):
     def _tilt_reasons(self, directions: np.ndarray) -> Iterator[str]:
         """Of axes of length 1, in columns."""
         limit = self.known.tilt_degrees
-        nearest = np.abs(directions).max(axis=0).clip(0, 1)
-        tilt = float(np.degrees(np.arccos(nearest)).max())
+        tilt = tilt_of(directions)
         if limit is not None and tilt > limit:
             yield f"its axes are tilted by {tilt:.0f} degrees, expected {limit:g} or less"
 
     def _intensity_reasons(self, image: MetaTensor) -> Iterator[str]:
         if not self.known.intensity:
             return
-        found = standardized_quantiles(_sample(image.as_tensor().flatten()[None])[0])
-        if found is None:
-            return
-        quantiles = dict(zip(QUANTILES, found, strict=True))
+        values = standardized_quantiles(image.as_tensor())
         for name, limits in self.known.intensity.items():
-            share, value = QUANTILES[name], quantiles[name]
-            what = f"{share:.0%} of its intensities, standardized, are up to"
-            yield from _range_reasons(what, [value], limits, "")
+            if name in values:
+                what = f"{QUANTILES[name]:.0%} of its intensities, standardized, are up to"
+                yield from _range_reasons(what, [values[name]], limits, "")
 
     def _color_reasons(self, image: MetaTensor) -> Iterator[str]:
         if not self.known.colors:
             return
-        pixels = _sample(image.as_tensor().flatten(1)) / 127.5 - 1  # (3, pixels)
-        tissue = pixels[:, (pixels < WHITE).any(axis=0)]
-        if tissue.shape[1] < TISSUE * pixels.shape[1]:
-            return
-        red, green, blue = tissue.mean(axis=1)
-        means = dict(zip(COLORS, [red, green, blue, red - green, blue - green], strict=True))
+        means = tissue_colors(image.as_tensor())
         for name, limits in self.known.colors.items():
-            what = f"its mean {name.replace('_', ' ')} is"
-            yield from _range_reasons(what, [means[name]], limits, "")
+            if name in means:
+                what = f"its mean {name.replace('_', ' ')} is"
+                yield from _range_reasons(what, [means[name]], limits, "")
+
+
+def tilt_of(directions: np.ndarray) -> float:
+    """Largest angle in degrees between an axis of length 1, a column, and the body's nearest."""
+    nearest = np.abs(directions).max(axis=0).clip(0, 1)
+    return float(np.degrees(np.arccos(nearest)).max())
+
+
+def standardized_quantiles(image: torch.Tensor) -> dict[str, float]:
+    """`QUANTILES` of intensities whose mean is 0 and SD 1; nothing where all are the same."""
+    values = _sample(image.flatten()[None])[0]
+    deviation = values.std()
+    if deviation == 0:
+        return {}
+    standard = (values - values.mean()) / deviation
+    return {name: float(np.quantile(standard, share)) for name, share in QUANTILES.items()}
+
+
+def tissue_colors(image: torch.Tensor) -> dict[str, float]:
+    """`COLORS` of what is not glass in a picture ``(3, *spatial)``; nothing where all is glass."""
+    pixels = _sample(image.flatten(1)) / 127.5 - 1  # (3, pixels)
+    tissue = pixels[:, (pixels < WHITE).any(axis=0)]
+    if tissue.shape[1] < TISSUE * pixels.shape[1]:
+        return {}
+    red, green, blue = (float(mean) for mean in tissue.mean(axis=1))
+    return dict(zip(COLORS, [red, green, blue, red - green, blue - green], strict=True))
 
 
 class KnownSpacingd(VoxelSpacingd):
@@ -245,18 +279,6 @@ class KnownSpacingd(VoxelSpacingd):
         super().__init__(
             keys, known.voxel_mm, mode, allow_missing_keys, tolerance=known.voxel_tolerance
         )
-
-
-def standardized_quantiles(values: np.ndarray) -> tuple[float, ...] | None:
-    """`QUANTILES` of intensities after the mean is 0 and the standard deviation 1.
-
-    None where all are the same.
-    """
-    deviation = values.std()
-    if deviation == 0:
-        return None
-    standard = (values - values.mean()) / deviation
-    return tuple(np.quantile(standard, list(QUANTILES.values())).tolist())
 
 
 def _dicom_kind(folder: str, series_uid: str) -> tuple[str, str]:

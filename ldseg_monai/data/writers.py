@@ -49,7 +49,6 @@ class _WholeWriter(ImageWriter):
     """
 
     of: str | None = None  # the image that a file is made of
-    remark: str = ""  # of an image that the weights do not know
     failure: Exception | None = None  # what kept the last file from being written
 
     def set_metadata(self, *args: Any, **kwargs: Any) -> None:
@@ -57,7 +56,6 @@ class _WholeWriter(ImageWriter):
         super().set_metadata(*args, **kwargs)
         meta_dict = args[0] if args else kwargs.get("meta_dict")
         path = (meta_dict or {}).get("filename_or_obj")
-        self.remark = remark(meta_dict)
         self.of = place_of(path) if isinstance(path, (str, os.PathLike)) else None
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
@@ -77,7 +75,7 @@ class _WholeWriter(ImageWriter):
             logger.info("writing: %s", filename)
 
 
-class _FormsWriter(NibabelWriter):
+class FormsWriter(NibabelWriter):
     """MONAI's writer of NIfTI files, which writes the forms of the image's header, and a remark."""
 
     forms: str | None = None
@@ -88,6 +86,7 @@ class _FormsWriter(NibabelWriter):
     ) -> None:
         """Take an image's metadata; its forms are for voxels that lie where the image's do."""
         super().set_metadata(meta_dict, resample, **options)
+        self.remark = remark(meta_dict)
         original, _, shape = self.get_meta_info(meta_dict)
         same_size = shape is None or list(self.data_obj.shape[:3]) == [int(side) for side in shape]
         if original is None or self.affine is None or not same_size:
@@ -114,7 +113,7 @@ class _FormsWriter(NibabelWriter):
         nib.save(image, filename)
 
 
-class NiftiWriter(_WholeWriter, _FormsWriter):
+class NiftiWriter(_WholeWriter, FormsWriter):
     """MONAI's writer of NIfTI files, which says where a volume is as the image's file does.
 
     A volume that was read from NIfTI gets the very forms, codes and units of its header. It keeps
@@ -147,6 +146,11 @@ class _RemarkWriter(PILWriter):
     """MONAI's writer of pictures, which writes a remark."""
 
     remark: str = ""
+
+    def set_metadata(self, meta_dict: Mapping | None = None, *args: Any, **options: Any) -> None:
+        """Take an image's metadata."""
+        super().set_metadata(meta_dict, *args, **options)
+        self.remark = remark(meta_dict)
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
         """Write."""

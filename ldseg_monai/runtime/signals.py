@@ -17,7 +17,8 @@ NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 class _EndInOneLine:
     """Handler of both signals; a second signal ends the process at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str) -> None:
+        self.program = program
         self.process = os.getpid()
         self.advice: Callable[[], str] = lambda: ""
 
@@ -33,19 +34,22 @@ class _EndInOneLine:
             if advice := self.advice():
                 told += f"; {advice}"
             sys.stdout.flush()
-            sys.stderr.write(f"\nldseg_monai: {told}\n")
+            sys.stderr.write(f"\n{self.program}: {told}\n")
         logging.disable(logging.CRITICAL)  # Ignite and MONAI log whatever ends an engine
         sys.exit(128 + number)
 
 
-def end_in_one_line() -> None:
+def end_in_one_line(program: str = "ldseg_monai") -> None:
     """Let Ctrl-C and SIGTERM end this process in one line, with exit code 130 or 143.
 
     Only the main thread can; nothing is changed elsewhere.
+
+    Args:
+        program: what the line begins with.
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    handler = _EndInOneLine()
+    handler = _EndInOneLine(program)
     for number in NAMES:
         signal.signal(number, handler)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ldseg_monai.runtime.errors import TRACEBACK, InputError, UserError, cause
+from ldseg_monai.runtime.signals import end_in_one_line
 
 WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wait for the next
 USER_ERROR = 2
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         Exception: what is no user error; with ``LDSEG_TRACEBACK=1`` a user error too.
     """
+    if argv is None:  # in a process of its own, before anything that takes long is imported
+        end_in_one_line("ldseg")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Before PyTorch is imported: else its threads spin, and slow down what else the machine does.
     os.environ.setdefault(WAITING, "passive")
@@ -266,10 +269,10 @@ def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         action="store_true",
         help="labels are instance ids: whatever is not 0 is one class",
     )
-    parser.add_argument(
-        "--require_codes",
-        action="store_true",
-        help="refuse a NIfTI whose header does not say where right and left are, here and later",
+    _add_switch(
+        parser,
+        "require_codes",
+        "refuse NIfTI that does not say where right and left are; so does the new bundle then",
     )
     parser.set_defaults(command=_new_bundle)
 
@@ -286,7 +289,7 @@ def _new_bundle(arguments: argparse.Namespace) -> None:
         arguments.out,
         names,
         arguments.instances,
-        arguments.require_codes,
+        arguments.require_codes == "True",
     )
     sys.stdout.write(report)
 

@@ -8,6 +8,7 @@ from ldseg_monai.training.handlers import (
     Progress,
     RequireClasses,
     Reseed,
+    TensorBoard,
     Validate,
 )
 from ldseg_monai.training.inferers import CDALTrainingInferer, TrainingInferer
@@ -26,6 +27,7 @@ __all__ = [
     "Reseed",
     "ResumableCheckpoint",
     "SaveBest",
+    "TensorBoard",
     "TrainingInferer",
     "UpdateAverage",
     "Validate",

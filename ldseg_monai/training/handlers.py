@@ -6,7 +6,8 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import Any, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import ignite.distributed as idist
 import torch
@@ -22,6 +23,9 @@ from ldseg_monai.data.draws import SeededSampler
 from ldseg_monai.runtime.errors import InputError, RunError
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.training.resume import SaveBest
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 SHOWN = 5  # cases that a message names
 WHY = {"training": "learn it", "validation": "score it, which chooses the weights"}
@@ -152,6 +156,32 @@ class Progress(ProgressBar):
     def attach(self, engine: Engine) -> None:  # type: ignore[override]
         """Show the bar of an engine's epochs."""
         super().attach(engine, output_transform=lambda output: {"loss": output["loss"]})
+
+
+class TensorBoard:
+    """TensorBoard's writer for MONAI's handlers, whose file comes with the first curve.
+
+    MONAI's handlers begin a file when they are made, which a training that is refused before its
+    first epoch would leave behind.
+
+    Args:
+        log_dir: folder of the file.
+    """
+
+    def __init__(self, log_dir: str) -> None:
+        self.log_dir = log_dir
+
+    @cached_property
+    def writer(self) -> SummaryWriter:
+        """PyTorch's writer."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(self.log_dir)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # which Python itself asks for
+            raise AttributeError(name)
+        return getattr(self.writer, name)
 
 
 class GradientClipping:

@@ -73,7 +73,7 @@ def workflow(
 ) -> ConfigWorkflow:
     """The configs with a tiny network, at the sizes that were chosen."""
     tiny = tiny_overrides(bundle, *configs)
-    for name in (*SIZES, "patients"):  # which new-bundle chose
+    for name in (*SIZES, "patients", "force"):  # which new-bundle chose; it knows its own data
         tiny.pop(name, None)
     channels = "network_def#image_encoder#channels"
     if isinstance(tiny[channels], int):  # of ImageNet's encoder, which the boxes do not have

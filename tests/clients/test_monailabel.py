@@ -40,7 +40,7 @@ from monailabel.tasks.activelearning.epistemic import Epistemic  # noqa: E402
 from monailabel.tasks.infer.bundle import BundleInferTask  # noqa: E402
 from monailabel.tasks.train.bundle import BundleTrainTask  # noqa: E402
 
-from ldseg_monai.clients.monai_label import UncertaintyScoring  # noqa: E402
+from ldseg_monai.clients.monai_label import UncertaintyScoring, write_image_forms  # noqa: E402
 
 CROP = (
     slice(34, 66),
@@ -216,6 +216,34 @@ def test_mask_is_that_of_the_bundles_own_inference(
     mask = assert_same_mask(find_case(own, f"{name_of(cases[0])}_label"), theirs)
     assert len(np.unique(mask)) > 1, "nothing was segmented, which leaves nothing to compare"
     assert result["label_names"] == channel_names(shipped)
+
+
+def test_mask_has_both_forms_of_its_image_where_an_app_asks_for_it(
+    tiny: Path, cases: list[dict[str, str]], tmp_path: Path
+) -> None:
+    if cases[0]["image"].endswith(".png"):
+        pytest.skip("pictures have no forms")
+    image = nib.load(cases[0]["image"])
+    moved = image.affine.copy()
+    moved[:3, 3] += 30
+    image.set_sform(image.affine, 3)
+    image.set_qform(moved, 2)
+    nib.save(image, tmp_path / "two.nii.gz")
+    plain, _ = infer(tiny, str(tmp_path / "two.nii.gz"))
+    task = BundleInferTask(str(tiny), {})
+    write_image_forms(task)
+    request = {"model": tiny.name, "image": str(tmp_path / "two.nii.gz"), "device": "cpu"}
+    path, said = task(request)
+    mask, old = nib.load(path), nib.load(plain)
+    np.testing.assert_array_equal(mask.dataobj, old.dataobj)
+    assert mask.get_data_dtype() == np.uint8
+    for form, code in (("sform", 3), ("qform", 2)):
+        affine, own = getattr(mask, f"get_{form}")(coded=True)
+        assert own == code
+        np.testing.assert_allclose(affine, getattr(image, f"get_{form}")(), atol=1e-3)
+    assert np.abs(old.get_qform() - image.get_qform()).max() > 20  # what a plain app writes
+    remark = mask.header["descrip"].item().decode()
+    assert remark.startswith("outside of known images: ") == ("outside_of_known" in said)
 
 
 def test_options_are_shown_with_the_bundles_values(shipped: Path) -> None:
@@ -399,7 +427,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     main = folder / "monaibundle" / "main.py"
     text = main.read_text()
     assert text.count("class MyApp(MONAILabelApp):") == 1
-    decorated = "from ldseg_monai.clients.monai_label import with_uncertainty\n\n\n@with_uncertainty\nclass MyApp("
+    decorated = (
+        "from ldseg_monai.clients.monai_label import with_image_forms, with_uncertainty\n\n\n"
+        "@with_image_forms\n@with_uncertainty\nclass MyApp("
+    )
     main.write_text(text.replace("class MyApp(", decorated))
     for name in (MODEL, PICTURES):
         copy_bundle(name, main.parent / "model", small=True)

@@ -207,6 +207,11 @@ def test_other_knees_are_not(size, axcodes, voxel_mm, message: str) -> None:
 def test_misspelt_declaration_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="known_images of .* has spacing: expected only source"):
         read_known(metadata(tmp_path, {"spacing": [1, 2]}))
+    axis = {"field_of_view_mm": {"leftright": [1, 2]}}
+    with pytest.raises(ValueError, match="has field_of_view_mm of leftright: expected only left_"):
+        read_known(metadata(tmp_path, axis))
+    with pytest.raises(ValueError, match="has intensity of mean: expected only low, middle, high"):
+        read_known(metadata(tmp_path, {"intensity": {"mean": [1, 2]}}))
 
 
 def test_mark_is_among_the_results_of_a_client() -> None:

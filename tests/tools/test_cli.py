@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +104,28 @@ def test_process_ends_without_traceback(tmp_path: Path) -> None:
         assert command.wait() == 2
     assert command.printed.splitlines()[-1].startswith("ldseg: error: num 0")
     assert "Traceback" not in command.printed
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_while_monai_is_imported_ends_in_one_line(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    # A package of that name that is found first, and takes as long as it is let
+    (tmp_path / "torch.py").write_text(
+        "print('importing', flush=True)\nimport time\ntime.sleep(60)"
+    )
+    command = [sys.executable, "-m", "ldseg_monai.tools.cli", "phantom", "gland", "--out", "there"]
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
+    assert (process.returncode, errors.strip()) == (code, f"ldseg: stopped by {name}")

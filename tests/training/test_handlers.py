@@ -15,10 +15,11 @@ from case_engine import case_engine
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import Evaluator, PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import LrScheduleHandler
+from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
 from monai.transforms import Compose, LoadImage, RandFlipd, RandGaussianNoised
 from PIL import Image
 from small_networks import small_ldseg
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import distributed, nn
 
 from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
@@ -27,7 +28,7 @@ from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.pictures import COLORS, TRUTH
 from ldseg_monai.networks import LDSeg
 from ldseg_monai.training.average import UpdateAverage, average_weights
-from ldseg_monai.training.handlers import GradientClipping, Reseed, Validate
+from ldseg_monai.training.handlers import GradientClipping, Reseed, TensorBoard, Validate
 from ldseg_monai.training.inferers import TrainingInferer
 from ldseg_monai.training.losses import LDSegLoss
 from ldseg_monai.training.resume import ResumableCheckpoint, SaveBest
@@ -746,3 +747,17 @@ def test_overlay_of_a_picture_has_its_rows_and_columns(
     rows, columns = np.nonzero(bright)
     assert rows.min() == 0 and rows.max() < SCALE * 7
     assert columns.max() == SCALE * WIDE[1] - 1 and columns.min() >= SCALE * 33
+
+
+# TensorBoard
+
+
+def test_log_begins_with_the_first_curve(tmp_path: Path) -> None:
+    writer: Any = TensorBoard(str(tmp_path / "log"))
+    engine = Engine(lambda engine, batch: 0.5)
+    TensorBoardStatsHandler(summary_writer=writer, output_transform=float).attach(engine)
+    assert not (tmp_path / "log").exists()
+    engine.run([0, 1])
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "log")).Reload()
+    assert [event.value for event in events.Scalars("Loss")] == [0.5, 0.5]

@@ -55,8 +55,8 @@ def new_config(
         _set_sizes(config, template, plan)
         _set_classes(config, plan)
         _set_intensity(config, plan, inspection)
-        if "require_codes" in config:
-            set_value(config, "require_codes", plan.require_codes)
+        if plan.require_codes and "require_codes" in config:
+            set_value(config, "require_codes", True)
     if path.name == "train.yaml":
         _set_augmentation(config, plan, inspection)
         set_value(config, "max_epochs", plan.max_epochs)

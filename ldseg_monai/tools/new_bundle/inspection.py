@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -32,7 +32,7 @@ from ldseg_monai.data.formats import (
     value_counts,
 )
 from ldseg_monai.data.formats.geometry import largest_shift
-from ldseg_monai.data.known import standardized_quantiles
+from ldseg_monai.data.known import standardized_quantiles, tilt_of, tissue_colors
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.new_bundle.instances import are_instances, values_in_one_piece
 
@@ -54,11 +54,12 @@ class InspectedCase:
         deep: whether a picture has more than 8 bits a pixel.
         low, high: smallest and largest intensity.
         percentiles: 0.5th, 50th and 99.5th of the intensity.
-        standardized: the quantiles of `ldseg_monai.data.known` after the mean is 0 and the standard
-            deviation 1; None for an image of one intensity.
         foreground: intensities of up to `SAMPLED_VOXELS` voxels that are not background.
         counts: number of voxels of each label value, as `ldseg_monai.data.formats` has it.
         single: number of label values that are one piece, as of `values_in_one_piece`.
+        quantiles: of its standardized intensities, as of `standardized_quantiles`.
+        colors: of a picture, as of `tissue_colors`.
+        tilt: of a volume, in degrees, as of `tilt_of`.
     """
 
     name: str
@@ -72,7 +73,9 @@ class InspectedCase:
     foreground: NDArray[np.float32]
     counts: dict[int, int]
     single: int = 0
-    standardized: tuple[float, ...] | None = None
+    quantiles: dict[str, float] = field(default_factory=dict)
+    colors: dict[str, float] = field(default_factory=dict)
+    tilt: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,8 @@ def inspect_datalist(
         raise InputError(
             "the data set has volumes beside pictures: expected one kind; put them into two folders"
         )
-    of_volumes = partial(_inspect_volume, require_codes=require_codes)
-    read = of_volumes if kinds.pop() else _inspect_picture
+    volumes = partial(_inspect_volume, require_codes=require_codes)
+    read = volumes if kinds.pop() else _inspect_picture
     reading = reading or LabelReading()
     cases, faults, warnings = [], [], []
     for item in tqdm(datalist, desc="inspected cases", leave=False):
@@ -250,7 +253,7 @@ def _inspect_volume(
     label, _ = in_ras(label, of_image)
     spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
     case = _inspect_arrays(image_path, label_path, image, label, spacing)
-    return case, _notes(case)
+    return replace(case, tilt=tilt_of(affine[:3, :3] / np.array(spacing))), _notes(case)
 
 
 def in_ras(voxels: NDArray, volume: Volume) -> tuple[NDArray, NDArray]:
@@ -275,7 +278,8 @@ def _inspect_picture(
     pixels = pixels.swapaxes(0, 1).astype(np.float32)
     label = reading.picture(label_path)
     case = _inspect_arrays(image_path, label_path, pixels, label, (1.0, 1.0), colored, deep)
-    return case, _notes(case)
+    colors = np.broadcast_to(np.atleast_3d(pixels), (*pixels.shape[:2], 3)).transpose(2, 0, 1)
+    return replace(case, colors=tissue_colors(torch.tensor(colors))), _notes(case)
 
 
 def _inspect_arrays(
@@ -296,8 +300,9 @@ def _inspect_arrays(
     check_voxels(image_path, torch.from_numpy(np.ascontiguousarray(image)))
     counts = _label_counts(label_path, label)
     every = max(1, image.size // SAMPLED_VOXELS)
-    sampled = image.ravel()[::every]
-    low, middle, high = (float(value) for value in np.percentile(sampled, (0.5, 50, 99.5)))
+    low, middle, high = (
+        float(value) for value in np.percentile(image.ravel()[::every], (0.5, 50, 99.5))
+    )
     foreground = image[label > 0].ravel()
     return InspectedCase(
         name=case_name(image_path),
@@ -312,8 +317,8 @@ def _inspect_arrays(
             :: -(-foreground.size // SAMPLED_VOXELS) or 1
         ].copy(),  # a view would keep all
         counts=counts,
+        quantiles=standardized_quantiles(torch.from_numpy(np.ascontiguousarray(image))),
         single=values_in_one_piece(label),
-        standardized=standardized_quantiles(sampled),
     )
 
 

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ldseg_monai.data.known import QUANTILES
 from ldseg_monai.tools.new_bundle.inspection import Inspection
+from ldseg_monai.tools.new_bundle.known_images import known_images
 from ldseg_monai.tools.new_bundle.plan import Plan
 from ldseg_monai.tools.new_bundle.template import Template
 
@@ -75,39 +73,8 @@ def new_metadata(
         "label_classes": described,
         "pred_classes": described,
         "network_data_format": tensors,
-        "known_images": _known_images(inspection, data_name),
+        "known_images": known_images(template, inspection, data_name),
     }
-
-
-def _known_images(inspection: Inspection, data_name: str) -> dict[str, Any]:
-    """Which images a training on these data knows, with a margin of a quarter."""
-    known: dict[str, Any] = {
-        "source": f"headers of the {len(inspection.cases)} cases of {data_name}, with margins",
-        "least_size": max(1, int(inspection.shapes.min() * 3 / 4)),
-    }
-    if inspection.spatial_dims == 3:
-        sides = inspection.shapes * inspection.spacings
-        for name, values in (("spacing_mm", inspection.spacings), ("field_of_view_mm", sides)):
-            low, high = float(values.min()), float(values.max())
-            known[name] = [round(low * 3 / 4, 4), round(high * 5 / 4, 4)]
-    if inspection.is_ct:
-        known["modality"] = ["CT"]
-    if not inspection.colored:
-        known |= _known_intensity(inspection)
-    return known
-
-
-def _known_intensity(inspection: Inspection) -> dict[str, Any]:
-    """Ranges of standardized intensities, with a fifth of their spread as a margin."""
-    found = [case.standardized for case in inspection.cases if case.standardized is not None]
-    if not found:
-        return {}
-    least, most = np.min(found, axis=0), np.max(found, axis=0)
-    margin = (most[-1] - least[0]) / 5
-    ranges = {}
-    for name, low, high in zip(QUANTILES, least - margin, most + margin, strict=True):
-        ranges[name] = [round(float(low), 2), round(float(high), 2)]
-    return {"intensity": ranges}
 
 
 def new_card(
@@ -171,8 +138,9 @@ Train (a run that was stopped goes on by the same command), score, and segment:
 Written for ldseg_monai with the versions in `configs/metadata.json`.
 
 ## **Limitations**
-Research only; not for diagnosis. The sizes follow from the data above: data of another field of
-view, resolution or intensity may need a bundle of their own.
+Research only; not for diagnosis. The sizes follow from the data above. Images of another field of
+view, resolution or intensity are refused, by `known_images` in `configs/metadata.json`, unless
+`--force True` is given: they need a bundle of their own.
 
 {_citation(template.root)}"""
 

@@ -68,8 +68,8 @@ class Plan:
         val_fraction: share of the cases that validate.
         patients: file name, column of cases and column of patients of a table in the data set; None
             for none.
-        choices: what was decided, in words.
         require_codes: whether a NIfTI without a form code is an error.
+        choices: what was decided, in words.
     """
 
     class_names: list[str]
@@ -85,8 +85,8 @@ class Plan:
     max_epochs: int
     val_fraction: float
     patients: tuple[str, str, str] | None
+    require_codes: bool
     choices: list[Choice]
-    require_codes: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -101,6 +101,7 @@ def make_plan(
     class_names: Sequence[str] | None,
     names_by_value: Mapping[int, str],
     instances: bool,
+    require_codes: bool,
 ) -> tuple[Plan, list[str]]:
     """Decide on everything that depends on the data.
 
@@ -112,6 +113,7 @@ def make_plan(
             `class_1`...
         names_by_value: names that the data set gives its label values.
         instances: whether labels are instance ids, of one class.
+        require_codes: whether a NIfTI without a form code is an error.
 
     Returns:
         The plan, and warnings.
@@ -165,6 +167,7 @@ def make_plan(
         max_epochs=epochs,
         val_fraction=val_fraction,
         patients=patients,
+        require_codes=require_codes,
         choices=choices,
     )
     return plan, warnings

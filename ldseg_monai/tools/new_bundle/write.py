@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def new_bundle(
         out: folder that the new bundle's folder goes to; made where missing.
         class_names: of the classes from 1 on; None for those of a `dataset.json`, or `class_1`...
         instances: whether labels are instance ids, so that whatever is not 0 is one class.
-        require_codes: whether a NIfTI without a form code is an error, here and for the new bundle.
+        require_codes: whether a NIfTI without a form code is an error, here and in the new bundle.
 
     Returns:
         A report: what was found, what was chosen and why, and the commands to train and to
@@ -77,9 +76,8 @@ def new_bundle(
     place = Path(dataset_dir)
     names_by_value = listed_names(place / "dataset.json" if place.is_dir() else place)
     plan, warnings = make_plan(
-        template, inspection, dataset_dir, class_names, names_by_value, instances
+        template, inspection, dataset_dir, class_names, names_by_value, instances, require_codes
     )
-    plan = replace(plan, require_codes=require_codes)
     if datalist.leftovers:
         warnings.append(str(datalist.leftovers))
     _write(template, plan, inspection, target, dataset_dir)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
-from small_data import write_boxes, write_cuts, write_picture, write_volume
+from monai.data import MetaTensor
+from PIL import Image
+from small_data import write_boxes, write_picture, write_volume
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.known import CheckKnownImaged
-from ldseg_monai.data.loaders import LoadImageVolumed
+from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
 from ldseg_monai.networks import BatchStandardization
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.new_bundle import write
@@ -483,30 +486,82 @@ def test_what_is_not_changed_stays_as_the_template_has_it(source: str) -> None:
         assert all(len(line.split("  # ")[0]) <= WIDTH for line in new if line[:1] != "#")
 
 
-def test_new_bundle_knows_its_own_images_and_no_others() -> None:
-    write_cuts(Path("data"), 3)
-    new_bundle(KNEE, "my_organ", "data")
-    metadata = str(Path("bundles", "my_organ", "configs", "metadata.json"))
-    assert "wrong_headers" not in json.loads(Path(metadata).read_text())
-    load, known = LoadImageVolumed("image"), CheckKnownImaged("image", metadata)
-    for path in sorted(Path("data", "images").iterdir()):
-        image = load({"image": str(path)})["image"]
-        assert list(known.reasons(image, image.shape[1:])) == []
-    inverted = image.clone()
-    inverted[:] = image.max() - image
-    (reason, *_) = known.reasons(inverted, image.shape[1:])
-    assert "of its intensities, standardized" in reason
+# Which images it knows
 
 
-def test_codes_may_be_required(capsys: pytest.CaptureFixture) -> None:
-    write_cuts(Path("data"), 3, num=2)
-    for path in Path("data").glob("*/*.nii.gz"):
-        volume = nib.load(path)
-        bare = nib.Nifti1Image(np.asanyarray(volume.dataobj), None, volume.header)
-        bare.header["sform_code"] = bare.header["qform_code"] = 0
-        nib.save(bare, path)
-    with pytest.raises(ValueError, match=r"case_000.nii.gz .*code"):
-        new_bundle(KNEE, "my_organ", "data", require_codes=True)
-    assert not Path("bundles").exists()
-    new_bundle(KNEE, "my_organ", "data")
-    assert config("my_organ")["require_codes"] is False
+def known_of(name: str) -> dict[str, Any]:
+    metadata = json.loads(Path("bundles", name, "configs", "metadata.json").read_text())
+    known: dict[str, Any] = metadata["known_images"]
+    return known
+
+
+def reasons(name: str, image: MetaTensor) -> str:
+    """Why the new bundle does not know an image."""
+    check = CheckKnownImaged("image", str(Path("bundles", name, "configs", "metadata.json")))
+    return "; ".join(check.reasons(image, image.shape[1:]))
+
+
+@pytest.mark.parametrize("source", [KNEE, HIPPOCAMPUS])
+def test_new_bundle_knows_its_own_volumes_and_no_others(source: str) -> None:
+    write_boxes(Path("data"), 3)
+    turned = np.diag([0.5, 0.5, 2.0, 1.0])[[2, 0, 1, 3]]  # slices from left to right
+    for path in sorted(Path("data").glob("*/*.nii.gz")):
+        nib.save(nib.Nifti1Image(np.asanyarray(nib.load(path).dataobj), turned), path)
+    new_bundle(source, "new", "data")
+    known = known_of("new")
+    assert known["source"].startswith("measured on the 4 labeled cases of data, which train and")
+    images = []
+    for path in sorted(Path("data/images").iterdir()):
+        images.append(LoadImageVolumed("image")({"image": str(path)})["image"])
+    assert [reasons("new", image) for image in images] == [""] * 4
+    assert known["field_of_view_mm"]["left_right"] == [42, 70]  # 28 slices of 2 mm, a quarter off
+    first = images[0]
+    finer = MetaTensor(first.as_tensor(), affine=first.affine @ torch.diag(torch.tensor(
+        [0.6, 0.6, 0.6, 1.0], dtype=torch.double)))  # fmt: skip
+    if source == HIPPOCAMPUS:  # which is resampled
+        assert known["voxel_mm"] == [2, 0.5, 0.5] and known["spacing_mm"]["left_right"] == [1, 4]
+        assert "its voxels" not in reasons("new", finer)
+    else:
+        assert "voxel_mm" not in known
+        assert "from left to right its voxels are 1.2 mm, expected 1.5 to 2.5 mm" in reasons(
+            "new", finer
+        )
+    assert "its field of view is" in reasons("new", finer)
+    assert "99% of its intensities" in reasons("new", -first)
+    assert "its size is 24 x 3 x 28" in reasons("new", first[:, :, :3])
+
+
+@pytest.mark.parametrize("colored", [True, False])
+def test_new_bundle_knows_its_own_pictures_and_no_others(colored: bool) -> None:
+    write_boxes(Path("data"), 2)
+    for path in sorted(Path("data/images").iterdir()):
+        gray = np.asarray(Image.open(path))
+        tinted = np.stack([gray, gray // 2, gray // 3], axis=-1)
+        Image.fromarray(tinted if colored else gray).save(path)
+    new_bundle(GLAS, "new", "data")
+    load = LoadImagePictured("image", **({} if colored else {"mode": "L"}))
+    image = load({"image": "data/images/box_0.png"})["image"]
+    assert reasons("new", image) == ""
+    assert ("colors" in known_of("new")) == colored == ("intensity" not in known_of("new"))
+    if colored:
+        assert "its mean red over green is" in reasons("new", image.flip(0))
+    else:
+        assert "of its intensities, standardized" in reasons("new", 255 - image)
+
+
+def test_codes_are_required_where_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    write_boxes(Path("data"), 3)
+    argv = ["new-bundle", "--from", HIPPOCAMPUS, "--name", "new", "--dataset", "data"]
+    assert main([*argv, "--require_codes", "True"]) == 0
+    assert (
+        config("new")["require_codes"] is config("new", "inference.yaml")["require_codes"] is True
+    )
+    path = Path("data/images/box_1.nii.gz")
+    without = nib.Nifti1Image(np.asanyarray(nib.load(path).dataobj), None)
+    nib.save(without, path)
+    argv[4] = "other"
+    assert main([*argv, "--require_codes", "True"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "box_1.nii.gz has no form code" in error and "--require_codes False" in error
+    assert main([*argv, "--require_codes", "False"]) == 0
+    assert config("other")["require_codes"] is False
