@@ -50,6 +50,10 @@ NUMBERS = {
     "ImageOrientationPatient": 6,
     "Rows": 1,
     "Columns": 1,
+    "NumberOfFrames": 1,
+    "SamplesPerPixel": 1,
+    "SpacingBetweenSlices": 1,
+    "SliceThickness": 1,
 }  # of values
 DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR, which belongs to no series
 UNDEFINED = 2**32 - 1  # length of pixels that are compressed
@@ -350,6 +354,7 @@ def _image_series(
                 continue
             if is_cut:
                 raise InputError("its pixels are cut off")
+            _require_numbers(header)
             slices = frames_of(header) if is_enhanced(header) else [header]
             for item in slices:
                 _require_numbers(item)
@@ -385,7 +390,7 @@ def _ends_in_pixels(file: BinaryIO, is_implicit: bool, is_little_endian: bool) -
 
 
 def _require_numbers(header: Dataset) -> None:
-    """Read every value of a header, and check those that say where a slice is.
+    """Read every value of a header, and check those that are counted with.
 
     Raises:
         ValueError: for a value that is none of its kind, or another number of them.
@@ -394,8 +399,9 @@ def _require_numbers(header: Dataset) -> None:
         wanted = NUMBERS.get(element.keyword)
         if wanted is None or element.value in (None, ""):
             continue
-        values = np.atleast_1d(np.array(element.value, float))
-        if len(values) != wanted or not np.isfinite(values).all():
+        values = np.atleast_1d(np.array(element.value))
+        is_text = values.dtype.kind not in "iuf"  # as where the header gives another kind of value
+        if is_text or len(values) != wanted or not np.isfinite(values).all():
             raise InputError(
                 f"its {element.keyword} is {element.value}: expected {wanted} finite numbers"
             )

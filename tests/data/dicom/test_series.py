@@ -17,6 +17,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
+    MRImageStorage,
     SegmentationStorage,
     generate_uid,
 )
@@ -446,3 +447,13 @@ def test_missing_packages_are_named_before_any_work(
         match=r"needs pydicom and highdicom: pip install highdicom, or ldseg_monai\[dicom]",
     ):
         resolve(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["NumberOfFrames", "Rows", "PixelSpacing", "SliceThickness"])
+@pytest.mark.parametrize("kind", [MRImageStorage, SegmentationStorage])
+def test_a_text_where_a_number_belongs_is_told(tmp_path: Path, name: str, kind: str) -> None:
+    folder = AXIAL.write(tmp_path / "series", SOPClassUID=kind, SeriesInstanceUID="1.2.3")
+    path = rewrite(folder, 6, lambda item: item.add_new(name, "LO", "4\\4"))
+    with pytest.raises(ValueError, match=f"its {name} is .*4.*: expected . finite numbers") as told:
+        resolve(folder)
+    assert str(path) in str(told.value)
