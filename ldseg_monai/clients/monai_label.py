@@ -1,4 +1,4 @@
-"""What MONAI Label's apps add for our bundles: which image is next, and masks that lie as images do.
+"""What MONAI Label's apps add for our bundles: which image is next, and masks as their images lie.
 
 For its apps alone, since it needs monailabel.
 """
