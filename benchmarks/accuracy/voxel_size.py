@@ -18,6 +18,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ from monai.transforms import Spacing
 from benchmarks import command, report
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data import KnownSpacingd, LoadImageVolumed
-from ldseg_monai.data.datalist import PathLike, case_name, paired_datalist
+from ldseg_monai.data.datalist import PathLike, paired_datalist
+from ldseg_monai.data.split import Split
 from ldseg_monai.networks.weights import load_weights
 
 SIDES = (0.5, 0.7, 1.0, 1.5, 2.0)  # mm
@@ -115,11 +117,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"Voxel sizes: {arguments.bundle.name}", about, "accuracy.voxel_size", argv, seed=0
     )
     names = arguments.bundle.val_cases(arguments.dataset_dir)
-    cases = [
-        case
-        for case in paired_datalist(arguments.dataset_dir)
-        if names is None or case_name(case["image"]) in names
-    ]
+    datalist = partial(paired_datalist, arguments.dataset_dir)
+    cases = Split(datalist, names, weights=arguments.bundle.weights).part("val")
     voxel_sizes = VoxelSizes(arguments.bundle, amp=False, num_samples=1)
     rows = []
     for side in SIDES:

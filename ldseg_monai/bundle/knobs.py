@@ -12,12 +12,15 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
-from ldseg_monai.bundle.components import find_target, parameters
+from ldseg_monai.bundle.components import dependencies, find_target, parameters
 from ldseg_monai.bundle.names import KINDS
 from ldseg_monai.data.datalist import PARTS, image_folder
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
 from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyError
 
+RUN = ("initialize", "run", "training", "finalize")  # ids that MONAI runs
+# Ids that this package or MONAI reads itself, whatever refers to them
+READ = ("imports", "bundle_root", "dataset_dir", "output_dir", "threads", "writes", KINDS)
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
 
 
@@ -214,7 +217,7 @@ def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:
     def value(name: str) -> Any:
         return parser.get_parsed_content(name) if name in parser else None
 
-    reasons: dict[str, str] = {}
+    reasons = dict.fromkeys(_unused(parser, given), "nothing that is run here uses it")
     if value("dataset_dir"):
         reasons |= dict.fromkeys(["num_phantoms", "phantoms"], "dataset_dir is given")
     elif "phantoms" in parser and not value("phantoms"):
@@ -226,10 +229,28 @@ def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:
     if value("val_cases") is not None:
         names = ["val_fraction", "fold", "num_folds"]
         reasons |= dict.fromkeys(names, "val_cases names the validation cases")
+    elif value("fold") is None and "weights" in (parser.get("split") or {}):
+        reasons["val_fraction"] = "the weights say which cases validate"
     if value("part") == "all":
         names = ["val_cases", "val_fraction", "fold", "num_folds", "patients"]
         reasons |= dict.fromkeys(names, "part is all")
     return [f"{name} ({reasons[name]})" for name in given if name in reasons]
+
+
+def _unused(parser: ConfigParser, given: Iterable[str]) -> list[str]:
+    """Knobs that were given, and that nothing refers to which is run."""
+    roots = [name for name in RUN if name in parser]
+    try:
+        used = dependencies(parser, roots) if roots else {}
+    except InputError:  # of a reference to nothing, which MONAI tells when it comes to it
+        return []
+    unused = []
+    for name in given:
+        idle = not any(f"{item}#".startswith(f"{name}#") for item in used)
+        idle &= not any(name.startswith(f"{item}#") for item in used)
+        if used and idle and name in parser and name.split("#")[0] not in READ:
+            unused.append(name)
+    return unused
 
 
 def _check_steps(parser: ConfigParser) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ldseg_monai import __version__
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.reader import FIND_BUNDLE_ROOT
+from ldseg_monai.data.leftovers import some
 from ldseg_monai.data.trained_cases import cases_file, digest
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.ownership import require_new
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
 NOT_VENDORED = ("__pycache__", "tools")  # nothing else of the package imports the tools
+PARTS = ("configs", "docs")
+OWN_OUTPUT = ("output", "eval", "__pycache__")  # in a bundle's folder
 WEIGHTS = "models/model.pt"
 CARD = "docs/README.md"
 METADATA_FILE = "configs/metadata.json"
@@ -94,8 +98,10 @@ def export_bundle(
     for path in (folder, archive):
         require_new(path)
 
-    for part in ("configs", "docs"):
-        shutil.copytree(source / part, folder / part)
+    for part in PARTS:
+        shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for module in source.glob("*.py"):  # which a config may name
+        shutil.copy(module, folder)
     for name, text in trained.items():
         (folder / name).write_text(text)
     cases = cases_file(WEIGHTS)
@@ -126,7 +132,23 @@ def export_bundle(
         if not (folder / cases).is_file():
             (folder / WEIGHTS).parent.rmdir()
     logger.info("wrote %s and %s", folder, archive)
+    left = [str(path) for path in _left_behind(source)]
+    if left:
+        logger.warning("not exported, since no bundle of the zoo has it: %s", some(left))
+    if scores is not None and not trained:
+        logger.warning("--scores %s is not used: the card has scores of its own", scores)
     return folder
+
+
+def _left_behind(source: Path) -> Iterator[Path]:
+    """What a bundle's folder holds and its export does not, but for what commands write there."""
+    for path in sorted([*source.iterdir(), *(source / "models").iterdir()]):
+        name = path.relative_to(source)
+        exported = [*PARTS, "models", "LICENSE", WEIGHTS, str(cases_file(WEIGHTS))]
+        if str(name) in exported or name.suffix == ".py" and path.is_file():
+            continue
+        if path.name not in OWN_OUTPUT and not path.name.startswith("."):
+            yield name
 
 
 def check_bundle(source: Path, metadata: dict[str, Any], large_files: str | None) -> None:

@@ -83,6 +83,15 @@ def test_a_text_is_what_was_typed(
         ({"val_cases": "a", "fold": 1}, ["val_cases", "fold"],
          ["fold (val_cases names the validation cases)"]),
         ({"part": "all"}, ["val_cases"], ["val_cases (part is all)"]),
+        ({"split": {"weights": "@model_path"}, "part": "val"}, ["val_fraction"],
+         ["val_fraction (the weights say which cases validate)"]),
+        ({"split": {"weights": "@model_path"}, "fold": 0}, ["fold"], []),
+        ({"run": ["$@a.run()"], "a": {"of": "@b", "at": "$@c#d"}, "b": 1, "c": {"d": 2, "e": 3},
+          "lr": 1, "threads": 2, "z": {"y": "@lr"}},
+         ["b", "a#of", "c#d", "c#e", "c", "lr", "threads", "z"],
+         ["c#e (nothing that is run here uses it)", "lr (nothing that is run here uses it)",
+          "z (nothing that is run here uses it)"]),
+        ({"run": ["$@nowhere"], "lr": 1}, ["lr"], []),
     ],
 )  # fmt: skip
 def test_knobs_that_change_nothing_are_named(config: dict, given: list, idle: list) -> None:

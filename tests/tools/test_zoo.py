@@ -388,3 +388,21 @@ def test_scores_fill_the_card_s_table(bundle: Path, untrained_card: Path, tmp_pa
     assert metadata["changelog"] == {"0.1.0": "written by `ldseg new-bundle` from ldseg_glas"}
     assert metadata["eval_metrics"] == {"mean_dice": 0.812}
     assert "Not trained" in untrained_card.read_text()
+
+
+def test_own_components_are_exported_and_what_is_not_is_told(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (bundle / "my_part.py").write_text("from ldseg_monai.networks import LDSeg\n")
+    (bundle / "models" / "older.pt").write_bytes(b"")
+    (bundle / "notes").mkdir()
+    (bundle / "output").mkdir()
+    with caplog.at_level("WARNING", "ldseg_monai"):
+        folder = export_bundle(bundle, tmp_path / "out", scores="summary.json")
+    assert (folder / "my_part.py").read_text() == (
+        f"from ldseg_monai_{bundle.name}.networks import LDSeg\n"
+    )
+    assert caplog.messages == [
+        "not exported, since no bundle of the zoo has it: models/older.pt, notes",
+        "--scores summary.json is not used: the card has scores of its own",
+    ]
