@@ -67,8 +67,7 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     leftovers = Leftovers()
     entries: dict[str, _Entry] = {}
     try:
-        content = json.loads(dataset_json.read_text(encoding="utf-8-sig"))
-        lists = _lists(content, dataset_json)
+        lists = _lists(_content(dataset_json), dataset_json)
         for entry in _entries(lists, dataset_json, require_labels, leftovers):
             image = entry.paths["image"]
             other = entries.setdefault(image, entry)
@@ -79,7 +78,7 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
                 )
     except InputError:
         raise
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{dataset_json}: {type(error).__name__} {error}; {EXPECTED}") from error
     if not entries:
         told = f"; {leftovers}" if leftovers else ""
@@ -115,6 +114,21 @@ def class_names(dataset_json: PathLike) -> dict[int, str]:
         return {int(value): " ".join(str(name).split()) for value, name in named.items()}
     except (OSError, KeyError, ValueError, TypeError, AttributeError):  # none, or of another form
         return {}
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """What the file holds.
+
+    Raises:
+        ValueError: if it is no JSON, or no object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is no JSON in UTF-8 ({error}): {EXPECTED}; correct it") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds {str(content)[:40]!r}: {EXPECTED}; correct it")
+    return content
 
 
 def _lists(content: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
@@ -169,20 +183,24 @@ def _entries(
     unread: set[str] = set()
     for key, listed in lists.items():
         kind = key.lower()
-        entries = [{"image": entry} if isinstance(entry, str) else entry for entry in listed]
         reason = ""
         if kind not in (*LABELED, *TEST):
-            entries = [entry for entry in entries if _is_case(entry)]
+            listed = [entry for entry in listed if _is_case(entry)]
             reason = f"under {key}, which is neither training, validation nor test"
         elif require_labels and kind in TEST:
             reason = f"under {key}, which is neither trained nor scored on"
-        for entry in entries:
+        for number, entry in enumerate(listed, 1):
+            entry = {"image": entry} if isinstance(entry, str) else entry
+            if not isinstance(entry, dict):
+                raise InputError(f"{file} has {entry!r} as number {number} of {key}: {EXPECTED}")
             unlabeled = require_labels and kind in VALIDATION and not entry.get("label")
             if reason or unlabeled:
-                leftovers.add(reason or f"under {key}, without a label", str(entry["image"]))
+                image = str(entry.get("image"))
+                leftovers.add(reason or f"under {key}, without a label", image)
             else:
                 unread |= entry.keys() - READ
-                yield _entry(entry, kind, file, require_labels)
+                place = f"{file}, number {number} of {key},"
+                yield _Entry(kind, *_read(entry, place, file.parent, require_labels))
     leftovers.add("what cases have beside image, label and fold", *sorted(unread))
 
 
@@ -222,31 +240,38 @@ def _is_case(entry: Any) -> bool:
     return isinstance(image, list) or str(image).lower().endswith(EXTENSIONS)
 
 
-def _entry(entry: Mapping[str, Any], key: str, file: Path, require_labels: bool) -> _Entry:
-    """Read what a list says of a case.
+def _read(
+    entry: Mapping[str, Any], place: str, root: Path, require_labels: bool
+) -> tuple[dict[str, str], int | None, str | None]:
+    """Paths, fold and name that a list gives a case.
+
+    Args:
+        entry: of the list.
+        place: of the entry, for messages.
+        root: folder that paths are relative to.
+        require_labels: whether a label has to be there.
 
     Raises:
-        KeyError, TypeError: for what is not there, or not of its kind.
-        ValueError: for several files of one part, or a fold that is none.
+        ValueError: for a part without a path or with several files, or a fold that is none.
     """
     item = {}
     for part in PARTS if require_labels else PARTS[:1]:
-        paths = entry[part]
+        paths = entry.get(part)
         if isinstance(paths, list) and len(paths) == 1:
             paths = paths[0]
-        if isinstance(paths, list):
+        if isinstance(paths, list) and paths:
             raise InputError(
-                f"{file} has {len(paths)} files for one {part}, {some(map(str, paths))}: expected "
+                f"{place} has {len(paths)} files for one {part}, {some(map(str, paths))}: expected "
                 "one, since the bundles see one image and not several as channels; list the one "
                 "that is wanted"
             )
-        if not isinstance(paths, str):
-            raise InputError(f"{file}: {part} is {paths!r}; {EXPECTED}")
-        item[part] = _path_of(paths, file.parent)
+        if not paths or not isinstance(paths, str):
+            raise InputError(f"{place} has {paths!r} as {part}: {EXPECTED}; correct it")
+        item[part] = _path_of(paths, root)
     fold = entry.get("fold")
     if fold is not None and (type(fold) is not int or fold < 0):
-        raise InputError(f"{file} has the fold {fold!r}: expected whole numbers from 0 on")
-    return _Entry(key, item, fold, entry.get(NAME))
+        raise InputError(f"{place} has the fold {fold!r}: expected whole numbers from 0 on")
+    return item, fold, entry.get(NAME)
 
 
 def _nnunet_lists(root: Path, content: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -129,7 +129,7 @@ def test_decathlon(tmp_path: Path) -> None:
         (
             {"training": [{"image": "a.png"}]},
             ValueError,
-            "KeyError 'label'; expected a Decathlon file",
+            "number 1 of training, has None as label: expected a Decathlon file",
         ),
         (
             {"training": [{"image": "no.png", "label": "a.png"}]},

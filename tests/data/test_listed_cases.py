@@ -86,7 +86,7 @@ def test_folds_of_cases_are_used(tmp_path: Path) -> None:
     val = Split(lambda: cases, fold=1).part("val")
     assert [case_name(item["image"]) for item in val] == ["b", "c"]
     write(tmp_path, {"training": pairs("a", fold="first")})
-    with pytest.raises(ValueError, match="dataset.json has the fold 'first': expected whole num"):
+    with pytest.raises(ValueError, match="1 of training, has the fold 'first': expected whole num"):
         find_cases(tmp_path)
 
 
@@ -207,8 +207,21 @@ def test_a_data_set_of_nnunet_that_is_not_whole_is_refused(tmp_path: Path) -> No
         find_cases(root)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"training": 5}', '[{"image": "a.nii.gz"}]'])
-def test_other_json_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "is no JSON in UTF-8 .*recursion.*: expected a Decathlon file"),
+        ('{"training": [],}', "is no JSON in UTF-8 .*line 1 column 17"),
+        ("", "is no JSON in UTF-8"),
+        ('{"training": 5}', "has under training no list, but '5'"),
+        ('[{"image": "a.nii.gz"}]', "holds .*a.nii.gz"),
+        ('{"training": [5]}', "has 5 as number 1 of training: expected a Decathlon file"),
+        ('{"training": ["a.nii.gz"]}', "number 1 of training, has None as label"),
+        ('{"training": [{"image": "", "label": "a"}]}', "number 1 of training, has '' as image"),
+        ('{"training": [{"image": [], "label": "a"}]}', r"number 1 of training, has \[\] as image"),
+    ],
+)
+def test_other_json_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(ValueError, match="dataset.json"):
+    with pytest.raises(ValueError, match=f"dataset.json.*{message}"):
         find_cases(tmp_path)
