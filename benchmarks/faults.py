@@ -273,13 +273,15 @@ def write_volumes(folder: Path) -> None:
             nib.save(nib.Nifti1Image(voxels[cut], np.eye(4)), path)
 
 
-def run(bundle: Bundle, folder: Path, times: int, wanted: Sequence[str]) -> list[dict[str, str]]:
-    """The row of each fault."""
+def run(
+    bundle: Bundle, folder: Path, times: int, wanted: Sequence[str], word: str = ""
+) -> list[dict[str, str]]:
+    """The row of each fault whose name has a word."""
     write_volumes(folder)
     commands = {kind: Command(kind, bundle, folder) for kind in wanted}
     rows = []
     for kind, fault, disturb in FAULTS:
-        if kind not in wanted:
+        if kind not in wanted or word not in fault:
             continue
         outcomes = []
         for number in range(times):
@@ -307,9 +309,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--times", type=int, default=3, help="trials of each fault")
     kinds = list(dict.fromkeys(kind for kind, _, _ in FAULTS))
     parser.add_argument("--commands", nargs="+", default=kinds, choices=kinds)
+    parser.add_argument("--faults", default="", help="those alone whose name has this word")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        rows = run(arguments.bundle, Path(folder), arguments.times, arguments.commands)
+        place = Path(folder)
+        rows = run(arguments.bundle, place, arguments.times, arguments.commands, arguments.faults)
     print(report.table(rows))
 
 

@@ -11,6 +11,7 @@ import ignite.distributed as idist
 
 from ldseg_monai.data.names import EXTENSIONS
 from ldseg_monai.runtime.errors import MissingFileError
+from ldseg_monai.runtime.ownership import NOTES
 
 logger = logging.getLogger("ldseg_monai.data")
 
@@ -75,8 +76,8 @@ def some(names: Iterable[str], limit: int = SHOWN) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a system or an editor put a file there, which no person sees."""
-    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+    """Whether a system, an editor or this program put a file there, which no person sees."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", NOTES)
 
 
 def is_beside(path: str) -> bool:

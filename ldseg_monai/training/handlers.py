@@ -179,8 +179,8 @@ class TensorBoard:
         return SummaryWriter(self.log_dir)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # which Python itself asks for
-            raise AttributeError(name)
+        if name.startswith("_"):  # which Python itself asks for, as in copying
+            return super().__getattribute__(name)
         return getattr(self.writer, name)
 
 

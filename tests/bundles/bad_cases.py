@@ -27,28 +27,29 @@ class Bad:
     file: str = "images/bad"
 
 
-def volume() -> tuple[np.ndarray, np.ndarray]:
+def volume(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     label = np.zeros((20, 24, 18), np.uint8)
     label[5:10, 6:18, 4:14], label[10:15, 6:18, 4:14] = 1, 2
-    return (label * 60 + np.random.default_rng(0).normal(60, 5, label.shape)).astype(
+    return (label * 60 + np.random.default_rng(seed).normal(60, 5, label.shape)).astype(
         np.float32
     ), label
 
 
-def picture() -> tuple[np.ndarray, np.ndarray]:
+def picture(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     label = np.zeros((80, 96), np.uint8)
     label[20:50, 30:70] = 1
-    noise = np.random.default_rng(0).normal(100, 5, (*label.shape, 3))
+    noise = np.random.default_rng(seed).normal(100, 5, (*label.shape, 3))
     return (label[..., None] * 60 + noise).astype(np.uint8), label
 
 
 def write_good(
     folder: Path, dims: int, names: tuple[str, ...] = ("good_0", "good_1", "good_2")
 ) -> None:
-    for name in names:
-        write_volume(folder, name, *volume()) if dims == 3 else write_picture(
-            folder, name, *picture()
-        )
+    for seed, name in enumerate(names, start=1):
+        if dims == 3:
+            write_volume(folder, name, *volume(seed))
+        else:
+            write_picture(folder, name, *picture(seed))
 
 
 def _volume(edit: Callable[[np.ndarray, np.ndarray], dict]) -> Callable[[Path], None]:

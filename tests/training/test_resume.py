@@ -84,7 +84,7 @@ def test_checkpoint_without_settings_goes_on(tmp_path: Path) -> None:
 def test_advice_of_a_stopped_run_names_the_checkpoint_and_its_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler = signals._EndInOneLine()
+    handler = signals._EndInOneLine("ldseg_monai")
     monkeypatch.setattr(signals.signal, "getsignal", lambda number: handler)
     engine = Engine(lambda engine, batch: None)
     ResumableCheckpoint(str(tmp_path / "checkpoint.pt"), {}, []).attach(engine)

@@ -253,7 +253,7 @@ def test_small_structures_get_a_finer_latent_than_large_ones() -> None:
         for index in range(2):
             label = np.zeros((32, 32, 32), np.uint8)
             label[8 : 8 + side, 8 : 8 + side, 8 : 8 + side] = 1
-            write_volume(Path(name), f"{index}", label.astype(np.float32), label)
+            write_volume(Path(name), f"{index}", (1 + index) * label.astype(np.float32), label)
         new_bundle(KNEE, name, name)
     networks = {}
     for name in ("large", "small"):
@@ -269,7 +269,7 @@ def test_structure_that_no_latent_holds_is_a_warning() -> None:
     for index in range(2):
         label = np.zeros((32, 32, 32), np.uint8)
         label[3::8, 3::8, 3::8] = 1
-        write_volume(Path("data"), f"{index}", label.astype(np.float32), label)
+        write_volume(Path("data"), f"{index}", (1 + index) * label.astype(np.float32), label)
     assert "the smallest class hardly survives the latent" in new_bundle(KNEE, "new", "data")
 
 
@@ -277,7 +277,7 @@ def test_rare_class_in_a_large_volume_is_looked_for() -> None:
     for index in range(3):
         label = np.zeros((80, 80, 80), np.uint8)
         label[20:32, 20:32, 20:32] = 1
-        write_volume(Path("data"), f"{index}", label.astype(np.float32), label)
+        write_volume(Path("data"), f"{index}", (1 + index) * label.astype(np.float32), label)
     report = new_bundle(HIPPOCAMPUS, "new", "data")
     train = config("new")
     assert "RandCropByLabelClassesd" in targets(train, "random_transforms")
