@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ldseg_monai.bundle import Bundle
 
@@ -27,6 +32,29 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, help="folder for the report (default: benchmarks/results/BUNDLE)"
     )
+
+
+def add_here(parser: argparse.ArgumentParser) -> None:
+    """Add the option of a program that measures in processes of its own: see `measured_apart`."""
+    parser.add_argument(
+        "--here", action="store_true", help="measure in this process and print seconds as JSON"
+    )
+
+
+def measured_apart(program: str, argv: Sequence[str] | None, environment: Mapping[str, str]) -> Any:
+    """Run a program again with ``--here``, and return what it prints as JSON in its last line.
+
+    Args:
+        program: name of the module below benchmarks, such as ``speed.waiting``.
+        argv: its arguments; None for this process's own.
+        environment: variables of the new process.
+    """
+    bundle, *options = sys.argv[1:] if argv is None else argv
+    line = [sys.executable, "-m", f"benchmarks.{program}", bundle, "--here", *options]
+    done = subprocess.run(
+        line, env=dict(environment), stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def bundle(text: str) -> Bundle:

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from benchmarks import report
+from benchmarks import command, report
 from benchmarks.speed import measure, workload
 from benchmarks.speed.workload import Workload
 
@@ -63,9 +61,7 @@ def table(found: Mapping[str, Mapping[str, float]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write precision.md for the bundle named on the command line, and print it."""
     parser = workload.argument_parser(__doc__)
-    parser.add_argument(
-        "--here", action="store_true", help="measure in this process and print seconds as JSON"
-    )
+    command.add_here(parser)
     arguments = parser.parse_args(argv)
     work = workload.workload_of(arguments)
     if arguments.here:
@@ -73,17 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     about = ABOUT.format(size=" x ".join(map(str, work.spatial_size)))
     head = report.header(f"Precision: {work.name}", about, "speed.precision", argv, arguments.seed)
-    command = [sys.executable, "-m", "benchmarks.speed.precision", *(argv or sys.argv[1:])]
     found = {}
     for name in instruction_sets(report.cpu_flags()):
-        done = subprocess.run(
-            [*command, "--here"],
-            env={**os.environ, **OLDER[name]},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        found[name] = json.loads(done.stdout.splitlines()[-1])
+        variables = {**os.environ, **OLDER[name]}
+        found[name] = command.measured_apart("speed.precision", argv, variables)
     print(report.write(arguments.out / "precision.md", head, table(found)))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from benchmarks import report
+from benchmarks import command, report
 from benchmarks.speed import measure, workload
 from benchmarks.speed.workload import Workload
 
@@ -76,9 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--others", type=int, nargs="+", default=[0, 4], help="other processes (%(default)s)"
     )
-    parser.add_argument(
-        "--here", action="store_true", help="measure in this process and print seconds as JSON"
-    )
+    command.add_here(parser)
     arguments = parser.parse_args(argv)
     work = workload.workload_of(arguments)
     if arguments.here:
@@ -87,21 +85,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = " x ".join(map(str, work.spatial_size))
     about = ABOUT.format(size=size, rounds=arguments.rounds)
     head = report.header(f"Waiting: {work.name}", about, "speed.waiting", argv, arguments.seed)
-    own = sys.argv[1:] if argv is None else argv
-    command = [sys.executable, "-m", "benchmarks.speed.waiting", own[0], "--here", *own[1:]]
     found: dict[int, dict[str, list[float]]] = {}
     for number in arguments.others:
         found[number] = {}
         for policy in (AWAKE, ASLEEP):
             with busy(number):
-                done = subprocess.run(
-                    command,
-                    env=waiting_environment(policy),
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                )
-            found[number][policy] = json.loads(done.stdout.splitlines()[-1])
+                variables = waiting_environment(policy)
+                found[number][policy] = command.measured_apart("speed.waiting", argv, variables)
     print(report.write(arguments.out / "waiting.md", head, table(found)))
 
 

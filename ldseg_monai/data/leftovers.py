@@ -25,7 +25,8 @@ BESIDE = (*EXTENSIONS, *TEXTS, ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr"
 MASK_WORDS = ("label", "labels", "mask", "masks", "brainmask", "seg", "segm", "dseg",
     "segmentation", "anno", "annotation", "gt", "groundtruth", "ground_truth", "truth", "manual",
     "pred", "prediction", "roi", "mean", "sd", "overlay")  # fmt: skip
-VERSION = re.compile(r"([_\-. ]?(v?\d+|final|copy|corrected|edited|new))+$")  # ends such a name
+# What ends such a name. A number is taken whole: there is one way alone to read a DICOM UID's
+VERSION = re.compile(r"([_\-. ]?((?<!\d)v?\d+(?!\d)|final|copy|corrected|edited|new))+$")
 SHOWN = 5  # names in a message
 
 

@@ -17,6 +17,8 @@ from ldseg_monai.data.names import PathLike, case_name, plain_name
 from ldseg_monai.data.trained_cases import TrainedCases, cases_file, digest
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 
+SAMPLE = 4096  # bytes of an image's file by which two are found that may be the same
+
 
 class Split:
     """Parts of a datalist to train and to validate on, whatever the datalist's order.
@@ -356,12 +358,12 @@ def _require_different_images(items: Mapping[str, Mapping[str, Any]], chosen: se
     Raises:
         ValueError: naming one that is.
     """
-    by_size: dict[int, list[str]] = {}
+    by_sample: dict[tuple[int, bytes], list[str]] = {}
     for name, item in items.items():
-        if os.path.isfile(str(item["image"])):
-            by_size.setdefault(os.path.getsize(item["image"]), []).append(name)
-    by_size.pop(0, None)  # empty files, which are told when they are read
-    for alike in by_size.values():
+        if os.access(str(item["image"]), os.R_OK) and os.path.isfile(item["image"]):
+            by_sample.setdefault(_sample(item["image"]), []).append(name)
+    by_sample.pop((0, b""), None)  # empty files, which are told when they are read
+    for alike in by_sample.values():
         if len(chosen.intersection(alike)) in (0, len(alike)):
             continue
         first: dict[str, str] = {}
@@ -373,6 +375,17 @@ def _require_different_images(items: Mapping[str, Mapping[str, Any]], chosen: se
                     "one would train and the other validate: expected different ones; remove one, "
                     "or put both into one part by val_cases"
                 )
+
+
+def _sample(path: PathLike) -> tuple[int, bytes]:
+    """Size of a file and what is in its middle: files that differ seldom agree in both.
+
+    So that no data set is read as a whole, whose files have one size.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        file.seek(size // 2)
+        return size, file.read(SAMPLE)
 
 
 def _grouped(names: list[str], groups: Mapping[str, str]) -> list[list[str]]:

@@ -142,9 +142,8 @@ class StripInferer(Inferer):
             raise ArgumentError(f"got {got} beside inputs and network: expected nothing else")
         batch = MetaTensor(inputs)
         paths = batch.meta["filename_or_obj"]
-        reasons = batch.meta.get(OUTSIDE) or [""] * len(
-            paths
-        )  # where a picture is none of the known
+        # Where a picture is none of the known
+        reasons = batch.meta.get(OUTSIDE) or [""] * len(paths)
         written = []
         for path, reason in zip(paths, reasons, strict=True):
             written.append(self._segment(path, network, batch.device, remark({OUTSIDE: reason})))

@@ -121,7 +121,7 @@ class _SmallByOneDnn(TorchFunctionMode):
 
     PyTorch computes float32 convolutions of few channels by code of its own, which is meant for
     tiny maps. It leaves out the last axis when it counts, so that it takes this way for whole
-    levels of a volume, where oneDNN is 2 to 15 times as fast: ``benchmarks/speed/convolutions``.
+    levels of a volume. ``benchmarks/speed/convolutions.py`` measures what that costs.
     """
 
     def __torch_function__(

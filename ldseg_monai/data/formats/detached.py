@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 HEADERS = (".mha", ".mhd", ".nrrd", ".nhdr")
 # The field of a MetaImage or NRRD that names its files, and what follows it
-DATA_FILE = re.compile(r"^\s*(?:ElementDataFile\s*[=:]|data ?file:)(.*)((?:\n.*)*)", re.I | re.M)
+DATA_FILE = re.compile(r"^[ \t]*(?:ElementDataFile\s*[=:]|data ?file:)(.*)((?:\n.*)*)", re.I | re.M)
 NUMBER = re.compile(r"%0?\d*d")  # in a pattern of names, as of C
 LONGEST = 2**16  # bytes of a header that are read
 

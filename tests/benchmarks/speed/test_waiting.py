@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from programs import tables
 
+from benchmarks import command
 from benchmarks.speed import waiting
 
 
@@ -35,13 +36,13 @@ def test_report_has_both_policies_for_each_number_of_processes(
         def __init__(self, seconds: list[float]) -> None:
             self.stdout = "said\n" + json.dumps(seconds)
 
-    def run(command: list[str], env: dict[str, str], **kwargs: object) -> Done:
+    def run(line: list[str], env: dict[str, str], **kwargs: object) -> Done:
         policies.append(env.get("OMP_WAIT_POLICY"))
-        assert command[4] == "--here"
+        assert line[4] == "--here"
         return Done([1.0, 1.0, 1.0] if policies[-1] else [3.0, 2.0, 4.0])
 
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    monkeypatch.setattr(waiting.subprocess, "run", run)
+    monkeypatch.setattr(command.subprocess, "run", run)
     monkeypatch.setattr(waiting, "BUSY", "")
     set_at = tiny.index("--set")
     waiting.main([*tiny[:set_at], "--others", "0", "1", *tiny[set_at:]])

@@ -71,3 +71,9 @@ def test_what_a_header_names(tmp_path: Path, name: str, text: str | None, used: 
         (tmp_path / name).write_text(text, newline="")
     found = data_files(str(tmp_path / name), [str(tmp_path / other) for other in others])
     assert [Path(path).name for path in found] == used
+
+
+def test_a_long_header_without_files_is_read_at_once(tmp_path: Path) -> None:
+    # By a pattern that could begin at each line and go on over all others, it took half a minute
+    (tmp_path / "a.mhd").write_text("\n" * 2**16)
+    assert data_files(str(tmp_path / "a.mhd"), [str(tmp_path / "a.raw")]) == []
