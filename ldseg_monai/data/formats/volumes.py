@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import sys
 import zlib
@@ -12,6 +13,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 
 from ldseg_monai.data.formats.geometry import check_affine, check_memory, largest_shift, times
@@ -359,9 +361,21 @@ def _read(path: str, volume: Volume) -> np.ndarray:
         ValueError: if they cannot be read.
     """
     try:
+        if isinstance(volume.voxels, ArrayProxy) and path.lower().endswith(".gz"):
+            return _read_gzip(path, volume.voxels)
         return np.asanyarray(volume.voxels)
     except Exception as error:  # nibabel and the decompressors raise many kinds
         raise unreadable([path], error) from error
+
+
+def _read_gzip(path: str, proxy: ArrayProxy) -> np.ndarray:
+    """Read to the end of the file, where its checksum is: nibabel stops behind the last voxel."""
+    with gzip.open(path) as file:
+        spec = (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter)
+        voxels = np.asanyarray(ArrayProxy(file, spec))
+        while file.read(2**20):
+            pass
+    return voxels
 
 
 def read_voxels(path: str, require_codes: bool = False) -> tuple[np.ndarray, Volume]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from monai.transforms import Orientationd
 
 from ldseg_monai.data import LoadImageVolumed, NiftiReader
 from ldseg_monai.data.formats import kinds, load_volume
+from ldseg_monai.data.formats.volumes import read_voxels
 
 VOXELS = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
 QFORM = np.array([[2.0, 0, 0, 1], [0, 3, 0, 2], [0, 0, 4, 3], [0, 0, 0, 1]])
@@ -228,3 +230,16 @@ def test_a_header_that_itk_does_not_take_for_a_meta_image_is_refused(tmp_path: P
         sitk.ReadImage(str(path))
     with pytest.raises(ValueError, match=r"a.mha cannot be read \(SimpleITK knows no such header"):
         load_volume(str(path))
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".Nii.GZ"])
+def test_checksum_of_a_compressed_file_is_compared(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    large = np.random.default_rng(0).normal(size=(20, 20, 20))  # past what nibabel opens a file by
+    good = gzip.compress(Path(write(tmp_path / "b.nii", large)).read_bytes())
+    path.write_bytes(good)
+    voxels, _ = read_voxels(str(path))
+    np.testing.assert_array_equal(voxels, large)
+    path.write_bytes(good[:-8] + bytes([good[-8] ^ 1]) + good[-7:])
+    with pytest.raises(ValueError, match=r"a\.\w+\.\w+ cannot be read \(CRC check failed"):
+        read_voxels(str(path))
