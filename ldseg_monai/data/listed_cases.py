@@ -34,6 +34,7 @@ class Cases(list[dict[str, Any]]):
         leftovers: what is not used.
         validation: names of the cases that it keeps for validation itself.
         folds: the fold of each case that has one, by its name.
+        class_names: what it calls each value of its labels, by the value.
     """
 
     def __init__(self, items: list[dict[str, Any]], leftovers: Leftovers) -> None:
@@ -41,6 +42,7 @@ class Cases(list[dict[str, Any]]):
         self.leftovers = leftovers
         self.validation: set[str] = set()
         self.folds: dict[str, int] = {}
+        self.class_names: dict[int, str] = {}
 
 
 class _Entry(NamedTuple):
@@ -102,6 +104,7 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     cases = Cases([entry.paths for entry in named.values()], leftovers)
     cases.validation = {name for name, entry in named.items() if entry.key in VALIDATION}
     cases.folds = {name: entry.fold for name, entry in named.items() if entry.fold is not None}
+    cases.class_names = class_names(dataset_json)
     return cases
 
 
@@ -114,6 +117,40 @@ def class_names(dataset_json: PathLike) -> dict[int, str]:
         return {int(value): " ".join(str(name).split()) for value, name in named.items()}
     except (OSError, KeyError, ValueError, TypeError, AttributeError):  # none, or of another form
         return {}
+
+
+def compare_class_names(given: Mapping[int, str], expected: Mapping[int, str]) -> None:
+    """Compare what a data set calls its label values with a bundle's classes.
+
+    Capitals, spaces and signs make no difference. Names of which neither knows the other's are said
+    in one line: they may be another language's, or abbreviations.
+
+    Args:
+        given: by the data set, by value.
+        expected: of the bundle's classes, by index.
+
+    Raises:
+        ValueError: if the name of one class stands at the value of another.
+    """
+    said = {value: _plain(name) for value, name in given.items()}
+    known = {index: _plain(name) for index, name in expected.items()}
+    others = []
+    for value in sorted(said.keys() & known.keys()):
+        if said[value] == known[value] or not value:
+            continue
+        if said[value] in known.values() or known[value] in said.values():
+            raise InputError(
+                f"dataset.json calls label value {value} {given[value]}, and the bundle's class "
+                f"{value} is {expected[value]}: expected the same order of classes; write the "
+                "labels with the bundle's values, or correct 'labels' there"
+            )
+        others.append(f"{value} is {given[value]} there and {expected[value]} here")
+    if others:
+        tell_once(f"dataset.json has other names of classes: {', '.join(others)}")
+
+
+def _plain(name: str) -> str:
+    return "".join(sign for sign in name.casefold() if sign.isalnum())
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ldseg_monai.data.leftovers import some, tell
+from ldseg_monai.data.listed_cases import compare_class_names
 from ldseg_monai.data.names import PathLike, case_name, plain_name
 from ldseg_monai.data.trained_cases import TrainedCases, cases_file, digest
 from ldseg_monai.runtime.errors import InputError, MissingFileError
@@ -44,6 +45,8 @@ class Split:
         weights: file of the weights that are scored, None in a training. Where neither `val_cases`
             nor `fold` says, those cases validate that the weights were not trained on, by what is
             beside them (`TrainedCases`). Where nothing is, none are drawn: that is an error.
+        class_names: of the bundle's classes by their index, with which the names that a data set
+            gives its label values are compared; None to compare nothing.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Split:
         num_folds: int = 5,
         groups: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         weights: PathLike | None = None,
+        class_names: Mapping[int, str] | None = None,
     ) -> None:
         self.read = datalist
         self.val_cases = val_cases
@@ -65,11 +69,18 @@ class Split:
         self.num_folds = num_folds
         self.groups = groups
         self.weights = weights
+        self.class_names = class_names
 
     @cached_property
     def datalist(self) -> Sequence[dict[str, str]]:
-        """The items, read once."""
-        return self.read()
+        """The items, read once.
+
+        Raises:
+            ValueError: if the data set gives a label value the name of another class.
+        """
+        items = self.read()
+        compare_class_names(getattr(items, "class_names", {}), self.class_names or {})
+        return items
 
     @cached_property
     def validation(self) -> set[str]:

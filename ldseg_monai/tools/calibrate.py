@@ -19,6 +19,8 @@ from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.knobs import check_values
 from ldseg_monai.bundle.names import check_names
 from ldseg_monai.data.datalist import PathLike, case_name
+from ldseg_monai.data.known import OUTSIDE
+from ldseg_monai.data.leftovers import some
 from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
 from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
 from ldseg_monai.inference.case_evaluator import require_loaded
@@ -71,7 +73,8 @@ def calibrate(
             ``val_cases``, ``fold``... Without any that chooses cases, those of the bundle's own
             weights are those of its ``docs/val_cases.txt``, and those of others the ones that
             they were not trained on.
-        force: whether images that the weights do not know are taken, instead of refused.
+        force: whether images that the weights do not know are taken, instead of refused. The list
+            of cases beside the new weights then names them.
 
     Raises:
         FileNotFoundError: without the bundle, its data or its weights, or the folder to write to.
@@ -103,10 +106,14 @@ def calibrate(
     network = diffusion_segmenter(config.get_parsed_content("network")).eval()
     network.scale_logits(1.0)  # changes nothing, but for an error of a network without logits
     load_weights(network, used)
-    fit = fit_temperature(_segment(config, network))
+    cases, outside = _segment(config, network)
+    fit = fit_temperature(cases)
     network.scale_logits(fit.temperature)
     save_whole({name: tensor.cpu() for name, tensor in network.state_dict().items()}, out)
     if trained is not None:
+        if outside:
+            note = f"calibrated on {len(outside)} images outside of known_images ({some(outside)})"
+            trained = TrainedCases(frozenset(), note).joined(trained)
         trained.write(out)
     return fit
 
@@ -124,8 +131,12 @@ def _chooses_cases(knob: str) -> bool:
 
 
 @torch.no_grad()
-def _segment(config: ConfigParser, network: nn.Module) -> list[Case]:
-    """Segment a training's validation cases, and count each in its file's geometry."""
+def _segment(config: ConfigParser, network: nn.Module) -> tuple[list[Case], list[str]]:
+    """Segment a training's validation cases, and count each in its file's geometry.
+
+    Returns:
+        The counts, and the names of those whose images the weights do not know.
+    """
     inferer = config.get_parsed_content("validate#inferer")
     device = config.get_parsed_content("device")
     num_classes = config.get_parsed_content("num_classes")
@@ -135,9 +146,11 @@ def _segment(config: ConfigParser, network: nn.Module) -> list[Case]:
         orig_keys="image",
         nearest_interp=False,
     )
-    cases = []
+    cases, outside = [], []
     for item in config.get_parsed_content("validate#dataset"):
         require_loaded(item)
+        if OUTSIDE in item["image"].meta:
+            outside.append(case_name(item["image"].meta["filename_or_obj"]))
         batch = list_data_collate([item])
         logits = inferer(batch["image"].to(device), network).float().cpu()
         if logits.shape[1] != num_classes or not logits.isfinite().all():
@@ -149,4 +162,4 @@ def _segment(config: ConfigParser, network: nn.Module) -> list[Case]:
         case = back(decollate_batch({**batch, "pred": MetaTensor(logits)})[0])
         pred, label = (case[key].as_subclass(torch.Tensor) for key in ("pred", "label"))
         cases.append(count(pred, label))
-    return cases
+    return cases, outside

@@ -225,3 +225,30 @@ def test_other_json_is_refused_in_one_line(tmp_path: Path, text: str, message: s
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(ValueError, match=f"dataset.json.*{message}"):
         find_cases(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"0": "background", "1": "Femur", "2": "tibia "}, ""),
+        ({"background": 0, "FEMUR": 1}, ""),
+        ({"0": "air", "1": "femur", "2": "tibia", "3": "patella"}, ""),
+        ({"0": "background", "1": "fémur", "2": "tibia"}, "1 is fémur there and femur here"),
+        ({"1": "tibia", "2": "femur"}, "value 1 tibia, and the bundle's class 1 is femur"),
+        ({"1": "cartilage", "2": "femur"}, "value 1 cartilage, and the bundle's class 1 is femur"),
+        ({"1": "femur", "2": "patella", "3": "tibia"}, "value 2 patella, and the bundle's class 2"),
+    ],
+)
+def test_class_names_of_the_file_are_compared_with_the_bundles(
+    tmp_path: Path, labels: dict, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, {"labels": labels, "training": pairs("a", "b")})
+    own = {0: "background", 1: "femur", 2: "tibia"}
+    split = Split(lambda: find_cases(tmp_path, require_labels=True), class_names=own)
+    if "bundle's" in message:
+        with pytest.raises(ValueError, match=message):
+            split.part("all")
+        return
+    assert names_of(split.part("all")) == ["a", "b"]
+    assert message in caplog.text
+    assert bool(caplog.messages) == bool(message)

@@ -358,3 +358,5 @@ def test_image_that_the_weights_do_not_know_is_refused_or_told(
     assert "case2.nii.gz is none of the images that the weights know: its field of view" in error
     assert "--force True to go on" in error and not (tmp_path / "new.pt").exists()
     assert main(["calibrate", str(bundle), *options, "--force", "True"]) == 0
+    trained = TrainedCases.read(tmp_path / "new.pt")
+    assert trained.note == "calibrated on 1 images outside of known_images (case2)"
