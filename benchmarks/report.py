@@ -18,6 +18,8 @@ from benchmarks.speed.measure import Result
 
 NONE = "–"
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+# Values of ONEDNN_MAX_CPU_ISA, by which a processor computes as an older one, and their sets
+OLDER = {"AVX2": "avx2", "AVX512_CORE": "avx512f", "AVX512_CORE_BF16": "avx512_bf16"}
 
 
 def machine() -> str:
@@ -34,9 +36,26 @@ def machine() -> str:
         f"{kilobytes[0] / 2**20:.0f} GiB memory" if kilobytes else "memory unknown",
         f"load {os.getloadavg()[0]:.1f} before the measurements",
     ]
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    if held:
+        parts.append(f"held to {held} by ONEDNN_MAX_CPU_ISA")
     if torch.cuda.is_available():
         parts.append(f"GPU {torch.cuda.get_device_name()}")
     return ", ".join(parts)
+
+
+def processor_kind(device: str = "cpu") -> str:
+    """The kind of processor, for a file's name: its newest set of instructions, or the GPU's name.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+    """
+    if device == "cuda":
+        return "_".join(torch.cuda.get_device_name().lower().split())
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    flags = cpu_flags()
+    sets = [name for name in INSTRUCTION_SETS if name in flags]
+    return OLDER.get(held) or next(reversed(sets), platform.machine().lower())
 
 
 def cpu_flags() -> list[str]:

@@ -107,7 +107,7 @@ def table(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write exported.md for the bundle named on the command line, and print the table."""
+    """Write exported_KIND.md of a bundle, on this kind of processor, and print it."""
     parser = workload.argument_parser(__doc__)
     workload.add_comparison(parser)
     parser.add_argument(
@@ -143,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     head = report.header(
         f"Exported files: {work.name}", about, "speed.exported", argv, arguments.seed
     )
-    print(report.write(arguments.out / "exported.md", head, table(results, labels, megabytes)))
+    name = f"exported_{report.processor_kind(arguments.device)}.md"
+    print(report.write(arguments.out / name, head, table(results, labels, megabytes)))
 
 
 if __name__ == "__main__":

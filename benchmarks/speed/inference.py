@@ -158,7 +158,7 @@ def table(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write inference.md for the bundle named on the command line, and print it."""
+    """Write inference_KIND.md, of this kind of processor, for the bundle named, and print it."""
     names = [OWN, *PEERS, PIXEL_DIFFUSION]
     parser = workload.argument_parser(__doc__)
     workload.add_comparison(parser)
@@ -216,11 +216,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     memory = [row for row in chosen if row.steps <= MEMORY_STEPS and not arguments.no_memory]
     results = measure.compare(chosen, arguments.rounds, arguments.budget, arguments.device, memory)
-    print(
-        report.write(
-            arguments.out / "inference.md", head, table(work, results, arguments.steps, beside)
-        )
-    )
+    name = f"inference_{report.processor_kind(arguments.device)}.md"
+    text = table(work, results, arguments.steps, beside)
+    print(report.write(arguments.out / name, head, text))
 
 
 if __name__ == "__main__":

@@ -78,3 +78,20 @@ def test_plot_is_a_picture(tmp_path: Path) -> None:
     )
     assert markdown == "![seconds against voxels](plot.png)\n"
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "held", "kind"),
+    [
+        ("fpu avx2 avx512f avx512_bf16 amx_bf16", "", "amx_bf16"),
+        ("fpu avx2 avx512f avx512_bf16 amx_bf16", "AVX512_CORE_BF16", "avx512_bf16"),
+        ("fpu avx2 avx512f", "avx2", "avx2"),
+        ("fpu avx2", "", "avx2"),
+    ],
+)
+def test_kind_of_processor_is_what_it_computes_as(
+    flags: str, held: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", held)
+    monkeypatch.setattr(report, "cpu_flags", flags.split)
+    assert report.processor_kind() == kind

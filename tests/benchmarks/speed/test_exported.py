@@ -8,6 +8,7 @@ import torch
 from programs import ROOT, tables
 from small_bundles import write_config
 
+from benchmarks import report
 from benchmarks.speed import exported
 from benchmarks.speed.measure import Result
 from ldseg_monai.bundle import Bundle
@@ -64,7 +65,7 @@ def test_files_of_a_bundle_segment_as_it_does(
     monkeypatch.setattr(exported, "PRECISIONS", {"float32": False})  # which the files have
     options = ["--size", "16", "16", "16", "--rounds", "2", "--no_memory", "--set", "num_samples=2"]
     exported.main([str(bundle), "--out", str(tmp_path), *options])
-    rows = tables((tmp_path / "exported.md").read_text())[0]
+    rows = tables((tmp_path / f"exported_{report.processor_kind()}.md").read_text())[0]
     assert [row["form"] for row in rows] == [
         "bundle, float32",
         "TorchScript",

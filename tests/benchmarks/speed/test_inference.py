@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from programs import ROOT, tables
 
+from benchmarks import report
 from benchmarks.speed import inference
 
 
@@ -25,7 +26,7 @@ def test_table_of_a_tiny_run(
         "float32",
     ]
     inference.main([*tiny, "network_def#image_encoder#in_channels=3", *options])
-    text = (tmp_path / "inference.md").read_text()
+    text = (tmp_path / f"inference_{report.processor_kind()}.md").read_text()
     assert text in capsys.readouterr().out
     rows = {(row["network"], row["steps K"], row["precision"]): row for row in tables(text)[0]}
 
@@ -60,7 +61,7 @@ def test_size_that_a_network_cannot_take_is_padded() -> None:
 
 def test_reference_is_there_whatever_is_asked_for(tiny: list[str], tmp_path: Path) -> None:
     inference.main([*tiny, "--no_memory", "--only", "UNet"])
-    rows = tables((tmp_path / "inference.md").read_text())[0]
+    rows = tables((tmp_path / f"inference_{report.processor_kind()}.md").read_text())[0]
     assert [(row["network"], row["precision"]) for row in rows] == [
         ("LDSeg", "float32"),
         ("UNet", "bfloat16"),
@@ -88,7 +89,10 @@ def test_bundles_draw_samples_beside_each_other(tmp_path: Path) -> None:
         "amp=False",
     ]
     inference.main([bundles[0], *options, "--samples", "1", "2", "--beside", bundles[1]])
-    rows = {row["network"]: row for row in tables((tmp_path / "inference.md").read_text())[0]}
+    rows = {
+        row["network"]: row
+        for row in tables((tmp_path / f"inference_{report.processor_kind()}.md").read_text())[0]
+    }
     names = [
         f"{name}, {number}"
         for name in ("ldseg_hippocampus", "cdal_hippocampus")
@@ -106,7 +110,7 @@ def test_bundles_draw_samples_beside_each_other(tmp_path: Path) -> None:
 @pytest.mark.gpu
 def test_gpu_gives_times_and_its_own_memory(tiny: list[str], tmp_path: Path) -> None:
     inference.main([*tiny, "--device", "cuda", "--only", "UNet"])
-    rows = tables((tmp_path / "inference.md").read_text())[0]
+    rows = tables((tmp_path / f"inference_{report.processor_kind()}.md").read_text())[0]
     assert all(float(row["seconds"]) > 0 for row in rows)
     assert all(
         0 < float(row["peak memory, MB"]) < 500 for row in rows
