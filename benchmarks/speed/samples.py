@@ -30,7 +30,7 @@ def sampling_call(work: Workload, num_samples: int) -> Call:
     """Build the network; the call draws samples of one image and returns its parts' seconds."""
     network, image = work.network(), work.image(work.spatial_size)
     inferer = SamplingInferer(num_samples, seed=work.seed, amp=work.amp)
-    if work.compiled:
+    if work.compile_mode:
         inferer(image, network)
     stopwatch = Stopwatch(work.device)
     stopwatch.watch(network)

@@ -40,6 +40,7 @@ PRECISIONS = {"bfloat16": True, "float32": False}
 LAYOUTS = ("channels last", "channels first")
 TRAINING_SIZES = ("crop_size", "spatial_size")  # knobs of the bundles, the first that a config has
 SIZES = (*TRAINING_SIZES, "window_size")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")  # of torch.compile
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
@@ -60,7 +61,7 @@ class Workload:
     Attributes:
         bundle: whose network, configs and sizes they are.
         device: ``cpu`` or ``cuda``.
-        compiled: whether networks are compiled by ``torch.compile``.
+        compile_mode: of ``torch.compile``; "" for networks that are not compiled.
         seed: of weights, images and noise.
         size: spatial size in place of the bundle's.
         overrides: items of its configs to override.
@@ -68,7 +69,7 @@ class Workload:
 
     bundle: Bundle
     device: str = "cpu"
-    compiled: bool = False
+    compile_mode: str = ""
     seed: int = 0
     size: tuple[int, ...] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -154,10 +155,10 @@ class Workload:
         A `DiffusionSegmenter` is compiled part by part, as it calls them.
         """
         network = network.to(self.device)
-        if self.compiled:
+        if self.compile_mode:
             whole = not isinstance(network, DiffusionSegmenter)
             for module in [network] if whole else network.children():
-                module.compile()
+                module.compile(mode=self.compile_mode)
         return network
 
     def image(
@@ -355,7 +356,12 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
         help="seconds of timed runs of a candidate, beyond which it gets fewer (%(default)s)",
     )
     parser.add_argument(
-        "--compile", action="store_true", help="compile the networks by torch.compile"
+        "--compile",
+        nargs="?",
+        const="default",
+        default="",
+        choices=COMPILE_MODES,
+        help="compile the networks by torch.compile; reduce-overhead takes CUDA graphs",
     )
     parser.add_argument(
         "--no_memory", action="store_true", help="leave out the peak memory, a process for each"
@@ -379,7 +385,7 @@ def workload_of(arguments: argparse.Namespace) -> Workload:
     return Workload(
         arguments.bundle,
         arguments.device,
-        getattr(arguments, "compile", False),
+        getattr(arguments, "compile", ""),
         arguments.seed,
         tuple(arguments.size) if arguments.size else None,
         overrides,
@@ -395,6 +401,6 @@ def _infer(
 
 def _ready(work: Workload, call: Call) -> Call:
     """Run a compiled network once, so that no time of compiling is measured."""
-    if work.compiled:
+    if work.compile_mode:
         call()
     return call

@@ -127,7 +127,8 @@ class _SmallByOneDnn(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.conv3d and not kwargs and _is_small(*args):
+        compiling = torch.compiler.is_compiling()  # which has no such convolution
+        if func is torch.conv3d and not kwargs and not compiling and _is_small(*args):
             volume, weight, bias, stride, padding, dilation, groups = args
             return torch.mkldnn_convolution(volume, weight, bias, padding, stride, dilation, groups)
         return func(*args, **(kwargs or {}))
