@@ -148,8 +148,9 @@ def kinds_of(parser: ConfigParser) -> dict[str, str]:
             the config does not have.
     """
     kinds: dict[str, str] = {}
+    config: Any = parser.config  # asked itself, MONAI looks for names like one that is not there
     for kind, names in SHARED.items():
-        kinds |= {name: kind for name in names if name in parser}
+        kinds |= {name: kind for name in names if name in config}
     for kind, names in parser.get(KINDS, {}).items():
         if kind not in RULES:
             raise InputError(f"{KINDS} has the kind {kind}: expected one of {', '.join(RULES)}")
