@@ -22,6 +22,7 @@ RUN = ("initialize", "run", "training", "finalize")  # ids that MONAI runs
 # Ids that this package or MONAI reads itself, whatever refers to them
 READ = ("imports", "bundle_root", "dataset_dir", "output_dir", "threads", "writes", KINDS)
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
+TEXTS = "texts"  # of those that may be a list of texts too
 
 
 class Rule(NamedTuple):
@@ -53,10 +54,13 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text, or none, or a list of texts."""
-    if isinstance(value, (list, tuple)):
-        return all(isinstance(item, str) for item in value)
+    """Whether a value is a text, or none."""
     return value is None or isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    """Whether a value is a text, or none, or a list of texts."""
+    return all(map(_is_text, value)) if isinstance(value, (list, tuple)) else _is_text(value)
 
 
 # The kinds of knobs.
@@ -87,7 +91,8 @@ RULES = {
         lambda value: value is None or _whole(1).fits(value),
         "a whole number, 1 or more, or null (on the command line None) for PyTorch's own choice",
     ),
-    TEXT: Rule(_is_text, "a text"),
+    TEXT: Rule(_is_text, "one text"),
+    TEXTS: Rule(_are_texts, "a text, or a list of texts"),
 }
 # The kinds of the knobs that bundles share. A config's `knob_kinds` has those of its own, and goes
 # before this.
@@ -111,8 +116,9 @@ SHARED = {
     "threads": ["threads"],
     TEXT: [
         "bundle_root", "dataset_dir", "initial_weights", "model_path", "output_dir", "part",
-        "patients", "series_uid", "tensorboard_dir", "training_dir", "val_cases",
+        "patients", "series_uid", "tensorboard_dir", "training_dir",
     ],
+    TEXTS: ["val_cases"],
 }  # fmt: skip
 
 
@@ -129,7 +135,7 @@ def check_values(parser: ConfigParser) -> None:
     keep_texts(parser)
     axes = next(_values(parser.get("network_def"), "spatial_dims"), None)
     for name, kind in kinds_of(parser).items():
-        if kind == TEXT and isinstance(parser[name], str):
+        if kind in (TEXT, TEXTS) and isinstance(parser[name], str):
             continue  # an expression may be of a rank that is not known yet
         value = parser.get_parsed_content(name)
         wrong_length = kind == "size" and axes in (2, 3) and len(ensure_tuple(value)) != axes
@@ -163,17 +169,25 @@ def kinds_of(parser: ConfigParser) -> dict[str, str]:
 def keep_texts(parser: ConfigParser) -> None:
     """Let knobs that are texts be what was typed: ``--output_dir 20241128``, ``--val_cases 101``.
 
-    MONAI makes a number of what looks like one, so that ``2024_11`` is 202411. What was typed is on
-    the command line; a number in a file is written as a text.
+    MONAI makes a number of what looks like one, so that ``2024_11`` is 202411, and ``::`` of every
+    ``#``, which stands for that between ids. What was typed is on the command line; a number in a
+    file is written as a text.
 
     Args:
         parser: the config, which may be being read.
     """
     config: Any = parser.config
     for name, kind in kinds_of(parser).items():
-        if kind != TEXT or _is_text(parser[name]):
+        if kind not in (TEXT, TEXTS):
             continue
-        text = _as_text(parser[name], _typed(name))
+        value, typed = parser[name], _typed(name)
+        is_path = isinstance(value, str) and typed is not None and not value.startswith("$")
+        if is_path and "#" in str(typed) and value == str(typed).replace("#", "::"):
+            text: Any = "$" + repr(typed).replace("#", r"\x23")  # MONAI would replace it again
+        elif RULES[kind].fits(value) or (kind == TEXT and _is_list(value, typed)):
+            continue
+        else:
+            text = _as_text(value, typed)
         config[name] = text
         # As `parser[name] = text`, which would forget everything that is made already
         item = parser.ref_resolver.get_item(name)
@@ -184,9 +198,14 @@ def keep_texts(parser: ConfigParser) -> None:
 
 def _as_text(value: Any, typed: str | None) -> Any:
     """A value, or each of its items, as a text."""
-    if isinstance(value, (list, tuple)) and (typed is None or typed[:1] in "[("):
+    if _is_list(value, typed):
         return [str(item) for item in value]
     return str(value) if typed is None else typed
+
+
+def _is_list(value: Any, typed: str | None) -> bool:
+    """Whether a value is a list, and was not typed as a text with commas."""
+    return isinstance(value, (list, tuple)) and (typed is None or typed[:1] in ("[", "("))
 
 
 def _typed(name: str) -> str | None:

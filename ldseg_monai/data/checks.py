@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,28 +73,57 @@ def check_place(
     Raises:
         ValueError: if they differ in size, or a voxel's place by more than half a voxel.
     """
-    size, other = (list(volume.shape[1:]) for volume in (image, label))
-    if size != other:
-        raise InputError(
-            f"{label_path} has size {other} and its image {image_path} {size}: expected the same"
-        )
-    affine, label_affine = (np.asarray(volume.affine, dtype=float) for volume in (image, label))
-    check_affine(label_path, label_affine)
-    shift = largest_shift(affine, label_affine, size)
-    if shift <= MAX_SHIFT:
+    places = []
+    for volume in (image, label):
+        size = volume.shape[1:]
+        affine = np.asarray(volume.affine, dtype=float)
+        places.append((size, readings(affine, volume.meta.get(FORMS), size)))
+    check_affine(label_path, places[1][1][0])
+    if require_one_place(image_path, *places[0], label_path, *places[1]):
         return label
-    of_image, of_label = (
-        readings(place, volume.meta.get(FORMS), size)
-        for place, volume in ((affine, image), (label_affine, label))
-    )
-    if least_shift(of_image, of_label, size) > MAX_SHIFT:
+    meta = {**label.meta, MetaKeys.AFFINE: image.affine, MetaKeys.ORIGINAL_AFFINE: image.affine}
+    return MetaTensor(label.as_tensor(), meta=meta, applied_operations=label.applied_operations)
+
+
+def require_one_place(
+    image_path: str,
+    size: Sequence[int],
+    image_readings: Sequence[np.ndarray],
+    label_path: str,
+    label_size: Sequence[int],
+    label_readings: Sequence[np.ndarray],
+) -> bool:
+    """Check that a label lies on its image: the rule of every command.
+
+    Args:
+        image_path: of the image's file.
+        size: of its spatial axes.
+        image_readings: the affines by which programs may see it, as of `readings`.
+        label_path: of the label's file.
+        label_size: of its spatial axes.
+        label_readings: as of the image.
+
+    Returns:
+        Whether the affines that are used here fit; else others do, which is said.
+
+    Raises:
+        ValueError: if they differ in size, or a voxel's place by more than half a voxel.
+    """
+    if list(size) != list(label_size):
+        raise InputError(
+            f"{label_path} has size {list(label_size)} and its image {image_path} {list(size)}: "
+            "expected the same; write the label on the voxels of its image"
+        )
+    shift = largest_shift(image_readings[0], label_readings[0], size)
+    if shift <= MAX_SHIFT:
+        return True
+    if least_shift(image_readings, label_readings, size) > MAX_SHIFT:
         raise InputError(
             f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected "
             "the affine of the image; write the label with it"
         )
     tell_once(f"{label_path} lies on its image {image_path} by another form of a header: taken so")
-    meta = {**label.meta, MetaKeys.AFFINE: image.affine, MetaKeys.ORIGINAL_AFFINE: image.affine}
-    return MetaTensor(label.as_tensor(), meta=meta, applied_operations=label.applied_operations)
+    return False
 
 
 class CheckImaged(MapTransform):

@@ -27,7 +27,8 @@ def case_name(image: Any) -> str:
     """Name of a case: its file's without folder and ending, `a/knee.1.nii.gz` -> `knee.1`.
 
     Where the data list has several files or folders of that name, each is called by its whole path
-    below the data set's folder (see `name_cases`).
+    below the data set's folder (see `name_cases`). A name that is too long for what is written ends
+    in a digest.
 
     Args:
         image: path of the image, `[folder, Series Instance UID]` of a DICOM series among others, or
@@ -35,7 +36,7 @@ def case_name(image: Any) -> str:
     """
     path, *series = _place(image)
     absolute = os.path.abspath(path)
-    return _given.get((absolute, *series)) or _given.get((absolute,)) or plain_name(path)
+    return _given.get((absolute, *series)) or _given.get((absolute,)) or _short(plain_name(path))
 
 
 def plain_name(path: PathLike) -> str:
@@ -62,7 +63,7 @@ def name_cases(
         ValueError: if two have one name all the same.
     """
     places = [_place(image) for image in images]
-    wanted = [(given or {}).get(place) or plain_name(place[0]) for place in places]
+    wanted = [_short((given or {}).get(place) or plain_name(place[0])) for place in places]
     counts = Counter(wanted)
     owner: dict[str, str] = {}
     for place, name in zip(places, wanted, strict=True):
@@ -93,8 +94,12 @@ def _whole_name(place: tuple[str, ...], root: PathLike) -> str:
     path, *series = place
     folders = os.path.relpath(os.path.dirname(path) or os.curdir, root).split(os.sep)
     parts = [part for part in folders if part not in (os.curdir, os.pardir)]
-    name = "_".join([*parts, plain_name(path), *series])
-    encoded = name.encode()
+    return _short("_".join([*parts, plain_name(path), *series]))
+
+
+def _short(name: str) -> str:
+    """A name that a file system takes, and what follows it: a long one ends in its digest."""
+    encoded = os.fsencode(name)
     if len(encoded) <= LONGEST:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:DIGITS]

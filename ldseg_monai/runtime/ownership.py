@@ -117,8 +117,15 @@ def note_written(
     append_line(os.path.join(folder, NOTES), {"file": name, **note._asdict()})
 
 
-def whose(path: PathLike, of: str, root: PathLike | None = None) -> str:
-    """Tell whose a file is: ``FREE``, ``OWN``, ``CHANGED``, ``OTHERS`` or ``UNKNOWN``."""
+def whose(path: PathLike, of: str, root: PathLike | None = None, read: bool = False) -> str:
+    """Tell whose a file is: ``FREE``, ``OWN``, ``CHANGED``, ``OTHERS`` or ``UNKNOWN``.
+
+    Args:
+        path: of the file.
+        of: what a command would make it of.
+        root: folder of its notes; None for its own.
+        read: whether it is read even if its size and time are as noted.
+    """
     path = os.fspath(path)
     if not os.path.lexists(path):
         return FREE
@@ -126,14 +133,14 @@ def whose(path: PathLike, of: str, root: PathLike | None = None) -> str:
     if not notes or not os.path.isfile(path):
         return UNKNOWN
     for note in reversed(notes):
-        if _is_as_noted(path, note):
+        if _is_as_noted(path, note, read):
             return OWN if note.of == of else OTHERS
     return CHANGED
 
 
-def _is_as_noted(path: str, note: Note) -> bool:
+def _is_as_noted(path: str, note: Note, read: bool) -> bool:
     info = os.stat(path)
-    if (info.st_size, info.st_mtime_ns) == (note.size, note.time):
+    if not read and (info.st_size, info.st_mtime_ns) == (note.size, note.time):
         return True
     return info.st_size == note.size and _digest(path) == note.digest
 
@@ -158,7 +165,7 @@ def require_own(paths: Iterable[PathLike], of: str, root: PathLike | None = None
     """
     foreign = {}
     for path in paths:
-        state = whose(path, of, root)
+        state = whose(path, of, root, read=True)  # about to be written over
         if state not in (FREE, OWN):
             foreign[os.fspath(path)] = state
     refuse(foreign, of, root)

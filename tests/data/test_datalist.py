@@ -209,6 +209,10 @@ def test_what_is_not_used_is_told_once_with_the_reason(tmp_path: Path, caplog) -
         "images/.DS_Store", "images/Thumbs.db", "grade.csv", "extra/c.nii.gz", "d.nii.gz",
         "dataset.json",
     )  # fmt: skip
+    paired_datalist(tmp_path, require_labels=False)
+    used, unused = caplog.messages
+    assert f"2 (beside images/ and labels/): {tmp_path}/d.nii.gz, {tmp_path}/extra" in unused
+    caplog.clear()
     paired_datalist(tmp_path)
     used, unused = caplog.messages
     assert used == f"{tmp_path}: 1 case"

@@ -63,6 +63,17 @@ def test_whose_a_file_is(tmp_path: Path) -> None:
     assert whose(tmp_path / "folder", "image") == UNKNOWN
 
 
+def test_a_change_that_keeps_size_and_time_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "mask"
+    write(path, "mask")
+    then = path.stat().st_mtime_ns
+    path.write_text("MASK")
+    os.utime(path, ns=(then, then))
+    with pytest.raises(ExistingFileError, match="mask .changed after it was written"):
+        write(path, "new")
+    assert path.read_text() == "MASK"
+
+
 def test_own_file_is_written_over_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "mask"
     write(path, "first")

@@ -116,10 +116,25 @@ def _load_nifti(path: str, require_codes: bool) -> Volume:
         raise InputError(
             f"{path} has voxels of type {header.get_data_dtype()}: expected one number each"
         )
+    _check_offset(path, image, header)
     affine = _affine(path, image, header, require_codes)
     check_affine(path, affine)
     check_memory(path, image.shape)
     return Volume(image.dataobj, affine, image.header)
+
+
+def _check_offset(path: str, image: Any, header: Any) -> None:
+    """Check that the voxels begin behind the header, where every program looks for them.
+
+    Raises:
+        ValueError: if they do not: nibabel would read the header itself as voxels.
+    """
+    offset = float(header["vox_offset"])
+    if not image.header_class.single_vox_offset <= offset:
+        raise InputError(
+            f"{path} has its voxels from byte {offset:g} on, by its vox_offset: expected "
+            f"{image.header_class.single_vox_offset} or more, behind the header; write it again"
+        )
 
 
 def _open_nifti(path: str) -> Any:
@@ -148,10 +163,12 @@ def _affine(path: str, image: Any, header: Any, require_codes: bool) -> np.ndarr
     spacing = np.asarray(header["pixdim"][1:4], dtype=float)
     has_sform = int(header["sform_code"]) > 0
     has_qform = int(header["qform_code"]) > 0
-    if not has_sform and not (np.isfinite(spacing) & (spacing != 0)).all():
+    # Of a size below 0 nibabel drops the sign, and ITK's programs mirror the axis
+    is_none = not has_sform and not (np.isfinite(spacing) & (spacing != 0)).all()
+    if is_none or (spacing < 0).any():
         raise InputError(
-            f"{path} has a voxel spacing of {times(spacing)}: expected positive mm; correct its "
-            "header"
+            f"{path} has a voxel spacing of {times(spacing)} (pixdim): expected positive mm; "
+            "correct its header"
         )
     unit = int(header["xyzt_units"]) % 8
     if has_sform or has_qform:

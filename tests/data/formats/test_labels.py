@@ -166,9 +166,34 @@ def test_what_is_transparent_is_not_drawn(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path, Image.fromarray(shown)), 255 * MASK.astype(int))
     with pytest.raises(ValueError, match="is transparent everywhere"):
         read(tmp_path, Image.fromarray(0 * shown))
+    with pytest.raises(ValueError, match="nothing but black and transparent pixels, and either"):
+        read(tmp_path, Image.fromarray(np.dstack([0 * shown[..., :3], 255 * MASK])))
     shown[4, 5, 3] = 100
     with pytest.raises(ValueError, match="transparent in 3 degrees: .* softened outline"):
         read(tmp_path, Image.fromarray(shown))
+
+
+@pytest.mark.parametrize("ending", [".png", ".nii.gz"])
+def test_instance_ids_leave_something_to_the_background(tmp_path: Path, ending: str) -> None:
+    """Background 1 and object 255, or an ignored -1, became one object that is everywhere."""
+
+    def values(mask: np.ndarray) -> np.ndarray:
+        path = str(tmp_path / f"a{ending}")
+        reading = LabelReading(instances=True)
+        if ending == ".png":
+            Image.fromarray(mask).save(path)
+            return reading.picture(path).T
+        nib.save(nib.Nifti1Image(mask[..., None], np.eye(4)), path)
+        return reading.volume(path)[0][..., 0]
+
+    everywhere = MASK * 0 + 7
+    for good in (MASK, 9 * MASK, MASK * 0, everywhere):
+        assert np.array_equal(values(good), good)
+    with pytest.raises(ValueError, match="has the values 1, 255: expected instance ids from 1"):
+        values(1 + 254 * MASK)
+    if ending != ".png":
+        with pytest.raises(ValueError, match="has the values -1, 0: expected instance ids"):
+            values(-MASK.astype(np.int16))
 
 
 def soft(mask: np.ndarray, high: float = 255.0) -> np.ndarray:

@@ -243,3 +243,42 @@ def test_checksum_of_a_compressed_file_is_compared(tmp_path: Path, ending: str) 
     path.write_bytes(good[:-8] + bytes([good[-8] ^ 1]) + good[-7:])
     with pytest.raises(ValueError, match=r"a\.\w+\.\w+ cannot be read \(CRC check failed"):
         read_voxels(str(path))
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0), (0, 1), (0, 0)])
+@pytest.mark.parametrize("axes", [[1], [3], [1, 2, 3]])
+def test_a_voxel_size_below_0_is_refused(
+    tmp_path: Path, codes: tuple[int, int], axes: list[int]
+) -> None:
+    path = write(tmp_path / "a.nii", qcode=codes[0], scode=codes[1])
+    right = sitk.GetArrayFromImage(sitk.ReadImage(path)), sitk.ReadImage(path).GetDirection()
+    change_header(path, pixdim=[-4.0 if axis in axes else 2.0 for axis in range(8)])
+    assert sitk.ReadImage(path).GetDirection() != right[1]  # mirrored, where nibabel's is not
+    with pytest.raises(ValueError, match=r"a.nii has a voxel spacing of .*-4.*expected positive"):
+        load_volume(path)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize(
+    ("offset", "message"),
+    [(0, "has its voxels from byte 0 on"), (348, "cannot be read .vox offset 348 too low")],
+)
+def test_voxels_within_the_header_are_refused(
+    tmp_path: Path, kind: type, offset: int, message: str
+) -> None:
+    path = str(tmp_path / "a.nii")
+    nib.save(kind(VOXELS, QFORM), path)
+    np.testing.assert_array_equal(read_voxels(path)[0], VOXELS)
+    change_header(path, kind.header_class, vox_offset=offset)
+    with pytest.raises(ValueError, match=f"a.nii {message}"):
+        load_volume(path)
+
+
+def change_header(path: str, kind: type = nib.Nifti1Header, **fields: Any) -> None:
+    """Change fields of a NIfTI file as no library would."""
+    with open(path, "r+b") as file:
+        header = kind.from_fileobj(file, check=False)
+        for name, value in fields.items():
+            header[name] = value
+        file.seek(0)
+        file.write(header.binaryblock)

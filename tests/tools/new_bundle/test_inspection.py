@@ -135,7 +135,7 @@ def corrupt(kind: str, image: np.ndarray, label: np.ndarray) -> dict[str, np.nda
         ("fraction", "has the values 0.5: expected whole numbers"),
         ("negative", "values -1 to 0"),
         ("channels", "expected a volume of three axes"),
-        ("axes", "axes RAS and its label LAS"),
+        ("axes", "lies up to .* voxels beside its image"),
         ("shifted", "lies up to 1 voxels beside its image"),
         ("constant", "every voxel of .* is 5"),
         ("empty", "every label of the 1 cases is 0"),
