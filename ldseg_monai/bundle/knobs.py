@@ -21,7 +21,10 @@ from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyErro
 RUN = ("initialize", "run", "training", "finalize")  # ids that MONAI runs
 # Ids that this package or MONAI reads itself, whatever refers to them
 READ = ("imports", "bundle_root", "dataset_dir", "output_dir", "threads", "writes", KINDS)
+# Axes of the body by their letters, as MONAI's `Orientation` has them
+BODY = {"L": "x", "R": "x", "P": "y", "A": "y", "I": "z", "S": "z"}
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
+LARGEST_SEED = 2**63 - 1  # of PyTorch's generators
 TEXTS = "texts"  # of those that may be a list of texts too
 
 
@@ -53,6 +56,13 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_whole(1).fits, value))
 
 
+def _are_axes(value: Any) -> bool:
+    """Whether a text has one letter of each axis of the body, in any order."""
+    if not isinstance(value, str):
+        return False
+    return sorted(BODY.get(letter, "") for letter in value) == sorted(set(BODY.values()))
+
+
 def _is_text(value: Any) -> bool:
     """Whether a value is a text, or none."""
     return value is None or isinstance(value, str)
@@ -80,8 +90,15 @@ RULES = {
         lambda value: isinstance(value, bool), "true or false (on the command line True or False)"
     ),
     "precision": Rule(
-        lambda value: value in (True, False, "auto"),
+        lambda value: isinstance(value, bool) or value == "auto",
         "auto, true or false (on the command line auto, True or False)",
+    ),
+    "seed": Rule(
+        lambda value: _whole(0).fits(value) and value <= LARGEST_SEED,
+        f"a whole number from 0 to {LARGEST_SEED}",
+    ),
+    "axes": Rule(
+        _are_axes, "one letter for each axis of the body: L or R, P or A, I or S, such as RAS"
     ),
     "fold": Rule(
         lambda value: value is None or _whole(0).fits(value),
@@ -101,7 +118,9 @@ SHARED = {
         "batch_size", "cases_per_epoch", "max_epochs", "num_inference_steps", "num_phantoms",
         "num_samples", "val_interval", "window_batch_size", "world_size",
     ],
-    "count": ["num_workers", "rank", "seed"],
+    "count": ["num_workers", "rank"],
+    "seed": ["seed"],
+    "axes": ["orientation"],
     "classes": ["num_classes"],
     "rate": ["final_learning_rate", "learning_rate"],
     "fraction": ["val_fraction"],
@@ -138,7 +157,9 @@ def check_values(parser: ConfigParser) -> None:
         if kind in (TEXT, TEXTS) and isinstance(parser[name], str):
             continue  # an expression may be of a rank that is not known yet
         value = parser.get_parsed_content(name)
-        wrong_length = kind == "size" and axes in (2, 3) and len(ensure_tuple(value)) != axes
+        listed = isinstance(value, (list, tuple)) or kind == "size"
+        for_axes = kind in ("size", "overlap", "spacing") and axes in (2, 3) and listed
+        wrong_length = for_axes and len(ensure_tuple(value)) != axes
         if wrong_length or not RULES[kind].fits(value):
             raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}")
     _check_steps(parser)
@@ -248,7 +269,7 @@ def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:
     if value("val_cases") is not None:
         names = ["val_fraction", "fold", "num_folds"]
         reasons |= dict.fromkeys(names, "val_cases names the validation cases")
-    elif value("fold") is None and "weights" in (parser.get("split") or {}):
+    elif value("fold") is None and value("split#weights"):
         reasons["val_fraction"] = "the weights say which cases validate"
     if value("part") == "all":
         names = ["val_cases", "val_fraction", "fold", "num_folds", "patients"]

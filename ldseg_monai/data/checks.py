@@ -19,6 +19,8 @@ from ldseg_monai.runtime.errors import InputError
 OUTSIDE = "outside_of_known"  # in an image's metadata: why the weights do not know it
 MARK = "outside of known images"  # what a file with such a segmentation begins its remark with
 LARGEST = 1e15  # of a voxel: squares of more leave float32, and the image would become 0
+SMALLEST = 1e-15  # of the difference between voxels, for the same reason
+STEPS = 100  # of float32, at least, from the darkest voxel to the brightest
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
 
 
@@ -53,9 +55,17 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
             f"{path} has voxels from {low:g} to {high:g}: expected up to {LARGEST:g}, of which a "
             "mean can be taken; replace those that are no measurement"
         )
-    if low == high and not allow_constant:
+    if allow_constant:
+        return
+    if low == high:
         raise InputError(
             f"every voxel of {path} is {low:g}: expected an image that shows something; remove it"
+        )
+    step = float(np.spacing(np.float32(max(-low, high))))
+    if high - low < max(SMALLEST, STEPS * step):
+        raise InputError(
+            f"{path} has voxels from {low:.9g} to {high:.9g}, a difference that is lost in 32 "
+            "bits: expected an image that shows something; scale it, or subtract what all have"
         )
 
 

@@ -25,8 +25,11 @@ from ldseg_monai.runtime.errors import InputError
         ("rate", [0, 1e-3, 5], [-0.1, "1e-3", float("nan"), float("inf")]),
         ("share", [0, 0.5, 1], [-0.1, 1.1, None]),
         ("fraction", [0.2], [0, 1, -0.5, float("nan")]),
-        ("overlap", [0, 0.5, [0.5, 0.25]], [1.0, [0.5, 1.0], "0.5"]),
-        ("spacing", [1.5, [1.0, 0.5]], [0, [1.0, 0], float("inf")]),
+        ("overlap", [0, 0.5, [0.5, 0.25]], [1.0, [0.5, 1.0], "0.5", [0.5], [0.1, 0.2, 0.3]]),
+        ("spacing", [1.5, [1.0, 0.5]], [0, [1.0, 0], float("inf"), [1.0, 1.0, 1.0]]),
+        ("precision", ["auto", True, False], [1, 0, "AUTO", None]),
+        ("seed", [0, 2**63 - 1], [-1, 2**63, 1.0]),
+        ("axes", ["RAS", "PIL"], ["ras", "RA", "RRS", "XYZ", "RASL", "", None, 5]),
         ("size", [[16, 16]], [16, [16, 0], [16.0, 16], [16], [16, 16, 16]]),
         ("switch", [True, False], ["flase", 1, None]),
         ("threads", [None, 1, 8], [0, -1, 1.5, True, "all"]),
@@ -86,9 +89,10 @@ def test_a_text_is_what_was_typed(
         ({"val_cases": "a", "fold": 1}, ["val_cases", "fold"],
          ["fold (val_cases names the validation cases)"]),
         ({"part": "all"}, ["val_cases"], ["val_cases (part is all)"]),
-        ({"split": {"weights": "@model_path"}, "part": "val"}, ["val_fraction"],
+        ({"split": {"weights": "@of"}, "of": None}, ["val_fraction"], []),
+        ({"split": {"weights": "@model_path"}, "model_path": "m", "part": "val"}, ["val_fraction"],
          ["val_fraction (the weights say which cases validate)"]),
-        ({"split": {"weights": "@model_path"}, "fold": 0}, ["fold"], []),
+        ({"split": {"weights": "@model_path"}, "model_path": "m", "fold": 0}, ["fold"], []),
         ({"run": ["$@a.run()"], "a": {"of": "@b", "at": "$@c#d"}, "b": 1, "c": {"d": 2, "e": 3},
           "lr": 1, "threads": 2, "z": {"y": "@lr"}},
          ["b", "a#of", "c#d", "c#e", "c", "lr", "threads", "z"],
@@ -114,10 +118,10 @@ def test_kind_or_knob_that_does_not_exist_is_told(kinds: dict, message: str) -> 
 
 
 def test_knobs_that_bundles_share_have_kinds_whatever_the_config_says() -> None:
-    with pytest.raises(InputError, match="^seed is -1: expected a whole number, 0 or more$"):
+    with pytest.raises(InputError, match="^seed is -1: expected a whole number from 0 to 9"):
         check_values(ConfigParser({"seed": -1}))
     check_values(ConfigParser({"seed": -1, "knob_kinds": {"text": ["seed"]}}))
-    assert kinds_of(ConfigParser({"seed": 0, "mine": 1})) == {"seed": "count"}
+    assert kinds_of(ConfigParser({"seed": 0, "mine": 1})) == {"seed": "seed"}
     names = [name for kind in SHARED.values() for name in kind]
     assert len(names) == len(set(names))
 

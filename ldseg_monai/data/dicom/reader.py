@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -102,7 +103,10 @@ def _pixels(path: str) -> np.ndarray:
     """
     from pydicom.pixels import apply_modality_lut
 
+    pydicom = logging.getLogger("pydicom")  # which logs the traceback of each decoder that fails
+    level = pydicom.level
     try:
+        pydicom.setLevel(logging.CRITICAL + 1)
         item = read_dicom(path)
         kind = str(item.get("PhotometricInterpretation", "MONOCHROME2"))
         if kind not in ("MONOCHROME1", "MONOCHROME2"):
@@ -129,3 +133,5 @@ def _pixels(path: str) -> np.ndarray:
             f"{path}: pixels cannot be read ({one_line(error)}): repair the file or, if they are "
             "compressed, install pylibjpeg with the decoder, or decompress them"
         ) from error
+    finally:
+        pydicom.setLevel(level)

@@ -28,6 +28,8 @@ SLICE = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrient
 SHARED = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 # What a DICOM segmentation refers to: the same in all slices, or in none
 REFERRED = ("FrameOfReferenceUID", "StudyInstanceUID")
+# What makes of stored values what was measured: in all slices of a volume, or in none
+RESCALE = ("RescaleSlope", "RescaleIntercept")
 THICKNESS = ("SpacingBetweenSlices", "SliceThickness")
 DESCRIPTION = (
     "SOPClassUID",
@@ -39,7 +41,8 @@ DESCRIPTION = (
     "NumberOfFrames",
 )
 GROUPS = (SHARED_GROUPS, FRAME_GROUPS)
-TAGS = sorted({*SLICE, *SHARED, *REFERRED, *THICKNESS, *DESCRIPTION, *GROUPS, "SamplesPerPixel"})
+OTHERS = (*THICKNESS, *DESCRIPTION, *GROUPS, "SamplesPerPixel")
+TAGS = sorted({*SLICE, *SHARED, *REFERRED, *RESCALE, *OTHERS})
 ENDINGS = (".dcm", ".dicom", ".ima")  # of files that are meant to be DICOM, whatever they hold
 # Direction cosines and spacings of slices may differ by what scanners round: no more than this,
 # and never by so much that a slice's last row or column is this share of a pixel off its place.
@@ -212,8 +215,8 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
 
     Raises:
         ValueError: frames of several volumes, a slice without a place or of several samples a
-            pixel, slices that differ in size, spacing, orientation or frame of reference, two in
-            one place, a missing one, or slices that are not on a line.
+            pixel, slices that differ in size, spacing, orientation or frame of reference, or of
+            which some alone are rescaled, two in one place, a missing one, or slices that are not on a line.
     """
     slices = list(slices)
     require_one_volume(slices)
@@ -244,11 +247,29 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
                     "slices of a volume; give each volume a folder of its own, without scouts, or "
                     "convert the series by a program that resamples it, such as dcm2niix"
                 )
+    _require_one_scale(slices)
     normal = np.cross(*np.reshape(_numbers(slices[0], "ImageOrientationPatient"), (2, 3)))
     slices.sort(key=lambda item: float(normal @ _numbers(item, "ImagePositionPatient")))
     if len(slices) > 1:
         _check_positions(slices, normal)
     return slices
+
+
+def _require_one_scale(slices: Sequence[Dataset]) -> None:
+    """Check that all slices say how their values are scaled, or none does.
+
+    Raises:
+        ValueError: if some alone do: their gray would differ from that of the others.
+    """
+    for keyword in RESCALE:
+        scaled = [item for item in slices if keyword in item]
+        if 0 < len(scaled) < len(slices):
+            other = next(item for item in slices if keyword not in item)
+            raise InputError(
+                f"{place_name(scaled[0])} has {keyword} {scaled[0][keyword].value} and "
+                f"{place_name(other)} has none: expected one in all slices of a volume, or in "
+                "none; repair the series, or give each volume a folder of its own"
+            )
 
 
 def slice_affine(slices: Sequence[Dataset]) -> np.ndarray:
@@ -358,6 +379,8 @@ def _image_series(
             slices = frames_of(header) if is_enhanced(header) else [header]
             for item in slices:
                 _require_numbers(item)
+            if not header.get("SeriesInstanceUID"):
+                raise InputError("it has no SeriesInstanceUID, so its series is not known")
             series.setdefault(str(header.SeriesInstanceUID), []).extend(slices)
         except Exception as error:  # whatever a broken file brings about
             unreadable[path] = " ".join(str(error).split()) or type(error).__name__

@@ -324,7 +324,13 @@ def whole_numbers(path: str, values: np.ndarray) -> np.ndarray:
                 "whole numbers, the classes; was it resampled by interpolation, or is it a "
                 "softened outline? threshold it, or use the nearest neighbor"
             )
-        values = np.rint(values)
+        rounded = np.rint(values)
+        if values.any() and not rounded.any():
+            raise InputError(
+                f"{path} has values up to {value_name(np.abs(values).max())}, all of which are 0 "
+                "as whole numbers: expected classes; is its scaling (scl_slope) wrong?"
+            )
+        values = rounded
     limits = np.iinfo(np.int32)
     if values.size and (values.min() < limits.min or values.max() > limits.max):
         raise InputError(

@@ -97,19 +97,26 @@ def in_mode(path: str, picture: Image.Image, mode: str) -> Image.Image:
 
 
 def check_pages(path: str) -> None:
-    """Check that a TIFF is not a stack of slices, of which Pillow would give the first.
+    """Check that a file is not a stack of pictures, of which Pillow would give the first.
 
-    Smaller copies of the first page may follow. The first page that Pillow does not know ends the
-    check.
+    Smaller copies of the first page may follow in a TIFF, and whatever a camera puts behind its
+    picture (MPO). The first page that Pillow does not know ends the check.
 
     Raises:
-        ValueError: if it cannot be opened, or a page is as wide or as high as the first one.
+        ValueError: if it cannot be opened, a TIFF's page is as wide or as high as the first one, or
+            it is animated.
     """
     try:
         picture = Image.open(path)
     except Exception as error:  # Pillow raises many kinds
         raise unreadable([path], error) from error
     with picture:
+        frames = getattr(picture, "n_frames", 1)
+        if picture.format not in ("TIFF", "MPO") and frames > 1:
+            raise InputError(
+                f"{path} is animated, of {frames} pictures: expected one; write the one "
+                "that is meant as its own file"
+            )
         if picture.format != "TIFF":
             return
         width, height = picture.size

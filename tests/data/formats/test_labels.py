@@ -196,6 +196,21 @@ def test_instance_ids_leave_something_to_the_background(tmp_path: Path, ending: 
             values(-MASK.astype(np.int16))
 
 
+def test_a_scaling_that_makes_every_class_0_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.nii.gz")
+    nib.save(nib.Nifti1Image(MASK[..., None] * np.float32(2e-6), np.eye(4)), path)
+    with pytest.raises(
+        ValueError, match=r"values up to [12].*e-06, .* 0 as whole numbers.*scl_slope"
+    ):
+        LabelReading().volume(path)
+    assert not LabelReading().picture(saved(tmp_path / "b.tif", 0.0 * MASK)).any()
+
+
+def saved(path: Path, pixels: np.ndarray) -> str:
+    Image.fromarray(pixels.astype(np.float32)).save(path)
+    return str(path)
+
+
 def soft(mask: np.ndarray, high: float = 255.0) -> np.ndarray:
     """A mask of twice the size, resized to its own by averages."""
     odd = np.pad(np.repeat(np.repeat(mask, 2, 0), 2, 1), ((1, 1), (1, 1)))
