@@ -24,6 +24,7 @@ READ = ("imports", "bundle_root", "dataset_dir", "output_dir", "threads", "write
 # Axes of the body by their letters, as MONAI's `Orientation` has them
 BODY = {"L": "x", "R": "x", "P": "y", "A": "y", "I": "z", "S": "z"}
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
+LONGEST_NAME = 255  # bytes of a file's or folder's name, in most file systems
 LARGEST_SEED = 2**63 - 1  # of PyTorch's generators
 TEXTS = "texts"  # of those that may be a list of texts too
 
@@ -339,10 +340,24 @@ def check_output_dir(path: str) -> None:
     """Check that a folder can be written to, or made; nothing is.
 
     Raises:
+        InputError: if it is "", begins with ~, or has a name that is too long.
         NotAFolderError: if it, or a folder that it is in, is a file.
         ReadOnlyError: if it is read-only.
     """
+    if not path:
+        raise InputError("output_dir is '': expected a folder; '.' is the current one")
+    if path.startswith("~"):
+        raise InputError(
+            f"output_dir is {path!r}, whose ~ no shell has replaced: expected a whole path; write "
+            "it without quotes, or from / on"
+        )
     there = Path(path).absolute()
+    for part in there.parts:
+        if len(os.fsencode(part)) > LONGEST_NAME:
+            raise InputError(
+                f"output_dir is {path!r}, with a name of {len(os.fsencode(part))} bytes: expected "
+                f"at most {LONGEST_NAME}"
+            )
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir():

@@ -20,7 +20,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ldseg_monai.runtime.errors import BusyFolderError, ExistingFileError, LostFolderError
+from ldseg_monai.runtime.errors import (
+    BusyFolderError,
+    ExistingFileError,
+    FileError,
+    LostFolderError,
+)
 
 try:
     import fcntl
@@ -258,6 +263,7 @@ class Claim:
         Raises:
             BusyFolderError: if another command has it.
             LostFolderError: if it was removed.
+            FileError: if it cannot be made.
         """
         if os.getpid() != self.process:  # a process that loads data for this one
             return
@@ -270,7 +276,14 @@ class Claim:
                 )
             return
         self.made_folder = not os.path.isdir(self.folder)
-        os.makedirs(self.folder, exist_ok=True)
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+        except OSError as error:
+            raise FileError(
+                error.errno,
+                f"output_dir {self.folder} cannot be made ({error.strerror}): expected a folder "
+                "that can be written to; choose another",
+            ) from error
         while True:
             file = open(self.path, "ab+")  # noqa: SIM115, it stays open
             with self._looking(file):

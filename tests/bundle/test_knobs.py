@@ -7,6 +7,7 @@ from monai.bundle import ConfigParser
 from ldseg_monai.bundle.knobs import (
     SHARED,
     check_device,
+    check_output_dir,
     check_values,
     idle_knobs,
     keep_texts,
@@ -178,3 +179,16 @@ def test_device_that_is_not_there_is_an_error_that_names_it(device: str) -> None
     ):
         check_device(device)
     check_device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "output_dir is '': expected a folder"),
+        ("~/out", "output_dir is '~/out', whose ~ no shell has replaced"),
+        ("out/" + "b" * 300, "with a name of 300 bytes: expected at most 255"),
+    ],
+)
+def test_no_output_dir_is_told_before_any_work(path: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_output_dir(path)

@@ -216,7 +216,8 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
     Raises:
         ValueError: frames of several volumes, a slice without a place or of several samples a
             pixel, slices that differ in size, spacing, orientation or frame of reference, or of
-            which some alone are rescaled, two in one place, a missing one, or slices that are not on a line.
+            which some alone are rescaled, two in one place, a missing one, or slices that are not
+            on a line.
     """
     slices = list(slices)
     require_one_volume(slices)

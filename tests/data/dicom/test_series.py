@@ -185,7 +185,7 @@ def keyword(name: str, value: object) -> Callable[[pydicom.Dataset], None]:
             keyword("ImageOrientationPatient", [1, 0, 0, 0, 0.8, 0.6]),
             "ImageOrientationPatient .*expected the same",
         ),
-        (keyword("RescaleSlope", 3), "has RescaleSlope 3 and .* has none: expected one in all"),
+        (keyword("RescaleSlope", 3), "has RescaleSlope 3.0 and .* has none: expected one in all"),
         (keyword("SeriesInstanceUID", None), "it has no SeriesInstanceUID, so its series is not"),
         (keyword("FrameOfReferenceUID", "1.2.3"), "FrameOfReferenceUID .*expected the same"),
         (
