@@ -92,7 +92,7 @@ class LabelReading:
             FileNotFoundError, ValueError: as of `load_picture`; ValueError for a format with loss,
                 a palette that does not tell the background or differs from that of other files, too
                 many colors, values that are no whole numbers, softened outlines, instance ids
-                without a background, or nothing but black and transparent pixels.
+                without a background, or black beside transparent pixels.
         """
         picture = load_picture(path)
         compression = picture.info.get("compression")
@@ -116,13 +116,12 @@ class LabelReading:
         else:
             values = whole_numbers(path, np.asarray(picture))
         if hidden is not None:
-            values = np.where(hidden, 0, values)
-            if not values.any():
+            if (values[~hidden] == 0).any():
                 raise InputError(
-                    f"{path} has nothing but black and transparent pixels, and either may be the "
-                    "background: expected another color for what is drawn; write it without "
-                    "transparency"
+                    f"{path} has black and transparent pixels, and either may be the background: "
+                    "expected one of them; write it without transparency"
                 )
+            values = np.where(hidden, 0, values)
         values = values.T  # (columns, rows)
         self._check_colors(path, values)
         self._check_instances(path, values)

@@ -166,8 +166,10 @@ def test_what_is_transparent_is_not_drawn(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path, Image.fromarray(shown)), 255 * MASK.astype(int))
     with pytest.raises(ValueError, match="is transparent everywhere"):
         read(tmp_path, Image.fromarray(0 * shown))
-    with pytest.raises(ValueError, match="nothing but black and transparent pixels, and either"):
-        read(tmp_path, Image.fromarray(np.dstack([0 * shown[..., :3], 255 * MASK])))
+    for drawn in (0, 255 * MASK[:, ::-1, None]):  # all of it black, or a part
+        black = np.dstack([np.zeros_like(shown[..., :3]) + drawn, 255 * MASK])
+        with pytest.raises(ValueError, match="has black and transparent pixels, and either may"):
+            read(tmp_path, Image.fromarray(black.astype(np.uint8)))
     shown[4, 5, 3] = 100
     with pytest.raises(ValueError, match="transparent in 3 degrees: .* softened outline"):
         read(tmp_path, Image.fromarray(shown))
