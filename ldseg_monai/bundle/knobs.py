@@ -203,19 +203,26 @@ def keep_texts(parser: ConfigParser) -> None:
         if kind not in (TEXT, TEXTS):
             continue
         value, typed = parser[name], _typed(name)
-        is_path = isinstance(value, str) and typed is not None and not value.startswith("$")
-        if is_path and "#" in str(typed) and value == str(typed).replace("#", "::"):
-            text: Any = "$" + repr(typed).replace("#", r"\x23")  # MONAI would replace it again
-        elif RULES[kind].fits(value) or (kind == TEXT and _is_list(value, typed)):
+        if isinstance(value, str) and _is_mangled(value, typed):
+            # What is used of it; in the config itself MONAI would replace it again
+            parser.ref_resolver.resolved_content[name] = typed
             continue
-        else:
-            text = _as_text(value, typed)
+        if RULES[kind].fits(value) or (kind == TEXT and _is_list(value, typed)):
+            continue
+        text = _as_text(value, typed)
         config[name] = text
         # As `parser[name] = text`, which would forget everything that is made already
         item = parser.ref_resolver.get_item(name)
         if item is not None:
             item.update_config(text)
             parser.ref_resolver.remove_resolved_content(name)
+
+
+def _is_mangled(value: str, typed: str | None) -> bool:
+    """Whether MONAI replaced a ``#`` of a text that is no expression."""
+    if typed is None or "#" not in typed or value.startswith("$"):
+        return False
+    return value == typed.replace("#", "::")
 
 
 def _as_text(value: Any, typed: str | None) -> Any:

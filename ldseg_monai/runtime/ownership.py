@@ -189,6 +189,22 @@ def require_new(path: PathLike) -> None:
         )
 
 
+def make_folder(path: PathLike) -> None:
+    """Make a folder, and those that it is in, unless they are there.
+
+    Raises:
+        FileError: if one cannot be made, such as where a file is.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            error.errno,
+            f"the folder {os.fspath(path)} cannot be made ({error.strerror}): expected a place "
+            "that can be written to, and no file there; choose another",
+        ) from error
+
+
 def refuse(foreign: dict[str, str], of: str, root: PathLike | None = None) -> None:
     """Refuse to write over files.
 
@@ -276,14 +292,7 @@ class Claim:
                 )
             return
         self.made_folder = not os.path.isdir(self.folder)
-        try:
-            os.makedirs(self.folder, exist_ok=True)
-        except OSError as error:
-            raise FileError(
-                error.errno,
-                f"output_dir {self.folder} cannot be made ({error.strerror}): expected a folder "
-                "that can be written to; choose another",
-            ) from error
+        make_folder(self.folder)
         while True:
             file = open(self.path, "ab+")  # noqa: SIM115, it stays open
             with self._looking(file):

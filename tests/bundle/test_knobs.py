@@ -70,9 +70,15 @@ def test_a_text_is_what_was_typed(
     value: object, typed: list[str], text: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["run", *typed])
-    config = {"mine": value, "below": "$str(@mine) + '/below'", "knob_kinds": {"texts": ["mine"]}}
+    config = {
+        "mine": value,
+        "first": 1,
+        "below": "$str(@mine) + '/below'",
+        "knob_kinds": {"texts": ["mine"]},
+    }
     parser = ConfigParser(config)
     parser.parse()
+    parser.get_parsed_content("first")  # as `initialize` does
     keep_texts(parser)
     assert parser.get_parsed_content("mine") == text
     assert parser.get_parsed_content("below") == f"{text}/below"

@@ -235,5 +235,5 @@ def test_of_many_processes_at_once_one_gets_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, as Linux has it")
 def test_folder_that_cannot_be_made_is_told() -> None:
-    with pytest.raises(OSError, match="output_dir /proc/out cannot be made .*choose another"):
+    with pytest.raises(OSError, match="the folder /proc/out cannot be made .*choose another"):
         claim("/proc/out", "images", "infer").take()

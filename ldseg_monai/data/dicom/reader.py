@@ -12,7 +12,7 @@ import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from ldseg_monai.data.dicom.frames import FRAME_GROUPS, group_of
-from ldseg_monai.data.dicom.series import read_dicom, read_series, slice_affine
+from ldseg_monai.data.dicom.series import RESCALE, read_dicom, read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
 from ldseg_monai.runtime.errors import InputError, one_line
 
@@ -92,6 +92,19 @@ def _voxels(slices: Sequence[Dataset]) -> np.ndarray:
     return voxels
 
 
+def _whole_scale(said: Dataset) -> Dataset:
+    """What says how values are scaled, with both numbers: pydicom passes over one alone."""
+    given = [name for name in RESCALE if said.get(name) not in (None, "")]
+    if len(given) != 1 or "ModalityLUTSequence" in said:
+        return said
+    from pydicom import Dataset
+
+    scale = Dataset()
+    scale.RescaleSlope, scale.RescaleIntercept = 1, 0
+    scale.add(said[given[0]])
+    return scale
+
+
 def _pixels(path: str) -> np.ndarray:
     """Rescaled pixels of one file, float32 ``(frames, rows, columns)``, the brightest the largest.
 
@@ -124,7 +137,7 @@ def _pixels(path: str) -> np.ndarray:
             if FRAME_GROUPS in item:
                 own = item[FRAME_GROUPS].value[number]
                 said = group_of(item, own, "PixelValueTransformationSequence")
-            rescaled[number] = apply_modality_lut(frame, said)
+            rescaled[number] = apply_modality_lut(frame, _whole_scale(said))
         return rescaled
     except InputError:
         raise

@@ -28,6 +28,8 @@ SLICE = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrient
 SHARED = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 # What a DICOM segmentation refers to: the same in all slices, or in none
 REFERRED = ("FrameOfReferenceUID", "StudyInstanceUID")
+# What a series is of: the same in all slices, or in none
+OF_ALL = (*REFERRED, "PatientID", "Modality")
 # What makes of stored values what was measured: in all slices of a volume, or in none
 RESCALE = ("RescaleSlope", "RescaleIntercept")
 THICKNESS = ("SpacingBetweenSlices", "SliceThickness")
@@ -42,7 +44,7 @@ DESCRIPTION = (
 )
 GROUPS = (SHARED_GROUPS, FRAME_GROUPS)
 OTHERS = (*THICKNESS, *DESCRIPTION, *GROUPS, "SamplesPerPixel")
-TAGS = sorted({*SLICE, *SHARED, *REFERRED, *RESCALE, *OTHERS})
+TAGS = sorted({*SLICE, *SHARED, *OF_ALL, *RESCALE, *OTHERS})
 ENDINGS = (".dcm", ".dicom", ".ima")  # of files that are meant to be DICOM, whatever they hold
 # Direction cosines and spacings of slices may differ by what scanners round: no more than this,
 # and never by so much that a slice's last row or column is this share of a pixel off its place.
@@ -57,7 +59,10 @@ NUMBERS = {
     "SamplesPerPixel": 1,
     "SpacingBetweenSlices": 1,
     "SliceThickness": 1,
+    "RescaleSlope": 1,
+    "RescaleIntercept": 1,
 }  # of values
+RIGHT_ANGLE = 1e-2  # that cosines of directions may be off
 DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR, which belongs to no series
 UNDEFINED = 2**32 - 1  # length of pixels that are compressed
 UNREADABLE = ""  # stands for the UID of a series with a file that cannot be read
@@ -221,7 +226,7 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
     """
     slices = list(slices)
     require_one_volume(slices)
-    referred = [keyword for keyword in REFERRED if any(item.get(keyword) for item in slices)]
+    referred = [keyword for keyword in OF_ALL if any(item.get(keyword) for item in slices)]
     for item in slices:
         missing = [
             keyword
@@ -417,7 +422,8 @@ def _require_numbers(header: Dataset) -> None:
     """Read every value of a header, and check those that are counted with.
 
     Raises:
-        ValueError: for a value that is none of its kind, or another number of them.
+        ValueError: for a value that is none of its kind, or another number of them, a spacing that
+            is not positive, and directions that are no axes of a plane.
     """
     for element in header:  # pydicom reads a value when it is asked for
         wanted = NUMBERS.get(element.keyword)
@@ -429,6 +435,16 @@ def _require_numbers(header: Dataset) -> None:
             raise InputError(
                 f"its {element.keyword} is {element.value}: expected {wanted} finite numbers"
             )
+        if element.keyword == "PixelSpacing" and (values <= 0).any():
+            raise InputError(f"its PixelSpacing is {element.value}: expected positive mm")
+        if element.keyword == "ImageOrientationPatient":
+            row, column = values.astype(float).reshape(2, 3)
+            off = np.abs([row @ row - 1, column @ column - 1, row @ column])
+            if (off > RIGHT_ANGLE).any():
+                raise InputError(
+                    f"its ImageOrientationPatient is {element.value}: expected two directions of "
+                    "length 1 at a right angle"
+                )
 
 
 def _kind(item: Dataset) -> str:

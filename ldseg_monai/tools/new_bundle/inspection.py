@@ -28,6 +28,7 @@ from ldseg_monai.data.formats import (
     load_picture,
     read_voxels,
     value_counts,
+    value_names,
 )
 from ldseg_monai.data.known import standardized_quantiles, tilt_of, tissue_colors
 from ldseg_monai.runtime.errors import InputError
@@ -318,6 +319,11 @@ def _notes(case: InspectedCase) -> list[str]:
 def _warnings_of_all(inspection: Inspection) -> list[str]:
     """What no case shows alone."""
     warnings = []
+    if not inspection.cases_with(0):
+        values = value_names(value for value in inspection.label_values if value)
+        warnings.append(
+            f"no label has the value 0, the background, but {values}: is the background another?"
+        )
     if len(inspection.cases) < 10:
         warnings.append(
             f"{len(inspection.cases)} cases are few: expect scores to vary with the split"
