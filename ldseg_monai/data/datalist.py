@@ -361,7 +361,7 @@ def _image_files(
         require_targets(visible)
     for path in visible:
         if os.path.isdir(path):
-            is_expected = path in (looked_into or ()) or plain_name(path) == os.path.basename(path)
+            is_expected = path in (looked_into or ()) or not path.lower().endswith(EXTENSIONS)
             if looked_into is None or not is_expected:
                 leftovers.add("a folder, not an image", path)
         elif path.lower().endswith(EXTENSIONS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,8 +41,11 @@ def case_name(image: Any) -> str:
 
 
 def plain_name(path: PathLike) -> str:
-    """Name of a file or folder without the folders that it is in, and without an image's ending."""
-    name = os.path.basename(os.fspath(path))
+    """Name of a file or folder without the folders that it is in, and without an image's ending.
+
+    Letters with accents are one character each: systems write them in two ways, which look alike.
+    """
+    name = unicodedata.normalize("NFC", os.path.basename(os.fspath(path)))
     extension = next((end for end in EXTENSIONS if name.lower().endswith(end)), "")
     return name[: len(name) - len(extension)]
 

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -335,6 +336,7 @@ def match_groups(groups: Mapping[str, str], names: Sequence[str]) -> dict[str, s
     matched: dict[str, str] = {}
     known = set(names)
     for case, group in groups.items():
+        case = unicodedata.normalize("NFC", case)
         name = case if case in known else plain_name(case.replace("\\", "/"))
         if matched.setdefault(name, group) != group:
             raise InputError(
@@ -483,7 +485,7 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
         wanted = read_val_cases(wanted)
         if len(wanted) == 1 and wanted[0] not in names:
             wanted = [name.strip() for name in wanted[0].split(",")]
-    chosen = {str(name) for name in wanted}
+    chosen = {unicodedata.normalize("NFC", str(name)) for name in wanted}
     unknown = chosen - set(names)
     if unknown:
         raise InputError(

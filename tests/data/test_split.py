@@ -203,3 +203,10 @@ def test_one_image_under_two_names_is_never_in_both_parts(tmp_path: Path, is_lin
         Split(lambda: listed, val_cases=["c"]).part("train")
     val = Split(lambda: listed, val_cases=["a", "c"]).part("val")
     assert [case_name(item["image"]) for item in val] == ["a", "c"]
+
+
+def test_accents_are_read_however_they_are_written() -> None:
+    datalist = [{"image": f"{name}.png"} for name in ("\u00e9", "e\u0301t\u00e9", "b")]
+    part = Split(lambda: datalist, val_cases="e\u0301,\u00e9te\u0301").part("val")
+    assert [item["image"] for item in part] == ["\u00e9.png", "e\u0301t\u00e9.png"]
+    assert match_groups({"e\u0301": "A"}, ["\u00e9"]) == {"\u00e9": "A"}

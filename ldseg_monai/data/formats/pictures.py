@@ -118,12 +118,8 @@ def check_pages(path: str) -> None:
     except Exception as error:  # Pillow raises many kinds
         raise unreadable([path], error) from error
     with picture:
-        frames = getattr(picture, "n_frames", 1)
-        if picture.format not in ("TIFF", "MPO") and frames > 1:
-            raise InputError(
-                f"{path} is animated, of {frames} pictures: expected one; write the one "
-                "that is meant as its own file"
-            )
+        if picture.format not in ("TIFF", "MPO"):
+            _require_no_animation(path, picture)
         if picture.format != "TIFF":
             return
         width, height = picture.size
@@ -137,6 +133,23 @@ def check_pages(path: str) -> None:
                     f"{path} is a stack of pages: expected one picture; write each page as its own "
                     "file"
                 )
+
+
+def _require_no_animation(path: str, picture: Image.Image) -> None:
+    """Check that a file has one picture.
+
+    Raises:
+        ValueError: if it has several, or they cannot be counted.
+    """
+    try:
+        frames = getattr(picture, "n_frames", 1)
+    except Exception as error:  # Pillow raises many kinds
+        raise unreadable([path], error) from error
+    if frames > 1:
+        raise InputError(
+            f"{path} is animated, of {frames} pictures: expected one; write the one that is meant "
+            "as its own file"
+        )
 
 
 def _check_signs(path: str, file: Image.Image) -> None:
