@@ -21,7 +21,12 @@ from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyErro
 RUN = ("initialize", "run", "training", "finalize")  # ids that MONAI runs
 # Ids that this package or MONAI reads itself, whatever refers to them
 READ = ("imports", "bundle_root", "dataset_dir", "output_dir", "threads", "writes", KINDS)
+# Axes of the body by their letters, as MONAI's `Orientation` has them
+BODY = {"L": "x", "R": "x", "P": "y", "A": "y", "I": "z", "S": "z"}
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
+LONGEST_NAME = 255  # bytes of a file's or folder's name, in most file systems
+LARGEST_SEED = 2**63 - 1  # of PyTorch's generators
+TEXTS = "texts"  # of those that may be a list of texts too
 
 
 class Rule(NamedTuple):
@@ -52,11 +57,21 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_whole(1).fits, value))
 
 
+def _are_axes(value: Any) -> bool:
+    """Whether a text has one letter of each axis of the body, in any order."""
+    if not isinstance(value, str):
+        return False
+    return sorted(BODY.get(letter, "") for letter in value) == sorted(set(BODY.values()))
+
+
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text, or none, or a list of texts."""
-    if isinstance(value, (list, tuple)):
-        return all(isinstance(item, str) for item in value)
+    """Whether a value is a text, or none."""
     return value is None or isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    """Whether a value is a text, or none, or a list of texts."""
+    return all(map(_is_text, value)) if isinstance(value, (list, tuple)) else _is_text(value)
 
 
 # The kinds of knobs.
@@ -76,8 +91,15 @@ RULES = {
         lambda value: isinstance(value, bool), "true or false (on the command line True or False)"
     ),
     "precision": Rule(
-        lambda value: value in (True, False, "auto"),
+        lambda value: isinstance(value, bool) or value == "auto",
         "auto, true or false (on the command line auto, True or False)",
+    ),
+    "seed": Rule(
+        lambda value: _whole(0).fits(value) and value <= LARGEST_SEED,
+        f"a whole number from 0 to {LARGEST_SEED}",
+    ),
+    "axes": Rule(
+        _are_axes, "one letter for each axis of the body: L or R, P or A, I or S, such as RAS"
     ),
     "fold": Rule(
         lambda value: value is None or _whole(0).fits(value),
@@ -87,7 +109,8 @@ RULES = {
         lambda value: value is None or _whole(1).fits(value),
         "a whole number, 1 or more, or null (on the command line None) for PyTorch's own choice",
     ),
-    TEXT: Rule(_is_text, "a text"),
+    TEXT: Rule(_is_text, "one text"),
+    TEXTS: Rule(_are_texts, "a text, or a list of texts"),
 }
 # The kinds of the knobs that bundles share. A config's `knob_kinds` has those of its own, and goes
 # before this.
@@ -96,7 +119,9 @@ SHARED = {
         "batch_size", "cases_per_epoch", "max_epochs", "num_inference_steps", "num_phantoms",
         "num_samples", "val_interval", "window_batch_size", "world_size",
     ],
-    "count": ["num_workers", "rank", "seed"],
+    "count": ["num_workers", "rank"],
+    "seed": ["seed"],
+    "axes": ["orientation"],
     "classes": ["num_classes"],
     "rate": ["final_learning_rate", "learning_rate"],
     "fraction": ["val_fraction"],
@@ -111,8 +136,9 @@ SHARED = {
     "threads": ["threads"],
     TEXT: [
         "bundle_root", "dataset_dir", "initial_weights", "model_path", "output_dir", "part",
-        "patients", "series_uid", "tensorboard_dir", "training_dir", "val_cases",
+        "patients", "series_uid", "tensorboard_dir", "training_dir",
     ],
+    TEXTS: ["val_cases"],
 }  # fmt: skip
 
 
@@ -129,10 +155,12 @@ def check_values(parser: ConfigParser) -> None:
     keep_texts(parser)
     axes = next(_values(parser.get("network_def"), "spatial_dims"), None)
     for name, kind in kinds_of(parser).items():
-        if kind == TEXT and isinstance(parser[name], str):
+        if kind in (TEXT, TEXTS) and isinstance(parser[name], str):
             continue  # an expression may be of a rank that is not known yet
         value = parser.get_parsed_content(name)
-        wrong_length = kind == "size" and axes in (2, 3) and len(ensure_tuple(value)) != axes
+        listed = isinstance(value, (list, tuple)) or kind == "size"
+        for_axes = kind in ("size", "overlap", "spacing") and axes in (2, 3) and listed
+        wrong_length = for_axes and len(ensure_tuple(value)) != axes
         if wrong_length or not RULES[kind].fits(value):
             raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}")
     _check_steps(parser)
@@ -164,17 +192,25 @@ def kinds_of(parser: ConfigParser) -> dict[str, str]:
 def keep_texts(parser: ConfigParser) -> None:
     """Let knobs that are texts be what was typed: ``--output_dir 20241128``, ``--val_cases 101``.
 
-    MONAI makes a number of what looks like one, so that ``2024_11`` is 202411. What was typed is on
-    the command line; a number in a file is written as a text.
+    MONAI makes a number of what looks like one, so that ``2024_11`` is 202411, and ``::`` of every
+    ``#``, which stands for that between ids. What was typed is on the command line; a number in a
+    file is written as a text.
 
     Args:
         parser: the config, which may be being read.
     """
     config: Any = parser.config
     for name, kind in kinds_of(parser).items():
-        if kind != TEXT or _is_text(parser[name]):
+        if kind not in (TEXT, TEXTS):
             continue
-        text = _as_text(parser[name], _typed(name))
+        value, typed = parser[name], _typed(name)
+        if isinstance(value, str) and _is_mangled(value, typed):
+            # What is used of it; in the config itself MONAI would replace it again
+            parser.ref_resolver.resolved_content[name] = typed
+            continue
+        if RULES[kind].fits(value) or (kind == TEXT and _is_list(value, typed)):
+            continue
+        text = _as_text(value, typed)
         config[name] = text
         # As `parser[name] = text`, which would forget everything that is made already
         item = parser.ref_resolver.get_item(name)
@@ -183,11 +219,23 @@ def keep_texts(parser: ConfigParser) -> None:
             parser.ref_resolver.remove_resolved_content(name)
 
 
+def _is_mangled(value: str, typed: str | None) -> bool:
+    """Whether MONAI replaced a ``#`` of a text that is no expression."""
+    if typed is None or "#" not in typed or value.startswith("$"):
+        return False
+    return value == typed.replace("#", "::")
+
+
 def _as_text(value: Any, typed: str | None) -> Any:
     """A value, or each of its items, as a text."""
-    if isinstance(value, (list, tuple)) and (typed is None or typed[:1] in "[("):
+    if _is_list(value, typed):
         return [str(item) for item in value]
     return str(value) if typed is None else typed
+
+
+def _is_list(value: Any, typed: str | None) -> bool:
+    """Whether a value is a list, and was not typed as a text with commas."""
+    return isinstance(value, (list, tuple)) and (typed is None or typed[:1] in ("[", "("))
 
 
 def _typed(name: str) -> str | None:
@@ -230,7 +278,7 @@ def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:
     if value("val_cases") is not None:
         names = ["val_fraction", "fold", "num_folds"]
         reasons |= dict.fromkeys(names, "val_cases names the validation cases")
-    elif value("fold") is None and "weights" in (parser.get("split") or {}):
+    elif value("fold") is None and value("split#weights"):
         reasons["val_fraction"] = "the weights say which cases validate"
     if value("part") == "all":
         names = ["val_cases", "val_fraction", "fold", "num_folds", "patients"]
@@ -300,10 +348,24 @@ def check_output_dir(path: str) -> None:
     """Check that a folder can be written to, or made; nothing is.
 
     Raises:
+        InputError: if it is "", begins with ~, or has a name that is too long.
         NotAFolderError: if it, or a folder that it is in, is a file.
         ReadOnlyError: if it is read-only.
     """
+    if not path:
+        raise InputError("output_dir is '': expected a folder; '.' is the current one")
+    if path.startswith("~"):
+        raise InputError(
+            f"output_dir is {path!r}, whose ~ no shell has replaced: expected a whole path; write "
+            "it without quotes, or from / on"
+        )
     there = Path(path).absolute()
+    for part in there.parts:
+        if len(os.fsencode(part)) > LONGEST_NAME:
+            raise InputError(
+                f"output_dir is {path!r}, with a name of {len(os.fsencode(part))} bytes: expected "
+                f"at most {LONGEST_NAME}"
+            )
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir():

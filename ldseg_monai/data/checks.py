@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from ldseg_monai.runtime.errors import InputError
 OUTSIDE = "outside_of_known"  # in an image's metadata: why the weights do not know it
 MARK = "outside of known images"  # what a file with such a segmentation begins its remark with
 LARGEST = 1e15  # of a voxel: squares of more leave float32, and the image would become 0
+SMALLEST = 1e-15  # of the difference between voxels, for the same reason
+STEPS = 100  # of float32, at least, from the darkest voxel to the brightest
 MAX_SHIFT = 0.5  # voxels between image and label: more, and outlines are wrong
 
 
@@ -53,9 +55,17 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
             f"{path} has voxels from {low:g} to {high:g}: expected up to {LARGEST:g}, of which a "
             "mean can be taken; replace those that are no measurement"
         )
-    if low == high and not allow_constant:
+    if allow_constant:
+        return
+    if low == high:
         raise InputError(
             f"every voxel of {path} is {low:g}: expected an image that shows something; remove it"
+        )
+    step = float(np.spacing(np.float32(max(-low, high))))
+    if high - low < max(SMALLEST, STEPS * step):
+        raise InputError(
+            f"{path} has voxels from {low:.9g} to {high:.9g}, a difference that is lost in 32 "
+            "bits: expected an image that shows something; scale it, or subtract what all have"
         )
 
 
@@ -73,28 +83,57 @@ def check_place(
     Raises:
         ValueError: if they differ in size, or a voxel's place by more than half a voxel.
     """
-    size, other = (list(volume.shape[1:]) for volume in (image, label))
-    if size != other:
-        raise InputError(
-            f"{label_path} has size {other} and its image {image_path} {size}: expected the same"
-        )
-    affine, label_affine = (np.asarray(volume.affine, dtype=float) for volume in (image, label))
-    check_affine(label_path, label_affine)
-    shift = largest_shift(affine, label_affine, size)
-    if shift <= MAX_SHIFT:
+    places = []
+    for volume in (image, label):
+        size = volume.shape[1:]
+        affine = np.asarray(volume.affine, dtype=float)
+        places.append((size, readings(affine, volume.meta.get(FORMS), size)))
+    check_affine(label_path, places[1][1][0])
+    if require_one_place(image_path, *places[0], label_path, *places[1]):
         return label
-    of_image, of_label = (
-        readings(place, volume.meta.get(FORMS), size)
-        for place, volume in ((affine, image), (label_affine, label))
-    )
-    if least_shift(of_image, of_label, size) > MAX_SHIFT:
+    meta = {**label.meta, MetaKeys.AFFINE: image.affine, MetaKeys.ORIGINAL_AFFINE: image.affine}
+    return MetaTensor(label.as_tensor(), meta=meta, applied_operations=label.applied_operations)
+
+
+def require_one_place(
+    image_path: str,
+    size: Sequence[int],
+    image_readings: Sequence[np.ndarray],
+    label_path: str,
+    label_size: Sequence[int],
+    label_readings: Sequence[np.ndarray],
+) -> bool:
+    """Check that a label lies on its image: the rule of every command.
+
+    Args:
+        image_path: of the image's file.
+        size: of its spatial axes.
+        image_readings: the affines by which programs may see it, as of `readings`.
+        label_path: of the label's file.
+        label_size: of its spatial axes.
+        label_readings: as of the image.
+
+    Returns:
+        Whether the affines that are used here fit; else others do, which is said.
+
+    Raises:
+        ValueError: if they differ in size, or a voxel's place by more than half a voxel.
+    """
+    if list(size) != list(label_size):
+        raise InputError(
+            f"{label_path} has size {list(label_size)} and its image {image_path} {list(size)}: "
+            "expected the same; write the label on the voxels of its image"
+        )
+    shift = largest_shift(image_readings[0], label_readings[0], size)
+    if shift <= MAX_SHIFT:
+        return True
+    if least_shift(image_readings, label_readings, size) > MAX_SHIFT:
         raise InputError(
             f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: expected "
             "the affine of the image; write the label with it"
         )
     tell_once(f"{label_path} lies on its image {image_path} by another form of a header: taken so")
-    meta = {**label.meta, MetaKeys.AFFINE: image.affine, MetaKeys.ORIGINAL_AFFINE: image.affine}
-    return MetaTensor(label.as_tensor(), meta=meta, applied_operations=label.applied_operations)
+    return False
 
 
 class CheckImaged(MapTransform):

@@ -215,6 +215,8 @@ def _images(root: Path, series_uid: str | None, skip_unreadable: bool) -> Cases:
     with_dicom = [below for below, files in found.items() if files.dicom or files.doubtful]
     images = _image_files(folder, leftovers, str(folder) in with_dicom, looked_into=with_dicom)
     _leave_masks(images, leftovers)
+    if folder != root:
+        _leave_beside(root, leftovers, *PARTS)
     for below, files in found.items():
         if below == str(folder):
             continue
@@ -284,9 +286,15 @@ def _pairs(root: Path) -> Cases:
             raise _no_images(root / folder, leftovers)
     if (root / "dataset.json").is_file():
         leftovers.add("not its lists, since there is images/", str(root / "dataset.json"))
-    others = [path for path in _visible(root) if os.path.basename(path) not in PARTS]
-    leftovers.add("beside images/ and labels/", *(path for path in others if not is_text(path)))
+    _leave_beside(root, leftovers, *PARTS)
     return _named(_pair(images, labels), root, leftovers)
+
+
+def _leave_beside(root: Path, leftovers: Leftovers, *used: str) -> None:
+    """Note whatever lies beside the folders of a data set that are used, but for texts."""
+    others = [path for path in _visible(root) if os.path.basename(path) not in used]
+    others = [path for path in others if not is_text(path)]
+    leftovers.add(f"beside {' and '.join(f'{name}/' for name in used)}", *others)
 
 
 def _no_images(folder: Path, leftovers: Leftovers) -> MissingFileError:
@@ -353,7 +361,7 @@ def _image_files(
         require_targets(visible)
     for path in visible:
         if os.path.isdir(path):
-            is_expected = path in (looked_into or ()) or plain_name(path) == os.path.basename(path)
+            is_expected = path in (looked_into or ()) or not path.lower().endswith(EXTENSIONS)
             if looked_into is None or not is_expected:
                 leftovers.add("a folder, not an image", path)
         elif path.lower().endswith(EXTENSIONS):

@@ -16,8 +16,9 @@ from ldseg_monai.runtime.ownership import NOTES
 logger = logging.getLogger("ldseg_monai.data")
 
 # Texts and tables lie beside every data set: no image was ever meant by them
-TEXTS = (".txt", ".md", ".rst", ".json", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".xml", ".html",
-    ".htm", ".pdf", ".doc", ".docx", ".yaml", ".yml", ".toml", ".log", ".py", ".sh")  # fmt: skip
+TEXTS = (".txt", ".md", ".rst", ".json", ".jsonl", ".csv", ".tsv", ".xlsx", ".xls", ".ods",
+    ".xml", ".html", ".htm", ".pdf", ".doc", ".docx", ".yaml", ".yml",
+    ".toml", ".log", ".py", ".sh")  # fmt: skip
 # What may lie in the folder of a DICOM series without being one of its slices
 BESIDE = (*EXTENSIONS, *TEXTS, ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr", ".gif", ".svg",
     ".exe", ".dll", ".inf", ".ini", ".jar", ".zip", ".mp4", ".avi")  # fmt: skip

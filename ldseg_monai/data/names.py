@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,8 @@ def case_name(image: Any) -> str:
     """Name of a case: its file's without folder and ending, `a/knee.1.nii.gz` -> `knee.1`.
 
     Where the data list has several files or folders of that name, each is called by its whole path
-    below the data set's folder (see `name_cases`).
+    below the data set's folder (see `name_cases`). A name that is too long for what is written ends
+    in a digest.
 
     Args:
         image: path of the image, `[folder, Series Instance UID]` of a DICOM series among others, or
@@ -35,12 +37,15 @@ def case_name(image: Any) -> str:
     """
     path, *series = _place(image)
     absolute = os.path.abspath(path)
-    return _given.get((absolute, *series)) or _given.get((absolute,)) or plain_name(path)
+    return _given.get((absolute, *series)) or _given.get((absolute,)) or _short(plain_name(path))
 
 
 def plain_name(path: PathLike) -> str:
-    """Name of a file or folder without the folders that it is in, and without an image's ending."""
-    name = os.path.basename(os.fspath(path))
+    """Name of a file or folder without the folders that it is in, and without an image's ending.
+
+    Letters with accents are one character each: systems write them in two ways, which look alike.
+    """
+    name = unicodedata.normalize("NFC", os.path.basename(os.fspath(path)))
     extension = next((end for end in EXTENSIONS if name.lower().endswith(end)), "")
     return name[: len(name) - len(extension)]
 
@@ -62,7 +67,7 @@ def name_cases(
         ValueError: if two have one name all the same.
     """
     places = [_place(image) for image in images]
-    wanted = [(given or {}).get(place) or plain_name(place[0]) for place in places]
+    wanted = [_short((given or {}).get(place) or plain_name(place[0])) for place in places]
     counts = Counter(wanted)
     owner: dict[str, str] = {}
     for place, name in zip(places, wanted, strict=True):
@@ -93,8 +98,12 @@ def _whole_name(place: tuple[str, ...], root: PathLike) -> str:
     path, *series = place
     folders = os.path.relpath(os.path.dirname(path) or os.curdir, root).split(os.sep)
     parts = [part for part in folders if part not in (os.curdir, os.pardir)]
-    name = "_".join([*parts, plain_name(path), *series])
-    encoded = name.encode()
+    return _short("_".join([*parts, plain_name(path), *series]))
+
+
+def _short(name: str) -> str:
+    """A name that a file system takes, and what follows it: a long one ends in its digest."""
+    encoded = os.fsencode(name)
     if len(encoded) <= LONGEST:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:DIGITS]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from ldseg_monai.data.names import PathLike, case_name, plain_name
 from ldseg_monai.data.trained_cases import TrainedCases, cases_file, digest
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 
+WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
 SAMPLE = 4096  # bytes of an image's file by which two are found that may be the same
 
 
@@ -248,9 +251,17 @@ def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str
     missing = {case_column, group_column} - set(columns)
     if missing:
         raise InputError(f"{path} has columns {columns}: expected {some(missing)} among them")
+    for column in (case_column, group_column):
+        if columns.count(column) > 1:
+            raise InputError(
+                f"{path} has {columns.count(column)} columns called {column}: expected one; rename "
+                "or remove the others"
+            )
     groups: dict[str, str] = {}
+    spelled: dict[str, str] = {}
     for row in rows:
         case, group = row[case_column], row[group_column]
+        group = spelled.setdefault(_as_read(group), group)
         if case and groups.setdefault(case, group) != group:
             raise InputError(
                 f"{path} has {case} with {groups[case]!r} and with {group!r}: expected one patient "
@@ -262,6 +273,12 @@ def read_groups(path: PathLike, case_column: str, group_column: str) -> dict[str
             "it, or, where each is a patient's only one, remove the column or pass --patients ''"
         )
     return groups
+
+
+def _as_read(group: str) -> str:
+    """What programs that write a patient's name in several ways mean: 7, 7.0 and 007; A and a."""
+    number = WHOLE_NUMBER.fullmatch(group)
+    return number[1] if number else group.casefold()
 
 
 def _read_text(path: PathLike) -> str:
@@ -319,6 +336,7 @@ def match_groups(groups: Mapping[str, str], names: Sequence[str]) -> dict[str, s
     matched: dict[str, str] = {}
     known = set(names)
     for case, group in groups.items():
+        case = unicodedata.normalize("NFC", case)
         name = case if case in known else plain_name(case.replace("\\", "/"))
         if matched.setdefault(name, group) != group:
             raise InputError(
@@ -467,7 +485,7 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
         wanted = read_val_cases(wanted)
         if len(wanted) == 1 and wanted[0] not in names:
             wanted = [name.strip() for name in wanted[0].split(",")]
-    chosen = {str(name) for name in wanted}
+    chosen = {unicodedata.normalize("NFC", str(name)) for name in wanted}
     unknown = chosen - set(names)
     if unknown:
         raise InputError(

@@ -45,11 +45,25 @@ def output_name(meta: Mapping | None, saver: Any) -> dict[str, Any]:
 class _WholeWriter(ImageWriter):
     """A writer whose files are whole and nobody else's, and whose errors name them.
 
-    It is mixed into one of MONAI's.
+    It is mixed into one of MONAI's. A volume of one slice and a picture of one row keep their axes.
     """
 
     of: str | None = None  # the image that a file is made of
     failure: Exception | None = None  # what kept the last file from being written
+
+    def set_data_array(
+        self,
+        data_array: Any,
+        channel_dim: int | None = 0,
+        squeeze_end_dims: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Take an array ``(C, *spatial)``; with ``squeeze_end_dims``, one channel gets no axis."""
+        parent: Any = super()
+        parent.set_data_array(data_array, channel_dim, False, *args, **kwargs)
+        if squeeze_end_dims and self.data_obj.shape[-1] == 1:
+            self.data_obj = self.data_obj[..., 0]
 
     def set_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Take an image's metadata, with the path of its file."""
@@ -116,21 +130,8 @@ class FormsWriter(NibabelWriter):
 class NiftiWriter(_WholeWriter, FormsWriter):
     """MONAI's writer of NIfTI files, which says where a volume is as the image's file does.
 
-    A volume that was read from NIfTI gets the very forms, codes and units of its header. It keeps
-    the axes of a volume of one slice.
+    A volume that was read from NIfTI gets the very forms, codes and units of its header.
     """
-
-    def set_data_array(
-        self,
-        data_array: Any,
-        channel_dim: int | None = 0,
-        squeeze_end_dims: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        """Take an array ``(C, *spatial)``; with ``squeeze_end_dims``, one channel gets no axis."""
-        super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
-        if squeeze_end_dims and self.data_obj.shape[-1] == 1:
-            self.data_obj = self.data_obj[..., 0]
 
 
 def png_remark(text: str) -> PngInfo | None:
@@ -209,9 +210,12 @@ class _SaveMaps(SaveImaged):
             result = super().__call__(data)
             for save in self.save_maps:
                 result = save(result)
-        except RuntimeError as error:
+        except RuntimeError:
             # MONAI's `SaveImage` (1.6) loses what its writer raises, and asks to install another.
-            raise self.writer.failure or error from error
+            failure = self.writer.failure
+            if failure is None:
+                raise
+            raise failure from failure.__cause__  # MONAI's error was raised from this one
         return result
 
 

@@ -30,6 +30,7 @@ from ldseg_monai.runtime.errors import (
     cause,
     chain,
     one_line,
+    printable,
 )
 from ldseg_monai.runtime.ownership import FREE, OWN, outputs, place_of, refuse, take_folder, whose
 
@@ -249,6 +250,7 @@ def _begins_with_loader(transform: Any) -> bool:
 
 
 def _line(files: str, reason: str) -> str:
+    files = printable(files)
     return reason if reason.startswith(f"{files} ") else f"{files}: {reason}"
 
 

@@ -11,7 +11,7 @@ from monai.inferers import Inferer
 from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.ensemble import summarize
 from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, diffusion_segmenter
-from ldseg_monai.runtime.errors import ArgumentError, InputError
+from ldseg_monai.runtime.errors import ArgumentError, InputError, RunError
 from ldseg_monai.runtime.precision import Amp, autocast
 from ldseg_monai.runtime.processes import plain
 
@@ -84,6 +84,7 @@ class SamplingInferer(Inferer):
         Raises:
             TypeError: for arguments beside these.
             ValueError: for another network, or for volumes, where they are to be turned.
+            RuntimeError: for logits that are not finite.
         """
         if args or set(kwargs) - {"noise"}:
             got = [*map(type, args), *kwargs]
@@ -94,7 +95,7 @@ class SamplingInferer(Inferer):
             noise = self.seeded_noise(model, model.noise_shape(image))
         draw = self._draw_turned if self.turned else self._draw
         with autocast(image.device, self.amp):
-            samples = draw(model, image, noise)
+            samples = map(_require_finite, draw(model, image, noise))
             if self.num_samples == 1:
                 return next(samples)
             return torch.cat(summarize(samples), dim=1)
@@ -119,6 +120,20 @@ class SamplingInferer(Inferer):
             turned = Noise(turn(chosen.field, index), chosen.latents)
             for logits in self._draw(network, turn(image, index), turned):
                 yield turn_back(logits, index)
+
+
+def _require_finite(logits: torch.Tensor) -> torch.Tensor:
+    """Check logits, of which NaN would become class 0 everywhere.
+
+    Raises:
+        RuntimeError: if one is not finite.
+    """
+    if not torch.isfinite(logits).all():
+        raise RunError(
+            "the network gave logits that are not finite (NaN or infinity): expected numbers; take "
+            "weights of a training that did not diverge, or --amp False if it is on"
+        )
+    return logits
 
 
 def turn(picture: torch.Tensor, orientation: int) -> torch.Tensor:

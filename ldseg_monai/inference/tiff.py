@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TIFF_ENDINGS = (".tif", ".tiff")
 ORIENTATION, SUBSAMPLING = 274, 530  # tags of TIFF
-UPRIGHT = (0, 1)  # orientations; 0 is none of them, and taken for 1 by Pillow
+TURNED = range(2, 9)  # orientations beside 1, for which Pillow takes every other number
 MODES = {1: "L", 2: "LA", 3: "RGB"}  # of Pillow, by samples of a pixel
 FOURTH = {"ASSOCALPHA": "RGBa", "UNASSALPHA": "RGBA"}  # of Pillow, by what the fourth sample is
 AS_SHOWN = {"RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}  # for modes that are not written
@@ -200,7 +200,7 @@ class TiffPicture:
                 f"of {page.chunks}; write it again"
             )
         orientation = page.tags.valueof(ORIENTATION, default=1)
-        if orientation not in UPRIGHT:
+        if orientation in TURNED:
             raise InputError(
                 f"{self.path} is to be turned before it is shown (orientation {orientation}), "
                 "which is not done in strips: expected upright pixels; write it again, such as by "

@@ -118,9 +118,14 @@ def cause(error: BaseException) -> BaseException:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on."""
+    """An error, what it was raised from, and so on.
+
+    Each comes once: two errors may be raised from each other.
+    """
     following: BaseException | None = error
-    while following is not None:
+    seen: set[int] = set()
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
         yield following
         implicit = None if following.__suppress_context__ else following.__context__
         following = following.__cause__ or implicit

@@ -20,7 +20,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ldseg_monai.runtime.errors import BusyFolderError, ExistingFileError, LostFolderError
+from ldseg_monai.runtime.errors import (
+    BusyFolderError,
+    ExistingFileError,
+    FileError,
+    LostFolderError,
+)
 
 try:
     import fcntl
@@ -117,8 +122,15 @@ def note_written(
     append_line(os.path.join(folder, NOTES), {"file": name, **note._asdict()})
 
 
-def whose(path: PathLike, of: str, root: PathLike | None = None) -> str:
-    """Tell whose a file is: ``FREE``, ``OWN``, ``CHANGED``, ``OTHERS`` or ``UNKNOWN``."""
+def whose(path: PathLike, of: str, root: PathLike | None = None, read: bool = False) -> str:
+    """Tell whose a file is: ``FREE``, ``OWN``, ``CHANGED``, ``OTHERS`` or ``UNKNOWN``.
+
+    Args:
+        path: of the file.
+        of: what a command would make it of.
+        root: folder of its notes; None for its own.
+        read: whether it is read even if its size and time are as noted.
+    """
     path = os.fspath(path)
     if not os.path.lexists(path):
         return FREE
@@ -126,14 +138,14 @@ def whose(path: PathLike, of: str, root: PathLike | None = None) -> str:
     if not notes or not os.path.isfile(path):
         return UNKNOWN
     for note in reversed(notes):
-        if _is_as_noted(path, note):
+        if _is_as_noted(path, note, read):
             return OWN if note.of == of else OTHERS
     return CHANGED
 
 
-def _is_as_noted(path: str, note: Note) -> bool:
+def _is_as_noted(path: str, note: Note, read: bool) -> bool:
     info = os.stat(path)
-    if (info.st_size, info.st_mtime_ns) == (note.size, note.time):
+    if not read and (info.st_size, info.st_mtime_ns) == (note.size, note.time):
         return True
     return info.st_size == note.size and _digest(path) == note.digest
 
@@ -158,7 +170,7 @@ def require_own(paths: Iterable[PathLike], of: str, root: PathLike | None = None
     """
     foreign = {}
     for path in paths:
-        state = whose(path, of, root)
+        state = whose(path, of, root, read=True)  # about to be written over
         if state not in (FREE, OWN):
             foreign[os.fspath(path)] = state
     refuse(foreign, of, root)
@@ -175,6 +187,22 @@ def require_new(path: PathLike) -> None:
             f"{os.fspath(path)} is there already: expected a new name; choose another, "
             "or move it away"
         )
+
+
+def make_folder(path: PathLike) -> None:
+    """Make a folder, and those that it is in, unless they are there.
+
+    Raises:
+        FileError: if one cannot be made, such as where a file is.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            error.errno,
+            f"the folder {os.fspath(path)} cannot be made ({error.strerror}): expected a place "
+            "that can be written to, and no file there; choose another",
+        ) from error
 
 
 def refuse(foreign: dict[str, str], of: str, root: PathLike | None = None) -> None:
@@ -251,6 +279,7 @@ class Claim:
         Raises:
             BusyFolderError: if another command has it.
             LostFolderError: if it was removed.
+            FileError: if it cannot be made.
         """
         if os.getpid() != self.process:  # a process that loads data for this one
             return
@@ -263,7 +292,7 @@ class Claim:
                 )
             return
         self.made_folder = not os.path.isdir(self.folder)
-        os.makedirs(self.folder, exist_ok=True)
+        make_folder(self.folder)
         while True:
             file = open(self.path, "ab+")  # noqa: SIM115, it stays open
             with self._looking(file):

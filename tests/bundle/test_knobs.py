@@ -7,6 +7,7 @@ from monai.bundle import ConfigParser
 from ldseg_monai.bundle.knobs import (
     SHARED,
     check_device,
+    check_output_dir,
     check_values,
     idle_knobs,
     keep_texts,
@@ -25,13 +26,17 @@ from ldseg_monai.runtime.errors import InputError
         ("rate", [0, 1e-3, 5], [-0.1, "1e-3", float("nan"), float("inf")]),
         ("share", [0, 0.5, 1], [-0.1, 1.1, None]),
         ("fraction", [0.2], [0, 1, -0.5, float("nan")]),
-        ("overlap", [0, 0.5, [0.5, 0.25]], [1.0, [0.5, 1.0], "0.5"]),
-        ("spacing", [1.5, [1.0, 0.5]], [0, [1.0, 0], float("inf")]),
+        ("overlap", [0, 0.5, [0.5, 0.25]], [1.0, [0.5, 1.0], "0.5", [0.5], [0.1, 0.2, 0.3]]),
+        ("spacing", [1.5, [1.0, 0.5]], [0, [1.0, 0], float("inf"), [1.0, 1.0, 1.0]]),
+        ("precision", ["auto", True, False], [1, 0, "AUTO", None]),
+        ("seed", [0, 2**63 - 1], [-1, 2**63, 1.0]),
+        ("axes", ["RAS", "PIL"], ["ras", "RA", "RRS", "XYZ", "RASL", "", None, 5]),
         ("size", [[16, 16]], [16, [16, 0], [16.0, 16], [16], [16, 16, 16]]),
         ("switch", [True, False], ["flase", 1, None]),
         ("threads", [None, 1, 8], [0, -1, 1.5, True, "all"]),
         ("fold", [None, 0, 3], ["a", -1, 1.5, True]),
-        ("text", [None, "", "a", ["a", "b"], 101, 1.5, [101, 102]], []),
+        ("text", [None, "", "a", 101, 1.5], [["a", "b"], [101]]),
+        ("texts", [None, "", "a", ["a", "b"], 101, 1.5, [101, 102]], []),
     ],
 )
 def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: list) -> None:
@@ -57,17 +62,25 @@ def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: l
         (101, [], "101"),  # as a file has it
         ("a", ["--mine", "a"], "a"),
         (None, ["--mine", "None"], None),
+        ("of::1", ["--mine", "of#1"], "of#1"),  # as MONAI writes ids
+        ("of::1", ["--mine", "of::1"], "of::1"),
     ],
 )
 def test_a_text_is_what_was_typed(
     value: object, typed: list[str], text: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["run", *typed])
-    config = {"mine": value, "below": "$str(@mine) + '/below'", "knob_kinds": {"text": ["mine"]}}
+    config = {
+        "mine": value,
+        "first": 1,
+        "below": "$str(@mine) + '/below'",
+        "knob_kinds": {"texts": ["mine"]},
+    }
     parser = ConfigParser(config)
     parser.parse()
+    parser.get_parsed_content("first")  # as `initialize` does
     keep_texts(parser)
-    assert parser.get_parsed_content("mine") == text == parser["mine"]
+    assert parser.get_parsed_content("mine") == text
     assert parser.get_parsed_content("below") == f"{text}/below"
 
 
@@ -83,9 +96,10 @@ def test_a_text_is_what_was_typed(
         ({"val_cases": "a", "fold": 1}, ["val_cases", "fold"],
          ["fold (val_cases names the validation cases)"]),
         ({"part": "all"}, ["val_cases"], ["val_cases (part is all)"]),
-        ({"split": {"weights": "@model_path"}, "part": "val"}, ["val_fraction"],
+        ({"split": {"weights": "@of"}, "of": None}, ["val_fraction"], []),
+        ({"split": {"weights": "@model_path"}, "model_path": "m", "part": "val"}, ["val_fraction"],
          ["val_fraction (the weights say which cases validate)"]),
-        ({"split": {"weights": "@model_path"}, "fold": 0}, ["fold"], []),
+        ({"split": {"weights": "@model_path"}, "model_path": "m", "fold": 0}, ["fold"], []),
         ({"run": ["$@a.run()"], "a": {"of": "@b", "at": "$@c#d"}, "b": 1, "c": {"d": 2, "e": 3},
           "lr": 1, "threads": 2, "z": {"y": "@lr"}},
          ["b", "a#of", "c#d", "c#e", "c", "lr", "threads", "z"],
@@ -111,10 +125,10 @@ def test_kind_or_knob_that_does_not_exist_is_told(kinds: dict, message: str) -> 
 
 
 def test_knobs_that_bundles_share_have_kinds_whatever_the_config_says() -> None:
-    with pytest.raises(InputError, match="^seed is -1: expected a whole number, 0 or more$"):
+    with pytest.raises(InputError, match="^seed is -1: expected a whole number from 0 to 9"):
         check_values(ConfigParser({"seed": -1}))
     check_values(ConfigParser({"seed": -1, "knob_kinds": {"text": ["seed"]}}))
-    assert kinds_of(ConfigParser({"seed": 0, "mine": 1})) == {"seed": "count"}
+    assert kinds_of(ConfigParser({"seed": 0, "mine": 1})) == {"seed": "seed"}
     names = [name for kind in SHARED.values() for name in kind]
     assert len(names) == len(set(names))
 
@@ -171,3 +185,16 @@ def test_device_that_is_not_there_is_an_error_that_names_it(device: str) -> None
     ):
         check_device(device)
     check_device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "output_dir is '': expected a folder"),
+        ("~/out", "output_dir is '~/out', whose ~ no shell has replaced"),
+        ("out/" + "b" * 300, "with a name of 300 bytes: expected at most 255"),
+    ],
+)
+def test_no_output_dir_is_told_before_any_work(path: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_output_dir(path)

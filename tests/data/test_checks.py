@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from ldseg_monai.data.checks import CheckImaged, CheckLabeld
+from ldseg_monai.data.checks import CheckImaged, CheckLabeld, check_voxels
 from ldseg_monai.data.formats.geometry import check_memory, largest_shift
 
 
@@ -58,3 +58,14 @@ def test_image_that_no_memory_holds_is_refused_before_it_is_read() -> None:
         ValueError, match=r"x has size \[30000, 30000, 30000\], 108000 GB in memory"
     ):
         check_memory("x", (30000, 30000, 30000))
+
+
+@pytest.mark.parametrize("values", [(1e-20, 2e-20), (1e9, 1e9 + 1000), (-1e9, -1e9 + 64)])
+def test_a_difference_that_32_bits_lose_is_refused(values: tuple[float, float]) -> None:
+    image = torch.tensor([[values]], dtype=torch.float32)
+    assert image.min() < image.max()
+    with pytest.raises(ValueError, match="a difference that is lost in 32 bits: expected"):
+        check_voxels("x", image)
+    check_voxels("x", image, allow_constant=True)
+    for good in ((1e-9, 2e-9), (1e6, 1e6 + 1000), (5.0, 6.0)):
+        check_voxels("x", torch.tensor([good]))

@@ -209,6 +209,10 @@ def test_what_is_not_used_is_told_once_with_the_reason(tmp_path: Path, caplog) -
         "images/.DS_Store", "images/Thumbs.db", "grade.csv", "extra/c.nii.gz", "d.nii.gz",
         "dataset.json",
     )  # fmt: skip
+    paired_datalist(tmp_path, require_labels=False)
+    used, unused = caplog.messages
+    assert f"2 (beside images/ and labels/): {tmp_path}/d.nii.gz, {tmp_path}/extra" in unused
+    caplog.clear()
     paired_datalist(tmp_path)
     used, unused = caplog.messages
     assert used == f"{tmp_path}: 1 case"
@@ -699,3 +703,13 @@ def test_the_data_set_is_read_once_and_when_a_part_is_asked_for() -> None:
     assert reads == []
     assert len(split.part("train")) + len(split.part("val")) == len(split.part("all")) == 4
     assert reads == [1]
+
+
+def test_names_that_look_alike_are_one(tmp_path: Path) -> None:
+    """A Mac writes an accent as a character of its own, other systems do not."""
+    touch(tmp_path, "images/e\u0301.nii.gz", "labels/\u00e9.nii.gz")
+    (pair,) = paired_datalist(tmp_path)
+    assert case_name(pair["image"]) == "\u00e9"
+    touch(tmp_path, "images/\u00e9.nii.gz")
+    with pytest.raises(ValueError, match="two files for case"):
+        paired_datalist(tmp_path)

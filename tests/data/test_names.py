@@ -40,6 +40,15 @@ def test_a_long_path_is_cut_and_stays_one_of_its_own(tmp_path: Path) -> None:
     assert len(set(names)) == 2 and all(len(name.encode()) <= LONGEST for name in names)
 
 
+def test_a_long_name_of_a_file_leaves_room_for_what_is_written(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{'a' * 240}{end}.nii.gz") for end in "bc"]
+    names = name_cases(paths, tmp_path)
+    assert len(set(names)) == 2 and all(len(name.encode()) <= LONGEST for name in names)
+    assert [case_name(path) for path in paths] == names
+    kept = "a" * LONGEST
+    assert case_name(str(tmp_path / f"{kept}.nii.gz")) == kept
+
+
 def test_series_of_one_folder_are_told_apart(tmp_path: Path) -> None:
     folder = str(tmp_path / "study")
     given = {(folder, "1.2"): "study_3", (folder, "1.3"): "study_4"}

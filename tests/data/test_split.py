@@ -123,6 +123,17 @@ def test_a_table_that_could_let_patients_leak_is_refused(
         val_of(cases(), groups=lambda: read_groups(path, "name", "patient"))
 
 
+def test_a_patient_that_is_spelled_in_several_ways_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "patients.csv"
+    path.write_text("name,patient\na,7\nb,7.0\nc,007\nd,P1\ne,p1\nf,70\ng,7.5\nh,\n")
+    groups = read_groups(path, "name", "patient")
+    assert len({groups[name] for name in "abc"}) == len({groups[name] for name in "de"}) == 1
+    assert len(set(groups.values())) == 5  # 7, P1, 70, 7.5, and the unknown
+    path.write_text("name,patient,patient\na,1,2\n")
+    with pytest.raises(ValueError, match="patients.csv has 2 columns called patient: expected one"):
+        read_groups(path, "name", "patient")
+
+
 def test_a_table_is_read_when_cases_are_split(tmp_path: Path) -> None:
     split = Split(cases, groups=lambda: read_groups(tmp_path / "no.csv", "name", "patient"))
     assert len(split.part("all")) == 6
@@ -192,3 +203,10 @@ def test_one_image_under_two_names_is_never_in_both_parts(tmp_path: Path, is_lin
         Split(lambda: listed, val_cases=["c"]).part("train")
     val = Split(lambda: listed, val_cases=["a", "c"]).part("val")
     assert [case_name(item["image"]) for item in val] == ["a", "c"]
+
+
+def test_accents_are_read_however_they_are_written() -> None:
+    datalist = [{"image": f"{name}.png"} for name in ("\u00e9", "e\u0301t\u00e9", "b")]
+    part = Split(lambda: datalist, val_cases="e\u0301,\u00e9te\u0301").part("val")
+    assert [item["image"] for item in part] == ["\u00e9.png", "e\u0301t\u00e9.png"]
+    assert match_groups({"e\u0301": "A"}, ["\u00e9"]) == {"\u00e9": "A"}

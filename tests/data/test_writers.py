@@ -30,6 +30,13 @@ def test_volume_of_one_slice_keeps_its_axes(
     assert nib.load(tmp_path / "x_label.nii.gz").shape == shape
 
 
+@pytest.mark.parametrize("size", [(1, 1), (7, 1), (1, 7), (3, 1)])
+def test_picture_of_one_row_or_column_is_written(tmp_path: Path, size: tuple[int, int]) -> None:
+    mask = MetaTensor(torch.ones(1, *size), meta={"filename_or_obj": "x.png"})  # columns, rows
+    SaveImagePictured("pred", str(tmp_path))({"pred": mask})
+    assert Image.open(tmp_path / "x_label.png").size == size
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full, as Linux has it")
 @pytest.mark.parametrize(
     ("writer", "size"), [(NiftiWriter, (80, 80, 80)), (PictureWriter, (800, 800))]

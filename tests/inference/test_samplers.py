@@ -155,3 +155,12 @@ def test_sampling_refuses_what_the_network_refuses(num_samples: int) -> None:
         SamplingInferer(num_samples)(image, network, noise=noise)
     with pytest.raises(TypeError, match="expected at most noise"):
         SamplingInferer()(image, network, label=image)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_logits_that_are_not_finite_are_no_segmentation(num_samples: int) -> None:
+    network = noisy_ldseg()
+    with torch.no_grad():  # as a training leaves it that diverged
+        network.label_decoder.to_logits[-1].weight.fill_(torch.nan)
+    with pytest.raises(RuntimeError, match="logits that are not finite .* did not diverge"):
+        SamplingInferer(num_samples, amp=False)(pair_of((16, 24))[0], network)

@@ -166,3 +166,11 @@ def test_what_a_text_of_a_file_holds_cannot_break_a_message_into_lines(kind: typ
     if issubclass(kind, OSError):
         assert str(kind(2, text, "a")) == f"[Errno 2] {shown}: 'a'"
     shown.encode()
+
+
+def test_errors_that_were_raised_from_each_other_are_each_seen_once() -> None:
+    """MONAI's error of a writer was raised from its error, and that again from MONAI's."""
+    one, other = KeyError("one"), RuntimeError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert list(error_display.chain(one)) == [one, other]
+    assert error_display.cause(other) is one

@@ -63,6 +63,17 @@ def test_whose_a_file_is(tmp_path: Path) -> None:
     assert whose(tmp_path / "folder", "image") == UNKNOWN
 
 
+def test_a_change_that_keeps_size_and_time_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "mask"
+    write(path, "mask")
+    then = path.stat().st_mtime_ns
+    path.write_text("MASK")
+    os.utime(path, ns=(then, then))
+    with pytest.raises(ExistingFileError, match="mask .changed after it was written"):
+        write(path, "new")
+    assert path.read_text() == "MASK"
+
+
 def test_own_file_is_written_over_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "mask"
     write(path, "first")
@@ -220,3 +231,9 @@ def test_of_many_processes_at_once_one_gets_the_folder(tmp_path: Path) -> None:
             process.kill()
             process.wait()
     assert sum(process.returncode == -signal.SIGKILL for process in processes) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, as Linux has it")
+def test_folder_that_cannot_be_made_is_told() -> None:
+    with pytest.raises(OSError, match="the folder /proc/out cannot be made .*choose another"):
+        claim("/proc/out", "images", "infer").take()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from ldseg_monai.data.dicom.frames import FRAME_GROUPS, group_of
-from ldseg_monai.data.dicom.series import read_dicom, read_series, slice_affine
+from ldseg_monai.data.dicom.series import RESCALE, read_dicom, read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
 from ldseg_monai.runtime.errors import InputError, one_line
 
@@ -91,6 +92,19 @@ def _voxels(slices: Sequence[Dataset]) -> np.ndarray:
     return voxels
 
 
+def _whole_scale(said: Dataset) -> Dataset:
+    """What says how values are scaled, with both numbers: pydicom passes over one alone."""
+    given = [name for name in RESCALE if said.get(name) not in (None, "")]
+    if len(given) != 1 or "ModalityLUTSequence" in said:
+        return said
+    from pydicom import Dataset
+
+    scale = Dataset()
+    scale.RescaleSlope, scale.RescaleIntercept = 1, 0
+    scale.add(said[given[0]])
+    return scale
+
+
 def _pixels(path: str) -> np.ndarray:
     """Rescaled pixels of one file, float32 ``(frames, rows, columns)``, the brightest the largest.
 
@@ -102,7 +116,10 @@ def _pixels(path: str) -> np.ndarray:
     """
     from pydicom.pixels import apply_modality_lut
 
+    pydicom = logging.getLogger("pydicom")  # which logs the traceback of each decoder that fails
+    level = pydicom.level
     try:
+        pydicom.setLevel(logging.CRITICAL + 1)
         item = read_dicom(path)
         kind = str(item.get("PhotometricInterpretation", "MONOCHROME2"))
         if kind not in ("MONOCHROME1", "MONOCHROME2"):
@@ -120,7 +137,7 @@ def _pixels(path: str) -> np.ndarray:
             if FRAME_GROUPS in item:
                 own = item[FRAME_GROUPS].value[number]
                 said = group_of(item, own, "PixelValueTransformationSequence")
-            rescaled[number] = apply_modality_lut(frame, said)
+            rescaled[number] = apply_modality_lut(frame, _whole_scale(said))
         return rescaled
     except InputError:
         raise
@@ -129,3 +146,5 @@ def _pixels(path: str) -> np.ndarray:
             f"{path}: pixels cannot be read ({one_line(error)}): repair the file or, if they are "
             "compressed, install pylibjpeg with the decoder, or decompress them"
         ) from error
+    finally:
+        pydicom.setLevel(level)

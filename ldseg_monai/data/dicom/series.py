@@ -28,6 +28,10 @@ SLICE = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrient
 SHARED = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 # What a DICOM segmentation refers to: the same in all slices, or in none
 REFERRED = ("FrameOfReferenceUID", "StudyInstanceUID")
+# What a series is of: the same in all slices, or in none
+OF_ALL = (*REFERRED, "PatientID", "Modality")
+# What makes of stored values what was measured: in all slices of a volume, or in none
+RESCALE = ("RescaleSlope", "RescaleIntercept")
 THICKNESS = ("SpacingBetweenSlices", "SliceThickness")
 DESCRIPTION = (
     "SOPClassUID",
@@ -39,7 +43,8 @@ DESCRIPTION = (
     "NumberOfFrames",
 )
 GROUPS = (SHARED_GROUPS, FRAME_GROUPS)
-TAGS = sorted({*SLICE, *SHARED, *REFERRED, *THICKNESS, *DESCRIPTION, *GROUPS, "SamplesPerPixel"})
+OTHERS = (*THICKNESS, *DESCRIPTION, *GROUPS, "SamplesPerPixel")
+TAGS = sorted({*SLICE, *SHARED, *OF_ALL, *RESCALE, *OTHERS})
 ENDINGS = (".dcm", ".dicom", ".ima")  # of files that are meant to be DICOM, whatever they hold
 # Direction cosines and spacings of slices may differ by what scanners round: no more than this,
 # and never by so much that a slice's last row or column is this share of a pixel off its place.
@@ -54,7 +59,10 @@ NUMBERS = {
     "SamplesPerPixel": 1,
     "SpacingBetweenSlices": 1,
     "SliceThickness": 1,
+    "RescaleSlope": 1,
+    "RescaleIntercept": 1,
 }  # of values
+RIGHT_ANGLE = 1e-2  # that cosines of directions may be off
 DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR, which belongs to no series
 UNDEFINED = 2**32 - 1  # length of pixels that are compressed
 UNREADABLE = ""  # stands for the UID of a series with a file that cannot be read
@@ -212,12 +220,13 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
 
     Raises:
         ValueError: frames of several volumes, a slice without a place or of several samples a
-            pixel, slices that differ in size, spacing, orientation or frame of reference, two in
-            one place, a missing one, or slices that are not on a line.
+            pixel, slices that differ in size, spacing, orientation or frame of reference, or of
+            which some alone are rescaled, two in one place, a missing one, or slices that are not
+            on a line.
     """
     slices = list(slices)
     require_one_volume(slices)
-    referred = [keyword for keyword in REFERRED if any(item.get(keyword) for item in slices)]
+    referred = [keyword for keyword in OF_ALL if any(item.get(keyword) for item in slices)]
     for item in slices:
         missing = [
             keyword
@@ -244,11 +253,29 @@ def sorted_slices(slices: Iterable[Dataset]) -> list[Dataset]:
                     "slices of a volume; give each volume a folder of its own, without scouts, or "
                     "convert the series by a program that resamples it, such as dcm2niix"
                 )
+    _require_one_scale(slices)
     normal = np.cross(*np.reshape(_numbers(slices[0], "ImageOrientationPatient"), (2, 3)))
     slices.sort(key=lambda item: float(normal @ _numbers(item, "ImagePositionPatient")))
     if len(slices) > 1:
         _check_positions(slices, normal)
     return slices
+
+
+def _require_one_scale(slices: Sequence[Dataset]) -> None:
+    """Check that all slices say how their values are scaled, or none does.
+
+    Raises:
+        ValueError: if some alone do: their gray would differ from that of the others.
+    """
+    for keyword in RESCALE:
+        scaled = [item for item in slices if keyword in item]
+        if 0 < len(scaled) < len(slices):
+            other = next(item for item in slices if keyword not in item)
+            raise InputError(
+                f"{place_name(scaled[0])} has {keyword} {scaled[0][keyword].value} and "
+                f"{place_name(other)} has none: expected one in all slices of a volume, or in "
+                "none; repair the series, or give each volume a folder of its own"
+            )
 
 
 def slice_affine(slices: Sequence[Dataset]) -> np.ndarray:
@@ -358,6 +385,8 @@ def _image_series(
             slices = frames_of(header) if is_enhanced(header) else [header]
             for item in slices:
                 _require_numbers(item)
+            if not header.get("SeriesInstanceUID"):
+                raise InputError("it has no SeriesInstanceUID, so its series is not known")
             series.setdefault(str(header.SeriesInstanceUID), []).extend(slices)
         except Exception as error:  # whatever a broken file brings about
             unreadable[path] = " ".join(str(error).split()) or type(error).__name__
@@ -393,7 +422,8 @@ def _require_numbers(header: Dataset) -> None:
     """Read every value of a header, and check those that are counted with.
 
     Raises:
-        ValueError: for a value that is none of its kind, or another number of them.
+        ValueError: for a value that is none of its kind, or another number of them, a spacing that
+            is not positive, and directions that are no axes of a plane.
     """
     for element in header:  # pydicom reads a value when it is asked for
         wanted = NUMBERS.get(element.keyword)
@@ -405,6 +435,16 @@ def _require_numbers(header: Dataset) -> None:
             raise InputError(
                 f"its {element.keyword} is {element.value}: expected {wanted} finite numbers"
             )
+        if element.keyword == "PixelSpacing" and (values <= 0).any():
+            raise InputError(f"its PixelSpacing is {element.value}: expected positive mm")
+        if element.keyword == "ImageOrientationPatient":
+            row, column = values.astype(float).reshape(2, 3)
+            off = np.abs([row @ row - 1, column @ column - 1, row @ column])
+            if (off > RIGHT_ANGLE).any():
+                raise InputError(
+                    f"its ImageOrientationPatient is {element.value}: expected two directions of "
+                    "length 1 at a right angle"
+                )
 
 
 def _kind(item: Dataset) -> str:

@@ -73,10 +73,12 @@ class LabelReading:
 
         Raises:
             FileNotFoundError, ValueError: as of `read_voxels`; ValueError for values
-                that are no whole numbers or softened outlines.
+                that are no whole numbers or softened outlines, and for instance ids without a
+                background.
         """
         voxels, volume = read_voxels(path, require_codes)
         values = whole_numbers(path, voxels)
+        self._check_instances(path, values)
         self._check_outlines(path, values)
         return values, volume
 
@@ -89,7 +91,8 @@ class LabelReading:
         Raises:
             FileNotFoundError, ValueError: as of `load_picture`; ValueError for a format with loss,
                 a palette that does not tell the background or differs from that of other files, too
-                many colors, values that are no whole numbers, or softened outlines.
+                many colors, values that are no whole numbers, softened outlines, instance ids
+                without a background, or black beside transparent pixels.
         """
         picture = load_picture(path)
         compression = picture.info.get("compression")
@@ -113,9 +116,15 @@ class LabelReading:
         else:
             values = whole_numbers(path, np.asarray(picture))
         if hidden is not None:
+            if (values[~hidden] == 0).any():
+                raise InputError(
+                    f"{path} has black and transparent pixels, and either may be the background: "
+                    "expected one of them; write it without transparency"
+                )
             values = np.where(hidden, 0, values)
         values = values.T  # (columns, rows)
         self._check_colors(path, values)
+        self._check_instances(path, values)
         self._check_outlines(path, values)
         return values
 
@@ -209,6 +218,21 @@ class LabelReading:
                 "label_values, the background's first"
             )
 
+    def _check_instances(self, path: str, values: np.ndarray) -> None:
+        """Check that instance ids leave something to the background, which is 0.
+
+        Raises:
+            ValueError: if one is below 0, or several are there and no 0.
+        """
+        if not self.instances or not values.size:
+            return
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or 0 < low < high:
+            raise InputError(
+                f"{path} has the values {value_names(value_counts(values))}: expected instance ids "
+                "from 1 on, and 0 for the background; write it so"
+            )
+
     def _check_outlines(self, path: str, values: np.ndarray) -> None:
         """Check that no values are there merely because an outline was softened.
 
@@ -299,7 +323,13 @@ def whole_numbers(path: str, values: np.ndarray) -> np.ndarray:
                 "whole numbers, the classes; was it resampled by interpolation, or is it a "
                 "softened outline? threshold it, or use the nearest neighbor"
             )
-        values = np.rint(values)
+        rounded = np.rint(values)
+        if values.any() and not rounded.any():
+            raise InputError(
+                f"{path} has values up to {value_name(np.abs(values).max())}, all of which are 0 "
+                "as whole numbers: expected classes; is its scaling (scl_slope) wrong?"
+            )
+        values = rounded
     limits = np.iinfo(np.int32)
     if values.size and (values.min() < limits.min or values.max() > limits.max):
         raise InputError(

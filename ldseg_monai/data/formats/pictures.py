@@ -22,6 +22,7 @@ COMPRESSION, RAW = 259, 1
 WIDTH, LENGTH, STRIP_ROWS = 256, 257, 278
 PLANES, SEPARATE = 284, 2
 BITS, STRIP_BYTES, TILE_WIDTH, TILE_LENGTH, TILE_BYTES = 258, 279, 322, 323, 325
+SAMPLE_FORMAT, UNSIGNED, SIGNED = 339, 1, 2
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PNG_HEADER = struct.Struct(">IIBBBBB")
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the kind of color
@@ -47,6 +48,7 @@ def load_picture(path: str) -> Image.Image:
             inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
             _check_length(path, file)
             file.load()
+            _check_signs(path, file)
             picture = ImageOps.exif_transpose(file)
             picture.format = file.format
     except InputError:
@@ -97,19 +99,27 @@ def in_mode(path: str, picture: Image.Image, mode: str) -> Image.Image:
 
 
 def check_pages(path: str) -> None:
-    """Check that a TIFF is not a stack of slices, of which Pillow would give the first.
+    """Check that a file is not a stack of pictures, of which Pillow would give the first.
 
-    Smaller copies of the first page may follow. The first page that Pillow does not know ends the
-    check.
+    Smaller copies of the first page may follow in a TIFF, and whatever a camera puts behind its
+    picture (MPO). The first page that Pillow does not know ends the check.
 
     Raises:
-        ValueError: if it cannot be opened, or a page is as wide or as high as the first one.
+        ValueError: if it cannot be opened, a TIFF's page is as wide or as high as the first one, or
+            it is animated.
     """
     try:
         picture = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{path} is too large to be read at once ({error}): expected fewer pixels; cut it, or "
+            "segment it as TIFF in strips"
+        ) from error
     except Exception as error:  # Pillow raises many kinds
         raise unreadable([path], error) from error
     with picture:
+        if picture.format not in ("TIFF", "MPO"):
+            _require_no_animation(path, picture)
         if picture.format != "TIFF":
             return
         width, height = picture.size
@@ -123,6 +133,43 @@ def check_pages(path: str) -> None:
                     f"{path} is a stack of pages: expected one picture; write each page as its own "
                     "file"
                 )
+
+
+def _require_no_animation(path: str, picture: Image.Image) -> None:
+    """Check that a file has one picture.
+
+    Raises:
+        ValueError: if it has several, or they cannot be counted.
+    """
+    try:
+        frames = getattr(picture, "n_frames", 1)
+    except Exception as error:  # Pillow raises many kinds
+        raise unreadable([path], error) from error
+    if frames > 1:
+        raise InputError(
+            f"{path} is animated, of {frames} pictures: expected one; write the one that is meant "
+            "as its own file"
+        )
+
+
+def _check_signs(path: str, file: Image.Image) -> None:
+    """Check that Pillow took the numbers of a TIFF for what they are.
+
+    It reads signed bytes as unsigned ones, and 32 bits without a sign as signed ones.
+
+    Raises:
+        ValueError: if it did not.
+    """
+    if not isinstance(file, TiffImageFile):
+        return
+    kinds = set(file.tag_v2.get(SAMPLE_FORMAT, (UNSIGNED,)))
+    bits = max(file.tag_v2.get(BITS, (1,)))
+    if SIGNED in kinds and bits <= 8:
+        raise InputError(f"{path} has signed bytes: expected unsigned ones; convert it")
+    if kinds == {UNSIGNED} and file.mode == "I" and np.asarray(file).min(initial=0) < 0:
+        raise InputError(
+            f"{path} has values above {2**31 - 1}: expected no more; scale or number them anew"
+        )
 
 
 def _check_length(path: str, file: Image.Image) -> None:

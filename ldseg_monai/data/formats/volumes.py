@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import sys
 import zlib
@@ -44,6 +45,7 @@ FORM_FIELDS = (
     "xyzt_units",
 )  # of a NIfTI header: where its voxels are, in every program's reading
 MILLIMETERS = {1: 1000.0, 3: 0.001}  # of a meter and a micrometer, by their codes in xyzt_units
+LAST_CODE = 5  # of a NIfTI form
 MAX_DIFFERENCE = 1.0  # voxels between the two forms of a header: more, and programs disagree
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's first two axes point the other way than NIfTI's
 
@@ -84,7 +86,7 @@ def load_volume(path: str, require_codes: bool = False) -> Volume:
 
     Args:
         path: of the file.
-        require_codes: whether a NIfTI without a form code is an error.
+        require_codes: whether a NIfTI without a form code, or an NRRD without a space, is an error.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -97,7 +99,7 @@ def load_volume(path: str, require_codes: bool = False) -> Volume:
             f"{path} is a picture: expected a volume, a file ending in {', '.join(VOLUME_ENDINGS)}"
         )
     if path.lower().endswith(ITK_ENDINGS):
-        volume = _load_itk(path)
+        volume = _load_itk(path, require_codes)
     else:
         volume = _load_nifti(path, require_codes)
     return _without_axes_of_1(path, volume)
@@ -116,10 +118,25 @@ def _load_nifti(path: str, require_codes: bool) -> Volume:
         raise InputError(
             f"{path} has voxels of type {header.get_data_dtype()}: expected one number each"
         )
+    _check_offset(path, image, header)
     affine = _affine(path, image, header, require_codes)
     check_affine(path, affine)
     check_memory(path, image.shape)
     return Volume(image.dataobj, affine, image.header)
+
+
+def _check_offset(path: str, image: Any, header: Any) -> None:
+    """Check that the voxels begin behind the header, where every program looks for them.
+
+    Raises:
+        ValueError: if they do not: nibabel would read the header itself as voxels.
+    """
+    offset = float(header["vox_offset"])
+    if not image.header_class.single_vox_offset <= offset:
+        raise InputError(
+            f"{path} has its voxels from byte {offset:g} on, by its vox_offset: expected "
+            f"{image.header_class.single_vox_offset} or more, behind the header; write it again"
+        )
 
 
 def _open_nifti(path: str) -> Any:
@@ -146,12 +163,20 @@ def _affine(path: str, image: Any, header: Any, require_codes: bool) -> np.ndarr
         require_codes: whether a header without a form code is an error.
     """
     spacing = np.asarray(header["pixdim"][1:4], dtype=float)
+    for field in ("sform_code", "qform_code"):
+        if not 0 <= int(header[field]) <= LAST_CODE:  # nibabel takes it for 0, ITK does not
+            raise InputError(
+                f"{path} has the {field} {int(header[field])}: expected 0 to {LAST_CODE}; correct "
+                "its header"
+            )
     has_sform = int(header["sform_code"]) > 0
     has_qform = int(header["qform_code"]) > 0
-    if not has_sform and not (np.isfinite(spacing) & (spacing != 0)).all():
+    # Of a size below 0 nibabel drops the sign, and ITK's programs mirror the axis
+    is_none = not has_sform and not (np.isfinite(spacing) & (spacing != 0)).all()
+    if is_none or (spacing < 0).any():
         raise InputError(
-            f"{path} has a voxel spacing of {times(spacing)}: expected positive mm; correct its "
-            "header"
+            f"{path} has a voxel spacing of {times(spacing)} (pixdim): expected positive mm; "
+            "correct its header"
         )
     unit = int(header["xyzt_units"]) % 8
     if has_sform or has_qform:
@@ -199,7 +224,8 @@ def _compare_forms(
             )
         return
     own = np.linalg.norm(sform[:3, :3], axis=0)
-    if (np.abs(own - np.abs(spacing)) * (np.array([*size, 1, 1][:3]) - 1) > own).any():
+    shifts = np.abs(own - spacing) * (np.array([*size, 1, 1][:3]) - 1)
+    if not (shifts <= own).all():  # NaN is not
         tell_once(
             f"{path} has voxels of {times(own)} mm by its sform and of {times(spacing)} mm by "
             "pixdim: used the sform; ITK's programs may use the other. Results carry both"
@@ -251,8 +277,13 @@ def least_shift(
     return min(largest_shift(first, second, size) for first in one for second in other)
 
 
-def _load_itk(path: str) -> Volume:
-    """A volume that SimpleITK reads."""
+def _load_itk(path: str, require_codes: bool) -> Volume:
+    """A volume that SimpleITK reads.
+
+    Args:
+        path: of the file.
+        require_codes: whether an NRRD without a space is an error.
+    """
     import SimpleITK as sitk
 
     try:
@@ -267,9 +298,14 @@ def _load_itk(path: str) -> Volume:
         reader.ReadImageInformation()
         check_memory(path, [*reader.GetSize(), reader.GetNumberOfComponents()])
         image = reader.Execute()
-        if not is_nrrd:
-            components = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
-            _check_meta_image(path, components * image.GetSizeOfPixelComponent())
+        components = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+        wanted = components * image.GetSizeOfPixelComponent()
+        if is_nrrd:
+            _check_nrrd(path, wanted)
+        else:
+            _check_meta_image(path, wanted)
+        if is_nrrd and not reader.HasMetaDataKey("NRRD_space"):
+            _tell_no_space(path, require_codes)
     except InputError:
         raise
     except Exception as error:  # SimpleITK raises RuntimeErrors, and others
@@ -287,6 +323,44 @@ def _load_itk(path: str) -> Volume:
     affine = LPS @ affine
     check_affine(path, affine)
     return Volume(voxels, affine)
+
+
+def _check_nrrd(path: str, wanted: int) -> None:
+    """Check that the header of an NRRD speaks of all voxels that follow it, uncompressed.
+
+    Args:
+        path: of the file.
+        wanted: bytes of the voxels.
+
+    Raises:
+        ValueError: if more follow.
+    """
+    with open(path, "rb") as file:
+        head = b""
+        for line in iter(file.readline, b""):
+            if not line.strip():
+                break
+            head += line.lower()
+        is_here = b"data file:" not in head and b"datafile:" not in head
+        if is_here and b"encoding: raw" in head and b" skip:" not in head:
+            _require_no_rest(path, len(file.read()[wanted:].rstrip(b"\0")))
+
+
+def _tell_no_space(path: str, require_codes: bool) -> None:
+    """Say that nothing in an NRRD's header says where right and left are.
+
+    Raises:
+        ValueError: if ``require_codes``.
+    """
+    if require_codes:
+        raise InputError(
+            f"{path} has no space in its header, so nothing says where right and left are: "
+            "expected one; write the file with it, or pass --require_codes False"
+        )
+    tell_once(
+        f"{path} has no space in its header: its axes are taken to the left, posterior and "
+        "superior, as by ITK; which side is left is not known"
+    )
 
 
 def _check_meta_image(path: str, wanted: int) -> None:
@@ -321,6 +395,8 @@ def _check_meta_image(path: str, wanted: int) -> None:
         content = beside.read_bytes()
     if fields.get("CompressedData", "")[:1] in ("T", "t", "1"):
         content = zlib.decompressobj().decompress(content, wanted)
+    elif place.upper() == "LOCAL":
+        _require_no_rest(path, len(content[wanted:].rstrip(b"\0")))
     if len(content) < wanted:
         told = f"{len(content)} bytes of voxels, by its header {wanted}"
         raise unreadable([path], InputError(told))
@@ -361,21 +437,52 @@ def _read(path: str, volume: Volume) -> np.ndarray:
         ValueError: if they cannot be read.
     """
     try:
-        if isinstance(volume.voxels, ArrayProxy) and path.lower().endswith(".gz"):
-            return _read_gzip(path, volume.voxels)
+        if isinstance(volume.voxels, ArrayProxy):
+            return _read_nifti(path, volume.voxels)
         return np.asanyarray(volume.voxels)
+    except InputError:
+        raise
     except Exception as error:  # nibabel and the decompressors raise many kinds
         raise unreadable([path], error) from error
 
 
-def _read_gzip(path: str, proxy: ArrayProxy) -> np.ndarray:
-    """Read to the end of the file, where its checksum is: nibabel stops behind the last voxel."""
-    with gzip.open(path) as file:
-        spec = (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter)
-        voxels = np.asanyarray(ArrayProxy(file, spec))
-        while file.read(2**20):
-            pass
+def _read_nifti(path: str, proxy: ArrayProxy) -> np.ndarray:
+    """Read to the end of the file: nibabel stops behind the last voxel.
+
+    The checksum of a compressed file is there, and whatever a wrong header leaves out.
+
+    Raises:
+        ValueError: if anything but zeros follows the voxels.
+    """
+    spec = (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter)
+    opened = gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb")
+    with opened as file:
+        voxels = np.asanyarray(ArrayProxy(file, spec, mmap=False))
+        file.seek(proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize)
+        read = rest = 0
+        while part := file.read(2**20):
+            kept = len(part.rstrip(b"\0"))
+            rest = read + kept if kept else rest
+            read += len(part)
+    _require_no_rest(path, rest)
     return voxels
+
+
+def _require_no_rest(path: str, rest: int) -> None:
+    """Check that a header speaks of all voxels of its file; zeros may fill up its end.
+
+    Args:
+        path: of the file.
+        rest: bytes behind the voxels, without zeros at the end.
+
+    Raises:
+        ValueError: if there are any.
+    """
+    if rest:
+        raise InputError(
+            f"{path} holds {rest} bytes more than its header says: expected the size and type of "
+            "all of its voxels; correct the header, or write the file again"
+        )
 
 
 def read_voxels(path: str, require_codes: bool = False) -> tuple[np.ndarray, Volume]:

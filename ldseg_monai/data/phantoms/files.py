@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ldseg_monai.data.formats import label_picture, value_number
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import whole_file
-from ldseg_monai.runtime.ownership import require_own
+from ldseg_monai.runtime.ownership import make_folder, require_own
 
 logger = logging.getLogger("ldseg_monai.data")
 
@@ -106,7 +106,7 @@ def write_phantoms(
     of = f"{kind} phantoms of seed {seed} with label values {label_values or 'of their own'}"
     require_own(sorted(_paths(files)), of, out_dir)
     for folder in ("images", "labels"):
-        (Path(out_dir) / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(out_dir) / folder)
     manifest = _manifest(kind, seed, label_values) | {"num": num}
     _write_manifest(Path(out_dir), manifest | {"complete": False})
     for index, item in enumerate(tqdm(files, desc=f"{kind} phantoms")):

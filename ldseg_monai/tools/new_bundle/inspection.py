@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 import torch
 from nibabel.orientations import (
-    aff2axcodes,
     apply_orientation,
     inv_ornt_aff,
     io_orientation,
@@ -17,7 +16,7 @@ from nibabel.orientations import (
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ldseg_monai.data.checks import MAX_SHIFT, check_voxels
+from ldseg_monai.data.checks import check_voxels, require_one_place
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.formats import (
     COLOR,
@@ -26,12 +25,11 @@ from ldseg_monai.data.formats import (
     in_mode,
     is_deep,
     is_volume,
-    least_shift,
     load_picture,
     read_voxels,
     value_counts,
+    value_names,
 )
-from ldseg_monai.data.formats.geometry import largest_shift
 from ldseg_monai.data.known import standardized_quantiles, tilt_of, tissue_colors
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.new_bundle.instances import are_instances, values_in_one_piece
@@ -232,23 +230,8 @@ def _inspect_volume(
                 f"{path} has shape {volume.shape}: expected a volume of three axes and one "
                 "channel; choose a channel, or write single slices as PNG"
             )
-    codes = ["".join(aff2axcodes(volume.affine)) for volume in (of_image, of_label)]
-    size = of_image.shape
-    fits = size == of_label.shape and (
-        least_shift(of_image.readings, of_label.readings, size) <= MAX_SHIFT
-    )
-    if codes[0] != codes[1] and not fits:
-        raise _Fault(
-            f"{image_path} has axes {codes[0]} and its label {codes[1]}: expected the same; write "
-            "the label with the affine of its image"
-        )
-    if not fits:
-        shift = largest_shift(of_image.affine, of_label.affine, size)
-        if shift > MAX_SHIFT:
-            raise _Fault(
-                f"{label_path} lies up to {shift:.3g} voxels beside its image {image_path}: "
-                "expected its affine"
-            )
+    places = [(volume.shape, volume.readings) for volume in (of_image, of_label)]
+    require_one_place(image_path, *places[0], label_path, *places[1])
     image, affine = in_ras(image.astype(np.float32), of_image)
     label, _ = in_ras(label, of_image)
     spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
@@ -277,6 +260,8 @@ def _inspect_picture(
     colored = pixels.ndim == 3 and bool((pixels != pixels[..., :1]).any())
     pixels = pixels.swapaxes(0, 1).astype(np.float32)
     label = reading.picture(label_path)
+    place = [np.eye(4)]
+    require_one_place(image_path, pixels.shape[:2], place, label_path, label.shape, place)
     case = _inspect_arrays(image_path, label_path, pixels, label, (1.0, 1.0), colored, deep)
     colors = np.broadcast_to(np.atleast_3d(pixels), (*pixels.shape[:2], 3)).transpose(2, 0, 1)
     return replace(case, colors=tissue_colors(torch.tensor(colors))), _notes(case)
@@ -292,11 +277,6 @@ def _inspect_arrays(
     deep: bool = False,
 ) -> InspectedCase:
     shape = image.shape[: label.ndim]
-    if shape != label.shape:
-        raise _Fault(
-            f"{image_path} has size {list(shape)} and its label {list(label.shape)}: expected the "
-            "same"
-        )
     check_voxels(image_path, torch.from_numpy(np.ascontiguousarray(image)))
     counts = _label_counts(label_path, label)
     every = max(1, image.size // SAMPLED_VOXELS)
@@ -339,6 +319,11 @@ def _notes(case: InspectedCase) -> list[str]:
 def _warnings_of_all(inspection: Inspection) -> list[str]:
     """What no case shows alone."""
     warnings = []
+    if not inspection.cases_with(0):
+        values = value_names(value for value in inspection.label_values if value)
+        warnings.append(
+            f"no label has the value 0, the background, but {values}: is the background another?"
+        )
     if len(inspection.cases) < 10:
         warnings.append(
             f"{len(inspection.cases)} cases are few: expect scores to vary with the split"

@@ -19,7 +19,7 @@ from ldseg_monai.data.formats import LabelReading, is_volume
 from ldseg_monai.data.listed_cases import class_names as listed_names
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import InputError
-from ldseg_monai.runtime.ownership import require_new
+from ldseg_monai.runtime.ownership import make_folder, require_new
 from ldseg_monai.tools.new_bundle.edits import BACKBONE_OVERLAYS, STANDALONE, new_config
 from ldseg_monai.tools.new_bundle.inspection import (
     Inspection,
@@ -132,7 +132,7 @@ def _write(
 ) -> None:
     """Write the bundle beside its place, and move it there when it is whole."""
     data_name = Path(dataset_dir).resolve().name
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         shutil.copytree(template.root / "configs", draft / "configs", ignore=_other_json)

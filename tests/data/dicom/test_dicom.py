@@ -157,6 +157,22 @@ def test_monochrome1_is_read_as_its_inverse(tmp_path: Path, name: str) -> None:
     assert torch.equal(load(tmp_path / "one"), load(tmp_path / "two"))
 
 
+@pytest.mark.parametrize(
+    ("said", "scale"),
+    [({"RescaleSlope": "3"}, (3, 0)), ({"RescaleIntercept": "-1024"}, (1, -1024))],
+)
+def test_a_scale_of_one_number_is_applied(tmp_path: Path, said: dict, scale: tuple) -> None:
+    """pydicom's function passes over it without a word."""
+    AXIAL.write(tmp_path / "stored")
+    for path in AXIAL.write(tmp_path / "scaled").iterdir():
+        item = pydicom.dcmread(path)
+        item.update(said)
+        item.save_as(path)
+    slope, intercept = scale
+    expected = load(tmp_path / "stored") * slope + intercept
+    assert torch.equal(load(tmp_path / "scaled").as_tensor(), expected.as_tensor())
+
+
 def test_colors_of_dicom_are_refused(tmp_path: Path) -> None:
     AXIAL.write(tmp_path / "s", PhotometricInterpretation="PALETTE COLOR")
     with pytest.raises(ValueError, match="has pixels of the kind PALETTE COLOR: expected gray"):

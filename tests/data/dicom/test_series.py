@@ -185,6 +185,15 @@ def keyword(name: str, value: object) -> Callable[[pydicom.Dataset], None]:
             keyword("ImageOrientationPatient", [1, 0, 0, 0, 0.8, 0.6]),
             "ImageOrientationPatient .*expected the same",
         ),
+        (keyword("PixelSpacing", [-0.75, 1.25]), "PixelSpacing is .*-0.75.*expected positive mm"),
+        (
+            keyword("ImageOrientationPatient", [1, 0, 0, 0.6, 0.8, 0]),
+            "expected two directions of length 1 at a right angle",
+        ),
+        (keyword("ImageOrientationPatient", [2, 0, 0, 0, 1, 0]), "directions of length 1"),
+        (keyword("PatientID", "another"), "PatientID another|and .* another: expected the same"),
+        (keyword("RescaleSlope", 3), "has RescaleSlope 3.0 and .* has none: expected one in all"),
+        (keyword("SeriesInstanceUID", None), "it has no SeriesInstanceUID, so its series is not"),
         (keyword("FrameOfReferenceUID", "1.2.3"), "FrameOfReferenceUID .*expected the same"),
         (
             keyword("FrameOfReferenceUID", None),

@@ -166,9 +166,51 @@ def test_what_is_transparent_is_not_drawn(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path, Image.fromarray(shown)), 255 * MASK.astype(int))
     with pytest.raises(ValueError, match="is transparent everywhere"):
         read(tmp_path, Image.fromarray(0 * shown))
+    for drawn in (0, 255 * MASK[:, ::-1, None]):  # all of it black, or a part
+        black = np.dstack([np.zeros_like(shown[..., :3]) + drawn, 255 * MASK])
+        with pytest.raises(ValueError, match="has black and transparent pixels, and either may"):
+            read(tmp_path, Image.fromarray(black.astype(np.uint8)))
     shown[4, 5, 3] = 100
     with pytest.raises(ValueError, match="transparent in 3 degrees: .* softened outline"):
         read(tmp_path, Image.fromarray(shown))
+
+
+@pytest.mark.parametrize("ending", [".png", ".nii.gz"])
+def test_instance_ids_leave_something_to_the_background(tmp_path: Path, ending: str) -> None:
+    """Background 1 and object 255, or an ignored -1, became one object that is everywhere."""
+
+    def values(mask: np.ndarray) -> np.ndarray:
+        path = str(tmp_path / f"a{ending}")
+        reading = LabelReading(instances=True)
+        if ending == ".png":
+            Image.fromarray(mask).save(path)
+            return reading.picture(path).T
+        nib.save(nib.Nifti1Image(mask[..., None], np.eye(4)), path)
+        return reading.volume(path)[0][..., 0]
+
+    everywhere = MASK * 0 + 7
+    for good in (MASK, 9 * MASK, MASK * 0, everywhere):
+        assert np.array_equal(values(good), good)
+    with pytest.raises(ValueError, match="has the values 1, 255: expected instance ids from 1"):
+        values(1 + 254 * MASK)
+    if ending != ".png":
+        with pytest.raises(ValueError, match="has the values -1, 0: expected instance ids"):
+            values(-MASK.astype(np.int16))
+
+
+def test_a_scaling_that_makes_every_class_0_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.nii.gz")
+    nib.save(nib.Nifti1Image(MASK[..., None] * np.float32(2e-6), np.eye(4)), path)
+    with pytest.raises(
+        ValueError, match=r"values up to [12].*e-06, .* 0 as whole numbers.*scl_slope"
+    ):
+        LabelReading().volume(path)
+    assert not LabelReading().picture(saved(tmp_path / "b.tif", 0.0 * MASK)).any()
+
+
+def saved(path: Path, pixels: np.ndarray) -> str:
+    Image.fromarray(pixels.astype(np.float32)).save(path)
+    return str(path)
 
 
 def soft(mask: np.ndarray, high: float = 255.0) -> np.ndarray:

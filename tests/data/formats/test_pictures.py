@@ -118,3 +118,51 @@ def test_planes_in_strips_of_their_own_are_read(tmp_path: Path, rows: int) -> No
     options = {"photometric": "rgb", "planarconfig": "separate", "rowsperstrip": rows}
     tifffile.imwrite(path, pixels, **options)
     assert np.array_equal(np.asarray(load_picture(str(path))), np.moveaxis(pixels, 0, -1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP"])
+def test_an_animation_is_no_picture(tmp_path: Path, kind: str) -> None:
+    """Pillow gave the first of its pictures, without a word."""
+    path = tmp_path / "a.png"
+    frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="a.png is animated, of 2 pictures: expected one"):
+        load_picture(str(path))
+
+
+def test_what_a_camera_puts_behind_its_picture_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(PIXELS).save(path, quality=95)
+    alone = np.asarray(load_picture(str(path)))
+    behind = Image.fromarray(255 - PIXELS)
+    Image.fromarray(PIXELS).save(path, "MPO", save_all=True, append_images=[behind], quality=95)
+    assert np.array_equal(np.asarray(load_picture(str(path))), alone)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(np.int8, "a.tif has signed bytes"), (np.uint32, "a.tif has values above 2147483647")],
+)
+def test_numbers_that_pillow_takes_for_others_are_refused(
+    tmp_path: Path, kind: type, message: str
+) -> None:
+    path = tmp_path / "a.tif"
+    limits = np.iinfo(kind)
+    pixels = np.array([[limits.min, limits.max]] * 9, kind)
+    tifffile.imwrite(path, pixels, photometric="minisblack")
+    with Image.open(path) as picture:
+        assert not np.array_equal(np.asarray(picture), pixels)
+    with pytest.raises(ValueError, match=message):
+        load_picture(str(path))
+    tifffile.imwrite(path, (pixels // 2 * 0 + 7), photometric="minisblack")
+    if kind is np.uint32:
+        assert (np.asarray(load_picture(str(path))) == 7).all()
+
+
+def test_a_picture_that_is_too_large_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    write(tmp_path / "a.png", 1)
+    with pytest.raises(ValueError, match="a.png is too large to be read at once .*in strips"):
+        load_picture(str(tmp_path / "a.png"))

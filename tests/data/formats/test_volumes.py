@@ -243,3 +243,98 @@ def test_checksum_of_a_compressed_file_is_compared(tmp_path: Path, ending: str) 
     path.write_bytes(good[:-8] + bytes([good[-8] ^ 1]) + good[-7:])
     with pytest.raises(ValueError, match=r"a\.\w+\.\w+ cannot be read \(CRC check failed"):
         read_voxels(str(path))
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0), (0, 1), (0, 0)])
+@pytest.mark.parametrize("axes", [[1], [3], [1, 2, 3]])
+def test_a_voxel_size_below_0_is_refused(
+    tmp_path: Path, codes: tuple[int, int], axes: list[int]
+) -> None:
+    path = write(tmp_path / "a.nii", qcode=codes[0], scode=codes[1])
+    right = sitk.GetArrayFromImage(sitk.ReadImage(path)), sitk.ReadImage(path).GetDirection()
+    change_header(path, pixdim=[-4.0 if axis in axes else 2.0 for axis in range(8)])
+    assert sitk.ReadImage(path).GetDirection() != right[1]  # mirrored, where nibabel's is not
+    with pytest.raises(ValueError, match=r"a.nii has a voxel spacing of .*-4.*expected positive"):
+        load_volume(path)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize(
+    ("offset", "message"),
+    [(0, "has its voxels from byte 0 on"), (348, "cannot be read .vox offset 348 too low")],
+)
+def test_voxels_within_the_header_are_refused(
+    tmp_path: Path, kind: type, offset: int, message: str
+) -> None:
+    path = str(tmp_path / "a.nii")
+    nib.save(kind(VOXELS, QFORM), path)
+    np.testing.assert_array_equal(read_voxels(path)[0], VOXELS)
+    change_header(path, kind.header_class, vox_offset=offset)
+    with pytest.raises(ValueError, match=f"a.nii {message}"):
+        load_volume(path)
+
+
+def test_a_code_that_no_form_has_is_refused(tmp_path: Path) -> None:
+    """nibabel takes it for 0 and mirrors the volume; ITK takes the form."""
+    for field, code in (("sform_code", 99), ("sform_code", -1), ("qform_code", 6)):
+        path = write(tmp_path / "a.nii")
+        change_header(path, **{field: code})
+        with pytest.raises(ValueError, match=f"a.nii has the {field} {code}: expected 0 to 5"):
+            load_volume(path)
+
+
+def test_voxel_sizes_that_are_none_beside_an_sform_are_said(
+    tmp_path: Path, told_anew: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "a.nii", qcode=0)
+    change_header(path, pixdim=[1] + [np.nan] * 7)
+    np.testing.assert_allclose(load_volume(path).affine, QFORM)
+    told = "a.nii has voxels of 2 x 3 x 4 mm by its sform and of nan x nan x nan mm by pixdim"
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mha", ".nrrd"])
+def test_a_header_that_leaves_voxels_out_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS.T), path, useCompression=ending == ".nii.gz")
+    content = gzip.decompress(path.read_bytes()) if ending == ".nii.gz" else path.read_bytes()
+    whole = content + bytes(100)  # zeros may fill up the end
+    if ending in (".mha", ".nrrd"):
+        cut = content.replace(b"4 5 6\n", b"4 5 5\n", 1)
+    else:
+        cut = content[:46] + (5).to_bytes(2, "little") + content[48:]  # dim[3]
+    assert cut != content
+    results = []
+    for changed in (whole, cut):
+        path.write_bytes(gzip.compress(changed) if ending == ".nii.gz" else changed)
+        try:
+            results.append(np.array_equal(read_voxels(str(path))[0], VOXELS))
+        except ValueError as error:
+            results.append(str(error))
+    assert results[0] is True
+    assert "holds 80 bytes more than its header says" in str(results[1])  # a slice of 4 x 5 voxels
+
+
+def test_an_nrrd_without_space_is_said_or_refused(
+    tmp_path: Path, told_anew: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS.T), path)
+    load_volume(str(path), require_codes=True)
+    assert "no space" not in caplog.text
+    lines = [line for line in path.read_bytes().split(b"\n") if not line.startswith(b"space")]
+    path.write_bytes(b"\n".join(lines))
+    load_volume(str(path))
+    assert "a.nrrd has no space in its header: its axes are taken to the left" in caplog.text
+    with pytest.raises(ValueError, match="a.nrrd has no space in its header.*require_codes False"):
+        load_volume(str(path), require_codes=True)
+
+
+def change_header(path: str, kind: type = nib.Nifti1Header, **fields: Any) -> None:
+    """Change fields of a NIfTI file as no library would."""
+    with open(path, "r+b") as file:
+        header = kind.from_fileobj(file, check=False)
+        for name, value in fields.items():
+            header[name] = value
+        file.seek(0)
+        file.write(header.binaryblock)

@@ -135,7 +135,7 @@ def corrupt(kind: str, image: np.ndarray, label: np.ndarray) -> dict[str, np.nda
         ("fraction", "has the values 0.5: expected whole numbers"),
         ("negative", "values -1 to 0"),
         ("channels", "expected a volume of three axes"),
-        ("axes", "axes RAS and its label LAS"),
+        ("axes", "lies up to .* voxels beside its image"),
         ("shifted", "lies up to 1 voxels beside its image"),
         ("constant", "every voxel of .* is 5"),
         ("empty", "every label of the 1 cases is 0"),
@@ -197,3 +197,12 @@ def test_what_may_be_meant_is_a_warning(tmp_path: Path) -> None:
     warnings = "\n".join(inspect(tmp_path).warnings)
     assert "empty: the label is all background" in warnings
     assert "from 1 x 1 x 1 to 2 x 1 x 1 mm" in warnings and "2 cases are few" in warnings
+
+
+def test_labels_without_a_background_are_said(tmp_path: Path) -> None:
+    image, label = volume()
+    write_volume(tmp_path, "a", image=image, label=label + 1)
+    told = inspect(tmp_path).warnings
+    assert any("no label has the value 0, the background, but 1, 2" in text for text in told)
+    write_volume(tmp_path, "a", image=image, label=label)
+    assert not any("no label has the value 0" in text for text in inspect(tmp_path).warnings)
