@@ -97,6 +97,40 @@ def test_label_decoder_undoes_the_stride(size, stem_stride: int, latent) -> None
     assert label_decoder(len(size), stem_stride)(torch.randn(2, 2, *latent)).shape == (2, 3, *size)
 
 
+@pytest.mark.parametrize("latent", [(3, 2), (3, 2, 4)])
+@pytest.mark.parametrize(("stem_stride", "interpolation"), [(2, 2), (4, 2), (4, 4)])
+def test_label_decoder_ends_in_a_linear_interpolation(
+    latent: tuple[int, ...], stem_stride: int, interpolation: int
+) -> None:
+    dims = len(latent)
+    decoder = LabelDecoder(dims, 2, 3, (8, 16), stem_stride, norm=NORM, interpolation=interpolation)
+    coarse: list[torch.Tensor] = []
+    decoder.to_logits.register_forward_hook(lambda module, inputs, output: coarse.append(output))
+    logits = decoder(torch.randn(2, 2, *latent))
+    assert logits.shape == (2, 3, *(side * stem_stride * 2 for side in latent))
+    expected = coarse[0]
+    for axis in range(2, 2 + dims):  # the closed form, one axis after the other
+        expected = interpolated(expected, axis, interpolation)
+    torch.testing.assert_close(logits, expected)
+
+
+def interpolated(values: torch.Tensor, axis: int, factor: int) -> torch.Tensor:
+    """Between the middles of cells, and held beyond the last one."""
+    number = values.shape[axis]
+    places = (torch.arange(number * factor) + 0.5) / factor - 0.5
+    below = places.clamp(0, number - 1).floor().long()
+    above = (below + 1).clamp(max=number - 1)
+    share = (places.clamp(0, number - 1) - below).reshape(-1, *[1] * (values.ndim - 1 - axis))
+    low, high = values.index_select(axis, below), values.index_select(axis, above)
+    return low * (1 - share) + high * share
+
+
+@pytest.mark.parametrize("interpolation", [0, 3, 8])
+def test_interpolation_divides_the_stem(interpolation: int) -> None:
+    with pytest.raises(ValueError, match=f"interpolation is {interpolation}: expected a divisor"):
+        LabelDecoder(2, 2, 3, (8, 16), 4, norm=NORM, interpolation=interpolation)
+
+
 @pytest.mark.parametrize("channels", [(8,), (8, 16, 16)])
 def test_label_decoder_takes_any_number_of_levels(channels: tuple[int, ...]) -> None:
     stride = 2 * 2 ** (len(channels) - 1)

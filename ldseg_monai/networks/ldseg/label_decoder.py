@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from monai.networks.layers import Conv
 from torch import nn
+from torch.nn import functional
 
 from ldseg_monai.networks.blocks import (
     NORM,
@@ -41,6 +42,9 @@ class LabelDecoder(nn.Module):
         norm: normalization as MONAI writes it.
         image_channels: channels of the image encoder's features at each level, in the order of
             ``channels``; 0 for a level without; None for none at all (the paper).
+        interpolation: factor of a linear interpolation of the class logits at the end, which takes
+            the place of so much of the last up-sampling; 1 for none. Smooth outlines lose little by
+            it, and a volume's last convolution is the dearest.
 
     Raises:
         ValueError: for arguments that contradict each other, before anything is built.
@@ -56,10 +60,12 @@ class LabelDecoder(nn.Module):
         num_res_blocks: int = 1,
         norm: tuple | str = NORM,
         image_channels: Sequence[int] | None = None,
+        interpolation: int = 1,
     ) -> None:
         super().__init__()
         check_spatial_dims(spatial_dims)
         check_stem(stem_stride)
+        check_interpolation(interpolation, stem_stride)
         if image_channels is not None and len(image_channels) != len(channels):
             raise InputError(
                 f"image_channels has {len(image_channels)} entries: expected one for each of the "
@@ -88,10 +94,13 @@ class LabelDecoder(nn.Module):
             ]
             self.levels.append(_Level(upsampling, image, blocks))
             previous = width
+        self.interpolation = float(interpolation)
+        self.mode = {2: "bilinear", 3: "trilinear"}[spatial_dims]
         layers = [normalization(norm, spatial_dims, previous), nn.SiLU()]
-        if stem_stride > 1:
-            kernel_size, padding = 2 * stem_stride, stem_stride // 2
-            last = upsample(previous, out_channels, kernel_size, stem_stride, padding)
+        stride = stem_stride // interpolation
+        if stride > 1:
+            kernel_size, padding = 2 * stride, stride // 2
+            last = upsample(previous, out_channels, kernel_size, stride, padding)
             layers.append(_interpolating(last))
         else:
             layers.append(conv(previous, out_channels, kernel_size=3, padding=1))
@@ -116,7 +125,12 @@ class LabelDecoder(nn.Module):
         for level in self.levels:
             hidden = level(hidden, coarsest_first[index] if index < len(coarsest_first) else None)
             index += 1  # noqa: SIM113
-        return self.to_logits(hidden)
+        logits = self.to_logits(hidden)  # (B, out_channels, *spatial / interpolation)
+        if self.interpolation == 1:
+            return logits
+        # Twice as fast channels-first on a CPU
+        logits = logits.contiguous()
+        return functional.interpolate(logits, scale_factor=self.interpolation, mode=self.mode)
 
     @torch.jit.unused
     def scale_logits(self, temperature: float) -> None:
@@ -142,6 +156,18 @@ class _Level(nn.Module):
         if self.image is not None and feature is not None:
             hidden = hidden + self.image(feature)
         return self.blocks(hidden)
+
+
+def check_interpolation(interpolation: int, stem_stride: int) -> None:
+    """Check the factor of a decoder's last interpolation.
+
+    Raises:
+        ValueError: if it does not divide the stem's stride.
+    """
+    if interpolation < 1 or stem_stride % interpolation:
+        raise InputError(
+            f"interpolation is {interpolation}: expected a divisor of stem_stride, {stem_stride}"
+        )
 
 
 def _image_projection(spatial_dims: int, image_channels: int, channels: int) -> nn.Module | None:
