@@ -8,8 +8,8 @@ export OMP_WAIT_POLICY ?= passive
 # MONAI warns at each command that a config runs code; these configs are our own.
 RUN := PYTHONWARNINGS="ignore:parsing config_file" $(VENV)/bin/python -m monai.bundle run
 KNEE := bundles/ldseg_knee3d/configs
-# Phantoms are small: a smaller grid than the real knees' 128 x 128 x 256 trains in minutes.
-SMALL := --spatial_size "[64,96,80]"
+# Phantoms are small: a smaller grid than the real knees' 256 x 128 x 128 trains in minutes.
+SMALL := --spatial_size "[96,48,64]"
 
 .PHONY: demo check test test-clients audit clean
 

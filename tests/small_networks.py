@@ -24,15 +24,16 @@ LDSEG_3D = {  # of the bundles with an LDSeg in 3D
     "network_def#denoiser#attention_levels": [False, True],
     "network_def#label_decoder#channels": [8, 16],
 }
+LDSEG_3D_FEATURES = {  # of one whose decoder gets the image's features
+    **LDSEG_3D,
+    "network_def#label_encoder#channels": [8, 8, 8],
+    "network_def#image_encoder#channels": [8, 8, 16],
+    "network_def#label_decoder#channels": [8, 8, 8],
+    "network_def#label_decoder#image_channels": [8, 8, 16],
+}
 SMALL = {  # changes that make the network of a bundle small, at its own stride
-    "ldseg_knee3d": LDSEG_3D,
-    "ldseg_hippocampus": {
-        **LDSEG_3D,
-        "network_def#label_encoder#channels": [8, 8, 8],
-        "network_def#image_encoder#channels": [8, 8, 16],
-        "network_def#label_decoder#channels": [8, 8, 8],
-        "network_def#label_decoder#image_channels": [8, 8, 16],
-    },
+    "ldseg_knee3d": LDSEG_3D_FEATURES,
+    "ldseg_hippocampus": LDSEG_3D_FEATURES,
     "ldseg_glas": {
         "network_def#label_encoder#channels": [8, 8, 8],
         "network_def#image_encoder#channels": 16,

@@ -45,7 +45,7 @@ TINY = {
     "ldseg_knee3d": Tiny(
         every={
             **SMALL["ldseg_knee3d"],
-            "spatial_size": [32, 48, 40],
+            "spatial_size": [48, 32, 32],
             "num_phantoms": 4,
             "amp": False,
         },

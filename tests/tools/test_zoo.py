@@ -146,7 +146,7 @@ def test_network_is_the_source_s(
     for config in (source / "configs" / "train.yaml", folder / "configs" / "train.json"):
         parser = ConfigParser(ConfigParser.load_config_file(config))
         parser["bundle_root"] = str(folder)
-        size = [32, 48, 40][: len(parser.get("spatial_size", [0, 0]))]
+        size = [32, 48, 48][: len(parser.get("spatial_size", [0, 0]))]
         if "spatial_size" in parser:
             parser["spatial_size"] = size
         torch.manual_seed(0)

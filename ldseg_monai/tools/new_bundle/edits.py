@@ -102,6 +102,8 @@ def _set_network(config: Any, template: Template, plan: Plan) -> None:
             node["in_channels"] = plan.in_channels
         if "stem_stride" in node:
             node["stem_stride"] = plan.stem
+        if "interpolation" in node:
+            node["interpolation"] = min(node["interpolation"], plan.stem)
         if is_component(node, "Downsampling"):
             node["stride"] = stride
         if "latent_shape" in node:

@@ -13,7 +13,7 @@ from ldseg_monai.data.phantoms.files import write_phantoms
 
 ROOT = Path(__file__).parents[3]
 SMALL = {
-    "spatial_size": [32, 48, 40],
+    "spatial_size": [48, 32, 32],
     **networks.SMALL["ldseg_knee3d"],
     "amp": False,
 }

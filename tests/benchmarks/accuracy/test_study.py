@@ -20,7 +20,7 @@ from monai.utils import set_determinism
 from prepared_python import LIKE_SUBPROCESS, PREPARED
 from programs import ROOT, tables
 from small_data import write_cuts
-from small_networks import LDSEG_3D
+from small_networks import LDSEG_3D, SMALL
 
 from benchmarks.accuracy import study
 from benchmarks.accuracy.quality import cell, foreground_dice
@@ -31,7 +31,7 @@ from ldseg_monai.networks.ldseg.network import LDSeg
 KNEE = {
     "about": "Two steps on knees that are none.",
     "bundle": str(ROOT / "bundles" / "ldseg_knee3d"),
-    "image_size": [1, 16, 24, 16],
+    "image_size": [1, 16, 32, 16],
     "noise": [0.5],
     "common": {
         "amp": False,
@@ -39,8 +39,8 @@ KNEE = {
         "cases_per_epoch": 2,
         "val_interval": 1,
         "val_fraction": 0.5,
-        "spatial_size": [16, 24, 16],
-        **LDSEG_3D,
+        "spatial_size": [16, 32, 16],
+        **SMALL["ldseg_knee3d"],
     },
     "variants": {
         "base": {},
@@ -281,7 +281,7 @@ def test_what_was_trained_by_another_state_of_the_bundle_is_not_taken_for_this(
     text = configs.read_text()
     configs.write_text(text + "# a comment\n")
     call_main(content, data, tmp_path / "out", "--train_only")
-    configs.write_text(text.replace("latent_channels: 4", "latent_channels: 2"))
+    configs.write_text(text.replace("latent_channels: 8", "latent_channels: 2"))
     assert configs.read_text() != text
     with pytest.raises(ValueError, match="base was made with other settings"):
         call_main(content, data, tmp_path / "out", "--train_only")

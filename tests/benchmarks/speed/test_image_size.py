@@ -42,17 +42,17 @@ def test_failed_sizes_are_left_out_of_the_curve() -> None:
 def test_sizes_are_multiples_that_all_networks_take() -> None:
     work = Workload(Bundle(ROOT / "bundles" / "ldseg_knee3d"))
     assert image_size.sizes(work, [1.5, 0.01, 0.25, 0.3]) == [
-        (8, 8, 8),
-        (32, 32, 64),
-        (40, 40, 80),
-        (192, 192, 384),
+        (16, 16, 16),
+        (64, 32, 32),
+        (80, 32, 32),
+        (384, 192, 192),
     ]
 
 
 def test_tables_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:
-    image_size.main([*tiny, "--no_memory", "--factors", "0.5", "1"])
+    image_size.main([*tiny, "--no_memory", "--factors", "1", "2"])
     rows, slopes = tables((tmp_path / "image_size.md").read_text())
-    assert [row["size"] for row in rows] == ["8x16x8"] * 3 + ["16x24x16"] * 3
+    assert [row["size"] for row in rows] == ["16x32x16"] * 3 + ["32x64x32"] * 3
     assert all(row["times LDSeg, K = 2"] == "1" for row in rows if row["network"] == "LDSeg, K = 2")
     assert [row["slope"] for row in slopes] == list(NETWORKS)
     assert (tmp_path / "image_size.png").is_file() == (

@@ -28,7 +28,7 @@ def test_report_has_each_lever_with_and_without(tiny: list[str], tmp_path: Path)
 @pytest.mark.parametrize("label", [True, False])
 def test_label_map_comes_back_to_the_file(label: bool, tmp_path: Path) -> None:
     work = Workload(
-        Bundle(ROOT / "bundles" / "ldseg_knee3d"), size=(16, 24, 16), overrides={"num_phantoms": 1}
+        Bundle(ROOT / "bundles" / "ldseg_knee3d"), size=(16, 32, 16), overrides={"num_phantoms": 1}
     )
     bring_back, item = levers.way_back(work, "", str(tmp_path), label)
     item["pred"] = torch.zeros_like(item["pred"])
@@ -40,7 +40,7 @@ def test_label_map_comes_back_to_the_file(label: bool, tmp_path: Path) -> None:
 
 
 def test_layout_without_the_lever_is_channels_first() -> None:
-    work = Workload(Bundle(ROOT / "bundles" / "ldseg_knee3d"), size=(16, 24, 16))
+    work = Workload(Bundle(ROOT / "bundles" / "ldseg_knee3d"), size=(16, 32, 16))
     for layout, first in ((levers.LAYOUTS[0], False), (levers.LAYOUTS[1], True)):
         network = levers.workload.laid_out(work.network(), layout, 3)
         weights = [p for p in network.parameters() if p.ndim == 5 and min(p.shape[1:]) > 1]

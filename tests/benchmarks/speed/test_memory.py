@@ -36,7 +36,7 @@ def test_volume_is_on_the_grid_that_the_bundle_resamples_to(tmp_path: Path) -> N
     )
     config = work.config("inference.yaml", overlap=0.5)
     assert memory.voxel_size(config) == [1, 1, 1]
-    config.update({"voxel_size": [1.25, 0.8125, 0.9375]})  # right, down, back
+    config.update({"voxel_size": [0.9375, 0.8125, 1.25]})  # back, down, right
     path = tmp_path / "volume.nii.gz"
     memory.write_volume(path, (130, 60, 100), memory.voxel_size(config), seed=0)
     volume = nib.load(path)

@@ -16,7 +16,7 @@ from ldseg_monai.bundle import Bundle
     [
         ("ldseg_hippocampus", [4, 16, 40, 56, 44]),
         ("ldseg_glas", [4, 16, 96, 96]),
-        ("ldseg_knee3d", [1, 32, 32, 32, 64]),
+        ("ldseg_knee3d", [1, 32, 64, 32, 32]),
     ],
 )
 def test_shape_is_that_of_the_first_features_in_training(bundle: str, shape: list[int]) -> None:

@@ -24,7 +24,7 @@ def test_steps_train(tiny: list[str]) -> None:
 def test_table_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:
     training_step.main([*tiny, "batch_size=2", "--no_memory"])
     text = (tmp_path / "training_step.md").read_text()
-    assert "One step on 2 images of 16x24x16 voxels" in text
+    assert "One step on 2 images of 16x32x16 voxels" in text
     rows = tables(text)[0]
     assert [row["network"] for row in rows] == ["LDSeg", "UNet"]
     for row in rows:
