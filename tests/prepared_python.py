@@ -194,7 +194,7 @@ def _run_module(module: str, *arguments: str) -> None:
     """What an interpreter does with `-m`, until it ends."""
     config_parser.CheckKeyDuplicatesYamlLoader = _Loader
     # Fire asks for the source of each frame, and uses none: half a second with MONAI's modules
-    inspect.stack = functools.partial(inspect.stack, 0)
+    inspect.stack = functools.partial(inspect.stack, context=0)
     sys.argv[1:] = arguments
     sys.path[0] = os.getcwd()
     try:

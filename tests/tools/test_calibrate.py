@@ -266,7 +266,10 @@ def test_bad_case_is_named(bundle: Path, data: Path, tmp_path: Path, capsys) -> 
 
 @pytest.mark.parametrize(
     ("factor", "message"),
-    [(1e3, "no temperature from 0.25 to 16 fits best"), (float("nan"), "expected finite logits")],
+    [
+        (1e3, "no temperature from 0.25 to 16 fits best"),
+        (float("nan"), "logits that are not finite"),
+    ],
 )
 def test_weights_that_no_temperature_helps_are_refused(
     bundle, data, tmp_path, capsys, factor, message

@@ -93,7 +93,7 @@ def test_error_of_the_system_is_told_and_not_what_came_before_it(
         raise refused
 
     monkeypatch.setattr("ldseg_monai.data.phantoms.files._refuse_other_data", lambda *_: None)
-    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    monkeypatch.setattr("ldseg_monai.data.phantoms.files.make_folder", refuse)
     assert main(["phantom", "gland", "--out", str(tmp_path), "--num", "1"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "ldseg: error: not permitted"
 
