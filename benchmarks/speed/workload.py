@@ -40,7 +40,6 @@ PRECISIONS = {"bfloat16": True, "float32": False}
 LAYOUTS = ("channels last", "channels first")
 TRAINING_SIZES = ("crop_size", "spatial_size")  # knobs of the bundles, the first that a config has
 SIZES = (*TRAINING_SIZES, "window_size")
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")  # of torch.compile
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
@@ -356,14 +355,6 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
         help="seconds of timed runs of a candidate, beyond which it gets fewer (%(default)s)",
     )
     parser.add_argument(
-        "--compile",
-        nargs="?",
-        const="default",
-        default="",
-        choices=COMPILE_MODES,
-        help="compile the networks by torch.compile; reduce-overhead takes CUDA graphs",
-    )
-    parser.add_argument(
         "--no_memory", action="store_true", help="leave out the peak memory, a process for each"
     )
 
@@ -385,10 +376,9 @@ def workload_of(arguments: argparse.Namespace) -> Workload:
     return Workload(
         arguments.bundle,
         arguments.device,
-        getattr(arguments, "compile", ""),
-        arguments.seed,
-        tuple(arguments.size) if arguments.size else None,
-        overrides,
+        seed=arguments.seed,
+        size=tuple(arguments.size) if arguments.size else None,
+        overrides=overrides,
     )
 
 

@@ -176,7 +176,7 @@ def kinds_of(parser: ConfigParser) -> dict[str, str]:
             the config does not have.
     """
     kinds: dict[str, str] = {}
-    config: Any = parser.config  # asked itself, MONAI looks for names like one that is not there
+    config: Any = parser.config  # MONAI's parser looks for similar names where one is not there
     for kind, names in SHARED.items():
         kinds |= {name: kind for name in names if name in config}
     for kind, names in parser.get(KINDS, {}).items():

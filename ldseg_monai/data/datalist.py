@@ -216,7 +216,7 @@ def _images(root: Path, series_uid: str | None, skip_unreadable: bool) -> Cases:
     images = _image_files(folder, leftovers, str(folder) in with_dicom, looked_into=with_dicom)
     _leave_masks(images, leftovers)
     if folder != root:
-        _leave_beside(root, leftovers, *PARTS)
+        _leave_beside(root, leftovers)
     for below, files in found.items():
         if below == str(folder):
             continue
@@ -286,15 +286,14 @@ def _pairs(root: Path) -> Cases:
             raise _no_images(root / folder, leftovers)
     if (root / "dataset.json").is_file():
         leftovers.add("not its lists, since there is images/", str(root / "dataset.json"))
-    _leave_beside(root, leftovers, *PARTS)
+    _leave_beside(root, leftovers)
     return _named(_pair(images, labels), root, leftovers)
 
 
-def _leave_beside(root: Path, leftovers: Leftovers, *used: str) -> None:
-    """Note whatever lies beside the folders of a data set that are used, but for texts."""
-    others = [path for path in _visible(root) if os.path.basename(path) not in used]
-    others = [path for path in others if not is_text(path)]
-    leftovers.add(f"beside {' and '.join(f'{name}/' for name in used)}", *others)
+def _leave_beside(root: Path, leftovers: Leftovers) -> None:
+    """Note whatever lies beside a data set's folders, but for texts."""
+    others = [path for path in _visible(root) if os.path.basename(path) not in PARTS]
+    leftovers.add("beside images/ and labels/", *(path for path in others if not is_text(path)))
 
 
 def _no_images(folder: Path, leftovers: Leftovers) -> MissingFileError:

@@ -35,6 +35,7 @@ class Cases(list[dict[str, Any]]):
         validation: names of the cases that it keeps for validation itself.
         folds: the fold of each case that has one, by its name.
         class_names: what it calls each value of its labels, by the value.
+        source: file that lists it; "" where folders do.
     """
 
     def __init__(self, items: list[dict[str, Any]], leftovers: Leftovers) -> None:
@@ -43,6 +44,7 @@ class Cases(list[dict[str, Any]]):
         self.validation: set[str] = set()
         self.folds: dict[str, int] = {}
         self.class_names: dict[int, str] = {}
+        self.source = ""
 
 
 class _Entry(NamedTuple):
@@ -105,6 +107,7 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     cases.validation = {name for name, entry in named.items() if entry.key in VALIDATION}
     cases.folds = {name: entry.fold for name, entry in named.items() if entry.fold is not None}
     cases.class_names = class_names(dataset_json)
+    cases.source = str(dataset_json)
     return cases
 
 
@@ -119,19 +122,20 @@ def class_names(dataset_json: PathLike) -> dict[int, str]:
         return {}
 
 
-def compare_class_names(given: Mapping[int, str], expected: Mapping[int, str]) -> None:
+def compare_class_names(cases: Cases, expected: Mapping[int, str]) -> None:
     """Compare what a data set calls its label values with a bundle's classes.
 
     Capitals, spaces and signs make no difference. Names of which neither knows the other's are said
     in one line: they may be another language's, or abbreviations.
 
     Args:
-        given: by the data set, by value.
+        cases: of the data set.
         expected: of the bundle's classes, by index.
 
     Raises:
         ValueError: if the name of one class stands at the value of another.
     """
+    given = cases.class_names
     said = {value: _plain(name) for value, name in given.items()}
     known = {index: _plain(name) for index, name in expected.items()}
     others = []
@@ -140,13 +144,13 @@ def compare_class_names(given: Mapping[int, str], expected: Mapping[int, str]) -
             continue
         if said[value] in known.values() or known[value] in said.values():
             raise InputError(
-                f"dataset.json calls label value {value} {given[value]}, and the bundle's class "
+                f"{cases.source} calls label value {value} {given[value]}, and the bundle's class "
                 f"{value} is {expected[value]}: expected the same order of classes; write the "
                 "labels with the bundle's values, or correct 'labels' there"
             )
         others.append(f"{value} is {given[value]} there and {expected[value]} here")
     if others:
-        tell_once(f"dataset.json has other names of classes: {', '.join(others)}")
+        tell_once(f"{cases.source} has other names of classes: {', '.join(others)}")
 
 
 def _plain(name: str) -> str:

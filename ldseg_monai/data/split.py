@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ldseg_monai.data.leftovers import some, tell
-from ldseg_monai.data.listed_cases import compare_class_names
+from ldseg_monai.data.listed_cases import Cases, compare_class_names
 from ldseg_monai.data.names import PathLike, case_name, plain_name
 from ldseg_monai.data.trained_cases import TrainedCases, cases_file, digest
 from ldseg_monai.runtime.errors import InputError, MissingFileError
@@ -82,7 +82,8 @@ class Split:
             ValueError: if the data set gives a label value the name of another class.
         """
         items = self.read()
-        compare_class_names(getattr(items, "class_names", {}), self.class_names or {})
+        if isinstance(items, Cases):
+            compare_class_names(items, self.class_names or {})
         return items
 
     @cached_property

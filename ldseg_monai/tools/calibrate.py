@@ -153,11 +153,10 @@ def _segment(config: ConfigParser, network: nn.Module) -> tuple[list[Case], list
             outside.append(case_name(item["image"].meta["filename_or_obj"]))
         batch = list_data_collate([item])
         logits = inferer(batch["image"].to(device), network).float().cpu()
-        if logits.shape[1] != num_classes or not logits.isfinite().all():
+        if logits.shape[1] != num_classes:
             name = item["image"].meta["filename_or_obj"]
             raise InputError(
-                f"{name}: expected finite logits of {num_classes} classes, got {logits.shape[1]} "
-                "channels"
+                f"{name}: expected logits of {num_classes} classes, got {logits.shape[1]} channels"
             )
         case = back(decollate_batch({**batch, "pred": MetaTensor(logits)})[0])
         pred, label = (case[key].as_subclass(torch.Tensor) for key in ("pred", "label"))

@@ -65,7 +65,7 @@ class LabelDecoder(nn.Module):
         super().__init__()
         check_spatial_dims(spatial_dims)
         check_stem(stem_stride)
-        check_interpolation(interpolation, stem_stride)
+        _check_interpolation(interpolation, stem_stride)
         if image_channels is not None and len(image_channels) != len(channels):
             raise InputError(
                 f"image_channels has {len(image_channels)} entries: expected one for each of the "
@@ -128,8 +128,7 @@ class LabelDecoder(nn.Module):
         logits = self.to_logits(hidden)  # (B, out_channels, *spatial / interpolation)
         if self.interpolation == 1:
             return logits
-        # Twice as fast channels-first on a CPU
-        logits = logits.contiguous()
+        logits = logits.contiguous()  # channels last is slower here on a CPU
         return functional.interpolate(logits, scale_factor=self.interpolation, mode=self.mode)
 
     @torch.jit.unused
@@ -158,7 +157,7 @@ class _Level(nn.Module):
         return self.blocks(hidden)
 
 
-def check_interpolation(interpolation: int, stem_stride: int) -> None:
+def _check_interpolation(interpolation: int, stem_stride: int) -> None:
     """Check the factor of a decoder's last interpolation.
 
     Raises:
