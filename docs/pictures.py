@@ -25,7 +25,7 @@ from PIL import Image
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.phantoms import write_phantoms
-from ldseg_monai.evaluation.pictures import load_image, overlay
+from ldseg_monai.evaluation.pictures import load_image, overlay, upright
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOLUMES = {"ldseg_knee3d": "knee", "ldseg_hippocampus": "hippocampus",
@@ -77,7 +77,8 @@ def draw_glands(data: Path, case: str) -> Figure:
 def draw_volume(data: Path, case: str) -> Figure:
     """Three planes of a phantom volume with the outlines of its true label."""
     read = LoadImage(image_only=True, ensure_channel_first=True)
-    image, label = (read(data / kind / f"{case}.nii.gz") for kind in ("images", "labels"))
+    files = (data / kind / f"{case}.nii.gz" for kind in ("images", "labels"))
+    image, label = (upright(read(file)) for file in files)
     return _panels({"a generated phantom with its true label": overlay(image, label, None, HEIGHT)})
 
 

@@ -36,6 +36,7 @@ from matplotlib.figure import Figure
 from monai.data import decollate_batch
 from monai.data.utils import list_data_collate
 from monai.transforms import Compose, Invertd
+from monai.utils import convert_to_tensor
 from torch import nn
 
 from benchmarks import command, report
@@ -52,7 +53,7 @@ from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
-from ldseg_monai.evaluation.pictures import load_image
+from ldseg_monai.evaluation.pictures import load_image, upright
 from ldseg_monai.evaluation.report.trajectory import sampler_of
 from ldseg_monai.inference import SamplingInferer
 from ldseg_monai.inference.case_evaluator import require_loaded
@@ -223,28 +224,27 @@ def run_uncertainty(
 
 
 def widest_slice(case: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The slice with the most foreground (of a volume, along its third axis), rows down.
+    """The picture, or a volume's axial slice with the most foreground, upright.
 
     Returns:
         Its image, label, and maps of mean and SD, each ``(C, rows, columns)``.
     """
-    image = load_image(case["image"].meta["filename_or_obj"])
-    maps = {
-        "label": case["label"].as_tensor(),
-        "mean": 1 - case["pred_mean"].as_tensor()[:1],
-        "SD": case["pred_sd"].as_tensor(),
+    planes = {
+        "image": load_image(case["image"].meta["filename_or_obj"]),
+        "label": upright(case["label"]),
+        "mean": upright(1 - case["pred_mean"][:1]),
+        "SD": upright(case["pred_sd"]),
     }
-    if image.ndim == 4:
-        index = int((maps["label"] > 0).sum(dim=(0, 1, 2)).argmax())
-        maps = {name: volume[..., index] for name, volume in maps.items()}
-        image = image[..., index].transpose(1, 2)
-    return {"image": image, **{name: plane.transpose(1, 2) for name, plane in maps.items()}}
+    if planes["image"].ndim == 4:
+        index = int((planes["label"] > 0).sum(dim=(0, 2, 3)).argmax())
+        planes = {name: volume[:, index] for name, volume in planes.items()}
+    return {name: convert_to_tensor(plane, track_meta=False) for name, plane in planes.items()}
 
 
 def draw_maps(path: Path, planes: dict[str, torch.Tensor], title: str) -> None:
     """Draw the image with the true outline, the mean foreground probability, and its SD."""
     figure, axes = canvas(1, 3, (12, 4.2))
-    image = planes["image"].as_subclass(torch.Tensor).float()
+    image = planes["image"].float()
     image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6)
     axes[0].imshow(image.movedim(0, -1).squeeze(-1), cmap="gray")
     axes[0].set_title(title)

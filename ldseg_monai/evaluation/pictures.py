@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
+from monai.transforms import LoadImage, Orientation
 from monai.utils import convert_to_tensor
 from torch.nn import functional
 
@@ -30,7 +30,7 @@ MAX_SD = 0.5  # of a probability
 def load_image(path: str, series_uid: str = "") -> torch.Tensor:
     """Read an image to be shown.
 
-    A volume is as its file has it, a picture ``(3 or 1, rows, columns)``.
+    It is `upright`: of a picture ``(3 or 1, rows, columns)``.
 
     Args:
         path: file of a volume or a picture, or folder of a DICOM series.
@@ -48,9 +48,19 @@ def load_image(path: str, series_uid: str = "") -> torch.Tensor:
     return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)
 
 
-def upright(volume: torch.Tensor) -> torch.Tensor:
-    """Put a picture's rows first, ``(C, rows, columns)``; MONAI's readers give the columns."""
-    return volume.transpose(1, 2) if volume.ndim == 3 else volume
+def upright(image: torch.Tensor) -> torch.Tensor:
+    """Turn an image, a label or a map so that its planes are as clinicians look at them.
+
+    Of a picture the rows come first, ``(C, rows, columns)``; MONAI's readers give the columns. A
+    volume with an affine gets axes that grow to the feet, to the back and to the patient's left,
+    so that every plane has the head, or the front, at the top and the patient's right at the left
+    (a sagittal one the front). A volume without one stays as it is.
+    """
+    if image.ndim == 3:
+        return image.transpose(1, 2)
+    if not isinstance(image, MetaTensor):
+        return image
+    return cast(torch.Tensor, Orientation("IPL", labels=None)(image))
 
 
 def overlay(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Orientation
 from PIL import Image
 from scipy.ndimage import minimum_filter
 
@@ -210,6 +211,24 @@ def test_picture_of_16_bits_is_shown_in_its_range(tmp_path: Path) -> None:
     )
 
 
-def test_picture_is_turned_upright_and_a_volume_is_not() -> None:
+def test_picture_is_turned_upright_and_a_volume_of_unknown_axes_is_not() -> None:
     assert upright(torch.zeros(1, 30, 20)).shape == (1, 20, 30)
     assert upright(torch.zeros(1, 30, 20, 10)).shape == (1, 30, 20, 10)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SRA"])
+def test_planes_of_a_volume_are_as_clinicians_look_at_them_however_it_is_stored(axes: str) -> None:
+    marks = {"head": 3, "right": 2, "front": 1}  # each in one half of the patient
+    volume = MetaTensor(torch.zeros(3, 4, 6, 8), affine=torch.eye(4))  # grows to R, A, S
+    volume[0, :, :, 4:] = marks["head"]
+    volume[1, 2:] = marks["right"]
+    volume[2, :, 3:] = marks["front"]
+    shown = upright(Orientation(axes, labels=None)(volume)).as_tensor()
+    assert shown.shape == (3, 8, 6, 4)
+    coronal, axial, sagittal = shown[:, :, 2, :], shown[:, 4], shown[..., 1]
+    assert (coronal[0, :4] == marks["head"]).all() and not coronal[0, 4:].any()
+    assert (coronal[1, :, :2] == marks["right"]).all() and not coronal[1, :, 2:].any()
+    assert (axial[2, :3] == marks["front"]).all() and not axial[2, 3:].any()
+    assert (axial[1, :, :2] == marks["right"]).all() and not axial[1, :, 2:].any()
+    assert (sagittal[0, :4] == marks["head"]).all() and not sagittal[0, 4:].any()
+    assert (sagittal[2, :, :3] == marks["front"]).all() and not sagittal[2, :, 3:].any()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from markupsafe import Markup
+from monai.data import MetaTensor
 
 from ldseg_monai.evaluation.pictures import (
     COLORS,
@@ -204,12 +205,19 @@ def _plane(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         ``(states, C, rows, columns)`` and ``(states, rows, columns)``.
     """
-    states, labels = trajectory.states, trajectory.labels
+    labels = trajectory.labels
+    states = torch.stack([upright(_placed(state, labels)) for state in trajectory.states])
+    labels = upright(labels)
     if labels.ndim == 3:
-        return torch.stack([upright(state) for state in states]), upright(labels)
+        return states, labels
     axis, index = fullest_plane(labels[-1:])
     position = index * states.shape[axis + 1] // labels.shape[axis]
     return states.select(axis + 1, position), labels.select(axis, index)
+
+
+def _placed(state: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """A state with the directions of its labels' axes, where they are known."""
+    return MetaTensor(state, affine=labels.affine) if isinstance(labels, MetaTensor) else state
 
 
 def _gray(values: torch.Tensor, low: float, high: float) -> np.ndarray:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 from torch import nn
@@ -23,7 +25,8 @@ class Trajectory:
     Args:
         timesteps: t of each state, from T down to 0.
         states: ``(states, C, *latent)``; of cDAL the diffused label itself, one channel a class.
-        labels: the classes that each state is decoded to, ``(states, *spatial)``.
+        labels: the classes that each state is decoded to, ``(states, *spatial)``, with the affine
+            of the image where it has one, whose directions are the states' too.
     """
 
     timesteps: list[int]
@@ -69,7 +72,10 @@ def record_trajectory(
     sampler.callback = recorder
     with torch.no_grad(), eval_mode(model):
         inferer(inputs=image, network=model)
-    return recorder.best
+    found = recorder.best
+    if found is None or not isinstance(image, MetaTensor):
+        return found
+    return dataclasses.replace(found, labels=MetaTensor(found.labels, affine=image.affine))
 
 
 class _Recorder:

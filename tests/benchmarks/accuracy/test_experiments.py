@@ -220,7 +220,7 @@ def test_range_is_2_for_pictures_and_robust_for_volumes() -> None:
     assert experiments.value_range(volume) == pytest.approx(0.98 * 8, rel=0.01)
 
 
-def test_maps_are_of_one_plane_in_the_files_geometry(
+def test_maps_are_of_one_axial_plane_in_the_files_geometry_upright(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
     overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
@@ -229,10 +229,12 @@ def test_maps_are_of_one_plane_in_the_files_geometry(
     for case in experiment.run():
         planes = experiments.widest_slice(case)
         volume = nib.load(data / "labels" / f"{experiments.name_of(case)}.nii.gz").get_fdata()
-        index = int((volume > 0).sum(axis=(0, 1)).argmax())
-        assert np.array_equal(planes["label"][0].numpy(), volume[..., index].T)
+        fullest = (volume > 0).sum(axis=(0, 1))
+        index = int(np.flatnonzero(fullest == fullest.max())[-1])  # the one nearest to the head
+        axial = (slice(None, None, -1), slice(None, None, -1), index)  # of axes to right and front
+        assert np.array_equal(planes["label"][0].numpy(), volume[axial].T)
         image = nib.load(data / "images" / f"{experiments.name_of(case)}.nii.gz").get_fdata()
-        np.testing.assert_allclose(planes["image"][0].numpy(), image[..., index].T, rtol=1e-4)
+        np.testing.assert_allclose(planes["image"][0].numpy(), image[axial].T, rtol=1e-4)
         assert {plane.shape for plane in planes.values()} == {planes["label"].shape}
         assert 0 <= planes["mean"].min() and planes["mean"].max() <= 1 and planes["SD"].max() <= 0.5
 

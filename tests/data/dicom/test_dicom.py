@@ -30,7 +30,7 @@ from pydicom.sr.codedict import codes
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
 from ldseg_monai.data.dicom.segmentation import SaveImageDicomSegd
 from ldseg_monai.data.writers import SaveImageVolumed
-from ldseg_monai.evaluation.pictures import load_image
+from ldseg_monai.evaluation.pictures import load_image, upright
 from ldseg_monai.inference.postprocessing import InvertLabeld
 
 BUNDLES = Path(__file__).parents[3] / "bundles"
@@ -111,7 +111,7 @@ def test_one_of_several_series_is_read_and_shown(tmp_path: Path) -> None:
     assert load([folder, AXIAL.uid]).shape == (1, 8, 10, 7)
     image = load([folder, "1.2.3.4"])
     assert image.shape == (1, 8, 10, 3)
-    assert torch.equal(load_image(folder, "1.2.3.4"), image)
+    assert torch.equal(load_image(folder, "1.2.3.4"), upright(image))
 
 
 def test_no_other_reader_of_monai_steps_in_for_what_is_no_volume(tmp_path: Path) -> None:
