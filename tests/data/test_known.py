@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -16,9 +17,10 @@ import torch
 from bundle_kinds import BUNDLES, FOLDER, dims
 from dicom_phantoms import OBLIQUE
 from monai.data import MetaTensor
-from monai.transforms import Compose, NormalizeIntensityd
+from monai.transforms import Compose, NormalizeIntensityd, Orientation
 from scipy.spatial.transform import Rotation
 
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.known import CheckKnownImaged, KnownSpacingd, read_known
 from ldseg_monai.data.loaders import LoadImageVolumed
@@ -159,9 +161,7 @@ def test_bundle_says_where_its_ranges_come_from(bundle: str) -> None:
     assert "training" in read_known(str(FOLDER / bundle / "configs" / "metadata.json")).source
 
 
-SHIPPED_KNEE = str(
-    Path(__file__).parents[2] / "bundles" / "ldseg_knee3d" / "configs" / "metadata.json"
-)
+SHIPPED_KNEE = FOLDER / "ldseg_knee3d" / "configs" / "metadata.json"
 
 
 def knee_crop(size: tuple[int, ...], axcodes: str, voxel_mm: Sequence[float]) -> MetaTensor:
@@ -186,7 +186,26 @@ def knee_crop(size: tuple[int, ...], axcodes: str, voxel_mm: Sequence[float]) ->
 )
 def test_knees_are_known_by_the_axes_of_the_body(size, axcodes, voxel_mm) -> None:
     image = knee_crop(size, axcodes, voxel_mm)
-    assert list(CheckKnownImaged("image", SHIPPED_KNEE).reasons(image, image.shape[1:])) == []
+    assert list(CheckKnownImaged("image", str(SHIPPED_KNEE)).reasons(image, image.shape[1:])) == []
+
+
+@pytest.mark.parametrize("axes", ["PIR", "LSA"])
+def test_network_sees_a_published_knee_as_it_sees_it_with_a_true_header(
+    axes: str, tmp_path: Path
+) -> None:
+    published = knee_crop((240, 104, 160), "LPS", (1, 1, 1))
+    true = knee_crop((240, 104, 160), "PIR", (0.365, 0.365, 0.7))
+    seen = []
+    config = Bundle(SHIPPED_KNEE.parents[1]).config("train.yaml")
+    config["of_image"] = [{**config["load"], "keys": "image"}]
+    config["in_order"] = "$@of_image + @image_transforms"
+    preprocessing = Compose(config.get_parsed_content("in_order"))
+    for name, crop in (("published", published), ("true", Orientation(axes, labels=None)(true))):
+        path = str(tmp_path / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(crop[0].numpy(), crop.affine.numpy()), path)
+        seen.append(preprocessing({"image": path})["image"].as_tensor())
+    assert seen[0].shape == (1, 256, 128, 128)
+    torch.testing.assert_close(*seen, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +220,7 @@ def test_knees_are_known_by_the_axes_of_the_body(size, axcodes, voxel_mm) -> Non
 def test_other_knees_are_not(size, axcodes, voxel_mm, message: str) -> None:
     image = knee_crop(size, axcodes, voxel_mm)
     with pytest.raises(ValueError, match=message):
-        CheckKnownImaged("image", SHIPPED_KNEE)({"image": image})
+        CheckKnownImaged("image", str(SHIPPED_KNEE))({"image": image})
 
 
 def test_misspelt_declaration_is_an_error(tmp_path: Path) -> None:
