@@ -1,0 +1,59 @@
+"""What ablations/paper.yaml makes of each bundle is what its paper describes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from config_files import REPOSITORY, load
+from monai.bundle import ConfigParser
+
+from ldseg_monai.networks.blocks import SampleStandardization, SelfAttention
+
+# Four down-samplings of the sizes in the paper; it has no hippocampus
+LDSEG = {
+    "ldseg_knee3d": ([1, 256, 128, 128], [16, 8, 8]),
+    "ldseg_glas": ([3, 512, 512], [32, 32]),
+    "ldseg_hippocampus": ([1, 48, 64, 48], [3, 4, 3]),
+}
+
+
+def paper(bundle: str) -> ConfigParser:
+    configs = REPOSITORY / "bundles" / bundle / "configs"
+    return load(configs / "train.yaml", configs / "ablations" / "paper.yaml")
+
+
+def has_attention(part: torch.nn.Module) -> bool:
+    return any(isinstance(module, SelfAttention) for module in part.modules())
+
+
+@pytest.mark.parametrize("bundle", LDSEG)
+def test_ldseg_is_the_papers(bundle: str) -> None:
+    config = paper(bundle)
+    network = config.get_parsed_content("network_def")
+    size, latent = LDSEG[bundle]
+    assert network.noise_shape(torch.empty(1, *size)) == [1, *latent]
+    assert network.image_encoder.out_channels == 1
+    assert network.denoiser.from_latent.in_channels == 2  # the noisy latent beside the embedding
+    levels = [has_attention(level) for level in network.image_encoder.levels]
+    assert levels == [False, False, False, True, True]
+    assert has_attention(network.denoiser)
+    assert not has_attention(network.label_encoder) and not has_attention(network.label_decoder)
+    assert not network.label_decoder.sees_image and not network.decode_clean
+    assert isinstance(network.standardization, SampleStandardization)
+    assert isinstance(network.after_step, SampleStandardization)
+    assert network.scheduler.prediction_type == "epsilon"
+    assert network.scheduler.timesteps.tolist() == [999, 0]  # T and 1
+    loss = config.get_parsed_content("loss")
+    assert (loss.segmentation.lambda_dice, loss.mse_weight) == (2, 1)
+    assert loss.reconstruction_weight == 0
+    assert config.get_parsed_content("train#inferer").pure_noise_share == 0
+
+
+def test_cdal_is_the_papers() -> None:
+    config = paper("cdal_hippocampus")
+    network = config.get_parsed_content("network_def")
+    assert not network.stochastic and network.scheduler.num_train_timesteps == 2
+    assert config.get_parsed_content("loss").segmentation_weight == 0
+    trainer = config["train#trainer"]
+    for name, value in {"normalize_attention": False, "rollout_share": 0}.items():
+        assert trainer[name] == f"@{name}" and config[name] == value
