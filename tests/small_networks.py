@@ -53,8 +53,10 @@ SMALL_HIPPOCAMPUS = {  # changes of the hippocampus that make it one of two leve
     **LDSEG_3D,
     "network_def#label_encoder#stem_stride": 2,
     "network_def#image_encoder#stem_stride": 2,
+    "network_def#image_encoder#num_res_blocks": 1,
     "network_def#image_encoder#attention_levels": [True, True],
     "network_def#label_decoder#stem_stride": 2,
+    "network_def#label_decoder#num_res_blocks": 1,
     "network_def#label_decoder#image_channels": None,
 }
 

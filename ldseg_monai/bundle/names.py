@@ -79,8 +79,7 @@ def unknown_ids(
     # An argument may be that of a component that the same changes put in place.
     base = ConfigParser(copy.deepcopy(base.get()))
     for name, value in changes.items():
-        if isinstance(value, dict) and "_target_" in value and name in base:
-            base[name] = dict(value)
+        _put_component(base, name, value)
     known = {*SECTIONS, KINDS}
     for name in used:
         parts = name.split("#")
@@ -89,6 +88,15 @@ def unknown_ids(
     # An overlay's own knobs have kinds too.
     names = [name for name in names if not name.startswith("knob_kinds#")]
     return [name for name in names if not _is_argument(base, name, known)]
+
+
+def _put_component(base: ConfigParser, name: str, value: Any) -> None:
+    """Put a change into a config if it says which component an id of the config is."""
+    merges, name = name.startswith("+"), name.removeprefix("+").replace("::", "#")
+    is_component = isinstance(value, dict) and "_target_" in value
+    if name not in base or not (is_component or name.endswith("#_target_")):
+        return
+    base[name] = {**base[name], "_target_": value["_target_"]} if merges else copy.copy(value)
 
 
 def _ids(base: ConfigParser, changes: Mapping[str, Any], parent: str = "") -> Iterator[str]:

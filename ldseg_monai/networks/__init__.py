@@ -8,7 +8,15 @@ from ldseg_monai.networks.blocks import (
     SampleStandardization,
 )
 from ldseg_monai.networks.cdal import CDAL, CDALDiscriminator, CDALGenerator
-from ldseg_monai.networks.ldseg import EfficientNetEncoder, LabelDecoder, LatentDenoiser, LDSeg
+from ldseg_monai.networks.ldseg import (
+    EfficientNetEncoder,
+    LabelDecoder,
+    LatentDenoiser,
+    LDSeg,
+    LSegDiff,
+    VariationalEncoder,
+    require_first_stage,
+)
 from ldseg_monai.networks.peers import EfficientNetUNet
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, State
 from ldseg_monai.networks.weights import (
@@ -28,12 +36,15 @@ __all__ = [
     "EfficientNetEncoder",
     "EfficientNetUNet",
     "LDSeg",
+    "LSegDiff",
     "LabelDecoder",
     "LatentDenoiser",
     "ResidualEncoder",
     "SampleStandardization",
     "State",
+    "VariationalEncoder",
     "WeightsCheckpointLoader",
     "load_imagenet_weights",
     "load_weights",
+    "require_first_stage",
 ]

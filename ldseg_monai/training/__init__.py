@@ -11,8 +11,12 @@ from ldseg_monai.training.handlers import (
     TensorBoard,
     Validate,
 )
-from ldseg_monai.training.inferers import CDALTrainingInferer, TrainingInferer
-from ldseg_monai.training.losses import CDALLoss, LDSegLoss
+from ldseg_monai.training.inferers import (
+    CDALTrainingInferer,
+    ReconstructingInferer,
+    TrainingInferer,
+)
+from ldseg_monai.training.losses import CDALLoss, LDSegLoss, LSegDiffLoss
 from ldseg_monai.training.resume import ResumableCheckpoint, SaveBest
 
 __all__ = [
@@ -22,7 +26,9 @@ __all__ = [
     "Conclude",
     "GradientClipping",
     "LDSegLoss",
+    "LSegDiffLoss",
     "Progress",
+    "ReconstructingInferer",
     "RequireClasses",
     "Reseed",
     "ResumableCheckpoint",

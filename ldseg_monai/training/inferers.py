@@ -11,7 +11,7 @@ from monai.inferers import Inferer
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.precision import Amp, autocast
-from ldseg_monai.runtime.processes import plain
+from ldseg_monai.runtime.processes import plain, unwrapped
 
 
 class TrainingInferer(Inferer):
@@ -56,6 +56,25 @@ class TrainingInferer(Inferer):
         tensors = {name: plain(value) for name, value in kwargs.items()}
         with autocast(image.device, self.amp):
             return network(image, *map(plain, args), draws=draws, **tensors)
+
+
+class ReconstructingInferer(Inferer):
+    """Decode labels from their own latents: the validation of an autoencoder of labels.
+
+    Args:
+        amp: as of `TrainingInferer`.
+    """
+
+    def __init__(self, amp: Amp = "auto") -> None:
+        super().__init__()
+        self.amp = amp
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Return the logits ``(B, classes, *spatial)`` of the keyword ``label``, in float32."""
+        with autocast(inputs.device, self.amp):
+            return unwrapped(network).reconstruct(plain(kwargs["label"])).float()
 
 
 class CDALTrainingInferer(Inferer):

@@ -68,6 +68,42 @@ class LDSegLoss(nn.Module):
         return loss
 
 
+class LSegDiffLoss(nn.Module):
+    r"""The losses of `LSegDiff`'s two stages.
+
+    Stage 1: :math:`L_{CE} + \gamma L_{DSC} + w D_{KL}`, of the label decoded from a draw of its
+    latent's distribution, and of that distribution from the standard normal one. Stage 2:
+    :math:`\lVert prediction - target \rVert^2`, averaged.
+
+    Args:
+        gamma: weight of the Dice loss, as in `LDSegLoss`.
+        divergence_weight: w, of the divergence's mean over the latent's numbers.
+
+    Raises:
+        ValueError: for a negative weight.
+    """
+
+    def __init__(self, gamma: float = 2.0, divergence_weight: float = 0.001) -> None:
+        super().__init__()
+        for name, weight in (("gamma", gamma), ("divergence_weight", divergence_weight)):
+            if weight < 0:
+                raise InputError(f"{name} is {weight}: expected 0 or more")
+        self.segmentation = DiceCELoss(to_onehot_y=True, softmax=True, lambda_dice=gamma)
+        self.divergence_weight = divergence_weight
+
+    def forward(self, output: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+        """Compute the scalar loss.
+
+        Args:
+            output: what a training pass of `LSegDiff` returns.
+            label: class indices ``(B, 1, *spatial)``.
+        """
+        if "prediction" in output:
+            return functional.mse_loss(output["prediction"], output["target"])
+        loss = self.segmentation(output["logits"].float(), label)
+        return loss + self.divergence_weight * output["divergence"]
+
+
 class CDALLoss(nn.Module):
     r"""Loss of cDAL's generator (Hejrati et al., 2024, Eq. 4).
 

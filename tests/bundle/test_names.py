@@ -46,6 +46,12 @@ average: 1
             "{train#handlers#1: {_target_: torch.nn.ReLU}, train#handlers#1#save_dict: 1}",
             ["train#handlers#1#save_dict"],
         ),
+        ("{train#handlers#0#_target_: torch.nn.ReLU, train#handlers#0#inplace: true}", []),
+        ("{+train#handlers#0: {_target_: torch.nn.ReLU, inplace: true}}", []),
+        (
+            "{+train#handlers#0: {_target_: torch.nn.ReLU, in_place: true}}",
+            ["train#handlers#0#in_place"],
+        ),
         ("{validate#key_metrics#iou: 1}", ["validate#key_metrics#iou"]),
     ],
 )

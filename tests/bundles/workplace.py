@@ -62,7 +62,11 @@ TINY = {
             "num_phantoms": 4,
             "amp": False,
         },
-        some={"train.yaml": TRAINING, "inference.yaml": PHANTOMS},
+        some={
+            "train.yaml": TRAINING,
+            "inference.yaml": PHANTOMS,
+            "ablations/paper.yaml": {"spatial_size": [32, 32, 32]},
+        },
     ),
     "cdal_hippocampus": Tiny(
         every={

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ldseg_monai.networks.blocks import (
     BatchStandardization,
+    ResidualBlock,
     ResidualEncoder,
     SampleStandardization,
     SelfAttention,
@@ -258,3 +260,27 @@ def test_scripted_label_decoder_agrees(shown: bool) -> None:
     torch.testing.assert_close(
         torch.jit.script(decoder)(latent, features), decoder(latent, features)
     )
+
+
+def test_each_level_has_its_own_number_of_residual_blocks() -> None:
+    numbers = [0, 1, 2]
+    encoder = ResidualEncoder(2, 3, 2, (8, 16, 16), num_res_blocks=numbers, norm=NORM)
+    decoder = LabelDecoder(2, 2, 3, (8, 16, 16), num_res_blocks=numbers, norm=NORM)
+    coarsest_first = [level.blocks for level in decoder.levels]
+    for level, blocks, number in zip(encoder.levels, coarsest_first[::-1], numbers, strict=True):
+        assert [type(part) for part in level] == [nn.Conv2d] + [ResidualBlock] * number
+        assert [type(part) for part in blocks] == [ResidualBlock] * number
+    embedding, features = encoder(torch.randn(1, 3, 16, 16))
+    assert decoder(embedding, features).shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda numbers: ResidualEncoder(2, 3, 2, (8, 16), num_res_blocks=numbers, norm=NORM),
+        lambda numbers: LabelDecoder(2, 2, 3, (8, 16), num_res_blocks=numbers, norm=NORM),
+    ],
+)
+def test_numbers_of_residual_blocks_for_other_levels_are_refused(build) -> None:
+    with pytest.raises(ValueError, match="num_res_blocks has 3 entries: expected one number, or"):
+        build([1, 1, 1])

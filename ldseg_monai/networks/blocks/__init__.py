@@ -5,6 +5,7 @@ from .embedding import TimestepEmbedding
 from .encoder import (
     Downsampling,
     ResidualEncoder,
+    blocks_by_level,
     channels_last,
     check_spatial_dims,
     check_stem,
@@ -28,6 +29,7 @@ __all__ = [
     "SelfAttention",
     "TimestepEmbedding",
     "attention_heads",
+    "blocks_by_level",
     "channels_last",
     "check_spatial_dims",
     "check_stem",

@@ -30,7 +30,8 @@ class ResidualEncoder(nn.Module):
         out_channels: channels of the embedding, or of the latent (1 in the paper).
         channels: channels of each level, from the largest to the smallest size.
         stem_stride: side of a stem patch in voxels; 1 keeps the full resolution (the paper).
-        num_res_blocks: residual blocks in each level.
+        num_res_blocks: residual blocks in each level; several numbers, one a level. A level of 0 is
+            its convolution alone, which is cheap at the full size.
         attention_levels: for each level, whether self-attention follows its blocks; None for
             nowhere (the paper has it in the last two levels of the image encoder).
         num_head_channels: channels of one attention head.
@@ -47,7 +48,7 @@ class ResidualEncoder(nn.Module):
         out_channels: int,
         channels: Sequence[int],
         stem_stride: int = 1,
-        num_res_blocks: int = 1,
+        num_res_blocks: int | Sequence[int] = 1,
         attention_levels: Sequence[bool] | None = None,
         num_head_channels: int = 32,
         norm: tuple | str = NORM,
@@ -56,6 +57,7 @@ class ResidualEncoder(nn.Module):
         check_spatial_dims(spatial_dims)
         check_stem(stem_stride)
         heads = attention_heads(channels, attention_levels, num_head_channels)
+        numbers = blocks_by_level(num_res_blocks, channels)
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -64,12 +66,10 @@ class ResidualEncoder(nn.Module):
         conv = Conv[Conv.CONV, spatial_dims]
         self.levels = nn.ModuleList()
         previous, stride = in_channels, stem_stride
-        for width, head_channels in zip(channels, heads, strict=True):
+        for width, head_channels, number in zip(channels, heads, numbers, strict=True):
             kernel_size, padding = (3, 1) if stride == 1 else (stride, 0)
             blocks: list[nn.Module] = [conv(previous, width, kernel_size, stride, padding)]
-            blocks += [
-                ResidualBlock(spatial_dims, width, width, norm) for _ in range(num_res_blocks)
-            ]
+            blocks += [ResidualBlock(spatial_dims, width, width, norm) for _ in range(number)]
             if head_channels:
                 blocks.append(SelfAttention(width, head_channels))
             self.levels.append(nn.Sequential(*blocks))
@@ -113,6 +113,22 @@ class Downsampling(nn.Module):
         features: list[torch.Tensor] = []
         size = [side // self.stride for side in x.shape[2:]]
         return functional.interpolate(x, size=size, mode="nearest-exact"), features
+
+
+def blocks_by_level(num_res_blocks: int | Sequence[int], channels: Sequence[int]) -> list[int]:
+    """The residual blocks of each level, from one number for all or one for each.
+
+    Raises:
+        ValueError: for another count than that of the levels.
+    """
+    if isinstance(num_res_blocks, int):
+        return [num_res_blocks] * len(channels)
+    if len(num_res_blocks) != len(channels):
+        raise InputError(
+            f"num_res_blocks has {len(num_res_blocks)} entries: expected one number, or one for "
+            f"each of the {len(channels)} levels"
+        )
+    return list(num_res_blocks)
 
 
 def check_spatial_dims(spatial_dims: int) -> None:

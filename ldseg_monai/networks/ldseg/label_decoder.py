@@ -12,6 +12,7 @@ from torch.nn import functional
 from ldseg_monai.networks.blocks import (
     NORM,
     ResidualBlock,
+    blocks_by_level,
     check_spatial_dims,
     check_stem,
     normalization,
@@ -38,7 +39,7 @@ class LabelDecoder(nn.Module):
         channels: channels of each level, from the largest to the smallest image, as many as the
             label encoder has. Every further sample costs a decoder's pass.
         stem_stride: factor of the last up-sampling; 1 for none.
-        num_res_blocks: residual blocks in each level.
+        num_res_blocks: residual blocks in each level; several numbers, one a level.
         norm: normalization as MONAI writes it.
         image_channels: channels of the image encoder's features at each level, in the order of
             ``channels``; 0 for a level without; None for none at all (the paper).
@@ -57,7 +58,7 @@ class LabelDecoder(nn.Module):
         out_channels: int,
         channels: Sequence[int],
         stem_stride: int = 1,
-        num_res_blocks: int = 1,
+        num_res_blocks: int | Sequence[int] = 1,
         norm: tuple | str = NORM,
         image_channels: Sequence[int] | None = None,
         interpolation: int = 1,
@@ -77,6 +78,7 @@ class LabelDecoder(nn.Module):
         self.image_channels = list(image_channels or [])
         self.sees_image = any(self.image_channels)
         self.stride = stem_stride * 2 ** (len(channels) - 1)
+        numbers = blocks_by_level(num_res_blocks, channels)
         conv = Conv[Conv.CONV, spatial_dims]
         upsample = Conv[Conv.CONVTRANS, spatial_dims]
         previous = channels[-1]
@@ -90,7 +92,7 @@ class LabelDecoder(nn.Module):
             feature_channels = image_channels[level] if image_channels else 0
             image = _image_projection(spatial_dims, feature_channels, width)
             blocks = [
-                ResidualBlock(spatial_dims, width, width, norm) for _ in range(num_res_blocks)
+                ResidualBlock(spatial_dims, width, width, norm) for _ in range(numbers[level])
             ]
             self.levels.append(_Level(upsampling, image, blocks))
             previous = width
