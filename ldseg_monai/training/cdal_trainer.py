@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from monai.engines import SupervisedTrainer
@@ -29,11 +29,9 @@ class CDALTrainer(SupervisedTrainer):
     attention map weighted; the discriminator has no other say in it. Where the paper leaves a
     choice, or this departs from it:
 
-    - Section 2.2 and Algorithm 1 differ in the pairs. These are Section 2.2's: ``x_{t-1}`` and its
-      counterfeit are drawn from the posterior given ``x_t`` and the true or predicted label.
-      Algorithm 1 reuses the noise of ``x_t``: the true label then follows exactly from its pair.
+    - Section 2.2 and Algorithm 1 differ in the pairs: see ``pairs``.
     - The discriminator takes one step on the sum of both losses, where the paper takes one for
-      each.
+      each: see ``discriminator_steps``.
     - The attention map is made of the true pair, by the discriminator as this step left it.
     - The gradient penalty is that of the denoising diffusion GAN that the paper builds on (Xiao et
       al., 2022).
@@ -47,6 +45,11 @@ class CDALTrainer(SupervisedTrainer):
             to train the generator alone, on labels that no attention map weighted (the ablation of
             Table 1).
         discriminator_optimizer: of its parameters.
+        pairs: "posterior", Section 2.2's: ``x_{t-1}`` and its counterfeit are drawn from the
+            posterior given ``x_t`` and the true or predicted label; or "same_noise", Algorithm 1's:
+            ``q(x_0, t - 1)`` with the noise of ``x_t``, from which the true label follows exactly.
+        discriminator_steps: 1, on the sum of the losses of true and generated pairs, or 2, one for
+            each (Algorithm 1).
         penalty_weight: weight of the gradient penalty.
         penalty_interval: iterations from one gradient penalty to the next.
         normalize_attention: whether each sample's attention map is scaled to the range 0 to 1 (the
@@ -70,6 +73,8 @@ class CDALTrainer(SupervisedTrainer):
         *,
         discriminator: nn.Module | None = None,
         discriminator_optimizer: Optimizer | None = None,
+        pairs: Literal["posterior", "same_noise"] = "posterior",
+        discriminator_steps: int = 1,
         penalty_weight: float = 1.0,
         penalty_interval: int = 10,
         normalize_attention: bool = False,
@@ -80,6 +85,10 @@ class CDALTrainer(SupervisedTrainer):
             raise InputError(
                 "got one of discriminator and discriminator_optimizer: expected both, or none"
             )
+        if pairs not in ("posterior", "same_noise"):
+            raise InputError(f"pairs is {pairs!r}: expected posterior or same_noise")
+        if discriminator_steps not in (1, 2):
+            raise InputError(f"discriminator_steps is {discriminator_steps}: expected 1 or 2")
         if penalty_weight < 0:
             raise InputError(f"penalty_weight is {penalty_weight}: expected 0 or more")
         if penalty_interval < 1:
@@ -102,6 +111,8 @@ class CDALTrainer(SupervisedTrainer):
         super().__init__(**kwargs)
         self.discriminator = discriminator
         self.discriminator_optimizer = discriminator_optimizer
+        self.pairs = pairs
+        self.discriminator_steps = discriminator_steps
         self.penalty_weight = penalty_weight
         self.penalty_interval = penalty_interval
         self.normalize_attention = normalize_attention
@@ -135,8 +146,8 @@ class CDALTrainer(SupervisedTrainer):
             noisy = scheduler.add_noise(clean, draws.noise, timesteps)
             with torch.no_grad():
                 predicted = self.inferer(image, network, noisy_label=noisy, **condition)
-            real = scheduler.sample_previous(clean, noisy, timesteps, draws.noise_of_true)
-            fake = scheduler.sample_previous(predicted, noisy, timesteps, draws.noise_of_predicted)
+            real = self._previous(clean, noisy, draws, draws.noise_of_true)
+            fake = self._previous(predicted, noisy, draws, draws.noise_of_predicted)
             # 3. Train the discriminator on them.
             self._train_discriminator(real, fake, noisy, timesteps)
             # 4. Weight the true label by its attention map.
@@ -148,6 +159,21 @@ class CDALTrainer(SupervisedTrainer):
         self._train_generator(image, clean, noisy_label=noisy, **condition)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
+
+    def _previous(
+        self,
+        clean: torch.Tensor,
+        noisy: torch.Tensor,
+        draws: AdversarialDraws,
+        fresh: torch.Tensor,
+    ) -> torch.Tensor:
+        """x_{t-1} of a true or a predicted label, beside x_t, by the law of ``pairs``."""
+        scheduler = unwrapped(self.network).scheduler
+        if self.pairs == "posterior":
+            return scheduler.sample_previous(clean, noisy, draws.timesteps, fresh)
+        previous = scheduler.add_noise(clean, draws.noise, (draws.timesteps - 1).clamp(min=0))
+        is_first = (draws.timesteps == 0).reshape([-1] + [1] * (clean.ndim - 1))
+        return torch.where(is_first, clean, previous)  # q(x_0, 0) is x_0
 
     @torch.no_grad()
     def _roll_out(
@@ -182,30 +208,46 @@ class CDALTrainer(SupervisedTrainer):
     def _train_discriminator(
         self, real: torch.Tensor, fake: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
     ) -> None:
-        """Take a step on pairs of x_{t-1}, true and generated, and x_t, in one pass."""
-        assert self.discriminator is not None and self.discriminator_optimizer is not None
-        penalized = self.penalty_weight > 0 and self.state.iteration % self.penalty_interval == 0
+        """Take a step on pairs of x_{t-1}, true and generated, and x_t, or a step on each kind."""
+        assert self.discriminator is not None
         self.discriminator.train()
+        if self.discriminator_steps == 1:
+            loss = self._step_discriminator({"real": real, "fake": fake}, noisy, timesteps)
+        else:
+            loss = self._step_discriminator({"real": real}, noisy, timesteps)
+            loss = loss + self._step_discriminator({"fake": fake}, noisy, timesteps)
+        self.state.output[AdversarialKeys.DISCRIMINATOR_LOSS] = loss
+
+    def _step_discriminator(
+        self, previous: dict[str, torch.Tensor], noisy: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """Take one step on kinds of x_{t-1} in one pass, and return the loss before the penalty."""
+        assert self.discriminator is not None and self.discriminator_optimizer is not None
+        due = self.penalty_weight > 0 and self.state.iteration % self.penalty_interval == 0
+        penalized = due and "real" in previous
         self.discriminator_optimizer.zero_grad(set_to_none=self.optim_set_to_none)
-        real.requires_grad_(penalized)
+        if "real" in previous:
+            previous["real"].requires_grad_(penalized)
+        kinds = len(previous)
         pairs = (
-            torch.cat([real, fake]),
-            torch.cat([noisy, noisy]),
-            torch.cat([timesteps, timesteps]),
+            torch.cat(list(previous.values())),
+            torch.cat([noisy] * kinds),
+            torch.cat([timesteps] * kinds),
         )
         if penalized:  # gradients of gradients, in float32
             logits = self.discriminator(*pairs)
         else:
             logits = self.inferer(pairs[0], self.discriminator, *pairs[1:])
-        real_logits, fake_logits = logits.chunk(2)
-        loss = non_saturating_loss(real_logits, fake_logits)
-        self.state.output[AdversarialKeys.DISCRIMINATOR_LOSS] = loss.detach()
+        by_kind = dict(zip(previous, logits.chunk(kinds), strict=True))
+        loss = non_saturating_loss(by_kind.get("real"), by_kind.get("fake"))
+        told = loss.detach()
         if penalized:
-            penalty = gradient_penalty(real_logits, real)
+            penalty = gradient_penalty(by_kind["real"], previous["real"])
             self.state.output["gradient_penalty"] = penalty.detach()
             loss = loss + self.penalty_weight * penalty
         loss.backward()
         self.discriminator_optimizer.step()
+        return told
 
     @torch.no_grad()
     def _attend(

@@ -142,17 +142,24 @@ class CDALLoss(nn.Module):
         return loss
 
 
-def non_saturating_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+def non_saturating_loss(
+    real_logits: torch.Tensor | None, fake_logits: torch.Tensor | None
+) -> torch.Tensor:
     """Cross-entropy of a discriminator (Goodfellow et al., 2014; Hejrati et al., Section 2.2).
 
     Args:
-        real_logits: of true pairs, ``(B, 1)``.
-        fake_logits: of generated ones, ``(B, 1)``.
+        real_logits: of true pairs, ``(B, 1)``; None for none.
+        fake_logits: of generated ones, ``(B, 1)``; None for none.
 
     Returns:
         A scalar: the mean of each kind's, added.
     """
-    return functional.softplus(-real_logits).mean() + functional.softplus(fake_logits).mean()
+    loss = torch.zeros(())
+    if real_logits is not None:
+        loss = loss + functional.softplus(-real_logits).mean()
+    if fake_logits is not None:
+        loss = loss + functional.softplus(fake_logits).mean()
+    return loss
 
 
 def gradient_penalty(real_logits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from config_files import REPOSITORY, load
 from monai.bundle import ConfigParser
 
-from ldseg_monai.networks.blocks import SampleStandardization, SelfAttention
+from ldseg_monai.networks.blocks import ResidualBlock, SampleStandardization, SelfAttention
 
 # Four down-samplings of the sizes in the paper; it has no hippocampus
 LDSEG = {
@@ -55,5 +55,9 @@ def test_cdal_is_the_papers() -> None:
     assert not network.stochastic and network.scheduler.num_train_timesteps == 2
     assert config.get_parsed_content("loss").segmentation_weight == 0
     trainer = config["train#trainer"]
-    for name, value in {"normalize_attention": False, "rollout_share": 0}.items():
+    papers = {"normalize_attention": False, "rollout_share": 0, "pairs": "same_noise",
+        "discriminator_steps": 2}  # fmt: skip
+    for name, value in papers.items():
         assert trainer[name] == f"@{name}" and config[name] == value
+    blocks = [part for part in network.generator.modules() if isinstance(part, ResidualBlock)]
+    assert blocks and all(block.scale_and_shift_first is not None for block in blocks)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ldseg_monai.networks.blocks import (
     BatchStandardization,
@@ -50,6 +51,24 @@ def test_residual_block_with_time_depends_on_each_sample_of_it(size: tuple[int, 
     before, after = block(x, time), block(x, changed)
     assert torch.equal(before[0], after[0])
     assert not torch.allclose(before[1], after[1])
+
+
+@pytest.mark.parametrize("both_norms", [False, True])
+def test_embedding_modulates_what_the_norms_return(both_norms: bool) -> None:
+    block = ResidualBlock(2, 8, 16, NORM, embedding_channels=12, both_norms=both_norms).eval()
+    x, embedding = torch.randn(2, 8, 6, 5), torch.randn(2, 12)
+
+    def modulated(hidden: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
+        scale, shift = layer(functional.silu(embedding))[..., None, None].chunk(2, dim=1)
+        return (1 + scale) * hidden + shift
+
+    hidden = block.norm1(x)
+    if both_norms:
+        hidden = modulated(hidden, block.scale_and_shift_first)
+    hidden = modulated(block.norm2(block.conv1(functional.silu(hidden))), block.scale_and_shift)
+    expected = block.shortcut(x) + block.conv2(functional.silu(hidden))
+    torch.testing.assert_close(block(x, embedding), expected)
+    assert (block.scale_and_shift_first is not None) == both_norms
 
 
 def test_residual_block_with_time_asks_for_it() -> None:

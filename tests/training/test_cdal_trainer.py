@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -340,6 +341,50 @@ def test_discriminator_gets_the_true_and_the_predicted_label_one_step_back(
         assert draws.std().item() == pytest.approx(1, abs=0.1) and abs(draws.mean().item()) < 0.1
 
 
+@each_size
+def test_pairs_of_algorithm_1_have_one_noise(size: tuple[int, ...]) -> None:
+    network, inferer = generator(len(size), num_train_timesteps=2), Recorder()
+    judge, (batch,) = Stub(3 * torch.Size(size).numel()), batches(size, 1, batch=8)
+    trainer(network, judge, [batch], inferer=inferer, pairs="same_noise").run()
+    predicted, clean = inferer.calls[0]["output"], network.encode_label(batch["label"])
+    previous, noisy, timesteps = ([*part.chunk(2)] for part in judge.pairs[0])
+    abar = network.scheduler.alphas_cumprod
+    shape = [-1] + [1] * (clean.ndim - 1)
+    now = abar[timesteps[0]].reshape(shape)
+    noise = (noisy[0] - now.sqrt() * clean) / (1 - now).sqrt()
+    first = timesteps[0] == 0
+    assert first.any() and not first.all()
+    for estimate, own in zip((clean, predicted), previous, strict=True):
+        assert torch.equal(own[first], estimate[first])  # q(x_0, 0) is x_0
+        one_back = (abar[0].sqrt() * estimate + (1 - abar[0]).sqrt() * noise)[~first]
+        torch.testing.assert_close(own[~first], one_back, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("penalty_interval", [1, 10])
+def test_two_steps_of_the_discriminator_are_one_on_each_kind(penalty_interval: int) -> None:
+    judge, (batch,) = Stub(3 * 16 * 12), batches((16, 12), 1)
+    engine = trainer(
+        generator(), judge, [batch], penalty_interval=penalty_interval, discriminator_steps=2
+    )
+    before = copy.deepcopy(judge.linear)
+    engine.discriminator_optimizer = torch.optim.SGD(judge.parameters(), lr=0.1)
+    engine.run()
+    real, fake = (pair[0].flatten(1) for pair in judge.pairs)  # two passes, the true pairs first
+    by_hand = torch.optim.SGD(before.parameters(), lr=0.1)
+    told = []
+    for kind, sign in ((real, -1), (fake, 1)):
+        loss = functional.softplus(sign * before(kind)).mean()
+        told.append(loss.item())
+        if sign < 0 and penalty_interval == 1:
+            loss = loss + before.weight.square().sum() / 2  # R1 of a linear discriminator
+        by_hand.zero_grad()
+        loss.backward()
+        by_hand.step()
+    torch.testing.assert_close(judge.linear.weight, before.weight)
+    torch.testing.assert_close(judge.linear.bias, before.bias)
+    assert engine.state.output["discriminator_loss"].item() == pytest.approx(sum(told))
+
+
 def attention_of(engine: CDALTrainer, inferer: Recorder, clean: torch.Tensor) -> torch.Tensor:
     """The attention map that the generator's two calls of one iteration tell of."""
     first, second = inferer.calls
@@ -599,6 +644,8 @@ def test_output_and_events_are_those_of_monais_trainer() -> None:
             {"discriminator": None},
             "got one of discriminator and discriminator_optimizer: expected both",
         ),
+        ({"pairs": "posteriors"}, "pairs is 'posteriors': expected posterior or same_noise"),
+        ({"discriminator_steps": 3}, "discriminator_steps is 3: expected 1 or 2"),
         ({"penalty_weight": -1.0}, "penalty_weight is -1.0: expected 0 or more"),
         ({"penalty_interval": 0}, "penalty_interval is 0: expected 1 or more"),
         ({"amp": True}, "amp is the inferer's here: expected CDALTrainingInferer"),

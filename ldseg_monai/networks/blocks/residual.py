@@ -21,6 +21,8 @@ class ResidualBlock(nn.Module):
             differ.
         norm: normalization as MONAI writes it, such as ``("group", {"num_groups": 8})``.
         embedding_channels: length of the timestep embedding; 0 for a block without time.
+        both_norms: whether the embedding scales and shifts what both normalizations return, and not
+            the second alone.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class ResidualBlock(nn.Module):
         out_channels: int,
         norm: tuple | str,
         embedding_channels: int = 0,
+        both_norms: bool = False,
     ) -> None:
         super().__init__()
         conv = Conv[Conv.CONV, spatial_dims]
@@ -43,6 +46,11 @@ class ResidualBlock(nn.Module):
             if in_channels == out_channels
             else conv(in_channels, out_channels, kernel_size=1)
         )
+        self.scale_and_shift_first = (
+            nn.Linear(embedding_channels, 2 * in_channels)
+            if embedding_channels and both_norms
+            else None
+        )
         self.scale_and_shift = (
             nn.Linear(embedding_channels, 2 * out_channels) if embedding_channels else None
         )
@@ -54,15 +62,23 @@ class ResidualBlock(nn.Module):
             x: the feature map.
             embedding: ``(B, embedding_channels)``, if the block has time.
         """
-        hidden = self.conv1(self.activation(self.norm1(x)))
-        hidden = self.norm2(hidden)
+        hidden = self.norm1(x)
+        if self.scale_and_shift_first is not None:
+            hidden = self._modulated(hidden, self.scale_and_shift_first(self._active(embedding)))
+        hidden = self.norm2(self.conv1(self.activation(hidden)))
         if self.scale_and_shift is not None:
-            assert embedding is not None, (
-                "this block was built with embedding_channels: pass the timestep embedding"
-            )
-            modulation = self.scale_and_shift(self.activation(embedding))
-            # (B, 2 * out_channels, 1, ..., 1)
-            modulation = modulation.reshape(list(modulation.shape) + [1] * (x.ndim - 2))
-            scale, shift = modulation.chunk(2, dim=1)
-            hidden = hidden * (1 + scale) + shift
+            hidden = self._modulated(hidden, self.scale_and_shift(self._active(embedding)))
         return self.shortcut(x) + self.conv2(self.activation(hidden))
+
+    def _active(self, embedding: torch.Tensor | None) -> torch.Tensor:
+        assert embedding is not None, (
+            "this block was built with embedding_channels: pass the timestep embedding"
+        )
+        return self.activation(embedding)
+
+    def _modulated(self, hidden: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
+        """Scale and shift each channel of ``(B, C, *spatial)`` by ``(B, 2 * C)``."""
+        # (B, 2 * C, 1, ..., 1)
+        modulation = modulation.reshape(list(modulation.shape) + [1] * (hidden.ndim - 2))
+        scale, shift = modulation.chunk(2, dim=1)
+        return hidden * (1 + scale) + shift

@@ -25,6 +25,7 @@ class ConditionedLevel(nn.Module):
         norm: normalization as MONAI writes it.
         embedding_channels: length of the embedding.
         num_head_channels: channels of one attention head; 0 for no attention.
+        both_norms: as of `ResidualBlock`.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ConditionedLevel(nn.Module):
         norm: tuple | str,
         embedding_channels: int,
         num_head_channels: int = 0,
+        both_norms: bool = False,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
@@ -45,6 +47,7 @@ class ConditionedLevel(nn.Module):
                 out_channels,
                 norm,
                 embedding_channels,
+                both_norms,
             )
             for i in range(num_res_blocks)
         )
@@ -78,6 +81,7 @@ class ResidualUNet(nn.Module):
         num_head_channels: channels of one attention head.
         norm: normalization as MONAI writes it.
         embedding_channels: length of the embedding.
+        both_norms: as of `ResidualBlock`.
 
     Raises:
         ValueError: for attention levels that do not fit the channels, or heads that do not divide
@@ -93,6 +97,7 @@ class ResidualUNet(nn.Module):
         num_head_channels: int,
         norm: tuple | str,
         embedding_channels: int,
+        both_norms: bool = False,
     ) -> None:
         super().__init__()
         check_spatial_dims(spatial_dims)
@@ -112,14 +117,21 @@ class ResidualUNet(nn.Module):
             )
             self.downsamplings.append(downsampling)
             self.down_levels.append(
-                ConditionedLevel(spatial_dims, previous, width, *shared, head_channels[index])
+                ConditionedLevel(
+                    spatial_dims, previous, width, *shared, head_channels[index], both_norms
+                )
             )
             previous = width
         for index in reversed(range(len(channels) - 1)):
             width = channels[index]
             self.up_levels.append(
                 ConditionedLevel(
-                    spatial_dims, previous + width, width, *shared, head_channels[index]
+                    spatial_dims,
+                    previous + width,
+                    width,
+                    *shared,
+                    head_channels[index],
+                    both_norms,
                 )
             )
             previous = width

@@ -30,6 +30,8 @@ class CDALGenerator(ResidualUNet):
         num_head_channels: channels of one attention head; must divide the channels of the levels
             with attention.
         norm: normalization as MONAI writes it.
+        both_norms: whether timestep and latent scale and shift what the first normalization of each
+            block returns, too.
 
     Raises:
         ValueError: for fewer than two classes, a negative latent size, or attention levels or heads
@@ -46,6 +48,7 @@ class CDALGenerator(ResidualUNet):
         attention_levels: Sequence[bool] | None = None,
         num_head_channels: int = 32,
         norm: tuple | str = NORM,
+        both_norms: bool = False,
     ) -> None:
         if out_channels < 2:
             raise InputError(f"out_channels is {out_channels}: expected 2 or more")
@@ -62,6 +65,7 @@ class CDALGenerator(ResidualUNet):
             num_head_channels,
             norm,
             embedding_channels=2 * width if latent_size else width,
+            both_norms=both_norms,
         )
         conv = Conv[Conv.CONV, spatial_dims]
         self.out_channels = out_channels
