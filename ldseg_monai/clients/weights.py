@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ldseg_monai.networks.weights import read_state
+
 
 def loads_weights(first_handler: Any) -> bool:
     """Whether a training's first handler is a client's loader of weights."""
@@ -17,8 +19,16 @@ def loads_weights(first_handler: Any) -> bool:
 
 
 def start_weights(first_handler: Any, initial_weights: str) -> str:
-    """The file that a training starts from: that of a client's loader, else ``initial_weights``."""
-    return str(first_handler.load_path) if loads_weights(first_handler) else initial_weights
+    """The file that a training starts from: that of a client's loader, else ``initial_weights``.
+
+    Raises:
+        ValueError: if the loader's file cannot be read, which the loader itself would not say so.
+    """
+    if not loads_weights(first_handler):
+        return initial_weights
+    path = str(first_handler.load_path)
+    read_state(path, "cpu")
+    return path
 
 
 def weights_path(first_handler: Any, output_dir: str) -> str:
