@@ -230,7 +230,8 @@ def name_weights(task: BundleInferTask) -> None:
             name = (data or {}).get("model_filename")
             other = os.path.join(os.path.dirname(path), name) if isinstance(name, str) else ""
             used = other if os.path.isfile(other) else path
-            check_weights(read_state(used, "cpu"), task.network, used)
+            state = read_state(used, "cpu")
+            check_weights(state.get(task.model_state_dict, state), task.network, used)
             raise
 
     task._get_network = network

@@ -70,9 +70,14 @@ class RequireClasses:
         """Look now.
 
         Raises:
-            ValueError: if a part has cases, and none with one of the classes, or both have one
-                image.
+            ValueError: if there is nothing to train on, a part has cases, and none with one of the
+                classes, or both have one image.
         """
+        if not self.parts["training"]:
+            raise InputError(
+                "no cases to train on: expected one or more; add cases, or leave fewer of them to "
+                "validation (MONAI Label's val_split is their share)"
+            )
         require_different_images(*self.parts.values())
         for part, cases in self.parts.items():
             missing = self._missing_classes(cases)

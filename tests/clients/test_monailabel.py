@@ -499,12 +499,14 @@ def test_weights_that_are_not_the_networks_give_no_mask_and_train_nothing(
     task = BundleInferTask(str(tiny), {})
     name_weights(task)
     request = {"model": tiny.name, "image": cases[0]["image"], "device": "cpu"}
-    says = "weights of another network" if state and wrong in ("half of them", "wrapped") else path
-    assert str(says) in refusal(task, request)
+    assert str(path) in refusal(task, request)
+    plain = BundleInferTask(str(tiny), {})
+    if wrong in ("half of them", "wrapped"):
+        assert "weights of another network" in refusal(plain, request)
     store = studies(tmp_path / "studies", cases)
     save_labels(store, cases)
     training = BundleTrainTask(str(tiny), {})
-    assert str(says) in refusal(training, panel_request(training, model=tiny.name), store)
+    assert str(path) in refusal(training, panel_request(training, model=tiny.name), store)
     assert path.read_bytes() == content
 
 
@@ -516,6 +518,7 @@ def test_weights_that_are_not_the_networks_give_no_mask_and_train_nothing(
         ({"max_epochs": "x"}, "max_epochs is 'x': expected a whole number, 1 or more"),
         ({"val_split": -1}, "train#dataset#data is given and validate#dataset#data is not"),
         ({"val_split": 0}, "no cases to validate on"),
+        ({"val_split": 1}, "no cases to train on"),
         ({"twice": True}, "are the same image, and one would train and the other validate"),
     ],
     ids=str,

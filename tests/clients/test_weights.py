@@ -29,6 +29,9 @@ def test_file_of_a_clients_loader_that_cannot_be_read_is_named(
     loader = CheckpointLoader(str(path), {"model": torch.nn.Identity()})
     with pytest.raises(UserError, match="model.pt"):
         start_weights(loader, "")
+    torch.save({"weight": torch.ones(1)}, path)
+    with pytest.raises(UserError, match="model.pt has weights of another network than Identity"):
+        start_weights(loader, "")
     torch.save({}, path)
     assert start_weights(loader, "other.pt") == str(path)
     assert start_weights(StatsHandler(), "other.pt") == "other.pt"

@@ -114,3 +114,8 @@ def test_image_in_both_parts_is_refused(tmp_path: Path) -> None:
     handler = RequireClasses(training, validation, data.load, 3)
     with pytest.raises(InputError, match="0.png and .*2.png are the same image, and one would tr"):
         handler(Engine(lambda engine, batch: None))
+
+
+def test_nothing_to_train_on_is_refused() -> None:
+    with pytest.raises(InputError, match="no cases to train on: expected one or more; add cases"):
+        check([], [(1, 2)])
