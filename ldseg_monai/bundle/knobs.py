@@ -15,7 +15,7 @@ from monai.utils import ensure_tuple
 from ldseg_monai.bundle.components import dependencies, find_target, parameters
 from ldseg_monai.bundle.names import KINDS
 from ldseg_monai.data.datalist import PARTS, image_folder
-from ldseg_monai.networks.segmenter import DiffusionSegmenter
+from ldseg_monai.networks.segmenter import LARGEST_SEED, DiffusionSegmenter
 from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyError
 
 RUN = ("initialize", "run", "training", "finalize")  # ids that MONAI runs
@@ -23,9 +23,10 @@ RUN = ("initialize", "run", "training", "finalize")  # ids that MONAI runs
 READ = ("imports", "bundle_root", "dataset_dir", "output_dir", "threads", "writes", KINDS)
 # Axes of the body by their letters, as MONAI's `Orientation` has them
 BODY = {"L": "x", "R": "x", "P": "y", "A": "y", "I": "z", "S": "z"}
+EPOCHS = "train#trainer#max_epochs"
+DATA = ("train#dataset#data", "validate#dataset#data")  # the cases of both parts
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
 LONGEST_NAME = 255  # bytes of a file's or folder's name, in most file systems
-LARGEST_SEED = 2**63 - 1  # of PyTorch's generators
 TEXTS = "texts"  # of those that may be a list of texts too
 
 
@@ -143,7 +144,7 @@ SHARED = {
 
 
 def check_values(parser: ConfigParser) -> None:
-    """Check a config's knobs that are of a kind, its number of steps and its device.
+    """Check a config's knobs that are of a kind, what a client sets, its steps and its device.
 
     Args:
         parser: the config with its overrides.
@@ -163,6 +164,7 @@ def check_values(parser: ConfigParser) -> None:
         wrong_length = for_axes and len(ensure_tuple(value)) != axes
         if wrong_length or not RULES[kind].fits(value):
             raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}")
+    _check_trainer(parser)
     _check_steps(parser)
     if "device" in parser:
         check_device(parser.get_parsed_content("device"))
@@ -300,6 +302,27 @@ def _unused(parser: ConfigParser, given: Iterable[str]) -> list[str]:
         if used and idle and name in parser and name.split("#")[0] not in READ:
             unused.append(name)
     return unused
+
+
+def _check_trainer(parser: ConfigParser) -> None:
+    """Check what a client such as MONAI Label sets of a training, past the knobs.
+
+    Raises:
+        InputError: for a number of epochs that is none, or if the cases of one part are given and
+            those of the other would be the bundle's own, or phantoms.
+    """
+    if EPOCHS in parser:
+        epochs = parser.get_parsed_content(EPOCHS)
+        if not RULES["positive"].fits(epochs):
+            raise InputError(f"max_epochs is {epochs!r}: expected {RULES['positive'].expected}")
+    given = [name for name in DATA if name in parser and isinstance(parser[name], list)]
+    if len(given) == 1:
+        (other,) = set(DATA) - set(given)
+        raise InputError(
+            f"{given[0]} is given and {other} is not: expected both, or the weights would be "
+            "chosen on other data than they learn from; in MONAI Label give a val_split between "
+            "0 and 1"
+        )
 
 
 def _check_steps(parser: ConfigParser) -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,8 +21,11 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.infer.bundle import BundleInferTask
 
+from ldseg_monai.data.client_results import KEEPS_FORMS
 from ldseg_monai.data.formats.kinds import NIFTI_ENDINGS
 from ldseg_monai.data.writers import FormsWriter
+from ldseg_monai.networks.matching import check_weights
+from ldseg_monai.networks.weights import read_state
 from ldseg_monai.runtime.errors import InputError
 
 NUM_SAMPLES = 5
@@ -139,7 +145,9 @@ def with_uncertainty(app: App) -> App:
 
 
 def with_image_forms(app: App) -> App:
-    """Let the masks that an app's bundles write to NIfTI have the very forms of their images.
+    """Let an app's bundles write NIfTI masks with the very forms of their images.
+
+    Beside `write_image_forms`, each gets `name_weights`, and requests come `in_turn`.
 
     MONAI Label's own writer (0.8.5) knows one affine, and writes it as both forms. Where an image's
     sform and qform differ, programs that use the other one see its mask beside it. MONAI Label asks
@@ -158,10 +166,28 @@ def with_image_forms(app: App) -> App:
         for task in tasks.values():
             if isinstance(task, BundleInferTask):
                 write_image_forms(task)
+                name_weights(task)
         return tasks
 
     app.init_infers = infers
+    app.infer = in_turn(app.infer)
     return app
+
+
+def in_turn(infer: Callable[..., Any]) -> Callable[..., Any]:
+    """Let requests to an app's ``infer`` that come at once wait for each other.
+
+    A task has one config, into which each request writes its options (MONAI Label 0.8.5): two at
+    once, which ``MONAI_LABEL_INFER_CONCURRENCY`` allows, get each other's.
+    """
+    turn = threading.Lock()
+
+    @wraps(infer)
+    def infer_in_turn(*args: Any, **kwargs: Any) -> Any:
+        with turn:
+            return infer(*args, **kwargs)
+
+    return infer_in_turn
 
 
 def write_image_forms(task: BundleInferTask) -> None:
@@ -171,7 +197,7 @@ def write_image_forms(task: BundleInferTask) -> None:
     def write(
         data: dict[str, Any], extension: str | None = None, dtype: Any = None
     ) -> tuple[Any, Any]:
-        path, result = write_plain(data, extension, dtype)
+        path, result = write_plain(data, extension, dtype)  # a file with the ending that is asked
         mask, image = data[task.output_label_key], data.get("image")
         is_nifti = isinstance(path, str) and path.lower().endswith(NIFTI_ENDINGS)
         if is_nifti and isinstance(image, MetaTensor):
@@ -181,4 +207,31 @@ def write_image_forms(task: BundleInferTask) -> None:
             writer.write(path)
         return path, result
 
+    prepare_plain = task.pre_transforms
+
+    def prepare(data: dict[str, Any] | None = None) -> Any:
+        if data is not None:
+            data[KEEPS_FORMS] = True
+        return prepare_plain(data)
+
     task.writer = write
+    task.pre_transforms = prepare
+
+
+def name_weights(task: BundleInferTask) -> None:
+    """Let a task whose weights cannot be loaded say which file that is, and why."""
+    network_plain = task._get_network
+
+    def network(device: str, data: dict[str, Any]) -> Any:
+        try:
+            return network_plain(device, data)
+        except Exception:  # torch raises many kinds
+            path = task.get_path()
+            name = (data or {}).get("model_filename")
+            other = os.path.join(os.path.dirname(path), name) if isinstance(name, str) else ""
+            used = other if os.path.isfile(other) else path
+            state = read_state(used, "cpu")
+            check_weights(state.get(task.model_state_dict, state), task.network, used)
+            raise
+
+    task._get_network = network

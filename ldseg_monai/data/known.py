@@ -17,7 +17,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import ensure_tuple
+from monai.utils import MetaKeys, ensure_tuple
 from nibabel.orientations import io_orientation
 
 from ldseg_monai.data.checks import OUTSIDE
@@ -142,6 +142,7 @@ class CheckKnownImaged(MapTransform):
         """
         for key in self.key_iterator(dict(data)):
             image = MetaTensor(data[key])
+            require_file_of(image)
             reasons = list(self.reasons(image, image.shape[1:]))
             self.judge(data[key], reasons)
         return dict(data)
@@ -228,6 +229,23 @@ class CheckKnownImaged(MapTransform):
             if name in means:
                 what = f"its mean {name.replace('_', ' ')} is"
                 yield from _range_reasons(what, [means[name]], limits, "")
+
+
+def require_file_of(image: MetaTensor) -> None:
+    """Check that a client did not send an array, whose channels are last and place is not known.
+
+    MONAI Label leaves the reading out for arrays, and with it all that is checked of a file.
+
+    Raises:
+        ValueError: if it did.
+    """
+    spatial = image.meta.get(MetaKeys.SPATIAL_SHAPE)
+    if spatial is None or "filename_or_obj" in image.meta:
+        return
+    raise InputError(
+        f"the image is an array of size {list(image.shape)}: expected the path of a file; write it "
+        "to one, such as NIfTI or PNG"
+    )
 
 
 def tilt_of(directions: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from monai.transforms import AsDiscreted, CastToTyped, LoadImaged, MapTransform
 from monai.utils import ensure_tuple
 
 from ldseg_monai.data.checks import CheckImaged, CheckLabeld
+from ldseg_monai.data.client_results import prepare_client_result
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
 from ldseg_monai.data.formats import LabelReading
 from ldseg_monai.data.readers import (
@@ -73,6 +74,7 @@ class _LoadChecked(LoadImaged):
         instances: bool,
     ) -> None:
         image_key, *label_keys = ensure_tuple(keys)
+        self.image_key = image_key
         self.after: list[MapTransform] = [check]
         with without_codec_warning():
             super().__init__(image_key, reader=reader, ensure_channel_first=True)
@@ -113,12 +115,13 @@ class _LoadChecked(LoadImaged):
         The image is float32 ``(C, *spatial)``, the label uint8 ``(1, *spatial)``.
 
         Raises:
-            ValueError, FileNotFoundError: as of the readers, `CheckImaged`, `ClassIndicesd` and
-                `CheckLabeld`.
+            ValueError, FileNotFoundError: as of the readers, `CheckImaged`, `ClassIndicesd`,
+                `CheckLabeld` and `prepare_client_result`.
         """
         result = super().__call__(data, reader)
         for step in self.after:
             result = step(result)
+        prepare_client_result(result, result[self.image_key])
         return result
 
 

@@ -382,6 +382,25 @@ def _require_whole_groups(
             )
 
 
+def require_different_images(
+    training: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]]
+) -> None:
+    """Check that no image is in both parts that a client gives: the rule of `Split`.
+
+    Raises:
+        ValueError: naming one that is.
+    """
+    items: dict[str, Mapping[str, Any]] = {}
+    chosen: set[str] = set()
+    for part, cases in (("train", training), ("validate", validation)):
+        for number, case in enumerate(cases):
+            name = f"{part} {number}"
+            items[name] = case
+            if cases is validation:
+                chosen.add(name)
+    _require_different_images(items, chosen)
+
+
 def _require_different_images(items: Mapping[str, Mapping[str, Any]], chosen: set[str]) -> None:
     """Check that no image is in both parts, under another name.
 

@@ -10,7 +10,12 @@ from monai.inferers import Inferer
 
 from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.ensemble import summarize
-from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, diffusion_segmenter
+from ldseg_monai.networks.segmenter import (
+    LARGEST_SEED,
+    Callback,
+    DiffusionSegmenter,
+    diffusion_segmenter,
+)
 from ldseg_monai.runtime.errors import ArgumentError, InputError, RunError
 from ldseg_monai.runtime.precision import Amp, autocast
 from ldseg_monai.runtime.processes import plain
@@ -37,7 +42,8 @@ class SamplingInferer(Inferer):
         callback: is told each state of the reverse processes, as `DiffusionSegmenter.draw` has it.
 
     Raises:
-        ValueError: if ``num_samples`` is below 1.
+        ValueError: if ``num_samples`` is no whole number from 1 on, or ``seed`` none from 0 to
+            `LARGEST_SEED`. A client's requests come here as they were sent.
     """
 
     def __init__(
@@ -50,8 +56,10 @@ class SamplingInferer(Inferer):
         callback: Callback | None = None,
     ) -> None:
         super().__init__()
-        if num_samples < 1:
-            raise InputError(f"num_samples is {num_samples}: expected 1 or more")
+        if type(num_samples) is not int or num_samples < 1:
+            raise InputError(f"num_samples is {num_samples!r}: expected a whole number, 1 or more")
+        if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+            raise InputError(f"seed is {seed!r}: expected a whole number from 0 to {LARGEST_SEED}")
         self.num_samples = num_samples
         self.num_inference_steps = num_inference_steps
         self.seed = seed

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: TorchScript reads a class's annotations as they are.
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +10,11 @@ from torch import nn
 
 from ldseg_monai.diffusion.draws import Draws, draw_training_step
 from ldseg_monai.diffusion.noise import Noise, seeded_noise
+from ldseg_monai.networks.matching import check_weights
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.processes import unwrapped
+
+LARGEST_SEED = 2**63 - 1  # of PyTorch's generators
 
 
 class State(NamedTuple):
@@ -67,6 +70,20 @@ class DiffusionSegmenter(nn.Module):
         self.stride = 1  # not the class's, of which TorchScript takes no attribute
         self.latent_size = 0
         self.seed = 0
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights; those of another network are refused, ``strict`` or not.
+
+        Clients such as MONAI Label load what fits and go on with a line in their log: the rest
+        stays random, and so does each segmentation.
+
+        Raises:
+            ValueError: if names or shapes differ, as of `check_weights`.
+        """
+        check_weights(state_dict, self, "the state dict")
+        return super().load_state_dict(state_dict, strict, assign)
 
     def noise_shape(self, image: torch.Tensor) -> list[int]:
         """``[C, *latent]`` of what is diffused for an image ``(B, in_channels, *spatial)``."""

@@ -18,6 +18,7 @@ from ldseg_monai.networks.ldseg.efficientnet_encoder import (
     EfficientNetLite0,
     imagenet_state,
 )
+from ldseg_monai.networks.matching import check_weights
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.processes import unwrapped
 
@@ -67,47 +68,6 @@ def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
     if not isinstance(state, Mapping):
         raise InputError(f"{path} holds a {type(state).__name__}: expected a state dict")
     return dict(state)
-
-
-def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str) -> None:
-    """Check that a state dict is that of a network.
-
-    Args:
-        state: tensors by name.
-        network: the network.
-        path: where the state is from, for the message.
-
-    Raises:
-        ValueError: if names or shapes differ.
-    """
-    wanted = network.state_dict()
-    if {"network", "trainer", "cases"} <= state.keys():
-        raise InputError(
-            f"{path} is the checkpoint of a training: expected weights; give the model.pt beside it"
-        )
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    kind = type(network).__name__
-    advice = (
-        "give the weights of this network, or the network_def and num_classes that they were "
-        "trained with"
-    )
-    if missing or unknown:
-        kinds = ((missing, "missing"), (unknown, "of no use"))
-        parts = [f"{len(names)} {what}, {names[0]} first" for names, what in kinds if names]
-        raise InputError(
-            f"{path} has weights of another network than {kind} of this config: of its "
-            f"{len(wanted)} tensors {'; '.join(parts)}; {advice}"
-        )
-    differing = [
-        name for name, value in wanted.items() if getattr(state[name], "shape", None) != value.shape
-    ]
-    if differing:
-        name = differing[0]
-        got, shape = (list(getattr(tensors[name], "shape", [])) for tensors in (state, wanted))
-        raise InputError(
-            f"{path} has weights of another size than this config's {kind}: {len(differing)} of "
-            f"{len(wanted)} tensors, such as {name} of {got}: expected {shape}; {advice}"
-        )
 
 
 def load_weights(network: torch.nn.Module, path: str) -> None:

@@ -20,6 +20,7 @@ from monai.handlers import ValidationHandler
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
+from ldseg_monai.data.split import require_different_images
 from ldseg_monai.runtime.errors import InputError, RunError
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.training.resume import SaveBest
@@ -37,6 +38,8 @@ class RequireClasses:
     Each class has to be in a case that trains and in one that validates: weights that are chosen by
     a score which leaves a class out are chosen by chance. It reads the cases of a part until every
     class was seen, which in most data sets is after the first.
+
+    Nor may an image be in both parts, which `Split` refuses, and a client such as MONAI Label not.
 
     Args:
         training: the training cases.
@@ -67,8 +70,15 @@ class RequireClasses:
         """Look now.
 
         Raises:
-            ValueError: if a part has cases, and none with one of the classes.
+            ValueError: if there is nothing to train on, a part has cases, and none with one of the
+                classes, or both have one image.
         """
+        if not self.parts["training"]:
+            raise InputError(
+                "no cases to train on: expected one or more; add cases, or leave fewer of them to "
+                "validation (MONAI Label's val_split is their share)"
+            )
+        require_different_images(*self.parts.values())
         for part, cases in self.parts.items():
             missing = self._missing_classes(cases)
             if not cases or not missing:

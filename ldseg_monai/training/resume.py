@@ -169,7 +169,7 @@ class ResumableCheckpoint:
         try:
             for name, target in parts.items():
                 target.load_state_dict(state[name])
-        except RuntimeError as error:
+        except (RuntimeError, InputError) as error:
             raise InputError(
                 f"{self.path} is of another network: expected this run's; {advice}"
             ) from error

@@ -198,3 +198,25 @@ def test_device_that_is_not_there_is_an_error_that_names_it(device: str) -> None
 def test_no_output_dir_is_told_before_any_work(path: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_output_dir(path)
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, "x"])
+def test_epochs_that_a_client_sets_past_the_knob_are_checked(epochs: object) -> None:
+    config = {"max_epochs": 3, "train": {"trainer": {"max_epochs": epochs}}}
+    with pytest.raises(InputError, match=f"max_epochs is {epochs!r}: expected a whole number, 1"):
+        check_values(ConfigParser(config))
+
+
+@pytest.mark.parametrize("given", [("train",), ("validate",), ("train", "validate"), ()])
+def test_cases_are_given_of_both_parts_or_of_none(given: tuple[str, ...]) -> None:
+    case = {"image": "a.nii.gz", "label": "b.nii.gz"}
+    config = {
+        part: {"dataset": {"data": [case] if part in given else "$@split.part('x')"}}
+        for part in ("train", "validate")
+    }
+    if len(given) != 1:
+        check_values(ConfigParser(config))
+        return
+    told = f"{given[0]}#dataset#data is given and .* is not: expected both.*val_split between 0 and"
+    with pytest.raises(InputError, match=told):
+        check_values(ConfigParser(config))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from bundle_kinds import BUNDLES
 from config_files import REPOSITORY
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
+from PIL import Image
 from scipy.spatial.transform import Rotation
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from workplace import TINY, find_case, listing, read_image
 
 from ldseg_monai.data.datalist import paired_datalist
 from ldseg_monai.data.phantoms.files import write_phantoms
+from ldseg_monai.runtime.errors import UserError, cause
 
 pytestmark = pytest.mark.clients
 pytest.importorskip(
@@ -40,7 +43,12 @@ from monailabel.tasks.activelearning.epistemic import Epistemic  # noqa: E402
 from monailabel.tasks.infer.bundle import BundleInferTask  # noqa: E402
 from monailabel.tasks.train.bundle import BundleTrainTask  # noqa: E402
 
-from ldseg_monai.clients.monai_label import UncertaintyScoring, write_image_forms  # noqa: E402
+from ldseg_monai.clients.monai_label import (  # noqa: E402
+    UncertaintyScoring,
+    in_turn,
+    name_weights,
+    write_image_forms,
+)
 
 CROP = (
     slice(34, 66),
@@ -229,7 +237,9 @@ def test_mask_has_both_forms_of_its_image_where_an_app_asks_for_it(
     image.set_sform(image.affine, 3)
     image.set_qform(moved, 2)
     nib.save(image, tmp_path / "two.nii.gz")
-    plain, _ = infer(tiny, str(tmp_path / "two.nii.gz"))
+    with pytest.raises(UserError, match="two.nii.gz has a header by which .* with_image_forms"):
+        infer(tiny, str(tmp_path / "two.nii.gz"))
+    plain, _ = infer(tiny, cases[0]["image"])
     task = BundleInferTask(str(tiny), {})
     write_image_forms(task)
     request = {"model": tiny.name, "image": str(tmp_path / "two.nii.gz"), "device": "cpu"}
@@ -241,7 +251,6 @@ def test_mask_has_both_forms_of_its_image_where_an_app_asks_for_it(
         affine, own = getattr(mask, f"get_{form}")(coded=True)
         assert own == code
         np.testing.assert_allclose(affine, getattr(image, f"get_{form}")(), atol=1e-3)
-    assert np.abs(old.get_qform() - image.get_qform()).max() > 20  # what a plain app writes
     remark = mask.header["descrip"].item().decode()
     assert remark.startswith("outside of known images: ") == ("outside_of_known" in said)
 
@@ -411,6 +420,149 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
+
+
+# What a client asks wrong, and what it is told
+
+
+def refusal(task: Any, *arguments: Any) -> str:
+    """The one line of ours in the error of a task."""
+    with pytest.raises(Exception) as raised:
+        task(*arguments)
+    told = cause(raised.value)
+    assert isinstance(told, UserError), repr(told)
+    assert "\n" not in str(told)
+    return str(told)
+
+
+@pytest.mark.parametrize("bundle", ["ldseg_hippocampus", "ldseg_glas"], indirect=True)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"num_samples": 0}, "num_samples is 0: expected a whole number, 1 or more"),
+        ({"num_samples": "x"}, "num_samples is 'x': expected a whole number, 1 or more"),
+        ({"seed": None}, "seed is None: expected a whole number from 0"),
+        ({"result_extension": ".jpg"}, "result_extension is '.jpg': expected a kind of file that"),
+        ({"image": np.zeros((40, 50, 3))}, "the image is an array of size [40, 50, 3]: expected"),
+        ({"image": "none.png"}, "there is no file none.png"),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, dict) else "",
+)
+def test_request_that_cannot_be_is_refused_and_leaves_the_task_as_it_was(
+    tiny: Path, cases: list[dict[str, str]], options: dict[str, Any], says: str
+) -> None:
+    task = BundleInferTask(str(tiny), {})
+    request = {"model": tiny.name, "image": cases[0]["image"], "device": "cpu"}
+    assert says in refusal(task, {**request, **options})
+    mask, _ = task({**request, "num_samples": 1, "seed": 0, "unknown": 1})
+    assert_same_mask(infer(tiny, cases[0]["image"], num_samples=1, seed=0)[0], Path(mask))
+
+
+@pytest.mark.parametrize("bundle", ["ldseg_glas"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.jpg", "JPEG"), ("A.JPEG", "JPEG"), ("a.bmp", "BMP")]
+)
+def test_mask_of_a_picture_goes_to_a_file_that_keeps_its_classes(
+    tiny: Path, cases: list[dict[str, str]], tmp_path: Path, name: str, kind: str
+) -> None:
+    picture = Image.open(cases[0]["image"])
+    picture.save(tmp_path / name, kind)
+    mask, _ = infer(tiny, str(tmp_path / name), num_samples=1)
+    assert mask.suffix == ".png"
+    values = np.asarray(Image.open(mask))
+    assert values.shape == picture.size[::-1] and set(np.unique(values)) <= {0, 1}
+
+
+@pytest.mark.parametrize("bundle", ["ldseg_hippocampus"], indirect=True)
+def test_mask_of_a_name_in_capitals_is_written(
+    tiny: Path, cases: list[dict[str, str]], tmp_path: Path
+) -> None:
+    shutil.copy(cases[0]["image"], tmp_path / "A.NII.GZ")
+    mask, _ = infer(tiny, str(tmp_path / "A.NII.GZ"))
+    assert_same_mask(infer(tiny, cases[0]["image"])[0], mask)
+
+
+@pytest.mark.parametrize("bundle", ["ldseg_hippocampus", "cdal_hippocampus"], indirect=True)
+@pytest.mark.parametrize("wrong", ["half of them", "wrapped", "cut", "nothing"])
+def test_weights_that_are_not_the_networks_give_no_mask_and_train_nothing(
+    tiny: Path, cases: list[dict[str, str]], tmp_path: Path, wrong: str
+) -> None:
+    path = tiny / "models" / "model.pt"
+    state = weights(tiny)
+    if wrong == "half of them":
+        torch.save(dict(list(state.items())[: len(state) // 2]), path)
+    elif wrong == "wrapped":
+        torch.save({"state_dict": state}, path)
+    else:
+        path.write_bytes(path.read_bytes()[: 1000 if wrong == "cut" else 0])
+    content = path.read_bytes()
+    task = BundleInferTask(str(tiny), {})
+    name_weights(task)
+    request = {"model": tiny.name, "image": cases[0]["image"], "device": "cpu"}
+    assert str(path) in refusal(task, request)
+    plain = BundleInferTask(str(tiny), {})
+    if wrong in ("half of them", "wrapped"):
+        assert "weights of another network" in refusal(plain, request)
+    store = studies(tmp_path / "studies", cases)
+    save_labels(store, cases)
+    training = BundleTrainTask(str(tiny), {})
+    assert str(path) in refusal(training, panel_request(training, model=tiny.name), store)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("bundle", ["ldseg_hippocampus"], indirect=True)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_epochs": 0}, "max_epochs is 0: expected a whole number, 1 or more"),
+        ({"max_epochs": "x"}, "max_epochs is 'x': expected a whole number, 1 or more"),
+        ({"val_split": -1}, "train#dataset#data is given and validate#dataset#data is not"),
+        ({"val_split": 0}, "no cases to validate on"),
+        ({"val_split": 1}, "no cases to train on"),
+        ({"twice": True}, "are the same image, and one would train and the other validate"),
+    ],
+    ids=str,
+)
+def test_training_that_cannot_be_is_refused(
+    tiny: Path,
+    cases: list[dict[str, str]],
+    tmp_path: Path,
+    options: dict[str, Any],
+    says: str,
+) -> None:
+    store = studies(tmp_path / "studies", cases)
+    save_labels(store, cases)
+    if options.get("twice"):
+        for case in cases[1:]:
+            shutil.copy(cases[0]["image"], tmp_path / "studies" / Path(case["image"]).name)
+            shutil.copy(
+                cases[0]["label"],
+                tmp_path / "studies" / "labels" / "final" / Path(case["image"]).name,
+            )
+    before = weights(tiny)
+    training = BundleTrainTask(str(tiny), {})
+    request = panel_request(training, model=tiny.name, **options)
+    assert says in refusal(training, request, store)
+    assert all(torch.equal(value, before[name]) for name, value in weights(tiny).items())
+
+
+@pytest.mark.parametrize("bundle", ["ldseg_hippocampus"], indirect=True)
+def test_requests_at_once_do_not_get_each_others_options(
+    tiny: Path, cases: list[dict[str, str]]
+) -> None:
+    task = BundleInferTask(str(tiny), {})
+    infer_in_turn = in_turn(task)
+
+    def mask_of(seed: int) -> np.ndarray:
+        request = {"model": tiny.name, "image": cases[0]["image"], "device": "cpu"}
+        path, _ = infer_in_turn({**request, "num_samples": 1, "seed": seed})
+        return read_image(Path(path))[0]
+
+    seeds = [0, 1, 2, 0, 1, 2]
+    expected = {seed: mask_of(seed) for seed in set(seeds)}
+    with ThreadPoolExecutor(4) as pool:
+        for seed, mask in zip(seeds, pool.map(mask_of, seeds), strict=True):
+            np.testing.assert_array_equal(mask, expected[seed])
 
 
 # The server

@@ -28,6 +28,7 @@ from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 from ldseg_monai.data.wrong_headers import WrongHeader
 from ldseg_monai.inference.postprocessing import InvertLabeld, SummarizeUncertaintyd
+from ldseg_monai.runtime.errors import InputError
 
 KNEE = {
     "modality": ["MR"],
@@ -280,3 +281,11 @@ def test_other_voxels_are_resampled_and_brought_back_in_place(
     assert 2 * (found & ball).sum() / (found.sum() + ball.sum()) > 0.8
     center = np.argwhere(found).mean(0) - np.argwhere(ball).mean(0)
     assert np.abs(center).max() * side < 0.5 * max(side, 1)  # mm: half of the larger voxel
+
+
+@pytest.mark.parametrize("shape", [(160, 240, 3), (3, 160, 240), (20, 30, 25), (20, 30, 25, 1)])
+def test_array_instead_of_a_file_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    meta = {"spatial_shape": shape[:-1], "original_affine": None}  # as MONAI Label gives it
+    image = MetaTensor(torch.rand(shape), meta=meta)
+    with pytest.raises(InputError, match="the image is an array of size .*: expected the path of"):
+        CheckKnownImaged("image", metadata(tmp_path, KNEE))({"image": image})

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import torch
 from small_networks import convolution_dtypes, count_calls, noisy_ldseg, pair_of
 
 from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.samplers import SamplingInferer, turn, turn_back
+from ldseg_monai.runtime.errors import InputError
 
 each_eta = pytest.mark.parametrize("eta", [0.0, 1.0])
 
@@ -137,10 +141,18 @@ def test_volumes_are_not_turned() -> None:
         SamplingInferer(2, turned=True)(pair_of((8, 16, 8))[0], noisy_ldseg(3))
 
 
-@pytest.mark.parametrize("num_samples", [0, -1])
-def test_sampling_without_samples_is_refused(num_samples: int) -> None:
-    with pytest.raises(ValueError, match=f"num_samples is {num_samples}: expected 1 or more"):
+@pytest.mark.parametrize("num_samples", [0, -1, 2.5, "3", "x", None, [2], True, float("nan")])
+def test_number_of_samples_that_is_none_is_refused(num_samples: Any) -> None:
+    told = re.escape(f"num_samples is {num_samples!r}: expected a whole number, 1 or more")
+    with pytest.raises(InputError, match=told):
         SamplingInferer(num_samples)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "5", None, [1], True])
+def test_seed_that_is_none_is_refused(seed: Any) -> None:
+    told = re.escape(f"seed is {seed!r}: expected a whole number from 0 to {2**63 - 1}")
+    with pytest.raises(InputError, match=told):
+        SamplingInferer(seed=seed)
 
 
 @pytest.mark.parametrize("num_samples", [1, 2])

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ignite.engine import Engine
 
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.training.handlers import RequireClasses
 
 NAMES = {0: "background", 1: "femur", 2: "tibia"}
@@ -101,3 +103,19 @@ def test_part_without_a_class_is_refused_before_training(
     with pytest.raises(ValueError) as raised:
         check(training, validation)
     assert str(raised.value) == message
+
+
+def test_image_in_both_parts_is_refused(tmp_path: Path) -> None:
+    data = Data()
+    training, validation = data.part((1, 2), (1,)), data.part((1, 2))
+    for number, case in enumerate([*training, *validation]):
+        case["image"] = str(tmp_path / f"{number}.png")
+        Path(case["image"]).write_bytes(b"the same" if number != 1 else b"another!")
+    handler = RequireClasses(training, validation, data.load, 3)
+    with pytest.raises(InputError, match="0.png and .*2.png are the same image, and one would tr"):
+        handler(Engine(lambda engine, batch: None))
+
+
+def test_nothing_to_train_on_is_refused() -> None:
+    with pytest.raises(InputError, match="no cases to train on: expected one or more; add cases"):
+        check([], [(1, 2)])

@@ -30,6 +30,7 @@ from ldseg_monai.data.formats.volumes import (
     load_volume,
     read_voxels,
     readings,
+    spread,
 )
 
 FORMS = "nifti_forms"  # in the metadata of an image that was read from NIfTI: `forms_text`
@@ -53,6 +54,7 @@ __all__ = [
     "load_volume",
     "read_voxels",
     "readings",
+    "spread",
     "tell_once",
     "unreadable",
     "value_counts",

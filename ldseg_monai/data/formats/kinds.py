@@ -43,6 +43,8 @@ def require_file(path: str) -> None:
     Raises:
         FileNotFoundError: if it is not.
     """
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder: expected a file with an image")
     if not os.path.isfile(path):
         raise MissingFileError(f"there is no file {path}: expected an image")
 

@@ -12,7 +12,13 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ldseg_monai.data.formats.kinds import require_file, tell_once, unreadable
+from ldseg_monai.data.formats.kinds import (
+    PICTURE_ENDINGS,
+    is_volume,
+    require_file,
+    tell_once,
+    unreadable,
+)
 from ldseg_monai.runtime.errors import InputError
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B",
@@ -40,6 +46,10 @@ def load_picture(path: str) -> Image.Image:
             bits than Pillow keeps, or a mode whose numbers are no gray or color.
     """
     require_file(path)
+    if is_volume(path):
+        raise InputError(
+            f"{path} is a volume: expected a picture, a file ending in {', '.join(PICTURE_ENDINGS)}"
+        )
     check_pages(path)
     try:
         with Image.open(path) as file:

@@ -270,6 +270,29 @@ def readings(affine: np.ndarray, forms: str | None, size: Sequence[int]) -> list
     return found
 
 
+def spread(affine: np.ndarray, forms: str | None, size: Sequence[int]) -> float:
+    """How far apart programs see a volume, in voxels.
+
+    Where it is little, a mask that says where it is by one affine lies on the volume in each of
+    them. Beside its `readings`, a volume has that of ITK: right angles, and voxels of the size in
+    ``pixdim``.
+
+    Args:
+        affine: as of `readings`.
+        forms: likewise.
+        size: likewise.
+    """
+    own, *others = readings(affine, forms, size)
+    if forms is not None:
+        header = header_with_forms(forms)
+        unit = MILLIMETERS.get(int(header["xyzt_units"]) % 8, 1.0)
+        left, _, right = np.linalg.svd(own[:3, :3] / np.linalg.norm(own[:3, :3], axis=0))
+        itk = own.copy()
+        itk[:3, :3] = left @ right * np.abs(header["pixdim"][1:4]) * unit
+        others.append(itk)
+    return max((largest_shift(own, other, size) for other in others), default=0.0)
+
+
 def least_shift(
     one: Sequence[np.ndarray], other: Sequence[np.ndarray], size: Sequence[int]
 ) -> float:

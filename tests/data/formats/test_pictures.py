@@ -166,3 +166,15 @@ def test_a_picture_that_is_too_large_says_what_to_do(
     write(tmp_path / "a.png", 1)
     with pytest.raises(ValueError, match="a.png is too large to be read at once .*in strips"):
         load_picture(str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mha", "A.NRRD"])
+def test_volume_is_no_picture(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"volume")
+    with pytest.raises(ValueError, match=f"{name} is a volume: expected a picture, a file ending"):
+        load_picture(str(tmp_path / name))
+
+
+def test_folder_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder: expected a file with an image"):
+        load_picture(str(tmp_path))
