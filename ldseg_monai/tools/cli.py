@@ -81,7 +81,7 @@ def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument(
         "kind",
-        choices=("knee", "hippocampus", "gland"),
+        choices=("knee", "hippocampus", "gland", "nuclei"),
         help="MR volumes of a knee or a hippocampus, or H&E pictures of glands",
     )
     parser.add_argument(

@@ -14,7 +14,9 @@ from ldseg_monai.runtime.errors import TRACEBACK
 from ldseg_monai.tools.cli import main
 
 
-@pytest.mark.parametrize(("kind", "end"), [("knee", ".nii.gz"), ("gland", ".png")])
+@pytest.mark.parametrize(
+    ("kind", "end"), [("knee", ".nii.gz"), ("gland", ".png"), ("nuclei", ".png")]
+)
 def test_phantom_writes_a_data_set(tmp_path: Path, kind: str, end: str) -> None:
     assert main(["phantom", kind, "--out", str(tmp_path / "new"), "--num", "2", "--seed", "3"]) == 0
     datalist = paired_datalist(tmp_path / "new")

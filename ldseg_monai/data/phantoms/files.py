@@ -28,7 +28,7 @@ from ldseg_monai.runtime.ownership import make_folder, require_own
 
 logger = logging.getLogger("ldseg_monai.data")
 
-PhantomKind = Literal["knee", "hippocampus", "gland"]
+PhantomKind = Literal["knee", "hippocampus", "gland", "nuclei"]
 VOLUMES = ("knee", "hippocampus")
 
 # Raise it when the same seed gives other voxels: phantoms already on disk are then rewritten.
@@ -76,15 +76,15 @@ def write_phantoms(
     seed: int = 0,
     label_values: Sequence[int | str] | None = None,
 ) -> None:
-    """Write `num` phantoms as `images/case_000.nii.gz` and `labels/case_000.nii.gz` (glands: PNG).
+    """Write `num` phantoms as `images/case_000.nii.gz`, `labels/case_000.nii.gz`; pictures as PNG.
 
     Case i depends on `seed` and i alone. Files appear whole or not at all, and `phantoms.json`,
     which says what the folder holds, counts it as complete only after the last one; several
     processes may write the same phantoms at once.
 
     Args:
-        kind: "knee" or "hippocampus" (volumes), or "gland" (RGB images, label stems ending in
-            `_anno`).
+        kind: "knee" or "hippocampus" (volumes), or "gland" or "nuclei" (RGB images, label stems
+            ending in `_anno`).
         out_dir: folder to write to; made where missing.
         num: number of cases.
         seed: first half of each case's seed; the case's index is the other.
@@ -116,9 +116,7 @@ def write_phantoms(
             _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename, of, out_dir)
             _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename, of, out_dir)
         else:
-            from ldseg_monai.data.phantoms.gland import gland_phantom
-
-            picture, instances = gland_phantom([seed, index])
+            picture, instances = _picture(kind, [seed, index])
             _write_whole(item["image"], Image.fromarray(picture).save, of, out_dir)
             mask = _with_values(instances.astype(np.uint8), label_values)
             _write_whole(item["label"], label_picture(mask).save, of, out_dir)
@@ -140,6 +138,17 @@ def _volume(kind: str, seed: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any],
 def _manifest(kind: str, seed: int, label_values: Sequence[int | str] | None) -> dict[str, Any]:
     values = None if label_values is None else list(label_values)
     return {"kind": kind, "seed": seed, "version": GENERATOR_VERSION, "label_values": values}
+
+
+def _picture(kind: str, seed: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Make a picture and its instance label."""
+    if kind == "gland":
+        from ldseg_monai.data.phantoms.gland import gland_phantom
+
+        return gland_phantom(seed)
+    from ldseg_monai.data.phantoms.nuclei import nuclei_phantom
+
+    return nuclei_phantom(seed)
 
 
 def _with_values(

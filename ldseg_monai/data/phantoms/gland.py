@@ -15,10 +15,7 @@ from scipy import ndimage
 from scipy.special import expit
 
 from ldseg_monai.data.phantoms.smooth_noise import Array, smooth_noise
-
-# Optical density per unit of stain in R, G, B: near those of Ruifrok and Johnston (2001), the eosin
-# warmer.
-HEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.95, 0.22)
+from ldseg_monai.data.phantoms.stain import stained
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def gland_phantom(seed: int | Sequence[int]) -> tuple[NDArray[np.uint8], NDArray
     texture = smooth_noise(rng, shape, 2.5)
     for number, gland in enumerate(glands, start=1):
         _paint_gland(rng, gland, label == number, texture, hematoxylin, eosin)
-    return _stain(rng, hematoxylin, eosin), label
+    return stained(rng, hematoxylin, eosin), label
 
 
 def _draw_gland(rng: Generator, shape: tuple[int, int], base_radius: float) -> Gland:
@@ -161,16 +158,6 @@ def _paint_gland(
     debris = rng.uniform(0.0, 0.15) + 0.1 * np.maximum(texture, 0.0)
     hematoxylin[mask] = (np.maximum(body + 0.25 * ring, nucleus) * (1.0 - lumen))[mask]
     eosin[mask] = ((rng.uniform(0.25, 0.5) + 0.1 * ring) * (1.0 - lumen) + debris * lumen)[mask]
-
-
-def _stain(rng: Generator, hematoxylin: Array, eosin: Array) -> NDArray[np.uint8]:
-    """Turn amounts of stain into color (Beer-Lambert) in a laboratory's own hue and strength."""
-    vectors = np.array([HEMATOXYLIN, EOSIN]) * rng.uniform(0.85, 1.15, (2, 3))
-    strength = rng.uniform([0.95, 0.75], [1.5, 1.25])
-    amounts = np.stack([hematoxylin, eosin], axis=-1) * strength
-    density = ndimage.gaussian_filter(np.maximum(amounts, 0.0) @ vectors, (0.7, 0.7, 0.0))
-    color = 245.0 * np.exp(-density) + rng.normal(0.0, 4.0, density.shape)
-    return np.clip(np.round(color), 0, 255).astype(np.uint8)
 
 
 def _waves(

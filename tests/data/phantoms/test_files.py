@@ -15,6 +15,7 @@ from ldseg_monai.data.phantoms.files import phantom_files, phantoms_complete, wr
 from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
+from ldseg_monai.data.phantoms.nuclei import nuclei_phantom
 
 SEEDS = range(8)
 
@@ -39,12 +40,15 @@ def best_band_dice(image: NDArray, mask: NDArray) -> float:
     return float(np.triu(dice).max())
 
 
+MAKERS = [knee_phantom, hippocampus_phantom, gland_phantom, nuclei_phantom]
+
+
 def touching(mask_a: NDArray, mask_b: NDArray) -> int:
     """Number of pixels of one mask that share a face with the other."""
     return int((ndimage.binary_dilation(mask_a) & mask_b).sum())
 
 
-@pytest.mark.parametrize("make", [knee_phantom, hippocampus_phantom, gland_phantom])
+@pytest.mark.parametrize("make", MAKERS)
 def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(make) -> None:
     first, again, other = make(3), make(3), make(4)
     for one, two in zip(first, again, strict=True):
@@ -53,7 +57,7 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(make) -> None:
     assert not all(np.array_equal(one, two) for one, two in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize("make", [knee_phantom, hippocampus_phantom, gland_phantom])
+@pytest.mark.parametrize("make", MAKERS)
 def test_global_random_state_is_neither_read_nor_changed(make) -> None:
     np.random.seed(1)
     first, state = make(5), np.random.get_state()[1].copy()
