@@ -110,6 +110,8 @@ def test_run_that_a_client_starts_from_weights_saves_over_them_and_has_no_checkp
     places = {"device": "cpu", "dataset_dir": str(phantoms), "output_dir": str(tmp_path / "output")}
     workflow = workplace.workflow("train", ["train.yaml"], **places, **handlers)
     workflow.initialize()
+    Path(path).parent.mkdir()
+    torch.save(workflow.parser.get_parsed_content("network").state_dict(), path)
     built = workflow.parser.get_parsed_content("train#handlers")
     assert any(isinstance(handler, ResumableCheckpoint) for handler in built) != loads
     saved = workflow.parser.get_parsed_content("validate#best").path
