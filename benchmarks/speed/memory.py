@@ -104,7 +104,8 @@ def settings_of(work: Workload) -> dict[str, Any]:
         for knob in workload.SIZES
         if work.size is not None and knob in work.config("inference.yaml")
     ]
-    return {**{knob: list(work.size or ()) for knob in sizes}, **work.overrides}
+    of_size = {knob: list(work.size or ()) for knob in sizes}
+    return {"force": True, **of_size, **work.overrides}  # the weights need not know such sizes
 
 
 def command(work: Workload, dataset_dir: Path, output_dir: Path) -> list[str]:
