@@ -38,6 +38,10 @@ CHANGES: dict[str, Callable[[ConfigWorkflow], bool]] = {
     "ablations/no_segmentation_loss.yaml": lambda run: (
         run.trainer.loss_function.segmentation_weight == 0
     ),
+    "ablations/paper.yaml": lambda run: (
+        (run.trainer.pairs, run.trainer.discriminator_steps, run.trainer.rollout_share)
+        == ("same_noise", 2, 0)
+    ),
     "ablations/raw_attention.yaml": lambda run: not run.trainer.normalize_attention,
     "baselines/dynunet.yaml": lambda run: isinstance(run.network_def, DynUNet),
     "baselines/segdiff.yaml": lambda run: (
