@@ -96,7 +96,9 @@ def _put_component(base: ConfigParser, name: str, value: Any) -> None:
     is_component = isinstance(value, dict) and "_target_" in value
     if name not in base or not (is_component or name.endswith("#_target_")):
         return
-    base[name] = {**base[name], "_target_": value["_target_"]} if merges else copy.copy(value)
+    if merges and is_component:
+        value = {**base[name], "_target_": value["_target_"]}
+    base[name] = copy.copy(value)
 
 
 def _ids(base: ConfigParser, changes: Mapping[str, Any], parent: str = "") -> Iterator[str]:

@@ -77,7 +77,8 @@ class LSegDiffLoss(nn.Module):
 
     Args:
         gamma: weight of the Dice loss, as in `LDSegLoss`.
-        divergence_weight: w, of the divergence's mean over the latent's numbers.
+        divergence_weight: w, of the divergence's mean over the latent's numbers. The default is
+            this project's, since LDSeg's paper gives none.
 
     Raises:
         ValueError: for a negative weight.

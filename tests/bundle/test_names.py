@@ -47,6 +47,7 @@ average: 1
             ["train#handlers#1#save_dict"],
         ),
         ("{train#handlers#0#_target_: torch.nn.ReLU, train#handlers#0#inplace: true}", []),
+        ("{+train#handlers#0#_target_: torch.nn.ReLU, train#handlers#0#inplace: true}", []),
         ("{+train#handlers#0: {_target_: torch.nn.ReLU, inplace: true}}", []),
         (
             "{+train#handlers#0: {_target_: torch.nn.ReLU, in_place: true}}",

@@ -293,7 +293,7 @@ def test_every_overlay_on_training_trains(workplace: Workplace, phantoms: Path) 
     for stack in stacks:
         output_dir = workplace.root / "overlays" / stack[-1]
         options = {"dataset_dir": str(phantoms), "output_dir": str(output_dir), "max_epochs": 1}
-        if stack[-1].endswith("_2.yaml"):  # of two stages, the first of which came before
+        if stack[-1].endswith("lsegdiff_2.yaml"):  # of two stages: the first came before
             first = output_dir.with_name(output_dir.name.replace("_2", "_1"))
             options["initial_weights"] = str(first / "model.pt")
         workplace.run(*stack, run_id="training", **options)
