@@ -7,7 +7,12 @@ from ldseg_monai.networks.blocks import (
     ResidualEncoder,
     SampleStandardization,
 )
-from ldseg_monai.networks.cdal import CDAL, CDALDiscriminator, CDALGenerator
+from ldseg_monai.networks.cdal import (
+    CDAL,
+    CDALDiscriminator,
+    CDALGenerator,
+    EfficientNetFeatures,
+)
 from ldseg_monai.networks.ldseg import (
     EfficientNetEncoder,
     LabelDecoder,
@@ -34,6 +39,7 @@ __all__ = [
     "DiffusionSegmenter",
     "Downsampling",
     "EfficientNetEncoder",
+    "EfficientNetFeatures",
     "EfficientNetUNet",
     "LDSeg",
     "LSegDiff",

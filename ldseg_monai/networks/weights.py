@@ -14,7 +14,7 @@ import torch
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
-from ldseg_monai.networks.ldseg.efficientnet_encoder import (
+from ldseg_monai.networks.blocks.efficientnet import (
     EfficientNetLite0,
     imagenet_state,
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from workplace import Workplace
 
-from ldseg_monai.networks.ldseg.efficientnet_encoder import imagenet_state
+from ldseg_monai.networks.blocks.efficientnet import imagenet_state
 from ldseg_monai.networks.weights import find_imagenet_weights
 
 

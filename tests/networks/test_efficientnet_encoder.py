@@ -7,12 +7,8 @@ import pytest
 import torch
 from small_networks import small_ldseg
 
-from ldseg_monai.networks.ldseg.efficientnet_encoder import (
-    STRIDE,
-    EfficientNetEncoder,
-    EfficientNetLite0,
-    imagenet_state,
-)
+from ldseg_monai.networks.blocks.efficientnet import EfficientNetLite0, imagenet_state
+from ldseg_monai.networks.ldseg.efficientnet_encoder import STRIDE, EfficientNetEncoder
 from ldseg_monai.networks.ldseg.network import LDSeg
 from ldseg_monai.networks.peers.efficientnet_unet import EfficientNetUNet
 from ldseg_monai.networks.weights import find_imagenet_weights, load_imagenet_weights

@@ -13,7 +13,7 @@ from small_networks import build, ldseg_config
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.inference import SamplingInferer
-from ldseg_monai.networks.ldseg import efficientnet_encoder
+from ldseg_monai.networks.blocks import efficientnet
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.export import export, random_inputs
@@ -92,9 +92,9 @@ NAMES = ["LDSeg 2D", "LDSeg 3D", "LDSeg with a backbone", "cDAL 2D", "cDAL 3D"]
 @pytest.fixture
 def short_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backbone with a block of each stage, and once a further one: an export takes them one by one."""
-    first, second, *others = (stage[:-1] for stage in efficientnet_encoder.STAGES)
+    first, second, *others = (stage[:-1] for stage in efficientnet.STAGES)
     short = ((*first, 1), (*second, 2), *((*stage, 1) for stage in others))
-    monkeypatch.setattr(efficientnet_encoder, "STAGES", short)
+    monkeypatch.setattr(efficientnet, "STAGES", short)
 
 
 def make_bundle(

@@ -28,7 +28,7 @@ from ldseg_monai.runtime.ownership import make_folder, require_own
 
 logger = logging.getLogger("ldseg_monai.data")
 
-PhantomKind = Literal["knee", "hippocampus", "gland", "nuclei"]
+PhantomKind = Literal["knee", "hippocampus", "gland", "nuclei", "thorax"]
 VOLUMES = ("knee", "hippocampus")
 
 # Raise it when the same seed gives other voxels: phantoms already on disk are then rewritten.

@@ -1,6 +1,7 @@
 """Building blocks that the networks share."""
 
 from .attention import SelfAttention, attention_heads
+from .efficientnet import EfficientNetLite0
 from .embedding import TimestepEmbedding
 from .encoder import (
     Downsampling,
@@ -22,6 +23,7 @@ __all__ = [
     "CaseStandardization",
     "ConditionedLevel",
     "Downsampling",
+    "EfficientNetLite0",
     "ResidualBlock",
     "ResidualEncoder",
     "ResidualUNet",

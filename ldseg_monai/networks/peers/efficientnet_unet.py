@@ -1,4 +1,4 @@
-"""A deterministic peer of LDSeg on the backbone of its image encoder."""
+"""A deterministic peer on the backbone of the image encoders."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from monai.networks.nets.flexible_unet import UNetDecoder
 from torch import nn
 from torch.nn import functional
 
-from ldseg_monai.networks.ldseg.efficientnet_encoder import CHANNELS, EfficientNetLite0
+from ldseg_monai.networks.blocks.efficientnet import CHANNELS, STRIDE, EfficientNetLite0
 from ldseg_monai.runtime.errors import InputError
 
-MULTIPLE = 32  # of a side, so that every size within is even
 
 
 class EfficientNetUNet(nn.Module):
-    """MONAI's U-Net decoder on `EfficientNetLite0`, which sees the picture at half its size.
+    """MONAI's U-Net decoder on `EfficientNetLite0`.
 
     Args:
         spatial_dims: 2.
-        in_channels: 3.
+        in_channels: 3, or 1 of gray pictures, whose channel the backbone sees three times.
         out_channels: classes, background included.
         decoder_channels: channels of each level of the decoder, from the smallest to the largest.
         norm: normalization of the decoder, as MONAI writes it.
+        reduction: by how much the picture is made smaller for the network, whose logits are brought
+            back to its size: 2 for objects that are many times larger than a pixel, or 1.
 
     Raises:
-        ValueError: for other images than color pictures.
+        ValueError: for other images than gray or color pictures, or another reduction.
     """
 
     def __init__(
@@ -36,12 +37,16 @@ class EfficientNetUNet(nn.Module):
         out_channels: int,
         decoder_channels: Sequence[int] = (128, 64, 32, 32),
         norm: tuple | str = ("group", {"num_groups": 8}),
+        reduction: int = 2,
     ) -> None:
         super().__init__()
-        if (spatial_dims, in_channels) != (2, 3):
+        if spatial_dims != 2 or in_channels not in (1, 3):
             raise InputError(
-                f"spatial_dims {spatial_dims} and in_channels {in_channels}: expected 2 and 3"
+                f"spatial_dims {spatial_dims} and in_channels {in_channels}: expected 2, and 1 or 3"
             )
+        if reduction not in (1, 2):
+            raise InputError(f"reduction is {reduction}: expected 1 or 2")
+        self.reduction = reduction
         self.backbone = EfficientNetLite0()
         self.decoder = UNetDecoder(
             spatial_dims=2,
@@ -60,13 +65,14 @@ class EfficientNetUNet(nn.Module):
         self.to_logits = nn.Conv2d(decoder_channels[-1], out_channels, kernel_size=3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map pictures of -1 to 1, ``(B, 3, H, W)``, to logits ``(B, out_channels, H, W)``."""
+        """Map pictures of -1 to 1, ``(B, in_channels, H, W)``, to logits ``(B, out_channels, H, W)``."""
         rows, columns = image.shape[2:]
-        image = functional.pad(
-            image, [0, -columns % MULTIPLE, 0, -rows % MULTIPLE], mode="replicate"
-        )
-        image = functional.avg_pool2d(image, kernel_size=2)
+        multiple = STRIDE * self.reduction  # of a side, so that every size within is even
+        image = functional.pad(image, [0, -columns % multiple, 0, -rows % multiple], "replicate")
+        image = functional.avg_pool2d(image, self.reduction).expand(-1, 3, -1, -1)
         features = [image, *self.backbone(image)]
         logits = self.to_logits(self.decoder(features, skip_connect=len(CHANNELS) - 1))
-        logits = functional.interpolate(logits, scale_factor=2.0, mode="bilinear")
+        if self.reduction > 1:
+            scale = float(self.reduction)
+            logits = functional.interpolate(logits, scale_factor=scale, mode="bilinear")
         return logits[:, :, :rows, :columns]
