@@ -1,6 +1,6 @@
 """Draw the pictures of the documents, all of generated phantoms: ``python docs/pictures.py``.
 
-It takes half a minute. The gland phantoms are segmented by the shipped weights, which know tissue;
+It takes half a minute. Phantom pictures are segmented by the shipped weights, which know the like;
 volumes are shown with their true labels: weights that know patients do not know these phantoms.
 """
 
@@ -30,6 +30,7 @@ from ldseg_monai.evaluation.pictures import load_image, overlay, upright
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOLUMES = {"ldseg_knee3d": "knee", "ldseg_hippocampus": "hippocampus",
     "cdal_hippocampus": "hippocampus"}  # kind of each bundle's phantoms  # fmt: skip
+PICTURES = {"ldseg_glas": "gland", "cdal_monuseg": "nuclei", "cdal_cxr": "thorax"}
 SEED = 1  # of the phantoms; commands that are given no data generate theirs with seed 0
 HEIGHT = 320  # rows of an overlay
 PART, INK = "#dbe9f6", "#444444"
@@ -39,26 +40,27 @@ TITLE = {"fontsize": 14, "fontweight": "bold", "color": INK}
 def draw_all(out: Path) -> None:
     """Draw all pictures below a folder that is laid out as the repository."""
     pictures = out / "docs" / "pictures"
-    cards = {bundle: out / "bundles" / bundle / "docs" for bundle in ("ldseg_glas", *VOLUMES)}
+    cards = {bundle: out / "bundles" / bundle / "docs" for bundle in (*PICTURES, *VOLUMES)}
     for folder in (pictures, *cards.values()):
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        glands = Path(folder, "glands")
-        write_phantoms("gland", glands, 3, SEED)
+        for bundle, kind in PICTURES.items():
+            write_phantoms(kind, Path(folder, kind), 3, SEED)
+            _segment(Path(folder, kind), bundle)
+            _save(draw_picture(Path(folder, kind), "case_002"), cards[bundle] / "phantom.png")
+        glands = Path(folder, "gland")
         _save(draw_method(glands, "case_001"), pictures / "method.png")
-        _segment(glands)
-        _save(draw_glands(glands, "case_001"), pictures / "segmentation.png")
-        _save(draw_glands(glands, "case_002"), cards["ldseg_glas"] / "phantom.png")
+        _save(draw_picture(glands, "case_001"), pictures / "segmentation.png")
         for number, (bundle, kind) in enumerate(VOLUMES.items()):
             volumes = Path(folder, kind)
             write_phantoms(kind, volumes, len(VOLUMES), SEED)
             _save(draw_volume(volumes, f"case_{number:03d}"), cards[bundle] / "phantom.png")
 
 
-def draw_glands(data: Path, case: str) -> Figure:
-    """A gland phantom, what the shipped weights find in it, and how sure they are."""
+def draw_picture(data: Path, case: str) -> Figure:
+    """A phantom picture, what the shipped weights find in it, and how sure they are."""
     image = load_image(str(data / "images" / f"{case}.png"))
-    truth = _gland_label(data, case)
+    truth = _label(data, case)
     found, mean, sd = (
         load_image(str(data / "out" / f"{case}_{kind}.png"))[:1].float()
         for kind in ("label", "mean", "sd")
@@ -66,7 +68,7 @@ def draw_glands(data: Path, case: str) -> Figure:
     classes = [one_hot(label[None], num_classes=2) for label in (found, truth)]
     dice = float(compute_dice(*classes, include_background=False))
     panels = {
-        "image": image.movedim(0, -1).numpy(),
+        "image": _shown(image),
         f"found (red), true (white): Dice {dice:.2f}": overlay(image, found, truth, HEIGHT),
         "mean of 5 samples": mean[0].numpy() / 255,
         "their standard deviation": sd[0].numpy() / 255,
@@ -84,7 +86,7 @@ def draw_volume(data: Path, case: str) -> Figure:
 
 def draw_method(data: Path, case: str) -> Figure:
     """Both ways through LDSeg's parts: training above, segmenting below, the image between them."""
-    states = _states(load_image(str(data / "images" / f"{case}.png")), _gland_label(data, case))
+    states = _states(load_image(str(data / "images" / f"{case}.png")), _label(data, case))
     figure, axes = _canvas(14.4, 5.3)
     training = [
         ("label", "label"),
@@ -119,16 +121,22 @@ def draw_method(data: Path, case: str) -> Figure:
     return figure
 
 
-def _gland_label(data: Path, case: str) -> torch.Tensor:
-    """Class indices ``(1, rows, columns)``; the file has a number for each gland."""
+def _shown(image: torch.Tensor) -> np.ndarray:
+    """A picture ``(rows, columns)`` or ``(rows, columns, 3)`` for matplotlib."""
+    return image.movedim(0, -1).squeeze(-1).numpy()
+
+
+def _label(data: Path, case: str) -> torch.Tensor:
+    """Class indices ``(1, rows, columns)``; the file has a number for each object."""
     return (load_image(str(data / "labels" / f"{case}_anno.png"))[:1] > 0).float()
 
 
-def _segment(data: Path) -> None:
-    """Segment gland phantoms into ``out``, by the command of the bundle's card."""
-    config = REPOSITORY / "bundles" / "ldseg_glas" / "configs" / "inference.yaml"
+def _segment(data: Path, bundle: str) -> None:
+    """Segment phantoms into ``out``, by the command of the bundle's card."""
+    config = REPOSITORY / "bundles" / bundle / "configs" / "inference.yaml"
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config)]
-    knobs = {"dataset_dir": data, "output_dir": data / "out", "save_overlay": False, "amp": False}
+    knobs = {"dataset_dir": data, "output_dir": data / "out", "save_overlay": False, "amp": False,
+        "num_samples": 5}  # fmt: skip
     options = [text for name, value in knobs.items() for text in (f"--{name}", str(value))]
     subprocess.run(command + options, check=True, cwd=REPOSITORY)
 

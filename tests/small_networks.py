@@ -48,6 +48,15 @@ SMALL = {  # changes that make the network of a bundle small, at its own stride
         "network_def#generator#channels": [8, 8, 16],
         "network_def#generator#num_head_channels": 8,
     },
+    "cdal_monuseg": {
+        "network_def#image_encoder#decoder_channels": [8, 8, 8, 8],
+        "network_def#generator#channels": [8, 8, 8, 8],
+    },
+    "cdal_cxr": {
+        "network_def#image_encoder#decoder_channels": [8, 8, 8, 8],
+        "network_def#generator#channels": [8, 8, 8, 8, 8],
+        "network_def#generator#num_head_channels": 8,
+    },
 }
 SMALL_HIPPOCAMPUS = {  # changes of the hippocampus that make it one of two levels
     **LDSEG_3D,

@@ -39,7 +39,7 @@ def test_figure_of_the_method_shows_what_the_network_makes_of_a_phantom(
     write_phantoms("gland", tmp_path, 2, program.SEED)
     states = program._states(
         program.load_image(str(tmp_path / "images" / "case_001.png")),
-        program._gland_label(tmp_path, "case_001"),
+        program._label(tmp_path, "case_001"),
     )
     # From the noisy latent of the true label the way back is short; from noise the image leads.
     assert dice(states["trained"], states["label"]) > dice(states["segmented"], states["label"])

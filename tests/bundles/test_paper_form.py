@@ -7,7 +7,12 @@ import torch
 from config_files import REPOSITORY, load
 from monai.bundle import ConfigParser
 
-from ldseg_monai.networks.blocks import ResidualBlock, SampleStandardization, SelfAttention
+from ldseg_monai.networks.blocks import (
+    ResidualBlock,
+    ResidualEncoder,
+    SampleStandardization,
+    SelfAttention,
+)
 
 # Four down-samplings of the sizes in the paper; it has no hippocampus
 LDSEG = {
@@ -15,6 +20,8 @@ LDSEG = {
     "ldseg_glas": ([3, 512, 512], [32, 32]),
     "ldseg_hippocampus": ([1, 48, 64, 48], [3, 4, 3]),
 }
+# T, and the side of the features that make the attention map of 256 pixels (Section 3.2)
+CDAL = {"cdal_hippocampus": (2, None), "cdal_monuseg": (4, 32), "cdal_cxr": (2, 16)}
 
 
 def paper(bundle: str) -> ConfigParser:
@@ -49,10 +56,21 @@ def test_ldseg_is_the_papers(bundle: str) -> None:
     assert config.get_parsed_content("train#inferer").pure_noise_share == 0
 
 
-def test_cdal_is_the_papers() -> None:
-    config = paper("cdal_hippocampus")
+@pytest.mark.parametrize("bundle", CDAL)
+def test_cdal_is_the_papers(bundle: str) -> None:
+    config = paper(bundle)
     network = config.get_parsed_content("network_def")
-    assert not network.stochastic and network.scheduler.num_train_timesteps == 2
+    steps, attention_side = CDAL[bundle]
+    assert not network.stochastic and network.scheduler.num_train_timesteps == steps
+    assert isinstance(network.image_encoder, ResidualEncoder)
+    if attention_side:
+        discriminator = config.get_parsed_content("discriminator_def")
+        label = torch.zeros(1, 2, 256, 256)
+        sides: list[int] = []
+        level = discriminator.levels[discriminator.attention_level]
+        level.register_forward_hook(lambda module, inputs, output: sides.append(output.shape[-1]))
+        discriminator.attention_map(label, label, torch.tensor([0]))
+        assert sides == [attention_side]
     assert config.get_parsed_content("loss").segmentation_weight == 0
     trainer = config["train#trainer"]
     papers = {"normalize_attention": False, "rollout_share": 0, "pairs": "same_noise",

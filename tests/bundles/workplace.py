@@ -87,6 +87,41 @@ TINY = {
             "inference.yaml": PHANTOMS,
         },
     ),
+    "cdal_monuseg": Tiny(
+        every={
+            **SMALL["cdal_monuseg"],
+            "num_samples": 1,
+            "window_size": [96, 96],
+            "num_phantoms": 3,
+            "amp": False,
+        },
+        some={
+            "train.yaml": {
+                "discriminator_def#channels": [8, 8, 8, 8],
+                "penalty_interval": 2,
+                "crop_size": [64, 64],
+                **TRAINING,
+            },
+            "inference.yaml": PHANTOMS,
+        },
+    ),
+    "cdal_cxr": Tiny(
+        every={
+            **SMALL["cdal_cxr"],
+            "num_samples": 1,
+            "spatial_size": [64, 64],
+            "num_phantoms": 3,
+            "amp": False,
+        },
+        some={
+            "train.yaml": {
+                "discriminator_def#channels": [8, 8, 8, 8, 8],
+                "penalty_interval": 2,
+                **TRAINING,
+            },
+            "inference.yaml": PHANTOMS,
+        },
+    ),
     "ldseg_glas": Tiny(
         every={
             **SMALL["ldseg_glas"],

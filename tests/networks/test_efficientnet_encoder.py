@@ -7,6 +7,8 @@ import pytest
 import torch
 from small_networks import small_ldseg
 
+from ldseg_monai.diffusion import PosteriorScheduler
+from ldseg_monai.networks import CDAL, CDALGenerator, EfficientNetFeatures
 from ldseg_monai.networks.blocks.efficientnet import EfficientNetLite0, imagenet_state
 from ldseg_monai.networks.ldseg.efficientnet_encoder import STRIDE, EfficientNetEncoder
 from ldseg_monai.networks.ldseg.network import LDSeg
@@ -103,9 +105,54 @@ def test_peer_segments_pictures_of_any_size(size: tuple[int, int]) -> None:
     assert network(torch.randn(2, 3, *size)).shape == (2, 3, *size)
 
 
-def test_peer_of_other_images_is_an_error() -> None:
-    with pytest.raises(ValueError, match="expected 2 and 3"):
-        EfficientNetUNet(2, 1, 2)
+def test_gray_picture_is_seen_as_a_color_picture_of_equal_channels() -> None:
+    gray, color = EfficientNetUNet(2, 1, 3), EfficientNetUNet(2, 3, 3)
+    color.load_state_dict(gray.state_dict())
+    picture = torch.randn(1, 1, 48, 64)
+    torch.testing.assert_close(gray(picture), color(picture.expand(-1, 3, -1, -1)))
+
+
+def test_peer_at_the_picture_s_own_size_sees_what_half_the_size_averages_away() -> None:
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    chess = ((rows + columns) % 2 * 2.0 - 1)[None, None]  # its mean over 2 x 2 pixels is 0
+    for reduction, differs in ((2, False), (1, True)):
+        network = EfficientNetUNet(2, 1, 2, reduction=reduction).eval()
+        with torch.no_grad():
+            same = torch.allclose(network(chess), network(torch.zeros_like(chess)), atol=1e-4)
+        assert same != differs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"spatial_dims": 3}, "spatial_dims 3 and in_channels 3: expected 2, and 1 or 3"),
+        ({"in_channels": 2}, "in_channels 2: expected 2, and 1 or 3"),
+        ({"reduction": 4}, "reduction is 4: expected 1 or 2"),
+    ],
+)
+def test_peer_of_other_images_is_an_error(arguments: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        EfficientNetUNet(**{"spatial_dims": 2, "in_channels": 3, "out_channels": 2, **arguments})
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_features_are_of_the_picture_s_size_and_train_with_cdal(in_channels: int) -> None:
+    features = EfficientNetFeatures(in_channels, 8, decoder_channels=(8, 8, 8, 8))
+    generator = CDALGenerator(2, 2, channels=(8, 8), attention_levels=[False, False])
+    network = CDAL(features, generator, PosteriorScheduler(4))
+    load_imagenet_weights(network)
+    image, label = torch.randn(2, in_channels, 40, 56), torch.randn(2, 2, 40, 56)
+    found, others = features(image)
+    assert found.shape == (2, 8, 40, 56) and others == []
+    clean = network(image, label, torch.tensor([0, 3]), torch.randn(2, network.latent_size))
+    clean.square().sum().backward()
+    assert all(weight.grad.abs().sum() > 0 for weight in features.unet.backbone.parameters())
+    assert network.eval()(image).shape == (2, 2, 40, 56)
+
+
+def test_scripted_features_are_the_same() -> None:
+    module, picture = EfficientNetFeatures(1, 8).eval(), torch.randn(1, 1, 40, 56)
+    torch.testing.assert_close(torch.jit.script(module)(picture)[0], module(picture)[0])
 
 
 def test_peer_has_the_same_backbone(with_imagenet: EfficientNetLite0) -> None:

@@ -13,7 +13,6 @@ from ldseg_monai.networks.blocks.efficientnet import CHANNELS, STRIDE, Efficient
 from ldseg_monai.runtime.errors import InputError
 
 
-
 class EfficientNetUNet(nn.Module):
     """MONAI's U-Net decoder on `EfficientNetLite0`.
 
@@ -47,6 +46,7 @@ class EfficientNetUNet(nn.Module):
         if reduction not in (1, 2):
             raise InputError(f"reduction is {reduction}: expected 1 or 2")
         self.reduction = reduction
+        self.multiple = STRIDE * reduction  # of a side, so that every size within is even
         self.backbone = EfficientNetLite0()
         self.decoder = UNetDecoder(
             spatial_dims=2,
@@ -65,13 +65,13 @@ class EfficientNetUNet(nn.Module):
         self.to_logits = nn.Conv2d(decoder_channels[-1], out_channels, kernel_size=3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map pictures of -1 to 1, ``(B, in_channels, H, W)``, to logits ``(B, out_channels, H, W)``."""
-        rows, columns = image.shape[2:]
-        multiple = STRIDE * self.reduction  # of a side, so that every size within is even
+        """Map pictures of -1 to 1, ``(B, in_channels, H, W)``, to logits of the same size."""
+        rows, columns = image.shape[2], image.shape[3]
+        multiple = self.multiple
         image = functional.pad(image, [0, -columns % multiple, 0, -rows % multiple], "replicate")
         image = functional.avg_pool2d(image, self.reduction).expand(-1, 3, -1, -1)
-        features = [image, *self.backbone(image)]
-        logits = self.to_logits(self.decoder(features, skip_connect=len(CHANNELS) - 1))
+        features = [image] + self.backbone(image)
+        logits = self.to_logits(self.decoder(features, len(features) - 2))
         if self.reduction > 1:
             scale = float(self.reduction)
             logits = functional.interpolate(logits, scale_factor=scale, mode="bilinear")

@@ -29,6 +29,7 @@ from ldseg_monai.tools.new_bundle.plan import Plan
 from ldseg_monai.tools.new_bundle.template import Template
 from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
+BYTE = 255  # the largest gray level that a template scales from
 STANDALONE = ("train.yaml", "inference.yaml")  # configs that are over no other one
 RESIDUAL_ENCODER = "ablations/residual_encoder.yaml"  # of a bundle that starts from ImageNet
 BACKBONE_OVERLAYS = (RESIDUAL_ENCODER, "baselines/efficientnet_unet.yaml")
@@ -176,12 +177,13 @@ def _set_classes(config: Any, plan: Plan) -> None:
 
 def _set_intensity(config: Any, plan: Plan, inspection: Inspection) -> None:
     if inspection.spatial_dims == 2:
-        top = plan.intensity_range[1] if plan.intensity_range else 255.0
+        top = plan.intensity_range[1] if plan.intensity_range else float(BYTE)
         for scaling in components(config, "ScaleIntensityRanged"):
-            scaling["a_max"] = int(top) if top == int(top) else top
-        if plan.in_channels == 1:
-            for load in components(config, "LoadImagePictured"):
-                load["mode"] = "I" if inspection.deep else "L"
+            if scaling["a_max"] == BYTE:
+                scaling["a_max"] = int(top) if top == int(top) else top
+        gray = "I" if inspection.deep else "L"
+        for load in components(config, "LoadImagePictured"):
+            load["mode"] = "RGB" if inspection.colored else gray
     elif plan.intensity_range:
         comment = "HU that become -2 to 2; beyond them all is alike"
         add_value(config, "intensity_range", list(plan.intensity_range), "num_classes", comment)

@@ -17,6 +17,7 @@ from ldseg_monai.data.leftovers import some
 from ldseg_monai.data.names import case_name, plain_name
 from ldseg_monai.data.split import Split, match_groups, read_groups, read_table
 from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.tools.new_bundle.config_tree import components
 from ldseg_monai.tools.new_bundle.inspection import MAX_CLASSES, Inspection, in_ras
 from ldseg_monai.tools.new_bundle.sizing import fit_grid, fit_window, surviving_dice
 from ldseg_monai.tools.new_bundle.template import Template
@@ -131,11 +132,11 @@ def make_plan(
     if template.has_common_frame and not whole:
         why = "windows of a larger volume have no common frame"
         choices.append(Choice("latent", "standardized over batches, not across cases", why))
-    fits_imagenet = inspection.colored and sizes.stem == template.stem
+    fits_imagenet = sizes.stem == template.stem and (inspection.colored or template.takes_gray)
     if template.starts_from_imagenet:
         choices.append(_encoder_choice(fits_imagenet))
     oversampling = _oversample(inspection, sizes, values)
-    intensity_range, intensity_choice = _intensities(inspection)
+    intensity_range, intensity_choice = _intensities(template, inspection)
     choices += [*filter(None, [oversampling]), intensity_choice, _augmentation_choice(inspection)]
     epochs = max(1, round(STEPS * template.train["batch_size"] / template.train["cases_per_epoch"]))
     choices.append(
@@ -306,6 +307,10 @@ def _sizes(
     template: Template, inspection: Inspection, values: list[int] | None, num_classes: int
 ) -> _Sizes:
     stems = [stem for stem in (4, 2, 1) if stem <= template.stem]
+    if not template.has_latent and template.resizes:
+        grid = _grid(template, inspection, template.stem)
+        knobs, choices = {"spatial_size": grid}, [_size_choice(template, inspection, grid)]
+        return _Sizes(knobs, template.stem, 1.0, True, choices)
     if not template.has_latent:
         knobs = _window_knobs(template, inspection, template.stem)
         return _Sizes(
@@ -316,12 +321,7 @@ def _sizes(
         survival = _survival(template, inspection, values, num_classes, grids)
         stem = _best(survival)
         if template.resizes or survival[stem] >= WHOLE_PICTURE_DICE:
-            what = "volume" if inspection.spatial_dims == 3 else "picture"
-            why = (
-                f"every {what} is resized to it; no finer than the median {what}, at the "
-                f"template's cost; multiples of {template.stride}"
-            )
-            size = Choice("size", _times(grids[stem]), why)
+            size = _size_choice(template, inspection, grids[stem])
             latent = _latent_choice(template, survival, stem)
             return _Sizes({"spatial_size": grids[stem]}, stem, survival[stem], True, [size, latent])
     survival = _survival(template, inspection, values, num_classes, dict.fromkeys(stems))
@@ -331,6 +331,15 @@ def _sizes(
     return _Sizes(
         knobs, stem, survival[stem], False, [_window_choice(template, inspection, knobs), latent]
     )
+
+
+def _size_choice(template: Template, inspection: Inspection, grid: list[int]) -> Choice:
+    what = "volume" if inspection.spatial_dims == 3 else "picture"
+    why = (
+        f"every {what} is resized to it; no finer than the median {what}, at the template's cost; "
+        f"multiples of {template.stride}"
+    )
+    return Choice("size", _times(grid), why)
 
 
 def _best(survival: dict[int, float]) -> int:
@@ -457,7 +466,9 @@ def _oversample(inspection: Inspection, sizes: _Sizes, values: list[int] | None)
     return Choice("crops", "centered on each class equally often", why)
 
 
-def _intensities(inspection: Inspection) -> tuple[tuple[float, float] | None, Choice]:
+def _intensities(
+    template: Template, inspection: Inspection
+) -> tuple[tuple[float, float] | None, Choice]:
     if inspection.is_ct:
         foreground = np.concatenate([case.foreground for case in inspection.cases])
         low, high = (float(round(value)) for value in np.percentile(foreground, (0.5, 99.5)))
@@ -471,6 +482,11 @@ def _intensities(inspection: Inspection) -> tuple[tuple[float, float] | None, Ch
     if inspection.spatial_dims == 3:
         why = "no negative Hounsfield units, so not CT: units differ from volume to volume"
         return None, Choice("intensity", "each volume is standardized (mean 0, SD 1)", why)
+    scaling = components(template.train, "ScaleIntensityRangePercentilesd")
+    if scaling:
+        low, high = (float(scaling[0][name]) for name in ("lower", "upper"))
+        what = f"percentiles {low:g} and {high:g} of each picture become -1 and 1, clipped"
+        return None, Choice("intensity", what, "as in the template: scanners differ")
     highest = max(case.high for case in inspection.cases)
     top = 255.0 if highest <= 255 else highest
     kind = "colors" if inspection.colored else "gray"

@@ -89,3 +89,8 @@ class Template:
     def starts_from_imagenet(self) -> bool:
         """Whether its image encoder starts from ImageNet's weights."""
         return "imagenet_weights" in self.train
+
+    @property
+    def takes_gray(self) -> bool:
+        """Whether its image encoder can be one of gray pictures, by its `in_channels`."""
+        return "in_channels" in self.parts["image_encoder"]
