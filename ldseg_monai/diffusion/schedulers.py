@@ -16,7 +16,7 @@ NoiseSchedules.add(
     NoiseSchedules["scaled_linear_beta"],
 )
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow")
 TIMESTEP_SPACINGS = ("inclusive", "trailing")
 
 
@@ -35,10 +35,11 @@ class EvenlySpacedScheduler(DDIMScheduler):
 
     Args:
         num_train_timesteps: T.
-        schedule: ``cosine`` (the paper), ``linear``, ``quadratic``, or any other of MONAI's
-            ``NoiseSchedules``.
-        prediction_type: what the network predicts: ``epsilon`` (the paper), ``sample`` or
-            ``v_prediction``.
+        schedule: ``cosine`` (the paper), ``linear``, ``quadratic``, ``rectified_flow``, or any
+            other of MONAI's ``NoiseSchedules``.
+        prediction_type: what the network predicts: ``epsilon`` (the paper), ``sample``,
+            ``v_prediction``, or ``flow``, the noise less the clean latent, which is the velocity of
+            a rectified flow (Liu et al., 2023, arXiv 2209.03003, Eq. 1).
         eta: 0 for the deterministic step, 1 for DDPM's, or between.
         timestep_spacing: ``inclusive`` for timesteps from T to 1, both among them (the paper), of
             which the last has hardly any noise to remove; ``trailing`` for T, T - T/K, ..., T/K
@@ -46,7 +47,8 @@ class EvenlySpacedScheduler(DDIMScheduler):
         schedule_args: further arguments of the schedule.
 
     Raises:
-        ValueError: for an unknown prediction type or spacing, or an ``eta`` outside 0 to 1.
+        ValueError: for an unknown prediction type or spacing, an ``eta`` outside 0 to 1, or
+            ``epsilon`` where the schedule leaves nothing of the latent at T.
     """
 
     def __init__(
@@ -77,9 +79,14 @@ class EvenlySpacedScheduler(DDIMScheduler):
             num_train_timesteps,
             schedule,
             clip_sample=False,
-            prediction_type=prediction_type,
+            prediction_type="sample",  # MONAI does not know flow; what asks for it is below
             **schedule_args,
         )
+        if prediction_type == "epsilon" and float(self.alphas_cumprod[-1]) == 0:
+            raise InputError(
+                f"prediction_type is 'epsilon' with the schedule {schedule}, which is all noise at "
+                "T: expected flow, sample or v_prediction"
+            )
         self.prediction_type: str = str(prediction_type)
         self.eta = float(eta)
 
@@ -126,6 +133,8 @@ class EvenlySpacedScheduler(DDIMScheduler):
         signal, noise = self._signal_and_noise(timesteps, sample)
         if self.prediction_type == "epsilon":
             return (sample - noise * model_output) / signal
+        if self.prediction_type == "flow":
+            return (sample - noise * model_output) / (signal + noise)
         return signal * sample - noise * model_output
 
     def target(
@@ -139,12 +148,14 @@ class EvenlySpacedScheduler(DDIMScheduler):
             timesteps: indices of ``z_t``, ``(B,)``.
 
         Returns:
-            The noise, the clean latent or the velocity, of the same shape.
+            The noise, the clean latent, the velocity or the flow, of the same shape.
         """
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":
             return clean
+        if self.prediction_type == "flow":
+            return noise - clean
         return self.get_velocity(clean, noise, timesteps)
 
     def decodable(
@@ -249,6 +260,26 @@ def variance_preserving(
         2 * num_train_timesteps**2
     )
     return -log_alphas.expm1().float(), log_alphas.exp().float(), log_alphas.cumsum(0).exp().float()
+
+
+@NoiseSchedules.add_def("rectified_flow", "The straight path from data to noise, of variance 1")
+def rectified_flow(num_train_timesteps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    r"""Noise levels of the straight path of a rectified flow (Liu et al., 2023, arXiv 2209.03003).
+
+    Its point :math:`(1 - t) x_0 + t \epsilon`, for t from 1/T to 1 in even steps, is divided by
+    :math:`\sqrt{(1 - t)^2 + t^2}`. So :math:`\bar\alpha_t = (1 - t)^2 / ((1 - t)^2 + t^2)`, and
+    DDIM's steps between trailing timesteps are Euler's along the path, exactly.
+
+    Args:
+        num_train_timesteps: T.
+
+    Returns:
+        The betas, alphas and products of alphas, each ``(T,)``; the last product is 0.
+    """
+    t = torch.arange(1, num_train_timesteps + 1, dtype=torch.float64) / num_train_timesteps
+    abar = (1 - t).square() / ((1 - t).square() + t.square())
+    alphas = abar / torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+    return (1 - alphas).float(), alphas.float(), abar.float()
 
 
 class PosteriorScheduler(DDPMScheduler):

@@ -14,6 +14,7 @@ from ldseg_monai.diffusion.schedulers import (
     EvenlySpacedScheduler,
 )
 
+MONAI_S = ("epsilon", "sample", "v_prediction")  # prediction types
 SCHEDULES = ("cosine", "linear", "quadratic")
 MEAN, SD = 0.5, 0.3  # of the Gaussian data whose optimal denoiser is known
 NUM_SAMPLES = 20_000
@@ -36,7 +37,8 @@ def optimal_denoiser(alphas_cumprod: torch.Tensor, prediction_type: str) -> Mode
         clean = offset + slope * z
         noise = (z - math.sqrt(abar) * clean) / math.sqrt(1 - abar)
         velocity = math.sqrt(abar) * noise - math.sqrt(1 - abar) * clean
-        return {"sample": clean, "epsilon": noise, "v_prediction": velocity}[prediction_type]
+        kinds = {"sample": clean, "epsilon": noise, "v_prediction": velocity, "flow": noise - clean}
+        return kinds[prediction_type]
 
     return model
 
@@ -148,7 +150,7 @@ def test_two_trailing_steps_keep_spread_where_two_inclusive_ones_collapse_to_the
     assert spread["trailing"] > SD / 4
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("prediction_type", MONAI_S)
 def test_two_steps_of_monai_leave_the_noise_of_the_middle_in_the_sample(
     prediction_type: str,
 ) -> None:
@@ -178,6 +180,41 @@ def test_cosine_schedule_is_that_of_nichol_and_dhariwal() -> None:
     ours = EvenlySpacedScheduler(1000, "cosine").alphas_cumprod
     torch.testing.assert_close(ours[:-1], expected[:-1], rtol=1e-2, atol=1e-6)
     assert 0 < ours[-1] < 1e-8  # their beta is clipped at 0.999
+
+
+@pytest.mark.parametrize("num_inference_steps", [1, 2, 4, 10])
+def test_steps_of_a_rectified_flow_are_euler_s_on_the_straight_path(
+    num_inference_steps: int,
+) -> None:
+    def flow(x: torch.Tensor, t: float) -> torch.Tensor:  # any field will do
+        return torch.sin(3 * x) + 2 * t - 1
+
+    scheduler = EvenlySpacedScheduler(1000, "rectified_flow", "flow", timestep_spacing="trailing")
+    scheduler.set_timesteps(num_inference_steps)
+    start = torch.linspace(-2, 2, 9).reshape(9, 1, 1)
+    x, z = start.double(), start
+    for step, index in enumerate(scheduler.indices):
+        t = 1 - step / num_inference_steps
+        x = x - flow(x, t) / num_inference_steps
+        on_path = z * math.hypot(1 - t, t)  # z has variance 1, as noise and data of variance 1 do
+        z, _ = scheduler.step(flow(on_path, t), index, z)
+    torch.testing.assert_close(z.double(), x, rtol=0, atol=2e-6)
+
+
+def test_target_of_a_rectified_flow_leads_back_to_the_clean_latent() -> None:
+    scheduler = EvenlySpacedScheduler(1000, "rectified_flow", "flow")
+    clean, noise = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3)
+    timesteps = torch.tensor([0, 250, 750, 999])
+    noisy = scheduler.add_noise(clean, noise, timesteps)
+    target = scheduler.target(clean, noise, timesteps)
+    torch.testing.assert_close(target, noise - clean)
+    found = scheduler.denoise(target, timesteps, noisy)
+    torch.testing.assert_close(found, clean, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_cannot_be_what_is_predicted_where_all_is_noise() -> None:
+    with pytest.raises(ValueError, match="all noise at T: expected flow, sample or v_prediction"):
+        EvenlySpacedScheduler(1000, "rectified_flow")
 
 
 def test_schedule_args_reach_the_schedule() -> None:
@@ -261,7 +298,7 @@ def test_last_step_returns_the_clean_estimate(
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("prediction_type", MONAI_S)
 @pytest.mark.parametrize("timestep", [0, 1, 2, 500, 998, 999])
 def test_eta_1_over_all_timesteps_is_ddpm(
     timestep: int, prediction_type: str, schedule: str
@@ -313,7 +350,8 @@ def test_denoise_inverts_add_noise(prediction_type: str, schedule: str) -> None:
     clean, noise = torch.randn(2, 5, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     noisy = scheduler.add_noise(clean, noise, timesteps)
     velocity = scheduler.get_velocity(clean, noise, timesteps)
-    output = {"epsilon": noise, "sample": clean, "v_prediction": velocity}[prediction_type]
+    kinds = {"epsilon": noise, "sample": clean, "v_prediction": velocity, "flow": noise - clean}
+    output = kinds[prediction_type]
     torch.testing.assert_close(
         scheduler.denoise(output, timesteps, noisy), clean, rtol=0, atol=1e-3
     )
@@ -332,6 +370,11 @@ def test_target_and_what_is_decoded_are_those_of_the_papers(prediction_type: str
         "v_prediction": (  # Salimans and Ho, 2022
             abar.sqrt() * noise - (1 - abar).sqrt() * clean,
             abar.sqrt() * noisy - (1 - abar).sqrt() * output,
+        ),
+        # noisy - (1 - abar).sqrt() * (noise - clean) is both roots times the clean latent
+        "flow": (
+            noise - clean,
+            (noisy - (1 - abar).sqrt() * output) / (abar.sqrt() + (1 - abar).sqrt()),
         ),
     }[prediction_type]
     torch.testing.assert_close(scheduler.target(clean, noise, timesteps), target)
