@@ -23,6 +23,14 @@ from ldseg_monai.networks.ldseg import (
     require_first_stage,
 )
 from ldseg_monai.networks.peers import EfficientNetUNet
+from ldseg_monai.networks.pixel import (
+    DistanceLogits,
+    MedSegDiffDenoiser,
+    OneHotLabel,
+    OneHotLogits,
+    RRDBEncoder,
+    SignedDistance,
+)
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, State
 from ldseg_monai.networks.weights import (
     WeightsCheckpointLoader,
@@ -37,6 +45,7 @@ __all__ = [
     "CDALGenerator",
     "CaseStandardization",
     "DiffusionSegmenter",
+    "DistanceLogits",
     "Downsampling",
     "EfficientNetEncoder",
     "EfficientNetFeatures",
@@ -45,8 +54,13 @@ __all__ = [
     "LSegDiff",
     "LabelDecoder",
     "LatentDenoiser",
+    "MedSegDiffDenoiser",
+    "OneHotLabel",
+    "OneHotLogits",
+    "RRDBEncoder",
     "ResidualEncoder",
     "SampleStandardization",
+    "SignedDistance",
     "State",
     "VariationalEncoder",
     "WeightsCheckpointLoader",

@@ -114,9 +114,9 @@ class Oracle(nn.Module):
         abar = self.scheduler.alphas_cumprod[timesteps].reshape([-1] + [1] * (noisy.ndim - 1))
         noise = (noisy - abar.sqrt() * self.clean) / (1 - abar).sqrt()
         velocity = abar.sqrt() * noise - (1 - abar).sqrt() * self.clean
-        return {"epsilon": noise, "sample": self.clean, "v_prediction": velocity}[
-            self.scheduler.prediction_type
-        ]
+        kinds = {"epsilon": noise, "sample": self.clean, "v_prediction": velocity}
+        kinds["flow"] = noise - self.clean
+        return kinds[self.scheduler.prediction_type]
 
 
 @each_case
@@ -337,6 +337,7 @@ def test_target_and_decoded_latent_follow_the_prediction_type(prediction_type: s
             "epsilon": (noise, noisy - prediction),
             "sample": (clean, prediction),
             "v_prediction": (signal * noise - spread * clean, signal * noisy - spread * prediction),
+            "flow": (noise - clean, (noisy - spread * prediction) / (signal + spread)),
         }[prediction_type]
         torch.testing.assert_close(outputs["target"], target)
         torch.testing.assert_close(

@@ -149,8 +149,20 @@ class ResidualUNet(nn.Module):
             x = level(downsampling(x), embedding)
             skips.append(x)
         skips.pop()
-        for level in self.up_levels:
-            skip = skips.pop()
+        return self.up_from(x, skips, embedding)
+
+    def up_from(
+        self, x: torch.Tensor, skips: list[torch.Tensor], embedding: torch.Tensor
+    ) -> torch.Tensor:
+        """The way up: map the lowest level's features to those of the first.
+
+        Args:
+            x: ``(B, channels[-1], *lowest)``.
+            skips: the levels' features on the way down but the lowest, from the largest on.
+            embedding: as of `through_levels`.
+        """
+        for index, level in enumerate(self.up_levels):
+            skip = skips[len(skips) - 1 - index]
             x = functional.interpolate(x, size=skip.shape[2:], mode="nearest")
             x = level(torch.cat([x, skip], dim=1), embedding)
         return x
