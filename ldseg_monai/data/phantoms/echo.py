@@ -5,6 +5,7 @@ The shapes and echoes are invented, after the look of the apical four-chamber vi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -96,12 +97,13 @@ class Heart:
         The bends of the axis shift places across it alone, so that they leave areas as they are.
         """
         x, y = right - self.apex_right, down - self.apex_down
-        along = np.sin(self.tilt) * x + np.cos(self.tilt) * y
-        over = np.cos(self.tilt) * x - np.sin(self.tilt) * y
-        part = np.clip(along / self.length, 0.0, 1.0)
+        along = math.sin(self.tilt) * x + math.cos(self.tilt) * y
+        over = math.cos(self.tilt) * x - math.sin(self.tilt) * y
+        part: Array = np.clip(along / self.length, 0.0, 1.0)
         wave = self.ripple * np.sin(2.0 * np.pi * part + self.phase)
         over = over - self.width * (self.bend * np.sin(np.pi * part) + wave)
-        return along, over, along - self.length - self.slope * over
+        below = along - self.length - self.slope * over
+        return along, over, below
 
     def ventricle(self, along: Array, over: Array, below: Array, thicker: float) -> Array:
         """Signed distance, negative inside, to the left ventricle grown by `thicker`."""
@@ -112,13 +114,13 @@ class Heart:
 
     def mouth(self) -> float:
         """Half the cavity's width at the plane of the valves."""
-        return float(self.width * np.sqrt(1.0 - (1.0 / ELLIPSE - 1.0) ** 2))
+        return self.width * math.sqrt(1.0 - (1.0 / ELLIPSE - 1.0) ** 2)
 
     def atrium(self, over: Array, below: Array) -> Array:
         """Signed distance to the left atrium, whose mouth is a little wider than the cavity."""
         mouth = self.mouth() + 0.015
         width = max(self.width * self.atrium_width, 1.04 * mouth)
-        above = np.sqrt(1.0 - (mouth / width) ** 2)  # of the half length
+        above = math.sqrt(1.0 - (mouth / width) ** 2)  # of the half length
         half = self.atrium_length / (1.0 + above)
         return np.maximum(_ellipse(below - above * half, over, half, width), -below)
 
@@ -161,7 +163,7 @@ class Sector:
         """How far right of the probe and down from it each pixel is, in depths of the sector."""
         height, width = self.shape
         rows, columns = np.indices(self.shape, np.float32)
-        right = (columns - 0.5 * (width - 1)) * (2.02 * np.sin(self.half_angle) / width)
+        right = (columns - 0.5 * (width - 1)) * (2.02 * math.sin(self.half_angle) / width)
         return right, (rows + 1.0) / (height - 4.0)
 
     def beams(self) -> tuple[Array, Array]:
@@ -175,7 +177,7 @@ class Sector:
         """Where the fan is."""
         right, down = self.places()
         depth = np.hypot(right, down)
-        return (depth < 1.0) & (depth > 0.02) & (np.abs(right) < down * np.tan(self.half_angle))
+        return (depth < 1.0) & (depth > 0.02) & (np.abs(right) < down * math.tan(self.half_angle))
 
     def picture(self, samples: Array) -> NDArray[np.uint8]:
         """Bring samples from 0 to 1, ``(SAMPLES, BEAMS)``, into the fan; black around it."""
@@ -230,8 +232,9 @@ class Scanner:
         The speckle is the amplitude of a complex Gaussian field. A turn mixes two such fields
         so that at every turn it has the same distribution.
         """
-        a, b, c, d = self.waves
-        real, imaginary = (np.cos(turn) * one + np.sin(turn) * two for one, two in ((a, b), (c, d)))
+        cosine, sine = math.cos(turn), math.sin(turn)
+        real = cosine * self.waves[0] + sine * self.waves[1]
+        imaginary = cosine * self.waves[2] + sine * self.waves[3]
         speckle = np.hypot(real, imaginary)
         amplitude = (10.0 ** ((echoes + self.gain) / 20.0) + self.haze) * speckle
         level = 20.0 * np.log10(amplitude + 1e-4)
@@ -256,7 +259,7 @@ def echo_phantom(seed: int | Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[
     heart, sector = Heart.draw(rng), Sector.draw(rng)
     scanner = Scanner.draw(rng, sector)
     contraction = rng.uniform(0.0, 1.0)
-    opening = rng.choice([0.0, rng.uniform(0.2, 0.9)])
+    opening = max(0.0, rng.uniform(-0.7, 0.9))  # closed in nearly half of them
     heart = heart.contracted(contraction, opening)
     echoes = _echoes(heart, sector, scanner)
     return sector.picture(scanner.shown(echoes)), _label(heart, sector)
@@ -291,8 +294,8 @@ def beating_ventricle(
     for frame in range(num_frames):
         filling = max(0.0, (frame - least) / (num_frames - least))
         phase = 1.0 + filling if frame > least else frame / least
-        opening = 0.9 * np.sin(np.pi * filling)
-        heart = relaxed.contracted(0.5 - 0.5 * np.cos(np.pi * phase), opening)
+        opening = 0.9 * math.sin(math.pi * filling)
+        heart = relaxed.contracted(0.5 - 0.5 * math.cos(math.pi * phase), opening)
         echoes = _echoes(heart, sector, scanner)
         turn = 2.0 * np.pi * frame / num_frames
         frames.append(sector.picture(scanner.shown(echoes, turn)))
@@ -351,14 +354,14 @@ def _leaflets(heart: Heart, over: Array, below: Array) -> list[Array]:
     for side in (-1.0, 1.0):
         inward, up = mouth - side * over, -below  # from the leaflet's hinge
         angle = heart.valve_angle + 0.12
-        on = np.cos(angle) * inward + np.sin(angle) * up
-        off = np.cos(angle) * up - np.sin(angle) * inward
+        on = math.cos(angle) * inward + math.sin(angle) * up
+        off = math.cos(angle) * up - math.sin(angle) * inward
         found.append(np.maximum(np.abs(off) - 0.006, np.abs(on - 0.5 * mouth) - 0.5 * mouth))
     middle = over + heart.width + heart.wall + heart.right_width
     found.append(np.maximum(np.abs(below) - 0.005, np.abs(middle) - heart.right_width))
     return found
 
 
-def _blend(echoes: Array, distance: Array, value: Array) -> None:
+def _blend(echoes: Array, distance: NDArray[np.floating], value: Array) -> None:
     """Set echoes, in place, where `distance` is negative, with a soft edge."""
     echoes += (value - echoes) * expit(-distance / 0.004)

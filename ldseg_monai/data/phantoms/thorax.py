@@ -5,6 +5,7 @@ The shapes and densities are invented, after the look of radiographs that are ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -105,8 +106,8 @@ class Chest:
     def heart(self, across: Array, down: Array) -> NDArray[np.bool_]:
         """Where the heart is: an ellipse whose tip points to the left and down."""
         right, below = across - self.heart_across, down - self.lung_height + 0.28
-        along = np.cos(self.heart_angle) * right + np.sin(self.heart_angle) * below
-        over = np.cos(self.heart_angle) * below - np.sin(self.heart_angle) * right
+        along = math.cos(self.heart_angle) * right + math.sin(self.heart_angle) * below
+        over = math.cos(self.heart_angle) * below - math.sin(self.heart_angle) * right
         return np.hypot(along / 1.2, over / 0.85) < self.heart_size
 
     def body(self, across: Array, down: Array) -> NDArray[np.bool_]:
@@ -151,13 +152,13 @@ class View:
         rows, columns = np.indices(self.shape, np.float32)
         right, below = (columns - self.column) / self.columns, (rows - self.row) / self.rows
         warps = [0.012 * _clouds(rng, self.shape, 22.0) for _ in range(2)]
-        across = np.cos(self.angle) * right + np.sin(self.angle) * below + warps[0]
-        down = np.cos(self.angle) * below - np.sin(self.angle) * right + warps[1]
+        across = math.cos(self.angle) * right + math.sin(self.angle) * below + warps[0]
+        down = math.cos(self.angle) * below - math.sin(self.angle) * right + warps[1]
         return across, down
 
     def pixels(self, points: Points) -> Points:
         """Columns and rows, on the finer grid, of points `(across, down)`."""
-        cosine, sine = np.cos(self.angle), np.sin(self.angle)
+        cosine, sine = math.cos(self.angle), math.sin(self.angle)
         found: Points = []
         for across, down in points:
             right, below = cosine * across - sine * down, sine * across + cosine * down
@@ -228,7 +229,7 @@ def _soft_tissue(
     middle = 0.18 * _blurred(parts.middle, 1.2) + 0.22 * _blurred(parts.middle, 0.12 * pixels)
     density += middle * expit((down - 0.12) / 0.06)
     # Thin at neck and shoulders, thick below; the beam is stronger at one side
-    density += rng.uniform(0.0, 0.35) * (down - 1.0) + rng.uniform(-0.12, 0.12) * across
+    density += rng.uniform(0.1, 0.35) * (down - 1.0) + rng.uniform(-0.12, 0.12) * across
     density += 0.32 * _blurred(parts.below, 0.015 * pixels)
 
     edges = _blurred(parts.lungs, 1.2)
@@ -395,7 +396,7 @@ def _spine(chest: Chest, view: View) -> Array:
 
 def _exposed(rng: Generator, density: Array) -> NDArray[np.uint8]:
     """What film and scanner make of density: their own contrast and brightness, and noise."""
-    low, high = np.percentile(density, [1.0, 99.5])
+    low, high = map(float, np.percentile(density, [1.0, 99.5]))
     scaled = np.clip((density - low) / (high - low), 0.0, 1.1)
     gray = rng.uniform(0.0, 30.0) + rng.uniform(190.0, 235.0) * scaled ** rng.uniform(0.7, 1.6)
     grain = smooth_noise(rng, density.shape, 0.6)
