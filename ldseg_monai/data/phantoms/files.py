@@ -28,7 +28,7 @@ from ldseg_monai.runtime.ownership import make_folder, require_own
 
 logger = logging.getLogger("ldseg_monai.data")
 
-PhantomKind = Literal["knee", "hippocampus", "gland", "nuclei", "thorax"]
+PhantomKind = Literal["knee", "hippocampus", "gland", "nuclei", "thorax", "echo"]
 VOLUMES = ("knee", "hippocampus")
 
 # Raise it when the same seed gives other voxels: phantoms already on disk are then rewritten.
@@ -83,8 +83,8 @@ def write_phantoms(
     processes may write the same phantoms at once.
 
     Args:
-        kind: "knee" or "hippocampus" (volumes), or "gland" or "nuclei" (RGB images, label stems
-            ending in `_anno`).
+        kind: "knee" or "hippocampus" (volumes); "gland" or "nuclei" (RGB images, label stems
+            ending in `_anno`); "thorax" or "echo" (gray images, the same stems).
         out_dir: folder to write to; made where missing.
         num: number of cases.
         seed: first half of each case's seed; the case's index is the other.
@@ -116,9 +116,9 @@ def write_phantoms(
             _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename, of, out_dir)
             _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename, of, out_dir)
         else:
-            picture, instances = _picture(kind, [seed, index])
+            picture, label = _picture(kind, [seed, index])
             _write_whole(item["image"], Image.fromarray(picture).save, of, out_dir)
-            mask = _with_values(instances.astype(np.uint8), label_values)
+            mask = _with_values(label.astype(np.uint8), label_values)
             _write_whole(item["label"], label_picture(mask).save, of, out_dir)
     _write_manifest(Path(out_dir), manifest | {"complete": True})
     logger.info("wrote %d %s phantoms to %s", num, kind, out_dir)
@@ -141,11 +141,19 @@ def _manifest(kind: str, seed: int, label_values: Sequence[int | str] | None) ->
 
 
 def _picture(kind: str, seed: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Make a picture and its instance label."""
+    """Make a picture and its label, of instances or classes."""
     if kind == "gland":
         from ldseg_monai.data.phantoms.gland import gland_phantom
 
         return gland_phantom(seed)
+    if kind == "thorax":
+        from ldseg_monai.data.phantoms.thorax import thorax_phantom
+
+        return thorax_phantom(seed)
+    if kind == "echo":
+        from ldseg_monai.data.phantoms.echo import echo_phantom
+
+        return echo_phantom(seed)
     from ldseg_monai.data.phantoms.nuclei import nuclei_phantom
 
     return nuclei_phantom(seed)
