@@ -128,11 +128,15 @@ class Heart:
         """Signed distances to the right ventricle and the right atrium."""
         over = over + self.width + self.wall + self.right_width
         half = 0.42 * self.length
+        # Of the two atria, which a septum divides
+        overlap = (
+            self.width * (self.atrium_width - 1.0) - self.wall + 0.35 * self.right_width + 0.02
+        )
         narrow = self.right_width * np.clip(0.35 + along / self.length, 0.3, 1.2)
         ventricle = _ellipse(along - 0.64 * self.length, over, half, narrow)
         atrium = _ellipse(
             below - 0.45 * self.atrium_length,
-            over - 0.2 * self.right_width,
+            over - 0.2 * self.right_width + max(0.0, overlap),
             0.55 * self.atrium_length,
             1.15 * self.right_width,
         )
