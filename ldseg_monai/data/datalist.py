@@ -131,7 +131,7 @@ def resolve_datalist(
 
     Args:
         dataset_dir: as in `find_cases`; None or "" for phantoms.
-        phantom: kind of phantom, "knee", "hippocampus", "gland" or "nuclei".
+        phantom: kind of phantom, as of `write_phantoms`.
         phantom_dir: folder that the phantoms are written to unless they are there already.
         num_phantoms: number of phantoms.
         seed: seed of the phantoms.

@@ -14,6 +14,7 @@ from ldseg_monai.runtime.signals import end_in_one_line
 
 WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wait for the next
 USER_ERROR = 2
+PHANTOMS = ("knee", "hippocampus", "gland", "nuclei", "thorax", "echo")  # `PhantomKind`
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
 
@@ -81,8 +82,9 @@ def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument(
         "kind",
-        choices=("knee", "hippocampus", "gland", "nuclei"),
-        help="MR volumes of a knee or a hippocampus, or H&E pictures of glands",
+        choices=PHANTOMS,
+        help="MR volumes of a knee or a hippocampus, H&E pictures of glands or nuclei, a chest "
+        "X-ray (thorax) or an ultrasound picture of the heart (echo)",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder to write images/ and labels/ to"

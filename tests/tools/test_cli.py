@@ -5,22 +5,35 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from prepared_python import Command
 
 from ldseg_monai.data.datalist import paired_datalist
+from ldseg_monai.data.phantoms.files import PhantomKind
 from ldseg_monai.runtime.errors import TRACEBACK
-from ldseg_monai.tools.cli import main
+from ldseg_monai.tools.cli import PHANTOMS, main
 
 
 @pytest.mark.parametrize(
-    ("kind", "end"), [("knee", ".nii.gz"), ("gland", ".png"), ("nuclei", ".png")]
+    ("kind", "end"),
+    [
+        ("knee", ".nii.gz"),
+        ("gland", ".png"),
+        ("nuclei", ".png"),
+        ("thorax", ".png"),
+        ("echo", ".png"),
+    ],
 )
 def test_phantom_writes_a_data_set(tmp_path: Path, kind: str, end: str) -> None:
     assert main(["phantom", kind, "--out", str(tmp_path / "new"), "--num", "2", "--seed", "3"]) == 0
     datalist = paired_datalist(tmp_path / "new")
     assert [Path(item["image"]).name for item in datalist] == [f"case_000{end}", f"case_001{end}"]
+
+
+def test_every_kind_of_phantom_can_be_written() -> None:
+    assert get_args(PhantomKind) == PHANTOMS
 
 
 def test_phantom_passes_the_seed_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gray_bands import best_band_dice
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -29,14 +30,6 @@ def phantoms() -> list[Phantom]:
 @pytest.fixture(scope="module")
 def beat() -> Phantom:
     return beating_ventricle(3, FRAMES)
-
-
-def best_band_dice(image: NDArray, mask: NDArray) -> float:
-    """Dice of the best rule `low <= gray <= high`: single thresholds are among them."""
-    every = np.concatenate([[0], np.bincount(image.ravel(), minlength=256).cumsum()])
-    hits = np.concatenate([[0], np.bincount(image[mask], minlength=256).cumsum()])
-    found, true = every[None] - every[:, None], hits[None] - hits[:, None]
-    return float(np.triu(2 * true / np.maximum(found + mask.sum(), 1)).max())
 
 
 def test_arrays_are_what_scanners_and_annotators_write(phantoms: list[Phantom]) -> None:

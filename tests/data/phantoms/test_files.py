@@ -6,16 +6,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from gray_bands import best_band_dice
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 from ldseg_monai.data.phantoms import files as phantoms
+from ldseg_monai.data.phantoms.echo import echo_phantom
 from ldseg_monai.data.phantoms.files import phantom_files, phantoms_complete, write_phantoms
 from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 from ldseg_monai.data.phantoms.nuclei import nuclei_phantom
+from ldseg_monai.data.phantoms.thorax import thorax_phantom
 
 SEEDS = range(8)
 
@@ -30,17 +33,14 @@ def glands() -> list[tuple[NDArray, NDArray]]:
     return [gland_phantom(seed) for seed in SEEDS[:5]]
 
 
-def best_band_dice(image: NDArray, mask: NDArray) -> float:
-    """Dice of the best rule `low <= image <= high`, over every low and high: single thresholds are among them."""
-    values = np.clip(image, 0, 255).astype(int)
-    every = np.concatenate([[0], np.bincount(values.ravel(), minlength=256).cumsum()])
-    hits = np.concatenate([[0], np.bincount(values[mask], minlength=256).cumsum()])
-    found, true = every[None] - every[:, None], hits[None] - hits[:, None]
-    dice = 2 * true / np.maximum(found + mask.sum(), 1)
-    return float(np.triu(dice).max())
-
-
-MAKERS = [knee_phantom, hippocampus_phantom, gland_phantom, nuclei_phantom]
+MAKERS = [
+    knee_phantom,
+    hippocampus_phantom,
+    gland_phantom,
+    nuclei_phantom,
+    thorax_phantom,
+    echo_phantom,
+]
 
 
 def touching(mask_a: NDArray, mask_b: NDArray) -> int:
