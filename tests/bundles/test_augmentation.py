@@ -22,6 +22,10 @@ INTENSITY = {
     "RandBiasFieldd",
     "RandGaussianSmoothd",
     "RandGaussianNoised",
+    "RandAdjustContrastd",
+    "RandHistogramShiftd",
+    "RandCoarseDropoutd",
+    "RandSimulateLowResolutiond",
 }
 
 
