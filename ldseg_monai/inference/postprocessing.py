@@ -102,9 +102,10 @@ class InvertLabeld(Transform):
 
 
 class InvertMapsd(Invertd):
-    """MONAI's `Invertd` for the maps of an ensemble, if there are any.
+    """MONAI's `Invertd` for scores or the maps of an ensemble, if there are any.
 
-    They are brought back to their image's geometry by interpolation.
+    They are brought back to their image's geometry by interpolation. Where images are resized,
+    bring back the scores before `SplitPredictiond` chooses the class: outlines are smooth then.
 
     Args:
         keys: keys of maps.
@@ -116,6 +117,11 @@ class InvertMapsd(Invertd):
         super().__init__(
             keys, transform, orig_keys=orig_keys, nearest_interp=False, allow_missing_keys=True
         )
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the keys that are there inverted."""
+        maps = {key: MetaTensor(data[key]) for key in self.keys if key in data}
+        return super().__call__({**data, **maps})
 
 
 class SummarizeUncertaintyd(MapTransform):
