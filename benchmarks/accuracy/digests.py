@@ -32,7 +32,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from benchmarks import command
 
 DATA = {  # folder of each bundle's data set below --data
+    "cdal_cxr": "cxr",
     "cdal_hippocampus": "hippocampus",
+    "cdal_monuseg": "monuseg",
     "ldseg_glas": "glas",
     "ldseg_hippocampus": "hippocampus",
     "ldseg_knee3d": "knee",

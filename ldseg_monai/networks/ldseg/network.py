@@ -211,7 +211,7 @@ class LDSeg(DiffusionSegmenter):
         Raises:
             ValueError: if the label has a class that the network does not know.
         """
-        weight = next(self.denoiser.parameters())
+        weight = next(self.parameters())
         classes = one_hot(label, self.out_channels, weight.dtype)  # (B, classes, *spatial)
         return self.standardization(self.label_encoder(classes)[0])
 
