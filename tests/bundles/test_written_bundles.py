@@ -27,7 +27,9 @@ from ldseg_monai.tools.new_bundle.write import new_bundle
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
 NAMES = ["left", "right"]
-SOURCES = r"knee|hippocamp|gland|GlaS|nucle|lung|X-ray|thorax|femur|tibia|anterior|H&E|colon|published"
+SOURCES = (
+    r"knee|hippocamp|gland|GlaS|nucle|lung|X-ray|thorax|femur|tibia|anterior|H&E|colon|published"
+)
 SIZES = ("spatial_size", "crop_size", "window_size")
 
 

@@ -103,6 +103,7 @@ TINY = {
                 **TRAINING,
             },
             "inference.yaml": PHANTOMS,
+            "ablations/attention_level_4.yaml": {"discriminator_def#channels": [8, 8, 8, 8, 8]},
         },
     ),
     "cdal_cxr": Tiny(
