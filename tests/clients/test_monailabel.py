@@ -94,14 +94,15 @@ def tiny(bundle: str, tmp_path: Path) -> Path:
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
     """Cases of each kind of phantom; the knees are small parts, in an oblique geometry."""
     folder = tmp_path_factory.mktemp("phantoms")
-    for kind in ("knee", "gland"):
+    for kind in ("knee", "gland", "nuclei", "thorax"):
         write_phantoms(kind, folder / kind, NUM_CASES)
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_euler("xyz", [8, -5, 12], degrees=True).as_matrix()
     for path in sorted((folder / "knee").glob("*/*.nii.gz")):
         part = nib.load(path).slicer[CROP]
         nib.save(nib.Nifti1Image(np.asanyarray(part.dataobj), turn @ part.affine), path)
-    kinds = {"knee": "knee", "hippocampus": "knee", "gland": "gland"}  # any volume will do
+    kinds = {kind: kind for kind in ("knee", "gland", "nuclei", "thorax")}
+    kinds["hippocampus"] = "knee"  # any volume will do
     return {kind: paired_datalist(folder / other) for kind, other in kinds.items()}
 
 
