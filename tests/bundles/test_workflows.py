@@ -90,7 +90,9 @@ def test_bfloat16_is_what_a_bundle_computes_with(workplace: Workplace) -> None:
         image = torch.rand(1, network.in_channels, *size, generator=torch.manual_seed(1))
         logits.append(workflow.inferer(inputs=image, network=network))
     half, full = (result.float() for result in logits)
-    assert 0 < (half - full).norm() < 0.2 * full.norm()
+    if workflow.network_def.stride == 1:  # logarithms, which blow up what is near 0
+        half, full = half.exp(), full.exp()
+    assert 0 < (half - full).norm() < 0.1 * full.norm()
 
 
 @pytest.mark.parametrize("loads", [False, True])

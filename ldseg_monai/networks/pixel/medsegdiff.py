@@ -131,8 +131,7 @@ class MedSegDiffDenoiser(ResidualUNet):
         time = self.time_embedding(timesteps)
         x, of_image = self.from_label(noisy_label), self.from_image(image)
         skips: list[torch.Tensor] = []
-        # TorchScript knows no strict.
-        for down, level, image_down, image_level, parser, image_norm, label_norm in zip(  # noqa: B905
+        ways = zip(  # noqa: B905 - TorchScript knows no strict
             self.downsamplings,
             self.down_levels,
             self.image_downsamplings,
@@ -140,7 +139,8 @@ class MedSegDiffDenoiser(ResidualUNet):
             self.parsers,
             self.image_norms,
             self.label_norms,
-        ):
+        )
+        for down, level, image_down, image_level, parser, image_norm, label_norm in ways:
             x = level(down(x), time)
             of_image = image_level(image_down(of_image), time)
             affinity = image_norm(of_image) * label_norm(parser(x))

@@ -58,8 +58,8 @@ class Plan:
             is not 0 is one class.
         sizes: value of each knob that is a size in voxels.
         stem: the network's `stem_stride`.
-        fits_imagenet: whether an image encoder from ImageNet's weights can stay: color pictures, at
-            the same stem.
+        fits_imagenet: whether an image encoder from ImageNet's weights can stay: at the same stem,
+            for color pictures, or for gray ones where it takes them.
         resizes: whether every case is resized to one grid.
         common_frame: whether the latent is standardized across cases (`latent_norm: cases`).
         oversample: whether crops are centered on each class equally often.
@@ -137,7 +137,11 @@ def make_plan(
         choices.append(_encoder_choice(fits_imagenet))
     oversampling = _oversample(inspection, sizes, values)
     intensity_range, intensity_choice = _intensities(template, inspection)
-    choices += [*filter(None, [oversampling]), intensity_choice, _augmentation_choice(inspection)]
+    choices += [
+        *filter(None, [oversampling]),
+        intensity_choice,
+        _augmentation_choice(template, inspection),
+    ]
     epochs = max(1, round(STEPS * template.train["batch_size"] / template.train["cases_per_epoch"]))
     choices.append(
         Choice(
@@ -503,10 +507,13 @@ def _encoder_choice(fits_imagenet: bool) -> Choice:
     return Choice("image encoder", "the paper's, from random weights", why)
 
 
-def _augmentation_choice(inspection: Inspection) -> Choice:
+def _augmentation_choice(template: Template, inspection: Inspection) -> Choice:
     if inspection.spatial_dims == 3:
         why = "classes may be of one side, left or right; turn mirroring on if they are not"
         return Choice("augmentation", "the template's, without mirroring", why)
+    if inspection.colored and not components(template.train, "RandStaind"):
+        why = "it changes gray levels, not the stain; look at some, and remove what does not fit"
+        return Choice("augmentation", "the template's", why)
     if inspection.colored:
         why = "remove RandStaind if this is not H&E, and flips if up and left mean something"
         return Choice(
