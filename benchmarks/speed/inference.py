@@ -4,7 +4,7 @@ r"""How long one image takes a bundle's network, its peers, and diffusion on the
     python -m benchmarks.speed.inference bundles/ldseg_hippocampus --samples 1 5 \
         --beside bundles/cdal_hippocampus
 
-All run in one process in turns, and the ratios are to two steps of the bundle's network in its own
+All run in one process in turns, and the ratios are to the bundle's network in its own steps and
 precision, round by round. One step of the pixel-space diffusion is measured; its further rows are
 that times the steps. ``--samples`` adds the bundle, and each one ``--beside`` it, drawing so many
 segmentations by the inferer of its inference.yaml.
@@ -27,7 +27,6 @@ from benchmarks.speed.workload import PEERS, PRECISIONS, Workload
 STEPS = (1, 2, 10, 50, 1000)
 MEMORY_STEPS = 10
 OWN, PIXEL_DIFFUSION = "own", "PixelDiffusion"
-REFERENCE_STEPS = 2
 ABOUT = """One image of {size} voxels, from network input to class logits; untrained weights. {own}
 is the bundle's, with K reverse steps; its parameters include what only training uses. The others
 are MONAI's, each in the faster of two memory layouts (see the remark): {peers}. PixelDiffusion is
@@ -66,7 +65,8 @@ class Row(NamedTuple):
 
 def reference_of(work: Workload) -> Row:
     """The bundle's network, to which the ratios are."""
-    return Row(work.about.method, REFERENCE_STEPS, work.precision)
+    steps = int(work.config()["num_inference_steps"])
+    return Row(work.about.method, steps, work.precision)
 
 
 def candidates(
@@ -80,11 +80,12 @@ def candidates(
     """Builds of each candidate, the reference among them."""
     size = work.spatial_size
     rows: dict[Row, Mapping[str, Build]] = {}
+    reference = reference_of(work)
     for precision, amp in PRECISIONS.items():
-        for number in sorted({REFERENCE_STEPS, *steps}):
+        for number in sorted({reference.steps, *steps}):
             row = Row(work.about.method, number, precision)
             asked_for = OWN in names and precision in precisions
-            if asked_for or row == reference_of(work):
+            if asked_for or row == reference:
                 rows[row] = {"": partial(workload.segmenter_call, work, size, number, amp)}
     for one in (work, *beside):
         for number in samples:
