@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
 
@@ -25,7 +25,9 @@ from ldseg_monai.data.trained_cases import TrainedCases, digest, tell_trained_on
 from ldseg_monai.runtime.files import whole_file
 
 SCORES = ("dice", "iou", "precision", "recall", "hd95")
-COLUMNS = ("case", "class", "name", *SCORES, "unit", "trained_on")  # of metrics.csv
+COUNTS = ("overlap_voxels", "predicted_voxels", "true_voxels")  # of a class in a case
+COLUMNS = ("case", "class", "name", *SCORES, "unit", "trained_on", *COUNTS)  # of metrics.csv
+POOLED = SCORES[:4]  # the scores that classes have together
 UNITS = {2: "pixel", 3: "mm"}  # of distances, by an image's axes: a picture's file has no spacing
 SEEN = {True: "yes", False: "no", None: "unknown"}
 
@@ -69,6 +71,34 @@ def class_scores(
         )
         scores["hd95"] = distance.item()
     return scores
+
+
+def voxel_counts(prediction: torch.Tensor, label: torch.Tensor) -> dict[str, int]:
+    """Voxels of two masks, ``(*spatial)``, bool: of both, of the prediction, of the label."""
+    masks = (prediction & label, prediction, label)
+    return {name: int(mask.sum()) for name, mask in zip(COUNTS, masks, strict=True)}
+
+
+def pooled_scores(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Dice, IoU, precision and recall of several classes of one case together.
+
+    Their voxels are added up before the ratios are taken, so that a large class counts more. A
+    voxel of one class that was taken for another is an error.
+
+    Args:
+        rows: of the classes, with `COUNTS`.
+    """
+    counts = dict.fromkeys(COUNTS, 0)
+    for row in rows:
+        for name in COUNTS:
+            counts[name] += int(row[name])
+    both, predicted, true = (counts[name] for name in COUNTS)
+    return {
+        "dice": _ratio(2 * both, predicted + true) if true else math.nan,
+        "iou": _ratio(both, predicted + true - both) if true else math.nan,
+        "precision": _ratio(both, predicted),
+        "recall": _ratio(both, true),
+    }
 
 
 class MeanCaseDice(MeanDice):
@@ -156,7 +186,8 @@ class CaseScores:
                 scores = class_scores(prediction[index], truth[index], spacing)
                 row: dict[str, str | int | float] = {"case": case_name(image), "class": index}
                 row["name"] = self.class_names[index]
-                self.rows.append({**row, **scores, **about})
+                counts = voxel_counts(prediction[index], truth[index])
+                self.rows.append({**row, **scores, **about, **counts})
 
     def _masks(self, classes: torch.Tensor) -> torch.Tensor:
         """A mask of each class, ``(classes, *spatial)``."""
@@ -203,7 +234,7 @@ def summarize(rows: Sequence[dict]) -> dict:
 
     Scores that are NaN are left out; ``n`` says how many were not, ``cases`` how many cases there
     were. A class that was missed has no surface distance: read ``hd95`` with its ``n``, in the unit
-    that ``units`` has.
+    that ``units`` has. ``pooled`` is of each case's `pooled_scores` of all classes.
     """
     by_class = {}
     for index in sorted({row["class"] for row in rows}):
@@ -215,7 +246,17 @@ def summarize(rows: Sequence[dict]) -> dict:
         "units": {"hd95": " or ".join(units)},
         "classes": by_class,
         "all": _statistics([*means.values()]),
+        "pooled": _pooled(rows),
     }
+
+
+def _pooled(rows: Sequence[dict]) -> dict[str, dict[str, float | None]]:
+    """Mean, SD and number of the cases' `pooled_scores`."""
+    by_case: dict[str, list[dict]] = {}
+    for row in rows:
+        by_case.setdefault(row["case"], []).append(row)
+    pooled = [pooled_scores(classes) for classes in by_case.values()]
+    return {score: _mean_sd(pooled, score) for score in POOLED}
 
 
 def case_means(rows: Sequence[dict]) -> dict[str, dict[str, float]]:

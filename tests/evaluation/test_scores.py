@@ -16,12 +16,15 @@ from monai.metrics import compute_hausdorff_distance
 
 from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.evaluation.scores import (
+    COUNTS,
     SCORES,
     CaseScores,
     MeanCaseDice,
     case_means,
     class_scores,
+    pooled_scores,
     summarize,
+    voxel_counts,
 )
 
 SPACING = (2.0, 1.0, 0.5)
@@ -159,6 +162,7 @@ def test_table_has_a_row_for_each_case_and_class(
     )
     with open(tmp_path / "new" / "folder" / "metrics.csv", newline="") as file:
         columns = "case,class,name,dice,iou,precision,recall,hd95,unit,trained_on"
+        columns += ",overlap_voxels,predicted_voxels,true_voxels"
         assert file.readline().strip() == columns
         file.seek(0)
         rows = list(csv.DictReader(file))
@@ -168,6 +172,9 @@ def test_table_has_a_row_for_each_case_and_class(
         for index, name in (("1", "femur"), ("2", "class 2"))
     ]
     assert {(row["unit"], row["trained_on"]) for row in rows} == {("mm", "unknown")}
+    counts = [tuple(int(row[name]) for name in COUNTS) for row in rows]
+    assert counts[0] == counts[3] == (64, 64, 64) and counts[2] == (48, 64, 64)
+    assert counts[5] == (0, 0, 0)
     scores = [[float(row[score]) for score in SCORES] for row in rows]
     assert scores[0] == scores[1] == scores[3] == [1, 1, 1, 1, 0]
     assert (
@@ -187,6 +194,7 @@ def test_summary_is_valid_json_and_leaves_nan_out(tmp_path: Path, cases) -> None
     assert summary["classes"]["3"]["hd95"] == {"mean": None, "sd": None, "n": 0}
     assert summary["all"]["dice"]["mean"] == pytest.approx((1 + 0.875 + 0.75) / 3)
     assert summary["all"]["hd95"]["mean"] == pytest.approx((0 + 1 + 2) / 3)
+    assert summary["pooled"]["dice"]["mean"] == pytest.approx((1 + 0.875 + 0.75) / 3)
 
 
 def test_distances_of_a_picture_are_in_pixels(tmp_path: Path) -> None:
@@ -250,7 +258,29 @@ def row(case: str, index: int, dice: float, hd95: float) -> dict[str, Any]:
         "recall": 0.5,
         "hd95": hd95,
         "unit": "mm",
+        **dict.fromkeys(COUNTS, 0),
     }
+
+
+def test_pooled_classes_count_by_their_size() -> None:
+    """A large class found whole, and a small one of which half was taken for the large one."""
+    truth = torch.zeros(10, 10, dtype=torch.long)
+    truth[:8], truth[8:, :4] = 1, 2  # 80 pixels, and 8
+    found = truth.clone()
+    found[9, :4] = 1
+    classes = [{**voxel_counts(found == index, truth == index)} for index in (1, 2)]
+    pooled = pooled_scores(classes)
+    dice = [2 * 80 / (84 + 80), 2 * 4 / (4 + 8)]
+    assert pooled["dice"] == pytest.approx(2 * 84 / (88 + 88))
+    assert pooled["iou"] == pytest.approx(84 / 92)
+    assert pooled["precision"] == pooled["recall"] == pytest.approx(84 / 88)
+    assert pooled["dice"] > statistics.mean(dice)
+    assert pooled_scores(classes[:1])["dice"] == pytest.approx(dice[0])
+
+
+def test_nothing_to_find_has_no_pooled_dice() -> None:
+    nothing = torch.zeros(4, dtype=torch.bool)
+    assert math.isnan(pooled_scores([voxel_counts(nothing, nothing)])["dice"])
 
 
 def test_means_and_sds_are_over_the_cases() -> None:
