@@ -7,6 +7,7 @@ from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
 from ldseg_monai.data.known import CheckKnownImaged, KnownSpacingd
 from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
 from ldseg_monai.data.readers import LabelPictureReader, NiftiReader, PictureReader
+from ldseg_monai.data.sequences import LoadImageSequenced, resolve_sequences
 from ldseg_monai.data.split import Split, read_groups
 from ldseg_monai.data.transforms import ClassIndicesd, RandStaind, VoxelSpacingd
 from ldseg_monai.data.writers import NiftiWriter, PictureWriter, SaveImagePictured, SaveImageVolumed
@@ -21,6 +22,7 @@ __all__ = [
     "KnownSpacingd",
     "LabelPictureReader",
     "LoadImagePictured",
+    "LoadImageSequenced",
     "LoadImageVolumed",
     "NiftiOrDicomReader",
     "NiftiReader",
@@ -39,4 +41,5 @@ __all__ = [
     "paired_datalist",
     "read_groups",
     "resolve_datalist",
+    "resolve_sequences",
 ]

@@ -211,7 +211,7 @@ def _one_file(
 def _images(root: Path, series_uid: str | None, skip_unreadable: bool) -> Cases:
     """Every image of a folder, and where they are read the DICOM series in it and all below."""
     folder, leftovers = image_folder(root), Leftovers()
-    found = {below: series_files(below) for below in _folders_in(folder)}
+    found = {below: series_files(below) for below in folders_in(folder)}
     with_dicom = [below for below, files in found.items() if files.dicom or files.doubtful]
     images = _image_files(folder, leftovers, str(folder) in with_dicom, looked_into=with_dicom)
     _leave_masks(images, leftovers)
@@ -311,7 +311,7 @@ def _no_dicom(place: PathLike) -> InputError:
     )
 
 
-def _folders_in(root: Path) -> Iterator[str]:
+def folders_in(root: Path) -> Iterator[str]:
     """A folder and all visible ones below it, links to folders included, each once."""
     seen: set[str] = set()
     for folder, below, _ in os.walk(root, onerror=_refuse_folder, followlinks=True):

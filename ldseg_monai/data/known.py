@@ -21,6 +21,7 @@ from monai.utils import MetaKeys, ensure_tuple
 from nibabel.orientations import io_orientation
 
 from ldseg_monai.data.checks import OUTSIDE
+from ldseg_monai.data.dicom.clips import MODALITY
 from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.data.dicom.series import read_dicom, series_files
 from ldseg_monai.data.transforms import VoxelSpacingd
@@ -120,6 +121,7 @@ class CheckKnownImaged(MapTransform):
         force: whether such an image is segmented all the same. Its metadata then say under
             ``outside_of_known`` what is wrong, which the results repeat.
         allow_missing_keys: whether a missing key is passed over.
+        frames: whether the last axis is time: pictures that are judged together.
     """
 
     def __init__(
@@ -128,8 +130,10 @@ class CheckKnownImaged(MapTransform):
         metadata: str,
         force: bool = False,
         allow_missing_keys: bool = False,
+        frames: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.frames = frames
         self.known = read_known(metadata)
         self.wrong_headers = read_wrong_headers(metadata)
         self.force = force
@@ -177,10 +181,11 @@ class CheckKnownImaged(MapTransform):
             size: of all of it.
         """
         known = self.known
+        size = size[:-1] if self.frames else size
         yield from self._dicom_reasons(image.meta)
         if min(size) < known.least_size:
             yield f"its size is {_by(size)}, expected {known.least_size} or more along each axis"
-        if image.ndim == 4:
+        if image.ndim == 4 and not self.frames:
             affine = np.asarray(image.affine, dtype=float)
             header = fitting_header(self.wrong_headers, affine, size)
             affine = affine if header is None else header.corrected(affine)
@@ -195,10 +200,13 @@ class CheckKnownImaged(MapTransform):
         yield from self._color_reasons(image)
 
     def _dicom_reasons(self, meta: Mapping[str, Any]) -> Iterator[str]:
-        if SERIES_UID not in meta or not (self.known.modality or self.known.body_part):
+        is_dicom = SERIES_UID in meta or MODALITY in meta
+        if not is_dicom or not (self.known.modality or self.known.body_part):
             return
-        folder = str(ensure_tuple(meta["filename_or_obj"])[0])
-        modality, body_part = _dicom_kind(folder, meta[SERIES_UID])
+        modality, body_part = meta.get(MODALITY, ""), ""
+        if SERIES_UID in meta:
+            folder = str(ensure_tuple(meta["filename_or_obj"])[0])
+            modality, body_part = _dicom_kind(folder, meta[SERIES_UID])
         if self.known.modality and modality not in self.known.modality:
             yield f"its modality is {modality}, expected {' or '.join(self.known.modality)}"
         words = self.known.body_part

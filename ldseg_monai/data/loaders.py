@@ -45,7 +45,7 @@ def without_codec_warning() -> Iterator[None]:
         yield
 
 
-class _LoadChecked(LoadImaged):
+class LoadChecked(LoadImaged):
     """Read an image and perhaps its label, and check them.
 
     Args:
@@ -125,7 +125,7 @@ class _LoadChecked(LoadImaged):
         return result
 
 
-class LoadImageVolumed(_LoadChecked):
+class LoadImageVolumed(LoadChecked):
     """Read and check a volume, and perhaps its label: NIfTI, MHA, NRRD, or a DICOM series.
 
     Args:
@@ -168,7 +168,7 @@ class LoadImageVolumed(_LoadChecked):
         super().__init__(keys, reader, label_reader, check, num_classes, label_values, instances)
 
 
-class LoadImagePictured(_LoadChecked):
+class LoadImagePictured(LoadChecked):
     """Read and check a picture, and perhaps its label.
 
     Args:

@@ -1,7 +1,8 @@
 """How good segmentations are: scores, pictures, and a page that shows both."""
 
+from ldseg_monai.evaluation.areas import SaveAreasd
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.report import Report
 from ldseg_monai.evaluation.scores import CaseScores, MeanCaseDice
 
-__all__ = ["CaseScores", "MeanCaseDice", "Report", "SaveOverlay"]
+__all__ = ["CaseScores", "MeanCaseDice", "Report", "SaveAreasd", "SaveOverlay"]

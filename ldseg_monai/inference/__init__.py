@@ -10,7 +10,7 @@ from ldseg_monai.inference.postprocessing import (
     SummarizeUncertaintyd,
 )
 from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
+from ldseg_monai.inference.sliding_window import SliceSamplingInferer, SlidingWindowSamplingInferer
 from ldseg_monai.inference.strips import MeasurePictured, StripInferer
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "InvertMapsd",
     "MeasurePictured",
     "SamplingInferer",
+    "SliceSamplingInferer",
     "SlidingWindowSamplingInferer",
     "SplitPredictiond",
     "StripInferer",

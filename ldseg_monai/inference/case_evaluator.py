@@ -20,7 +20,7 @@ from monai.transforms import Compose
 from monai.utils import ensure_tuple
 
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
+from ldseg_monai.data.loaders import LoadChecked
 from ldseg_monai.runtime.errors import (
     FileError,
     InputError,
@@ -246,7 +246,7 @@ class CaseEvaluator(SupervisedEvaluator):
 def _begins_with_loader(transform: Any) -> bool:
     if not isinstance(transform, Compose) or not transform.transforms:
         return False
-    return isinstance(transform.transforms[0], (LoadImageVolumed, LoadImagePictured))
+    return isinstance(transform.transforms[0], LoadChecked)
 
 
 def _line(files: str, reason: str) -> str:

@@ -36,7 +36,7 @@ from ldseg_monai.runtime.ownership import (
 
 logger = logging.getLogger("ldseg_monai.inference.finished_cases")
 
-ENDINGS = ("label", "mean", "sd", "seg", "overlay")  # of what an inference writes of a case
+ENDINGS = ("label", "mean", "sd", "seg", "overlay", "area")  # of what an inference writes of a case
 
 
 class FinishedCases:

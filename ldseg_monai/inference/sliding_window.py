@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.data.utils import compute_importance_map
-from monai.inferers import SlidingWindowInferer
+from monai.inferers import SliceInferer, SlidingWindowInferer
 from monai.utils import PytorchPadMode, fall_back_tuple
 
 from ldseg_monai.diffusion.noise import Noise
@@ -167,3 +167,35 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
 def _range(image: torch.Tensor, dimension: int, start: int, stop: int) -> torch.Tensor:
     """A range of an image along a dimension."""
     return image.narrow(dimension, start, stop - start)
+
+
+class SliceSamplingInferer(SliceInferer):
+    """Segment a volume or a sequence by a network of pictures, plane by plane of its last axis.
+
+    Every plane sees the same noise, so that what stays the same from frame to frame is drawn the
+    same.
+
+    Args:
+        sampler: segments the planes, or windows of them.
+        args, kwargs: as of `monai.inferers.SliceInferer`, but for ``spatial_dim``.
+    """
+
+    def __init__(self, sampler: SamplingInferer, *args: Any, **kwargs: Any) -> None:
+        super().__init__(2, *args, **kwargs)  # type: ignore[misc]
+        self.sampler = sampler
+
+    @torch.no_grad()
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Segment volumes ``(B, in_channels, W, H, planes)``.
+
+        Returns:
+            What the sampler returns of a plane, with the planes as last axis.
+
+        Raises:
+            ValueError: for a network that is no `DiffusionSegmenter`.
+        """
+        model = diffusion_segmenter(network)
+        segment = partial(self.sampler, network=model)
+        return cast(torch.Tensor, super().__call__(plain(inputs), segment, *args, **kwargs))

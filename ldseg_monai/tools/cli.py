@@ -14,7 +14,7 @@ from ldseg_monai.runtime.signals import end_in_one_line
 
 WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wait for the next
 USER_ERROR = 2
-PHANTOMS = ("knee", "hippocampus", "gland", "nuclei", "thorax", "echo")  # `PhantomKind`
+PHANTOMS = ("knee", "hippocampus", "gland", "nuclei", "thorax", "echo", "beat")  # `PhantomKind`
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
 
@@ -84,7 +84,7 @@ def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         "kind",
         choices=PHANTOMS,
         help="MR volumes of a knee or a hippocampus, H&E pictures of glands or nuclei, a chest "
-        "X-ray (thorax) or an ultrasound picture of the heart (echo)",
+        "X-ray (thorax) or an ultrasound picture of the heart (echo), or a sequence of a beat",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder to write images/ and labels/ to"

@@ -9,7 +9,10 @@ from monai.inferers import Inferer
 from small_networks import RecordingSampler, Wrapper, noisy_ldseg, pair_of, tiny_cdal
 
 from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
+from ldseg_monai.inference.sliding_window import (
+    SliceSamplingInferer,
+    SlidingWindowSamplingInferer,
+)
 from ldseg_monai.networks.ldseg.network import LDSeg
 from ldseg_monai.training.inferers import TrainingInferer
 
@@ -197,3 +200,13 @@ def test_windows_see_the_noise_of_their_place_and_the_latents_of_their_sample(
         assert torch.equal(noise.field, field[..., row : row + 12, column : column + 12])
         assert torch.equal(noise.latents, latents)
     assert len(sampler.windows) > 4
+
+
+def test_a_volume_is_segmented_plane_by_plane() -> None:
+    network = noisy_ldseg()
+    sampler = SamplingInferer(num_samples=2, amp=False)
+    volume = torch.rand(2, network.image_encoder.in_channels, 16, 24, 3)
+    planes = SliceSamplingInferer(sampler, roi_size=(16, 24), sw_batch_size=2)(volume, network)
+    for index in range(3):
+        wanted = sampler(volume[..., index], network)
+        assert torch.allclose(planes[..., index], wanted, atol=1e-5)

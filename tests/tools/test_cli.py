@@ -24,6 +24,7 @@ from ldseg_monai.tools.cli import PHANTOMS, main
         ("nuclei", ".png"),
         ("thorax", ".png"),
         ("echo", ".png"),
+        ("beat", ".nii.gz"),
     ],
 )
 def test_phantom_writes_a_data_set(tmp_path: Path, kind: str, end: str) -> None:

@@ -23,6 +23,7 @@ BLOOD, TISSUE, MUSCLE, WALL, VALVE = -41.0, -25.0, -19.0, -17.0, -9.0
 BEAMS, SAMPLES = 160, 320  # of the sector: angles and depths
 ELLIPSE = 0.62  # of the ventricle's length is above the middle of the ellipse that it is cut from
 SYSTOLE = 0.4  # of a beat
+DEPTH = 160.0  # mm of the sector
 
 
 @dataclass(frozen=True)
@@ -315,6 +316,14 @@ def end_systole(num_frames: int) -> int:
 def ejection_fraction(seed: int | Sequence[int]) -> float:
     """Share of the cavity's area that `beating_ventricle` ejects, 0.3 to 0.6."""
     return Heart.draw(np.random.default_rng(seed)).ejection
+
+
+def frame_spacing(seed: int | Sequence[int]) -> tuple[float, float]:
+    """Width and height in mm of a pixel of `beating_ventricle`."""
+    rng = np.random.default_rng(seed)
+    Heart.draw(rng)
+    right, down = Sector.draw(rng).places()
+    return DEPTH * float(right[0, 1] - right[0, 0]), DEPTH * float(down[1, 0] - down[0, 0])
 
 
 def _label(heart: Heart, sector: Sector) -> NDArray[np.uint8]:

@@ -28,12 +28,13 @@ from ldseg_monai.runtime.ownership import make_folder, require_own
 
 logger = logging.getLogger("ldseg_monai.data")
 
-PhantomKind = Literal["knee", "hippocampus", "gland", "nuclei", "thorax", "echo"]
-VOLUMES = ("knee", "hippocampus")
+PhantomKind = Literal["knee", "hippocampus", "gland", "nuclei", "thorax", "echo", "beat"]
+VOLUMES = ("knee", "hippocampus", "beat")
 
 # Raise it when the same seed gives other voxels: phantoms already on disk are then rewritten.
 GENERATOR_VERSION = 2
 MANIFEST_NAME = "phantoms.json"
+BEAT_FRAMES = 16  # of a sequence
 
 
 def phantom_files(kind: str, out_dir: str | os.PathLike[str], num: int) -> list[dict[str, str]]:
@@ -83,7 +84,8 @@ def write_phantoms(
     processes may write the same phantoms at once.
 
     Args:
-        kind: "knee" or "hippocampus" (volumes); "gland" or "nuclei" (RGB images, label stems
+        kind: "knee" or "hippocampus" (volumes); "beat" (sequences, NIfTI whose last axis is time);
+            "gland" or "nuclei" (RGB images, label stems
             ending in `_anno`); "thorax" or "echo" (gray images, the same stems).
         out_dir: folder to write to; made where missing.
         num: number of cases.
@@ -130,6 +132,12 @@ def _volume(kind: str, seed: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any],
         from ldseg_monai.data.phantoms.knee import knee_phantom
 
         return knee_phantom(seed)
+    if kind == "beat":
+        from ldseg_monai.data.phantoms.echo import beating_ventricle, frame_spacing
+
+        frames, labels = beating_ventricle(seed, BEAT_FRAMES)
+        affine = np.diag([*frame_spacing(seed), 1.0, 1.0])
+        return frames.transpose(2, 1, 0), labels.transpose(2, 1, 0), affine  # columns, rows, frames
     from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
 
     return hippocampus_phantom(seed)
