@@ -202,3 +202,18 @@ def test_other_weights_are_an_error(tmp_path: Path) -> None:
     for name in ("x.pth", "missing.pth"):
         with pytest.raises(ValueError, match=f"{name}'?: expected the file of EfficientNet-Lite0"):
             load_imagenet_weights(network, str(tmp_path / name))
+
+
+def test_a_gray_picture_is_seen_as_three_equal_colors() -> None:
+    torch.manual_seed(0)
+    gray = EfficientNetEncoder(4, 16, num_head_channels=8, in_channels=1).eval()
+    color = EfficientNetEncoder(4, 16, num_head_channels=8).eval()
+    color.load_state_dict(gray.state_dict())
+    picture = torch.rand(2, 1, 64, 32) * 2 - 1
+    assert gray.in_channels == 1
+    assert torch.equal(gray(picture)[0], color(picture.expand(-1, 3, -1, -1))[0])
+
+
+def test_pictures_of_two_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="in_channels 2: expected 1 or 3"):
+        EfficientNetEncoder(4, 16, in_channels=2)

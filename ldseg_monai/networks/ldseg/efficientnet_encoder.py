@@ -1,4 +1,4 @@
-"""An image encoder for color pictures that can start from what ImageNet taught it."""
+"""An image encoder for pictures that can start from what ImageNet taught it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from ldseg_monai.networks.blocks import NORM, ResidualBlock, SelfAttention, attention_heads
 from ldseg_monai.networks.blocks.efficientnet import CHANNELS, EfficientNetLite0
+from ldseg_monai.runtime.errors import InputError
 
 STRIDE = 16  # of the embedding in the picture, which the backbone sees at half its size
 
@@ -27,13 +28,14 @@ class EfficientNetEncoder(nn.Module):
         attends: whether self-attention follows those.
         num_head_channels: channels of one attention head.
         norm: normalization of what follows the backbone, as MONAI writes it.
+        in_channels: 3, or 1 of gray pictures, whose channel the backbone sees three times.
 
     Raises:
-        ValueError: for heads that do not divide the channels.
+        ValueError: for heads that do not divide the channels, or other pictures than gray or color
+            ones.
     """
 
     spatial_dims = 2
-    in_channels = 3
     stride = STRIDE
 
     def __init__(
@@ -44,8 +46,12 @@ class EfficientNetEncoder(nn.Module):
         attends: bool = True,
         num_head_channels: int = 32,
         norm: tuple | str = NORM,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
+        if in_channels not in (1, 3):
+            raise InputError(f"in_channels {in_channels}: expected 1 or 3")
+        self.in_channels = in_channels
         self.out_channels = out_channels
         (head_channels,) = attention_heads([channels], [attends], num_head_channels)
         self.backbone = EfficientNetLite0()
@@ -63,12 +69,13 @@ class EfficientNetEncoder(nn.Module):
         """Encode.
 
         Args:
-            image: pictures of -1 to 1, ``(B, 3, H, W)``.
+            image: pictures of -1 to 1, ``(B, in_channels, H, W)``.
 
         Returns:
             The embedding, ``(B, out_channels, H / 16, W / 16)``, and no features.
         """
         features: list[torch.Tensor] = []
-        _, _, fine, coarse = self.backbone(functional.avg_pool2d(image, kernel_size=2))
+        image = functional.avg_pool2d(image, kernel_size=2).expand(-1, 3, -1, -1)
+        _, _, fine, coarse = self.backbone(image)
         x = self.from_fine(fine) + self.from_coarse(coarse)[:, :, : fine.shape[2], : fine.shape[3]]
         return self.to_latent(self.blocks(x)), features
