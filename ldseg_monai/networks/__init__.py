@@ -22,7 +22,7 @@ from ldseg_monai.networks.ldseg import (
     VariationalEncoder,
     require_first_stage,
 )
-from ldseg_monai.networks.peers import EfficientNetUNet
+from ldseg_monai.networks.peers import EfficientNetUNet, FittedNetwork, MSUNet
 from ldseg_monai.networks.pixel import (
     DistanceLogits,
     MedSegDiffDenoiser,
@@ -50,10 +50,12 @@ __all__ = [
     "EfficientNetEncoder",
     "EfficientNetFeatures",
     "EfficientNetUNet",
+    "FittedNetwork",
     "LDSeg",
     "LSegDiff",
     "LabelDecoder",
     "LatentDenoiser",
+    "MSUNet",
     "MedSegDiffDenoiser",
     "OneHotLabel",
     "OneHotLogits",

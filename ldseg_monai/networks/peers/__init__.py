@@ -1,5 +1,7 @@
 """Networks that segment in one pass, to compare with."""
 
 from ldseg_monai.networks.peers.efficientnet_unet import EfficientNetUNet
+from ldseg_monai.networks.peers.fitted import FittedNetwork
+from ldseg_monai.networks.peers.msu_net import MSUNet
 
-__all__ = ["EfficientNetUNet"]
+__all__ = ["EfficientNetUNet", "FittedNetwork", "MSUNet"]

@@ -1,0 +1,99 @@
+"""Networks that segment in one pass, in a bundle's place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.losses import DeepSupervisionLoss, DiceCELoss
+from monai.networks.nets import BasicUNetPlusPlus, DynUNet, SwinUNETR, VNet
+from torch import nn
+
+from ldseg_monai.networks import FittedNetwork, MSUNet
+from ldseg_monai.networks.peers.msu_net import TwoScales
+
+PICTURE = torch.rand(1, 3, 50, 37)
+
+
+def plus_plus() -> nn.Module:
+    return BasicUNetPlusPlus(2, 3, 2, features=(4, 4, 8, 8, 16, 4), norm="instance")
+
+
+def swin() -> nn.Module:
+    return SwinUNETR(3, 2, feature_size=12, spatial_dims=2)
+
+
+def supervised() -> nn.Module:
+    return DynUNet(2, 3, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[4, 4, 8, 8],
+        deep_supervision=True, deep_supr_num=2)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "multiple", "channels"),
+    [
+        (plus_plus, 16, {}),
+        (swin, 32, {}),
+        (lambda: VNet(2, 4, 2), 16, {"in_channels": 3, "channels": 4}),
+        (lambda: MSUNet(2, 3, 2, channels=[4, 8, 8]), 4, {}),
+        (supervised, 8, {}),
+    ],
+)
+def test_logits_are_of_the_picture_whatever_its_size(network, multiple, channels) -> None:
+    torch.manual_seed(0)
+    fitted = FittedNetwork(network(), multiple, **channels).eval()
+    assert fitted(PICTURE).shape == (1, 2, 50, 37)
+
+
+def test_a_size_that_fits_is_left_to_the_network() -> None:
+    torch.manual_seed(0)
+    network = swin().eval()
+    picture = torch.rand(1, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.equal(FittedNetwork(network, 32)(picture), network(picture))
+
+
+def test_deep_supervision_trains_on_all_outputs_and_segments_by_the_first() -> None:
+    torch.manual_seed(0)
+    network = FittedNetwork(supervised(), 8, all_outputs=True)
+    outputs = network(PICTURE)
+    assert isinstance(outputs, list) and [one.shape for one in outputs] == [(1, 2, 50, 37)] * 3
+    label = (torch.rand(1, 1, 50, 37) > 0.5).float()
+    plain = DiceCELoss(to_onehot_y=True, softmax=True)
+    wanted = sum(plain(one, label) / 2**level for level, one in enumerate(outputs))
+    assert torch.isclose(DeepSupervisionLoss(plain)(outputs, label), wanted)
+    assert isinstance(network.eval()(PICTURE), torch.Tensor)
+
+
+def test_bad_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple is 0"):
+        FittedNetwork(nn.Identity(), 0)
+    with pytest.raises(ValueError, match="expected in_channels, of the pictures, too"):
+        FittedNetwork(nn.Identity(), 1, channels=4)
+    with pytest.raises(ValueError, match="two levels or more"):
+        MSUNet(2, 1, 2, channels=[8])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_block_of_msu_net_sees_kernels_of_3_and_7_side_by_side(dims: int) -> None:
+    block = TwoScales(dims, 2, 4)
+    kernels = [
+        layer.kernel_size[0]
+        for layer in block.modules()
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d))
+    ]
+    assert kernels == [3, 3, 7, 7, 1]
+    # A point reaches as far as two convolutions of 7 do
+    for layer in block.modules():
+        if isinstance(layer, (nn.InstanceNorm2d, nn.InstanceNorm3d)):
+            layer.forward = lambda x: x
+    image = torch.zeros(1, 2, *[21] * dims)
+    point = image.clone()
+    point[(0, 0, *[10] * dims)] = 1
+    with torch.no_grad():
+        reached = (block(point) - block(image)).abs().sum(dim=(0, 1)).nonzero()
+    assert reached.min(dim=0).values.tolist() == [4] * dims
+    assert reached.max(dim=0).values.tolist() == [16] * dims
+
+
+def test_msu_net_has_the_papers_levels() -> None:
+    network = MSUNet(2, 1, 2)
+    assert [block.join.conv.out_channels for block in network.down] == [32, 64, 128, 256, 512]
