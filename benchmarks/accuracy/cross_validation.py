@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scipy.stats import wilcoxon
+from scipy.stats import ttest_1samp, wilcoxon
 
 from benchmarks import command, report
 from benchmarks.accuracy.quality import cell, deviation, known, mean
@@ -43,9 +43,9 @@ validates, each `val_interval` and the last, the one with the best Dice on that 
 class `mean` is each case's mean over its classes; HD95 is in mm, of pictures in pixels. A class
 missing from a case is left out; a score of fewer cases than the row's (such as HD95, which a class
 that was not found has none of) says of how many. The comparison is of the Dice of class `mean`, of
-the same cases: mean difference, and p of the two-sided Wilcoxon signed-rank test. Where cases
-belong together, such as the pictures of one patient, the test is over the groups: the mean
-difference of each is one number to it."""
+the same cases: mean difference, and p of the two-sided Wilcoxon signed-rank test, and of the paired
+t-test. Where cases belong together, such as the pictures of one patient, the tests are over the
+groups: the mean difference of each is one number to them."""
 
 Cases = dict[tuple[str, str], dict[str, float]]  # scores by fold and name
 
@@ -177,16 +177,19 @@ def summary(name: str, classes: dict[str, Cases]) -> list[dict[str, str]]:
     """The rows of the table for a candidate, one a class."""
     rows = []
     for index, cases in classes.items():
-        folds: dict[str, list[float]] = {}
+        folds: dict[str, list[dict[str, float]]] = {}
         for (fold, _), scores in cases.items():
-            folds.setdefault(fold, []).append(scores["dice"])
+            folds.setdefault(fold, []).append(scores)
         number = len(known(scores["dice"] for scores in cases.values()))
         row = {"candidate": name, "folds": ", ".join(folds), "class": index, "cases": str(number)}
         for score, heading in HEADINGS.items():
             values = known(scores[score] for scores in cases.values())
             fewer = f" (of {len(values)})" if len(values) < number else ""
             row[heading] = f"{cell(mean(values))} ± {cell(deviation(values))}{fewer}"
-        row["SD of the folds' Dice"] = cell(deviation(map(mean, folds.values())))
+        for score, heading in HEADINGS.items():
+            if len(folds) > 1 or score == "dice":
+                means = [mean(one[score] for one in own) for own in folds.values()]
+                row[f"SD of the folds' {heading}"] = cell(deviation(means))
         rows.append(row)
     return rows
 
@@ -201,8 +204,8 @@ def comparison(ours: Cases, theirs: Cases, groups: Mapping[str, str]) -> dict[st
 
     Returns:
         Cells of the table: number of cases, mean of its Dice minus the baseline's, p of the
-            two-sided Wilcoxon signed-rank test and, where there are groups, their number, which
-            that test is over.
+            two-sided Wilcoxon signed-rank test and of the paired t-test and, where there are
+            groups, their number, which the tests are over.
     """
     differences: dict[tuple[str, ...], list[float]] = {}
     for case in sorted(ours.keys() & theirs.keys()):
@@ -216,6 +219,9 @@ def comparison(ours: Cases, theirs: Cases, groups: Mapping[str, str]) -> dict[st
     p = 1.0  # where all are equal, for which SciPy would divide by 0
     if any(of_groups):
         p = float(wilcoxon(of_groups).pvalue)
+    t_test = math.nan  # of one difference, or of equal ones, which have no spread
+    if len(set(of_groups)) > 1:
+        t_test = float(ttest_1samp(of_groups, 0.0).pvalue)
     of_cases = list(itertools.chain.from_iterable(differences.values()))
     number = {"groups": str(len(of_groups))} if groups else {}
     return {
@@ -223,6 +229,7 @@ def comparison(ours: Cases, theirs: Cases, groups: Mapping[str, str]) -> dict[st
         "mean difference": f"{mean(of_cases):+.4f}",
         **number,
         "p": f"{p:.2g}",
+        "p of t-test": report.NONE if math.isnan(t_test) else f"{t_test:.2g}",
     }
 
 

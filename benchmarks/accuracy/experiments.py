@@ -137,17 +137,25 @@ class Experiment:
             names[case_name(case["image"])] = seen
         return tell_trained_on(self.trained, names)
 
-    @torch.no_grad()
     def run(self, sigma: float = 0.0) -> Iterator[dict[str, Any]]:
         """Segment every case, under noise; yields what the postprocessing leaves, on the CPU."""
-        for index, item in enumerate(self.dataset):
-            require_loaded(item)
-            batch = list_data_collate([item])
-            image = batch["image"].to(self.device)
-            if sigma:
-                image = with_noise(image, sigma * value_range(image.as_tensor()), index)
-            prediction = self.inferer(image, self.network).cpu()
-            yield self.postprocessing(decollate_batch({**batch, "pred": prediction})[0])
+        for index in range(len(self.dataset)):
+            yield self.case(index, sigma)
+
+    @torch.no_grad()
+    def case(self, index: int, sigma: float = 0.0) -> dict[str, Any]:
+        """Segment one case, under noise; what the postprocessing leaves, on the CPU."""
+        item = self.dataset[index]
+        require_loaded(item)
+        batch = list_data_collate([item])
+        image = batch["image"].to(self.device)
+        if sigma:
+            image = with_noise(image, sigma * value_range(image.as_tensor()), index)
+        prediction = self.inferer(image, self.network).cpu()
+        case: dict[str, Any] = self.postprocessing(
+            decollate_batch({**batch, "pred": prediction})[0]
+        )
+        return case
 
     def dice(self, sigma: float = 0.0) -> dict[str, float]:
         """Mean Dice of the foreground classes of every case, by its name."""

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
 from prepared_python import LIKE_SUBPROCESS
 from programs import ROOT, overrides, tables
-from scipy.stats import wilcoxon
+from scipy.stats import ttest_rel, wilcoxon
 from small_data import write_cuts
 
 from benchmarks.accuracy import cross_validation
@@ -295,7 +295,10 @@ def test_folds_of_other_settings_are_refused_before_any_work(
 
 BAD = {
     "bundle": (["--set", "a=1"], "elsewhere is not a bundle"),
-    "no folds": ([], "num_folds is None; expected a bundle with 2 folds or more"),
+    "no folds": (
+        ["--set", "num_folds=None"],
+        "num_folds is None; expected a bundle with 2 folds or more",
+    ),
     "number of folds": (["--set", "num_folds=1"], "num_folds is 1; expected"),
     "overlay": (
         ["--baseline", "baselines/unet.yaml+baselines/none.yaml"],
@@ -310,7 +313,7 @@ BAD = {
     "unknown key": (["--set", "max_epoch=5"], "--set max_epoch: expected keys of"),
     "data": (["--dataset_dir", "nowhere"], "--dataset_dir nowhere does not exist"),
 }
-BUNDLES = {"bundle": Path("elsewhere"), "no folds": ROOT / "bundles" / "ldseg_knee3d"}
+BUNDLES = {"bundle": Path("elsewhere")}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -339,6 +342,13 @@ def test_bad_input_is_one_error_before_any_work(
 # What it makes of the scores
 
 
+def of_folds(dice: str, half: str, distance: str) -> dict[str, str]:
+    """Cells with the SD of the folds' means."""
+    scores = dict.fromkeys(("IoU", "precision", "recall"), half)
+    cells = {"Dice": dice, **scores, "HD95": distance}
+    return {f"SD of the folds' {heading}": value for heading, value in cells.items()}
+
+
 @pytest.mark.usefixtures("runs")
 def test_table_has_mean_and_deviation_over_the_cases_and_over_the_folds(tmp_path: Path) -> None:
     call_main(tmp_path, tmp_path / "cv")
@@ -350,21 +360,21 @@ def test_table_has_mean_and_deviation_over_the_cases_and_over_the_folds(tmp_path
         "cases": "3",
         "Dice": "0.800 ± 0.200",
         "HD95": "9.000 ± 1.414 (of 2)",
-        "SD of the folds' Dice": "0.212",
+        **of_folds("0.212", "0.106", "1.414"),  # distances 8, and 10
     }
     # 0.4 and 0.6, in the folds 0.4 and 0.6
     second = {
         "cases": "2",
         "Dice": "0.500 ± 0.141",
         "HD95": "4.000 ± – (of 1)",
-        "SD of the folds' Dice": "0.141",
+        **of_folds("0.141", "0.071", "–"),
     }
     # 0.8, 0.5, 0.8, in the folds 0.65 and 0.8; distances 8, 4, 10
     both = {
         "cases": "3",
         "Dice": "0.700 ± 0.173",
         "HD95": "7.333 ± 3.055",
-        "SD of the folds' Dice": "0.106",
+        **of_folds("0.106", "0.053", "2.828"),  # distances 6, and 10
     }
     assert rows == [
         {**of, "class": "1", **first, **dict.fromkeys(half, "0.400 ± 0.100")},
@@ -385,12 +395,14 @@ def test_each_baseline_is_compared_with_ldseg_case_by_case(tmp_path: Path) -> No
             "cases": "3",
             "mean difference": "+0.0667",
             "p": "0.5",
+            "p of t-test": f"{ttest_rel([0.8, 0.5, 0.8], [0.7, 0.55, 0.65]).pvalue:.2g}",
         },
         {
             "Dice": "ldseg_hippocampus minus dynunet",
             "cases": "3",
             "mean difference": "+0.0000",
             "p": "1",
+            "p of t-test": "–",  # of differences that are all 0
         },
     ]
 
@@ -424,7 +436,9 @@ def test_comparison_is_the_exact_signed_rank_test_of_the_pairs() -> None:
     )
     # the smallest difference alone is negative: 2 of the 32 signs of 5 ranks have as small a sum,
     # on either side
-    expected = {"cases": "5", "mean difference": "+0.0580", "p": "0.12"}  # 4 / 32
+    pairs = ([0.5] * 5, [0.51, 0.48, 0.46, 0.42, 0.34])
+    expected = {"cases": "5", "mean difference": "+0.0580", "p": "0.12",  # 4 / 32
+        "p of t-test": f"{ttest_rel(*pairs).pvalue:.2g}"}  # fmt: skip
     assert cross_validation.comparison(ours, theirs, {}) == expected
     assert cross_validation.comparison(theirs, ours, {}) == {
         **expected,
@@ -438,12 +452,13 @@ def test_cases_of_one_patient_are_one_number_to_the_test() -> None:
     # of 3 patients two are ahead by 0.1, and the case without one, a group of its own, is behind by
     # as much
     assert cross_validation.comparison(ours, theirs, groups) == {
-        "cases": "5", "mean difference": "+0.0600", "groups": "3", "p": f"{wilcoxon([0.1, 0.1, -0.1]).pvalue:.2g}"
+        "cases": "5", "mean difference": "+0.0600", "groups": "3", "p": f"{wilcoxon([0.1, 0.1, -0.1]).pvalue:.2g}",
+        "p of t-test": f"{ttest_rel([0.1, 0.1, -0.1], [0, 0, 0]).pvalue:.2g}",
     }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("error")
 def test_comparison_of_equals_and_of_nothing() -> None:
-    equals = {"cases": "2", "mean difference": "+0.0000", "p": "1"}
+    equals = {"cases": "2", "mean difference": "+0.0000", "p": "1", "p of t-test": "–"}
     assert cross_validation.comparison(cases(0.5, 0.7), cases(0.5, 0.7), {}) == equals
     assert cross_validation.comparison(cases(0.5), cases(NAN), {}) == {"cases": "0"}

@@ -1,0 +1,394 @@
+r"""The papers' tables and figures: trains what is missing at one budget, scores it, writes it down.
+
+    python -m benchmarks.accuracy.paper ldseg_2 --data DIR --out runs/ldseg_2
+
+TABLE is a file of benchmarks/accuracy/tables, which names the bundle, the budget and the methods,
+the cheapest first; ``--data`` holds the data sets as the file names them. Each method is trained by
+the bundle's own command in ``--out``/METHOD/foldN and scored there by its evaluate.yaml. The same
+command goes on where it stopped. It writes to ``--out``:
+
+- table.md and cases.csv: scores of every method that is done, beside the published ones;
+- of a table with ``steps``: steps.md, steps.csv and steps.png, Dice against the number of reverse
+  steps, all diffusion methods on one axis;
+- pictures of the data, not for a repository: methods.png has a case a row and a method a column,
+  with missing parts blue and false ones red (LDSeg's Figures 4 and 9, cDAL's Figure 2);
+  steps_masks.png the masks against the number of steps (Figure 7); noise_masks.png, of a table with
+  ``sigmas``, those under noise (Figure 8b).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch import nn
+
+from benchmarks import command, report
+from benchmarks.accuracy.cross_validation import (
+    METRICS,
+    Cases,
+    by_class,
+    claim,
+    comparison,
+    evaluate,
+    fold_plans,
+    read_rows,
+    train,
+)
+from benchmarks.accuracy.experiments import Experiment, canvas, draw_curves, widest_slice
+from benchmarks.accuracy.quality import cell, deviation, known, mean
+from benchmarks.accuracy.study import overrides, parsed
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.evaluation.scores import COUNTS, POOLED, pooled_scores
+from ldseg_monai.networks.segmenter import DiffusionSegmenter
+
+TABLES = Path(__file__).parent / "tables"
+ABOUT_ROW = ("name", "published", "cited", "after", "score", "overlays")  # what is no config value
+ENTRIES = ("title", "about", "bundle", "data", "folds", "budget", "published", "pooled", "steps",
+    "sigmas", "rows")  # of a table's file  # fmt: skip
+MISSING, FALSE, CONFUSED = (60, 130, 255), (255, 70, 50), (255, 220, 60)
+FOUND = (90, 200, 120)
+STRENGTH = 0.6  # of a color on the picture
+STEPS_CASES = 4  # at most, of the curves against the number of steps, which take long
+HOW = """
+Mean ± SD over the cases of folds {folds}; each was segmented by a network that was trained without
+its fold. Nothing was chosen on them: the weights are the last epoch's. The difference is that of
+the mean Dice of a case's classes to the first method's, with p of a paired t-test and of Wilcoxon's
+signed-rank test, over groups (patients) where cases belong together. Columns "published" are the
+paper's own, on other cases and after longer trainings."""
+
+
+class Table:
+    """A table of a paper, as its file in `TABLES` has it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: for entries that no table has, or rows that name no other row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        content = yaml.safe_load(path.read_text())
+        unknown = sorted(set(content) - set(ENTRIES))
+        if unknown:
+            raise ValueError(f"{path} has {unknown}: expected only {', '.join(ENTRIES)}")
+        self.name = path.stem
+        self.title: str = content["title"]
+        self.about: str = content["about"]
+        self.bundle = Bundle.find(content["bundle"])
+        self.data: str = content["data"]
+        self.budget: dict[str, Any] = content.get("budget", {})
+        self.folds: list[int] = content.get("folds", [0])
+        self.columns: list[str] = content.get("published", [])
+        self.pooled: dict[str, list[int]] = content.get("pooled", {})
+        self.steps: list[int] = content.get("steps", [])
+        self.sigmas: list[float] = content.get("sigmas", [])
+        self.rows: dict[str, dict[str, Any]] = content["rows"]
+        for key, row in self.rows.items():
+            if row.get("after", key) not in self.rows:
+                raise ValueError(f"{path}: {key} comes after {row['after']}, which is no row")
+
+    def plan(self, fold: int) -> dict[str, Any]:
+        """What study.py calls a study, for a fold; of a bundle without folds its own split."""
+        if self.has_folds:
+            return fold_plans(self.bundle, dict(self.budget))[fold]
+        return {"bundle": str(self.bundle.root), "common": dict(self.budget), "noise": None}
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether the bundle has any."""
+        return "num_folds" in self.bundle.config("train.yaml")
+
+    def variant(self, key: str, out: Path, fold: int) -> dict[str, Any]:
+        """What study.py calls a variant, of a row: its overlays and its own config values."""
+        row = self.rows[key]
+        variant = {name: value for name, value in row.items() if name not in ABOUT_ROW}
+        if "overlays" in row:
+            variant["overlays"] = row["overlays"]
+        if "after" in row:
+            variant["initial_weights"] = str(out / row["after"] / f"fold{fold}" / "model.pt")
+        return variant
+
+    def trained(self) -> list[str]:
+        """The rows that are trained, in order."""
+        return [key for key, row in self.rows.items() if not row.get("cited")]
+
+    def scored(self) -> list[str]:
+        """Those of them that segment images."""
+        return [key for key in self.trained() if self.rows[key].get("score", True)]
+
+
+def run_methods(table: Table, keys: Sequence[str], dataset_dir: str, out: Path) -> None:
+    """Train and score what is left of some rows, each in its folder."""
+    for fold in table.folds:
+        for key in keys:
+            folder, variant = out / key / f"fold{fold}", table.variant(key, out, fold)
+            plan = table.plan(fold)
+            claim(plan, variant, folder)
+            train(plan, variant, dataset_dir, folder)
+            if table.rows[key].get("score", True):
+                evaluate(plan, variant, dataset_dir, folder)
+
+
+def about_network(table: Table, key: str, out: Path) -> dict[str, str]:
+    """Cells: parameters in millions, the number of reverse steps, steps of the training."""
+    variant = table.variant(key, out, table.folds[0])
+    config = parsed(table.plan(table.folds[0]), variant)
+    network: nn.Module = config.get_parsed_content("network_def")
+    steps = "–"
+    if isinstance(network, DiffusionSegmenter):
+        steps = str(config.get_parsed_content("num_inference_steps"))
+    epochs, cases, batch = (
+        config.get_parsed_content(name) for name in ("max_epochs", "cases_per_epoch", "batch_size")
+    )
+    trained = epochs * cases // batch
+    if "after" in table.rows[key]:
+        trained += int(about_network(table, table.rows[key]["after"], out)["steps"])
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return {"parameters, M": f"{count / 1e6:.2f}", "steps": str(trained), "K": steps}
+
+
+def pooled_cases(rows: Iterable[Mapping[str, str]], classes: Sequence[int]) -> Cases:
+    """The scores of some classes together, by fold and case."""
+    found: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for row in rows:
+        if int(row["class"]) in classes:
+            found.setdefault((row["fold"], row["case"]), []).append(row)
+    return {case: pooled_scores(own) for case, own in found.items()}
+
+
+def score_cells(name: str, cases: Cases) -> dict[str, str]:
+    """Dice and IoU of a class, or of several, mean ± SD over the cases."""
+    cells = {}
+    for score, heading in zip(POOLED[:2], ("Dice", "IoU"), strict=True):
+        values = known(scores[score] for scores in cases.values())
+        cells[f"{heading} {name}"] = f"{cell(mean(values))} ± {cell(deviation(values))}"
+    return cells
+
+
+def write_table(table: Table, out: Path, head: str, groups: Mapping[str, str]) -> str:
+    """Write table.md and cases.csv from the rows that are scored; returns the former's text."""
+    names = table.bundle.class_names
+    lines, all_rows = [], {}
+    first: Cases | None = None
+    for key, row in table.rows.items():
+        line = {"method": row.get("name", key)}
+        if not row.get("score", True):
+            continue
+        published = dict(zip(table.columns, row.get("published", []), strict=False))
+        told = {f"published {name}": f"{value:g}" for name, value in published.items()}
+        folders = {fold: out / key / f"fold{fold}" for fold in table.folds}
+        rows = [] if row.get("cited") else read_rows(folders)
+        if not rows:
+            why = "cited only" if row.get("cited") else "not trained"
+            lines.append({**line, "parameters, M": why, **told})
+            continue
+        all_rows[key] = rows
+        classes = by_class(rows)
+        line |= about_network(table, key, out)
+        for index, cases in classes.items():
+            if index == "mean" and len(classes) == 2:
+                continue
+            line |= score_cells("mean" if index == "mean" else names[int(index)], cases)
+        if len(table.folds) > 1:
+            means = fold_means(classes["mean"])
+            line["SD of the folds' Dice"] = cell(deviation(means))
+        for name, members in table.pooled.items():
+            line |= score_cells(name, pooled_cases(rows, members))
+        if first is None:
+            first = classes["mean"]
+        else:
+            compared = comparison(first, classes["mean"], groups)
+            difference = compared.get("mean difference", "–")
+            sign = {"+": "-", "-": "+"}.get(difference[0], "")
+            line["difference"] = sign + difference[1:] if sign else difference
+            line["p (t, Wilcoxon)"] = (
+                f"{compared.get('p of t-test', '–')}, {compared.get('p', '–')}"
+            )
+        lines.append({**line, **told})
+    with open(out / "cases.csv", "w", newline="") as file:
+        columns = ["method", "fold", "case", "class", *POOLED, "hd95", *COUNTS]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        for key, rows in all_rows.items():
+            writer.writerows({"method": key, **row} for row in rows)
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    columns.sort(key=lambda name: name.startswith("published"))
+    ordered = [{name: line.get(name, report.NONE) for name in columns} for line in lines]
+    return report.write(out / "table.md", head, report.table(ordered))
+
+
+def fold_means(cases: Cases) -> list[float]:
+    """The mean Dice of each fold's cases."""
+    folds: dict[str, list[float]] = {}
+    for (fold, _), scores in cases.items():
+        folds.setdefault(fold, []).append(scores["dice"])
+    return [mean(known(values)) for values in folds.values()]
+
+
+def experiment(table: Table, key: str, dataset_dir: str, out: Path, fold: int) -> Experiment:
+    """A trained method on its fold, case by case."""
+    variant = table.variant(key, out, fold)
+    folder = out / key / f"fold{fold}"
+    run = {"dataset_dir": dataset_dir, "output_dir": str(folder / "drawn"), "part": "val"}
+    values = overrides(table.plan(fold), variant, **run)
+    return Experiment(table.bundle, variant.get("overlays", ()), str(folder / "model.pt"), **values)
+
+
+def run_steps(table: Table, keys: Sequence[str], dataset_dir: str, out: Path, head: str) -> None:
+    """Dice against the number of steps, of each diffusion method of the first fold."""
+    fold = table.folds[0]
+    curves: dict[str, dict[float, list[float]]] = {}
+    rows = []
+    for key in keys:
+        path = out / key / f"fold{fold}" / "steps.json"
+        done: dict[str, dict[str, float]] = {}
+        if path.exists():
+            done = json.loads(path.read_text())
+        left = [number for number in table.steps if str(number) not in done]
+        if left:
+            method = experiment(table, key, dataset_dir, out, fold)
+            if not isinstance(method.network, DiffusionSegmenter):
+                continue
+            spread = max(1, len(method.dataset.data) // STEPS_CASES)
+            method.dataset.data = method.dataset.data[::spread][:STEPS_CASES]
+            for number in left:
+                method.sampler.num_inference_steps = number
+                done[str(number)] = method.dice()
+                path.write_text(json.dumps(done))
+        name = table.rows[key].get("name", key)
+        curves[name] = {number: list(done[str(number)].values()) for number in table.steps}
+        rows.append(
+            {"method": name, **{f"K = {number}": cell(mean(known(values)))
+                for number, values in curves[name].items()}}
+        )  # fmt: skip
+    if rows:
+        report.write(out / "steps.md", head, report.table(rows))
+        draw_curves(out / "steps.png", curves, "number of reverse steps K", log=True)
+        with open(out / "steps.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["method", "K", "number of case", "dice"])
+            for name, points in curves.items():
+                for number, values in points.items():
+                    for index, value in enumerate(values):
+                        writer.writerow([name, number, index, value])
+
+
+def errors_on(case: dict[str, Any]) -> np.ndarray:
+    """A case's picture, or widest slice, with what was missed, taken in error or confused.
+
+    Returns:
+        RGB, uint8 ``(rows, columns, 3)``.
+    """
+    case = {**case, "pred_mean": case["pred"].float(), "pred_sd": case["pred"].float()}
+    planes = widest_slice(case)
+    image = planes["image"].float()
+    image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6)
+    picture = (255 * image).movedim(0, -1).expand(-1, -1, 3).numpy().copy()
+    true = planes["label"][0].numpy()
+    found = 1 - planes["mean"][0].numpy()  # widest_slice shows what is not background
+    both = (found > 0) & (true > 0)
+    for mask, color in (
+        (both & (found == true), FOUND),
+        (both & (found != true), CONFUSED),
+        ((found == 0) & (true > 0), MISSING),
+        ((found > 0) & (true == 0), FALSE),
+    ):
+        picture[mask] = (1 - STRENGTH) * picture[mask] + STRENGTH * np.array(color)
+    return picture.round().astype(np.uint8)
+
+
+def draw_grid(path: Path, rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> None:
+    """Draw pictures with titles, row by row."""
+    columns = max(map(len, rows))
+    height = 0.0  # of all rows, of pictures 2.6 inches wide
+    for row in rows:
+        sides = row[0][1].shape
+        height += 2.6 * sides[0] / sides[1] + 0.3
+    figure, axes = canvas(len(rows), columns, (2.6 * columns, height))
+    for axis in axes:
+        axis.set_axis_off()
+    for number, row in enumerate(rows):
+        for place, (title, picture) in enumerate(row):
+            axis = axes[number * columns + place]
+            axis.imshow(picture)
+            axis.set_title(title, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def draw_methods(
+    table: Table, keys: Sequence[str], dataset_dir: str, out: Path, num_cases: int
+) -> None:
+    """Draw the pictures of the data: methods, steps and noise."""
+    fold = table.folds[0]
+    by_case: dict[int, list[tuple[str, np.ndarray]]] = {}
+    by_steps, by_noise = [], []
+    for key in keys:
+        method = experiment(table, key, dataset_dir, out, fold)
+        name = table.rows[key].get("name", key)
+        count = len(method.dataset.data)
+        chosen = sorted({round(place) for place in np.linspace(0, count - 1, num_cases)})
+        for index in chosen:
+            by_case.setdefault(index, []).append((name, errors_on(method.case(index))))
+        if table.sigmas:
+            row = []
+            for sigma in table.sigmas:
+                row.append((f"{name}, {sigma:g}", errors_on(method.case(chosen[0], sigma))))
+            by_noise.append(row)
+        if table.steps and isinstance(method.network, DiffusionSegmenter):
+            row = []
+            for number in table.steps:
+                method.sampler.num_inference_steps = number
+                row.append((f"{name}, K = {number}", errors_on(method.case(chosen[0]))))
+            by_steps.append(row)
+    draw_grid(out / "methods.png", list(by_case.values()))
+    if by_steps:
+        draw_grid(out / "steps_masks.png", by_steps)
+    if by_noise:
+        draw_grid(out / "noise_masks.png", by_noise)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and score what is left of a table; write and print it."""
+    names = sorted(path.stem for path in TABLES.glob("*.yaml"))
+    parser = command.argument_parser(__doc__)
+    parser.add_argument("table", choices=names)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", help="rows to do (default: all)")
+    parser.add_argument("--pictures", type=int, default=0, metavar="N", help="draw N cases")
+    arguments = parser.parse_args(argv)
+    table = Table(TABLES / f"{arguments.table}.yaml")
+    dataset_dir = arguments.data / table.data
+    if not dataset_dir.is_dir():
+        parser.error(f"--data {arguments.data} has no folder {table.data}: expected the data set")
+    unknown = sorted(set(arguments.only or ()) - set(table.trained()))
+    if unknown:
+        parser.error(f"--only {unknown}: expected some of {table.trained()}")
+    config = parsed(table.plan(table.folds[0]), {}, dataset_dir=str(dataset_dir))
+    seed = config.get_parsed_content("seed")
+    groups = config.get_parsed_content("split").known_groups
+    folds = ", ".join(map(str, table.folds))
+    about = f"{table.about.strip()}\n{HOW.format(folds=folds)}"
+    head = report.header(table.title, about, "accuracy.paper", argv, seed)
+    run_methods(table, arguments.only or table.trained(), str(dataset_dir), arguments.out)
+    done = []
+    for key in table.scored():
+        if all((arguments.out / key / f"fold{fold}" / METRICS).exists() for fold in table.folds):
+            done.append(key)
+    text = write_table(table, arguments.out, head, groups)
+    if table.steps:
+        run_steps(table, done, str(dataset_dir), arguments.out, head)
+    if arguments.pictures:
+        draw_methods(table, done, str(dataset_dir), arguments.out, arguments.pictures)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

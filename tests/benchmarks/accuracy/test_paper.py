@@ -1,0 +1,224 @@
+"""The papers' tables: their files, and what the program writes of scores that are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from prepared_python import LIKE_SUBPROCESS
+from small_data import write_cuts
+from small_networks import SMALL
+
+from benchmarks.accuracy import cross_validation, paper, study
+from benchmarks.accuracy.paper import TABLES, Table, errors_on, main, pooled_cases
+from ldseg_monai.evaluation.scores import COUNTS, SCORES
+
+NAMES = sorted(path.stem for path in TABLES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_a_table_name_overlays_and_knobs_of_the_bundle(name: str) -> None:
+    table = Table(TABLES / f"{name}.yaml")
+    knobs = set(yaml.safe_load(table.bundle.config_file("train.yaml").read_text()))
+    assert set(table.budget) <= knobs
+    for key in table.rows:
+        row = table.rows[key]
+        variant = table.variant(key, Path("out"), table.folds[0])
+        for overlay in variant.pop("overlays", []):
+            assert table.bundle.config_file(overlay).is_file()
+        assert set(variant) - {"initial_weights"} <= knobs, key
+        assert len(row.get("published", [])) in (0, len(table.columns))
+        assert row.get("cited") or key in table.trained()
+    for members in table.pooled.values():
+        assert set(members) <= set(table.bundle.class_names)
+
+
+def test_a_table_with_unknown_entries_or_rows_is_refused(tmp_path: Path) -> None:
+    content = yaml.safe_load((TABLES / "ldseg_5.yaml").read_text())
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump({**content, "colour": 1}))
+    with pytest.raises(ValueError, match=r"has \['colour'\]"):
+        Table(path)
+    content["rows"]["ldseg"]["after"] = "nothing"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match="comes after nothing"):
+        Table(path)
+
+
+def metrics(path: Path, counts: dict[str, list[tuple[int, int, int]]]) -> None:
+    """Write what evaluate.yaml does, of overlap, prediction and label of each case's classes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", "class", *SCORES, *COUNTS])
+        for case, classes in counts.items():
+            for index, (both, found, true) in enumerate(classes, start=1):
+                dice = 2 * both / (found + true)
+                scores = [dice, dice / (2 - dice), both / found, both / true, 1.0]
+                writer.writerow([case, index, *scores, both, found, true])
+
+
+COUNTS_OF = {
+    "ldseg": {"a": [(80, 100, 100), (5, 10, 10)], "b": [(90, 100, 100), (10, 10, 10)]},
+    "unet": {"a": [(90, 100, 100), (5, 10, 10)], "b": [(95, 100, 100), (10, 10, 10)]},
+}
+
+
+@pytest.fixture
+def knees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """A folder with a table of two methods and a cited one; runs are noted, and score by `COUNTS_OF`."""
+    content = {
+        "title": "Knees",
+        "about": "About.",
+        "bundle": "ldseg_knee3d",
+        "data": "knee",
+        "budget": {"max_epochs": 2},
+        "published": ["Dice FC"],
+        "pooled": {"FC+TC": [1, 2]},
+        "rows": {
+            "ldseg": {"name": "LDSeg", "published": [0.96]},
+            "unet": {"overlays": ["baselines/unet.yaml"]},
+            "swin": {"name": "Swin-UNet", "cited": True, "published": [0.85]},
+        },
+    }
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "knees.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    monkeypatch.setattr(paper, "TABLES", tmp_path / "tables")
+    write_cuts(tmp_path / "data" / "knee", 3, num=4)
+    done: list[str] = []
+
+    def run(command: list[str], **options: Any) -> None:
+        folder = Path(command[command.index("--output_dir") + 1])
+        done.append("/".join(folder.relative_to(tmp_path / "out").parts))
+        if folder.name == "scores":
+            metrics(folder / "metrics.csv", COUNTS_OF[folder.parts[-3]])
+
+    for module in (study, cross_validation):
+        monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=run, STDOUT=None))
+    return tmp_path, done
+
+
+def table_rows(text: str) -> list[dict[str, str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_scores_differences_and_published_figures_are_written(
+    knees: tuple[Path, list[str]],
+) -> None:
+    root, _ = knees
+    out = root / "out"
+    main(["knees", "--data", str(root / "data"), "--out", str(out)])
+    ldseg, unet, swin = table_rows((out / "table.md").read_text())
+    assert ldseg["method"] == "LDSeg" and ldseg["published Dice FC"] == "0.96"
+    assert ldseg["K"] == "2" and unet["K"] == "–"
+    assert ldseg["steps"] == unet["steps"] == "60"  # two epochs of 30 volumes, one at a time
+    assert ldseg["Dice femur"].startswith("0.850") and unet["Dice femur"].startswith("0.925")
+    assert ldseg["Dice tibia"].startswith("0.750")
+    pooled = [2 * 85 / 220, 2 * 100 / 220]
+    assert ldseg["Dice FC+TC"].startswith(f"{sum(pooled) / 2:.3f}")
+    assert unet["difference"] == "+0.0375"  # of the classes' mean, the other's minus the first's
+    assert swin == {**dict.fromkeys(swin, "–"), "method": "Swin-UNet",
+        "parameters, M": "cited only", "published Dice FC": "0.85"}  # fmt: skip
+    rows = list(csv.DictReader((out / "cases.csv").open()))
+    assert [(row["method"], row["case"], row["class"]) for row in rows][:2] == [
+        ("ldseg", "a", "1"), ("ldseg", "a", "2")]  # fmt: skip
+
+
+def test_what_is_done_is_not_done_again_and_other_rows_wait(knees: tuple[Path, list[str]]) -> None:
+    root, done = knees
+    out = root / "out"
+    main(["knees", "--data", str(root / "data"), "--out", str(out), "--only", "ldseg"])
+    assert done == ["ldseg/fold0", "ldseg/fold0/scores"]
+    assert table_rows((out / "table.md").read_text())[1]["parameters, M"] == "not trained"
+    main(["knees", "--data", str(root / "data"), "--out", str(out)])
+    assert done[2:] == ["unet/fold0", "unet/fold0/scores"]
+
+
+def test_wrong_names_are_refused(
+    knees: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = knees
+    for wrong, told in (
+        (["--data", str(root)], "has no folder knee"),
+        (["--data", str(root / "data"), "--only", "swin"], "expected some of"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["knees", *wrong, "--out", str(root / "out")])
+        assert told in capsys.readouterr().err
+
+
+def test_a_row_that_comes_after_another_starts_from_its_weights() -> None:
+    table = Table(TABLES / "ldseg_2.yaml")
+    variant = table.variant("lsegdiff", Path("/out"), 3)
+    assert variant["initial_weights"] == "/out/lsegdiff_1/fold3/model.pt"
+    assert "after" not in variant and "published" not in variant
+
+
+def test_pooled_scores_are_of_the_classes_named() -> None:
+    rows = [
+        {"fold": "0", "case": "a", "class": str(index), **dict(zip(COUNTS, counts, strict=True))}
+        for index, counts in enumerate([(8, 10, 10), (100, 100, 100), (1, 2, 2)], start=1)
+    ]
+    assert pooled_cases(rows, [1, 3])["0", "a"]["dice"] == pytest.approx(18 / 24)
+
+
+def test_errors_have_their_colors(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4, 3), 100, np.uint8)).save(tmp_path / "a.png")
+    pred, label = torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)  # (1, columns, rows)
+    pred[0, 0], label[0, 0] = 1, 1  # found
+    pred[0, 1], label[0, 1] = 1, 2  # confused
+    label[0, 2, 0] = 1  # missed
+    pred[0, 3, 0] = 2  # taken in error
+    image = SimpleNamespace(meta={"filename_or_obj": str(tmp_path / "a.png")})
+    picture = errors_on({"image": image, "pred": pred, "label": label})
+    assert picture.shape == (4, 4, 3)
+    share = paper.STRENGTH
+    for place, color in (
+        ((0, 0), paper.FOUND), ((0, 1), paper.CONFUSED), ((0, 2), paper.MISSING),
+        ((0, 3), paper.FALSE),
+    ):  # fmt: skip
+        assert np.allclose(picture[place], share * np.array(color), atol=1)
+    assert (picture[3, 2] == 0).all()
+
+
+@pytest.mark.slow
+def test_a_table_is_trained_scored_and_drawn(tmp_path: Path, monkeypatch) -> None:
+    budget = {"max_epochs": 1, "val_interval": 1, "num_samples": 1, "crop_size": [32, 32],
+        "amp": False, "patients": "", "cases_per_epoch": 2, "batch_size": 2,
+        "window_size": [96, 96]}  # fmt: skip
+    content = {
+        "title": "Glands",
+        "about": "About.",
+        "bundle": "ldseg_glas",
+        "data": "glas",
+        "budget": budget,
+        "steps": [1, 2],
+        "sigmas": [0.0, 0.1],
+        "rows": {"ldseg": dict(SMALL["ldseg_glas"])},
+    }
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "glands.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(paper, "TABLES", tmp_path / "tables")
+    for module in (study, cross_validation):
+        monkeypatch.setattr(module, "subprocess", LIKE_SUBPROCESS)
+    write_cuts(tmp_path / "data" / "glas", 2, num=5)
+    out = tmp_path / "out"
+    main(["glands", "--data", str(tmp_path / "data"), "--out", str(out), "--pictures", "1"])
+    (row,) = table_rows((out / "table.md").read_text())
+    (curve,) = table_rows((out / "steps.md").read_text())
+    steps = json.loads((out / "ldseg" / "fold0" / "steps.json").read_text())
+    scored = list(csv.DictReader((out / "ldseg" / "fold0" / "scores" / "metrics.csv").open()))
+    assert steps["2"][scored[0]["case"]] == pytest.approx(float(scored[0]["dice"]), abs=1e-4)
+    assert curve["K = 2"] == row["Dice gland"].split(" ")[0]
+    for name in ("methods", "steps_masks", "noise_masks", "steps"):
+        assert Image.open(out / f"{name}.png").size[0] > 100
