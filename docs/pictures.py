@@ -30,7 +30,9 @@ from ldseg_monai.evaluation.pictures import load_image, overlay, upright
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOLUMES = {"ldseg_knee3d": "knee", "ldseg_hippocampus": "hippocampus",
     "cdal_hippocampus": "hippocampus"}  # kind of each bundle's phantoms  # fmt: skip
-PICTURES = {"ldseg_glas": "gland", "cdal_monuseg": "nuclei", "cdal_cxr": "thorax"}
+PICTURES = {"ldseg_glas": "gland", "cdal_monuseg": "nuclei", "cdal_cxr": "thorax",
+    "ldseg_echo": "echo"}  # fmt: skip
+CLASSES = {"echo": 4}  # background included; of the others an object is numbered
 SEED = 1  # of the phantoms; commands that are given no data generate theirs with seed 0
 HEIGHT = 320  # rows of an overlay
 PART, INK = "#dbe9f6", "#444444"
@@ -65,11 +67,13 @@ def draw_picture(data: Path, case: str) -> Figure:
         load_image(str(data / "out" / f"{case}_{kind}.png"))[:1].float()
         for kind in ("label", "mean", "sd")
     )
-    classes = [one_hot(label[None], num_classes=2) for label in (found, truth)]
-    dice = float(compute_dice(*classes, include_background=False))
+    count = CLASSES.get(data.name, 2)
+    classes = [one_hot(label[None], num_classes=count) for label in (found, truth)]
+    dice = float(compute_dice(*classes, include_background=False).mean())
+    found_in = "found (red)" if count == 2 else "found (colors)"
     panels = {
         "image": _shown(image),
-        f"found (red), true (white): Dice {dice:.2f}": overlay(image, found, truth, HEIGHT),
+        f"{found_in}, true (white): Dice {dice:.2f}": overlay(image, found, truth, HEIGHT),
         "mean of 5 samples": mean[0].numpy() / 255,
         "their standard deviation": sd[0].numpy() / 255,
     }
@@ -127,8 +131,9 @@ def _shown(image: torch.Tensor) -> np.ndarray:
 
 
 def _label(data: Path, case: str) -> torch.Tensor:
-    """Class indices ``(1, rows, columns)``; the file has a number for each object."""
-    return (load_image(str(data / "labels" / f"{case}_anno.png"))[:1] > 0).float()
+    """Class indices ``(1, rows, columns)``."""
+    values = load_image(str(data / "labels" / f"{case}_anno.png"))[:1]
+    return values.float() if data.name in CLASSES else (values > 0).float()
 
 
 def _segment(data: Path, bundle: str) -> None:

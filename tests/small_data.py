@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from ldseg_monai.data.phantoms.echo import echo_phantom
 from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 
@@ -34,15 +35,18 @@ def write_picture(folder: Path, name: str, image: np.ndarray, label: np.ndarray)
         Image.fromarray(array).save(folder / kind / f"{name}.png")
 
 
-def write_cuts(folder: Path, dims: int, num: int = 4) -> None:
+def write_cuts(folder: Path, dims: int, num: int = 4, num_classes: int = 2) -> None:
     """Write `case_000` and so on: cut-outs of phantoms, with all of their classes.
 
-    They take a small part of a phantom's time, and have its oblique affine.
+    They take a small part of a phantom's time, and have its oblique affine. Pictures are of glands,
+    and of more than two classes of a heart.
     """
     for index in range(num):
         name = f"case_{index:03d}"
         if dims == 3:
             write_volume(folder, name, *knee_cut(index))
+        elif num_classes > 2:
+            write_picture(folder, name, *echo_cut(index))
         else:
             write_picture(folder, name, *gland_cut(index))
 
@@ -63,6 +67,14 @@ def gland_cut(index: int) -> tuple[np.ndarray, np.ndarray]:
     picture, glands = gland_phantom([0, index])
     cut = around_the_middle(glands, (90, 140))
     return picture[cut].copy(), (glands[cut] > 0).astype(np.uint8)
+
+
+@functools.cache
+def echo_cut(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gray picture and mask of four classes."""
+    picture, label = echo_phantom([0, index])
+    cut = around_the_middle(label, (180, 140))
+    return picture[cut].copy(), label[cut].copy()
 
 
 def around_the_middle(label: np.ndarray, size: tuple[int, ...]) -> tuple[slice, ...]:

@@ -31,17 +31,19 @@ LDSEG_3D_FEATURES = {  # of one whose decoder gets the image's features
     "network_def#label_decoder#channels": [8, 8, 8],
     "network_def#label_decoder#image_channels": [8, 8, 16],
 }
+LDSEG_PICTURES = {  # of one whose image encoder starts from ImageNet's weights
+    "network_def#label_encoder#channels": [8, 8, 8],
+    "network_def#image_encoder#channels": 16,
+    "network_def#image_encoder#num_head_channels": 8,
+    "network_def#denoiser#channels": [16, 32],
+    "network_def#denoiser#num_head_channels": 8,
+    "network_def#label_decoder#channels": [8, 8, 8],
+}
 SMALL = {  # changes that make the network of a bundle small, at its own stride
     "ldseg_knee3d": LDSEG_3D_FEATURES,
     "ldseg_hippocampus": LDSEG_3D_FEATURES,
-    "ldseg_glas": {
-        "network_def#label_encoder#channels": [8, 8, 8],
-        "network_def#image_encoder#channels": 16,
-        "network_def#image_encoder#num_head_channels": 8,
-        "network_def#denoiser#channels": [16, 32],
-        "network_def#denoiser#num_head_channels": 8,
-        "network_def#label_decoder#channels": [8, 8, 8],
-    },
+    "ldseg_glas": LDSEG_PICTURES,
+    "ldseg_echo": LDSEG_PICTURES,
     "cdal_hippocampus": {
         "network_def#image_encoder#channels": [8],
         "network_def#image_encoder#out_channels": 8,

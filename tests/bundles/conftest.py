@@ -30,10 +30,10 @@ def written_by_training() -> dict[str, set[str]]:
 
 
 @pytest.fixture(scope="session")
-def phantoms(bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def phantoms(bundle: str, num_classes: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of images/ and labels/: cut-outs of phantoms."""
     folder = tmp_path_factory.mktemp("phantoms")
-    write_cuts(folder, dims(bundle))
+    write_cuts(folder, dims(bundle), num_classes=num_classes)
     return folder
 
 

@@ -18,6 +18,7 @@ from ldseg_monai.networks.blocks import (
 LDSEG = {
     "ldseg_knee3d": ([1, 256, 128, 128], [16, 8, 8]),
     "ldseg_glas": ([3, 512, 512], [32, 32]),
+    "ldseg_echo": ([1, 768, 512], [48, 32]),
     "ldseg_hippocampus": ([1, 48, 64, 48], [3, 4, 3]),
 }
 # T, and the side of the features that make the attention map of 256 pixels (Section 3.2)

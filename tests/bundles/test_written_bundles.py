@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
 NAMES = ["left", "right"]
 SOURCES = (
     r"knee|hippocamp|gland|GlaS|nucle|lung|X-ray|thorax|femur|tibia|anterior|H&E|colon|published"
+    r"|heart|ventric|atrium|ultrasound|CAMUS"
 )
 SIZES = ("spatial_size", "crop_size", "window_size")
 
@@ -78,7 +79,8 @@ def workflow(
     for name in (*SIZES, "patients", "force"):  # which new-bundle chose; it knows its own data
         tiny.pop(name, None)
     channels = "network_def#image_encoder#channels"
-    if isinstance(tiny.get(channels), int):  # of ImageNet's encoder, which the boxes do not have
+    takes_gray = "in_channels" in load_config(bundle, "train.yaml")["network_def#image_encoder"]
+    if not takes_gray and isinstance(tiny.get(channels), int):  # of ImageNet's encoder
         tiny[channels] = [8, 8, tiny[channels]]
     places = {
         "bundle_root": str(written.folder),

@@ -123,6 +123,16 @@ TINY = {
             "inference.yaml": PHANTOMS,
         },
     ),
+    "ldseg_echo": Tiny(
+        every={
+            **SMALL["ldseg_echo"],
+            "num_samples": 1,
+            "spatial_size": [64, 64],
+            "num_phantoms": 4,
+            "amp": False,
+        },
+        some={"train.yaml": {"patients": "", **TRAINING}, "inference.yaml": PHANTOMS},
+    ),
     "ldseg_glas": Tiny(
         every={
             **SMALL["ldseg_glas"],

@@ -50,6 +50,7 @@ from ldseg_monai.clients.monai_label import (  # noqa: E402
     write_image_forms,
 )
 
+KINDS = ("knee", "gland", "nuclei", "thorax", "echo")  # of phantoms
 CROP = (
     slice(34, 66),
     slice(8, 40),
@@ -94,14 +95,14 @@ def tiny(bundle: str, tmp_path: Path) -> Path:
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
     """Cases of each kind of phantom; the knees are small parts, in an oblique geometry."""
     folder = tmp_path_factory.mktemp("phantoms")
-    for kind in ("knee", "gland", "nuclei", "thorax"):
+    for kind in KINDS:
         write_phantoms(kind, folder / kind, NUM_CASES)
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_euler("xyz", [8, -5, 12], degrees=True).as_matrix()
     for path in sorted((folder / "knee").glob("*/*.nii.gz")):
         part = nib.load(path).slicer[CROP]
         nib.save(nib.Nifti1Image(np.asanyarray(part.dataobj), turn @ part.affine), path)
-    kinds = {kind: kind for kind in ("knee", "gland", "nuclei", "thorax")}
+    kinds = {kind: kind for kind in KINDS}
     kinds["hippocampus"] = "knee"  # any volume will do
     return {kind: paired_datalist(folder / other) for kind, other in kinds.items()}
 
