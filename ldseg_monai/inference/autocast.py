@@ -34,4 +34,8 @@ class AutocastInferer(Inferer):
         """Return what the inferer does; in float32, as a loss wants it, if gradients are kept."""
         with autocast(inputs.device, self.amp):
             output = self.inferer(plain(inputs), network, *args, **kwargs)
-        return output.float() if torch.is_grad_enabled() else output
+        if not torch.is_grad_enabled():
+            return output
+        if isinstance(output, list):  # of deep supervision
+            return [one.float() for one in output]
+        return output.float()

@@ -66,6 +66,7 @@ TINY = {
             "train.yaml": TRAINING,
             "inference.yaml": PHANTOMS,
             "ablations/paper.yaml": {"spatial_size": [32, 32, 32]},
+            "baselines/swin_unetr.yaml": {"spatial_size": [64, 32, 32]},  # halved five times
         },
     ),
     "cdal_hippocampus": Tiny(
@@ -85,6 +86,9 @@ TINY = {
                 **TRAINING,
             },
             "inference.yaml": PHANTOMS,
+            # They halve crops four and five times
+            "baselines/basic_unet.yaml": {"crop_size": [32, 32, 32]},
+            "baselines/swin_unetr.yaml": {"crop_size": [64, 32, 32], "spatial_size": [64, 32, 32]},
         },
     ),
     "cdal_monuseg": Tiny(

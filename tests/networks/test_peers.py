@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.inferers import SimpleInferer
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from monai.networks.nets import BasicUNetPlusPlus, DynUNet, SwinUNETR, VNet
 from torch import nn
 
+from ldseg_monai.inference import AutocastInferer
 from ldseg_monai.networks import FittedNetwork, MSUNet
 from ldseg_monai.networks.peers.msu_net import TwoScales
 
@@ -54,6 +56,8 @@ def test_a_size_that_fits_is_left_to_the_network() -> None:
 def test_deep_supervision_trains_on_all_outputs_and_segments_by_the_first() -> None:
     torch.manual_seed(0)
     network = FittedNetwork(supervised(), 8, all_outputs=True)
+    outputs = AutocastInferer(SimpleInferer(), True)(PICTURE, network)  # as a training has it
+    assert all(one.dtype == torch.float32 for one in outputs)
     outputs = network(PICTURE)
     assert isinstance(outputs, list) and [one.shape for one in outputs] == [(1, 2, 50, 37)] * 3
     label = (torch.rand(1, 1, 50, 37) > 0.5).float()
