@@ -269,7 +269,9 @@ def run_steps(table: Table, keys: Sequence[str], dataset_dir: str, out: Path, he
                 for number, values in curves[name].items()}}
         )  # fmt: skip
     if rows:
-        report.write(out / "steps.md", head, report.table(rows))
+        count = max(len(points[table.steps[0]]) for points in curves.values())
+        told = f"Mean Dice in K reverse steps, on {count} cases spread over fold {fold}.\n"
+        report.write(out / "steps.md", head, told, report.table(rows))
         draw_curves(out / "steps.png", curves, "number of reverse steps K", log=True)
         with open(out / "steps.csv", "w", newline="") as file:
             writer = csv.writer(file)
