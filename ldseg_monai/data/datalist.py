@@ -307,7 +307,8 @@ def _no_images(folder: Path, leftovers: Leftovers) -> MissingFileError:
 def _no_dicom(place: PathLike) -> InputError:
     return InputError(
         f"{os.fspath(place)} holds DICOM files, which this bundle does not read: expected files "
-        f"ending in {', '.join(EXTENSIONS)}; convert them"
+        f"ending in {', '.join(EXTENSIONS)}; convert them, or add a bundle's sequences.yaml for "
+        "sequences of frames"
     )
 
 

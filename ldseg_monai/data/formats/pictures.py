@@ -48,7 +48,8 @@ def load_picture(path: str) -> Image.Image:
     require_file(path)
     if is_volume(path):
         raise InputError(
-            f"{path} is a volume: expected a picture, a file ending in {', '.join(PICTURE_ENDINGS)}"
+            f"{path} is a volume: expected a picture, a file ending in "
+            f"{', '.join(PICTURE_ENDINGS)}; a sequence of frames needs a bundle's sequences.yaml"
         )
     check_pages(path)
     try:
