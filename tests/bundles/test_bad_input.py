@@ -340,14 +340,14 @@ def test_bad_weights_are_an_error_before_the_first_case(
 
 
 def test_checkpoint_cut_short_is_an_error_before_training(
-    place: Workplace, data: Path, untrained: Path
+    place: Workplace, phantoms: Path, untrained: Path
 ) -> None:
     path = place.root / "output" / "checkpoint.pt"
     path.parent.mkdir()
     path.write_bytes(untrained.read_bytes())
     cut(place, path)
     before = path.read_bytes()
-    error = error_of(run, place, *TRAIN, dataset_dir=str(data))
+    error = error_of(run, place, *TRAIN, dataset_dir=str(phantoms))
     assert isinstance(error, ValueError) and str(path) in str(error)
     assert path.read_bytes() == before and not (path.parent / "model.pt").exists()
 

@@ -56,6 +56,7 @@ CHANGES: dict[str, Callable[[ConfigWorkflow], bool]] = {
     ),
     "baselines/unet.yaml": lambda run: isinstance(run.network_def, UNet),
 }
+PEERS = ("basic_unet", "unetpp", "vnet", "swin_unetr", "nnunet")  # tests/networks/test_peers.py
 WITHOUT_DISCRIMINATOR = {"no_attention.yaml", "dynunet.yaml", "segdiff.yaml", "unet.yaml"}
 
 
@@ -128,6 +129,7 @@ def test_segmenting_builds_no_discriminator(
 
 def test_every_overlay_on_training_is_in_the_table(bundle: str) -> None:
     others = {"evaluate.yaml", "multi_gpu_evaluate.yaml", "multi_gpu_train.yaml"}
+    others |= {f"baselines/{peer}.yaml" for peer in PEERS}
     assert {stack[-1] for stack in overlays_on(bundle, "train.yaml")} - others == set(CHANGES)
 
 

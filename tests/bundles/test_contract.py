@@ -95,7 +95,7 @@ def test_every_overlay_on_inference_labels_every_image(
 ) -> None:
     stacks = overlays_on(workplace.bundle, "inference.yaml")
     for stack in stacks:
-        if "multi_gpu" in stack[-1]:
+        if "multi_gpu" in stack[-1] or stack[-1] == "sequences.yaml":  # which takes no pictures
             continue
         output_dir = tmp_path / stack[-1]
         places = {"dataset_dir": str(phantoms), "output_dir": str(output_dir)}

@@ -17,7 +17,10 @@ from workplace import Run, Workplace, find_case, read_image
 from ldseg_monai.data.datalist import case_name, paired_datalist
 from ldseg_monai.data.split import Split
 
-COLUMNS = "case,class,name,dice,iou,precision,recall,hd95,unit,trained_on".split(",")
+COLUMNS = (
+    "case,class,name,dice,iou,precision,recall,hd95,unit,trained_on,"
+    "overlap_voxels,predicted_voxels,true_voxels"
+).split(",")
 SCORES = COLUMNS[3:8]
 
 

@@ -9,6 +9,7 @@ from monai.losses import DeepSupervisionLoss, DiceCELoss
 from monai.networks.nets import BasicUNetPlusPlus, DynUNet, SwinUNETR, VNet
 from torch import nn
 
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.inference import AutocastInferer
 from ldseg_monai.networks import FittedNetwork, MSUNet
 from ldseg_monai.networks.peers.msu_net import TwoScales
@@ -65,6 +66,25 @@ def test_deep_supervision_trains_on_all_outputs_and_segments_by_the_first() -> N
     wanted = sum(plain(one, label) / 2**level for level, one in enumerate(outputs))
     assert torch.isclose(DeepSupervisionLoss(plain)(outputs, label), wanted)
     assert isinstance(network.eval()(PICTURE), torch.Tensor)
+
+
+PEERS = ("basic_unet", "unetpp", "vnet", "swin_unetr", "nnunet", "msu_net")
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("name", ["ldseg_glas", "ldseg_echo", "cdal_hippocampus"])
+def test_peers_of_a_bundle_segment_its_images(name: str, peer: str) -> None:
+    bundle = Bundle.find(name)
+    overlay = f"baselines/{peer}.yaml"
+    if not (bundle.configs / overlay).is_file():
+        pytest.skip("MSU-Net is of pictures")
+    config = bundle.config("train.yaml", "baselines/unet.yaml", overlay)
+    network = config.get_parsed_content("network_def").eval()
+    image = bundle.metadata["network_data_format"]["inputs"]["image"]
+    sides = [20, 34, 17][: len(image["spatial_shape"])]
+    with torch.no_grad():
+        logits = network(torch.rand(1, image["num_channels"], *sides))
+    assert logits.shape == (1, config.get_parsed_content("num_classes"), *sides)
 
 
 def test_bad_sizes_are_refused() -> None:
