@@ -237,12 +237,22 @@ def widest_slice(case: dict[str, Any]) -> dict[str, torch.Tensor]:
     Returns:
         Its image, label, and maps of mean and SD, each ``(C, rows, columns)``.
     """
-    planes = {
-        "image": load_image(case["image"].meta["filename_or_obj"]),
+    maps = {
         "label": upright(case["label"]),
         "mean": upright(1 - case["pred_mean"][:1]),
         "SD": upright(case["pred_sd"]),
     }
+    return widest_planes(case["image"].meta["filename_or_obj"], maps)
+
+
+def widest_planes(path: str, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A picture with its maps, or of a volume the axial slice with the most of ``label``.
+
+    Args:
+        path: of the image's file.
+        maps: upright, ``(C, *spatial)``, a ``label`` among them.
+    """
+    planes = {"image": load_image(path), **maps}
     if planes["image"].ndim == 4:
         index = int((planes["label"] > 0).sum(dim=(0, 2, 3)).argmax())
         planes = {name: volume[:, index] for name, volume in planes.items()}

@@ -40,10 +40,11 @@ from benchmarks.accuracy.cross_validation import (
     read_rows,
     train,
 )
-from benchmarks.accuracy.experiments import Experiment, canvas, draw_curves, widest_slice
+from benchmarks.accuracy.experiments import Experiment, canvas, draw_curves, widest_planes
 from benchmarks.accuracy.quality import cell, deviation, known, mean
 from benchmarks.accuracy.study import overrides, parsed
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.evaluation.pictures import upright
 from ldseg_monai.evaluation.scores import COUNTS, POOLED, pooled_scores
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
 
@@ -95,15 +96,8 @@ class Table:
                 raise ValueError(f"{path}: {key} comes after {row['after']}, which is no row")
 
     def plan(self, fold: int) -> dict[str, Any]:
-        """What study.py calls a study, for a fold; of a bundle without folds its own split."""
-        if self.has_folds:
-            return fold_plans(self.bundle, dict(self.budget))[fold]
-        return {"bundle": str(self.bundle.root), "common": dict(self.budget), "noise": None}
-
-    @property
-    def has_folds(self) -> bool:
-        """Whether the bundle has any."""
-        return "num_folds" in self.bundle.config("train.yaml")
+        """What study.py calls a study, for a fold."""
+        return fold_plans(self.bundle, dict(self.budget))[fold]
 
     def variant(self, key: str, out: Path, fold: int) -> dict[str, Any]:
         """What study.py calls a variant, of a row: its overlays and its own config values."""
@@ -204,10 +198,8 @@ def write_table(table: Table, out: Path, head: str, groups: Mapping[str, str]) -
         if first is None:
             first = classes["mean"]
         else:
-            compared = comparison(first, classes["mean"], groups)
-            difference = compared.get("mean difference", "–")
-            sign = {"+": "-", "-": "+"}.get(difference[0], "")
-            line["difference"] = sign + difference[1:] if sign else difference
+            compared = comparison(classes["mean"], first, groups)
+            line["difference"] = compared.get("mean difference", report.NONE)
             line["p (t, Wilcoxon)"] = (
                 f"{compared.get('p of t-test', '–')}, {compared.get('p', '–')}"
             )
@@ -288,13 +280,13 @@ def errors_on(case: dict[str, Any]) -> np.ndarray:
     Returns:
         RGB, uint8 ``(rows, columns, 3)``.
     """
-    case = {**case, "pred_mean": case["pred"].float(), "pred_sd": case["pred"].float()}
-    planes = widest_slice(case)
+    maps = {"label": upright(case["label"]), "found": upright(case["pred"])}
+    planes = widest_planes(case["image"].meta["filename_or_obj"], maps)
     image = planes["image"].float()
     image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6)
     picture = (255 * image).movedim(0, -1).expand(-1, -1, 3).numpy().copy()
     true = planes["label"][0].numpy()
-    found = 1 - planes["mean"][0].numpy()  # widest_slice shows what is not background
+    found = planes["found"][0].numpy()
     both = (found > 0) & (true > 0)
     for mask, color in (
         (both & (found == true), FOUND),

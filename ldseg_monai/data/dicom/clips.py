@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from ldseg_monai.data.dicom.frames import is_enhanced
+from ldseg_monai.data.dicom.frames import decoding, is_enhanced
 from ldseg_monai.data.dicom.series import read_dicom
 from ldseg_monai.data.formats.geometry import check_memory
-from ldseg_monai.runtime.errors import InputError, MissingFileError, one_line
+from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -43,8 +42,10 @@ def dicom_frames(path: str) -> tuple[np.ndarray, dict]:
             f"{path} has slices of a volume: expected frames that follow each other in time; use a "
             "bundle for volumes"
         )
-    frames = int(header.get("NumberOfFrames") or 1)
-    check_memory(path, [frames, int(header.get("Rows") or 0), int(header.get("Columns") or 0)])
+    check_memory(
+        path,
+        [_number_of_frames(header), int(header.get("Rows") or 0), int(header.get("Columns") or 0)],
+    )
     gray = np.ascontiguousarray(_gray(path).transpose(2, 1, 0))  # (columns, rows, frames)
     spacing = pixel_size(header)
     affine = np.diag([*(spacing or (1.0, 1.0)), 1.0, 1.0])
@@ -71,30 +72,25 @@ def _gray(path: str) -> np.ndarray:
     """
     from pydicom.pixels import apply_color_lut
 
-    pydicom = logging.getLogger("pydicom")  # which logs the traceback of each decoder that fails
-    level = pydicom.level
-    try:
-        pydicom.setLevel(logging.CRITICAL + 1)
+    with decoding(path):
         item = read_dicom(path)
         pixels = item.pixel_array  # colors as red, green and blue
         kind = str(item.get("PhotometricInterpretation", "MONOCHROME2"))
         if kind == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, item)
-    except InputError:
-        raise
-    except Exception as error:  # pydicom and the decoders that it may call raise many kinds
-        raise InputError(
-            f"{path}: pixels cannot be read ({one_line(error)}): repair the file or, if they are "
-            "compressed, install pylibjpeg with the decoder, or decompress them"
-        ) from error
-    finally:
-        pydicom.setLevel(level)
-    values = pixels.astype(np.float32)
-    if kind == "PALETTE COLOR" or int(item.get("SamplesPerPixel", 1)) == 3:
-        values = values @ np.array(GRAY, np.float32)
-    if kind == "MONOCHROME1":
-        values = -values
-    return values.reshape(-1, item.Rows, item.Columns)
+        channels = pixels.size // (_number_of_frames(item) * item.Rows * item.Columns)
+        frames = pixels.reshape(-1, item.Rows, item.Columns, channels)
+        weights = np.array(GRAY if channels == len(GRAY) else [1.0], np.float32)
+        if kind == "MONOCHROME1":
+            weights = -weights
+        gray = np.empty(frames.shape[:3], np.float32)
+        for number, frame in enumerate(frames):  # one by one, since colors take three times as much
+            gray[number] = frame.astype(np.float32) @ weights
+        return gray
+
+
+def _number_of_frames(header: Dataset) -> int:
+    return int(header.get("NumberOfFrames") or 1)
 
 
 def pixel_size(header: Dataset) -> tuple[float, float] | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -107,3 +109,26 @@ def require_one_volume(slices: Sequence[Dataset]) -> None:
             f"{slices[0].filename} has {len(slices)} frames of {' and '.join(found)}: expected one "
             "volume; write each volume as a series of its own, such as NIfTI by dcm2niix"
         )
+
+
+@contextmanager
+def decoding(path: str) -> Iterator[None]:
+    """Decode the pixels of a file: pydicom's logging of each decoder that fails is silenced.
+
+    Raises:
+        ValueError: if the pixels cannot be decoded.
+    """
+    pydicom = logging.getLogger("pydicom")
+    level = pydicom.level
+    try:
+        pydicom.setLevel(logging.CRITICAL + 1)
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # pydicom and the decoders that it may call raise many kinds
+        raise InputError(
+            f"{path}: pixels cannot be read ({one_line(error)}): repair the file or, if they are "
+            "compressed, install pylibjpeg with the decoder, or decompress them"
+        ) from error
+    finally:
+        pydicom.setLevel(level)

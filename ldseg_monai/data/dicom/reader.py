@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from ldseg_monai.data.dicom.frames import FRAME_GROUPS, group_of
+from ldseg_monai.data.dicom.frames import FRAME_GROUPS, decoding, group_of
 from ldseg_monai.data.dicom.series import RESCALE, read_dicom, read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
-from ldseg_monai.runtime.errors import InputError, one_line
+from ldseg_monai.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -116,10 +115,7 @@ def _pixels(path: str) -> np.ndarray:
     """
     from pydicom.pixels import apply_modality_lut
 
-    pydicom = logging.getLogger("pydicom")  # which logs the traceback of each decoder that fails
-    level = pydicom.level
-    try:
-        pydicom.setLevel(logging.CRITICAL + 1)
+    with decoding(path):
         item = read_dicom(path)
         kind = str(item.get("PhotometricInterpretation", "MONOCHROME2"))
         if kind not in ("MONOCHROME1", "MONOCHROME2"):
@@ -139,12 +135,3 @@ def _pixels(path: str) -> np.ndarray:
                 said = group_of(item, own, "PixelValueTransformationSequence")
             rescaled[number] = apply_modality_lut(frame, _whole_scale(said))
         return rescaled
-    except InputError:
-        raise
-    except Exception as error:  # pydicom and the decoders that it may call raise many kinds
-        raise InputError(
-            f"{path}: pixels cannot be read ({one_line(error)}): repair the file or, if they are "
-            "compressed, install pylibjpeg with the decoder, or decompress them"
-        ) from error
-    finally:
-        pydicom.setLevel(level)
