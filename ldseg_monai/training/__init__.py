@@ -16,7 +16,7 @@ from ldseg_monai.training.inferers import (
     ReconstructingInferer,
     TrainingInferer,
 )
-from ldseg_monai.training.losses import CDALLoss, LDSegLoss, LSegDiffLoss
+from ldseg_monai.training.losses import CDALLoss, LDSegLoss, LSegDiffLoss, SDSegLoss
 from ldseg_monai.training.resume import ResumableCheckpoint, SaveBest
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "RequireClasses",
     "Reseed",
     "ResumableCheckpoint",
+    "SDSegLoss",
     "SaveBest",
     "TensorBoard",
     "TrainingInferer",

@@ -105,6 +105,45 @@ class LSegDiffLoss(nn.Module):
         return loss + self.divergence_weight * output["divergence"]
 
 
+class SDSegLoss(nn.Module):
+    r"""The loss of one-step latent estimation (Lin et al., 2024, SDSeg, arXiv 2406.18361).
+
+    It is :math:`\lvert n - \tilde n \rvert + \lambda \lvert z_0 - \tilde z_0 \rvert`, absolute
+    errors averaged over the latent's numbers. :math:`\tilde z_0` is the clean latent that the
+    predicted noise stands for. Its error weighs the first timesteps of the reverse process most,
+    where a single step starts.
+
+    Args:
+        latent_weight: lambda (1 in the paper).
+
+    Raises:
+        ValueError: for a negative weight.
+    """
+
+    def __init__(self, latent_weight: float = 1.0) -> None:
+        super().__init__()
+        if latent_weight < 0:
+            raise InputError(f"latent_weight is {latent_weight}: expected 0 or more")
+        self.latent_weight = latent_weight
+
+    def forward(self, output: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+        """Compute the scalar loss.
+
+        Args:
+            output: what a training pass of `LSegDiff` returns in stage 2.
+            label: unused; a trainer gives it.
+
+        Raises:
+            ValueError: if the output is another one's.
+        """
+        if "estimate" not in output:
+            raise InputError(
+                f"the network returned {', '.join(sorted(output))}: expected an LSegDiff of stage 2"
+            )
+        noise = functional.l1_loss(output["prediction"], output["target"])
+        return noise + self.latent_weight * functional.l1_loss(output["estimate"], output["clean"])
+
+
 class CDALLoss(nn.Module):
     r"""Loss of cDAL's generator (Hejrati et al., 2024, Eq. 4).
 

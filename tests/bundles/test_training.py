@@ -293,8 +293,9 @@ def test_every_overlay_on_training_trains(workplace: Workplace, phantoms: Path) 
     for stack in stacks:
         output_dir = workplace.root / "overlays" / stack[-1]
         options = {"dataset_dir": str(phantoms), "output_dir": str(output_dir), "max_epochs": 1}
-        if stack[-1].endswith("lsegdiff_2.yaml"):  # of two stages: the first came before
-            first = output_dir.with_name(output_dir.name.replace("_2", "_1"))
-            options["initial_weights"] = str(first / "model.pt")
+        for name in stack:
+            if name.endswith("lsegdiff_2.yaml"):  # of two stages: the first came before
+                first = workplace.root / "overlays" / name.replace("_2", "_1")
+                options["initial_weights"] = str(first / "model.pt")
         workplace.run(*stack, run_id="training", **options)
         assert (output_dir / "model.pt").is_file(), stack

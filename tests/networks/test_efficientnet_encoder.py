@@ -72,6 +72,37 @@ def test_embedding_is_on_the_grid_of_the_latent(size: tuple[int, int]) -> None:
     assert embedding.shape == (2, 5, size[0] // STRIDE, size[1] // STRIDE) and features == []
 
 
+@pytest.mark.parametrize(("stride", "reduction"), [(8, 2), (4, 2), (8, 1), (4, 1), (2, 1)])
+def test_embedding_of_a_smaller_stride_sees_what_a_coarse_one_blurs(
+    stride: int, reduction: int
+) -> None:
+    torch.manual_seed(0)
+    module = EfficientNetEncoder(
+        5, 16, norm=NORM, attends=False, stride=stride, reduction=reduction
+    )
+    picture = torch.rand(2, 3, 48, 80)
+    embedding, _ = module(picture)
+    assert module.stride == stride
+    assert embedding.shape == (2, 5, 48 // stride, 80 // stride)
+    embedding.square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
+    scripted = torch.jit.script(module.eval())
+    torch.testing.assert_close(scripted(picture)[0], module(picture)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stride": 2}, r"stride is 2: expected one of \[16, 8, 4\], at a reduction of 2"),
+        ({"stride": 16, "reduction": 1}, r"expected one of \[8, 4, 2\], at a reduction of 1"),
+        ({"reduction": 4}, "reduction is 4: expected 1 or 2"),
+    ],
+)
+def test_stride_that_there_is_not_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EfficientNetEncoder(5, 16, norm=NORM, **arguments)
+
+
 def test_training_learns_the_backbone_and_keeps_its_statistics() -> None:
     module = encoder().train()
     before = {name: value.clone() for name, value in module.named_buffers()}

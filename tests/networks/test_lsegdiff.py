@@ -18,7 +18,7 @@ from ldseg_monai.networks import (
     VariationalEncoder,
 )
 from ldseg_monai.networks.ldseg.lsegdiff import AUTOENCODER, DENOISER, require_first_stage
-from ldseg_monai.training import LSegDiffLoss, ReconstructingInferer
+from ldseg_monai.training import LSegDiffLoss, ReconstructingInferer, SDSegLoss
 
 NORM = ("group", {"num_groups": 4})
 
@@ -113,6 +113,28 @@ def test_loss_of_the_second_stage_is_the_latents_squared_error() -> None:
     torch.testing.assert_close(output["target"], model.encode_label(label))
     error = (output["prediction"] - output["target"]).square().mean()
     torch.testing.assert_close(LSegDiffLoss()(output, label), error)
+
+
+def test_one_step_loss_is_of_the_noise_and_of_the_latent_that_it_stands_for() -> None:
+    schedule = {"schedule": "quadratic", "beta_start": 0.00085, "beta_end": 0.012}
+    model = network(2, scheduler=EvenlySpacedScheduler(**schedule)).eval()
+    image, label = pair()
+    draws = model.training_draws(image)
+    output = model(image, label, draws)
+    clean = model.encode_label(label)
+    share = model.scheduler.alphas_cumprod[draws.timesteps].reshape(-1, 1, 1, 1)
+    noisy = share.sqrt() * clean + (1 - share).sqrt() * draws.noise
+    estimate = (noisy - (1 - share).sqrt() * output["prediction"]) / share.sqrt()
+    noise_error = (output["prediction"] - draws.noise).abs().mean()
+    latent_error = (estimate - clean).abs().mean()
+    for weight in (0.0, 1.0, 3.0):
+        torch.testing.assert_close(
+            SDSegLoss(weight)(output, label), noise_error + weight * latent_error
+        )
+    with pytest.raises(ValueError, match="latent_weight is -1: expected 0 or more"):
+        SDSegLoss(-1)
+    with pytest.raises(ValueError, match="returned divergence, logits: expected an LSegDiff"):
+        SDSegLoss()(network(1)(image, label), label)
 
 
 def test_label_is_encoded_by_its_mean_and_reconstructed_from_it() -> None:

@@ -10,16 +10,18 @@ from ldseg_monai.networks.blocks import NORM, ResidualBlock, SelfAttention, atte
 from ldseg_monai.networks.blocks.efficientnet import CHANNELS, EfficientNetLite0
 from ldseg_monai.runtime.errors import InputError
 
-STRIDE = 16  # of the embedding in the picture, which the backbone sees at half its size
+STRIDE = 16  # of the embedding in the picture, where nothing else is said
+FINEST = 8  # stride of the finer of the two features, in the picture that the backbone sees
 
 
 class EfficientNetEncoder(nn.Module):
     """Picture to embedding by the first eleven blocks of EfficientNet-Lite0.
 
-    They can start from ImageNet's weights. It sees the picture at half its size: a gland is many
+    They can start from ImageNet's weights. They see the picture at half its size: a gland is many
     times larger than the objects that ImageNet's pictures show, and a pass takes a quarter of the
     time. Features of two strides, 16 and 32 pixels of the picture, are added, and residual blocks
-    and self-attention follow, as in LDSeg's own encoder.
+    and self-attention follow, as in LDSeg's own encoder. For objects of few pixels, such as nuclei,
+    the picture is seen as it is, and features of smaller strides are added.
 
     Args:
         out_channels: channels of the embedding.
@@ -29,14 +31,15 @@ class EfficientNetEncoder(nn.Module):
         num_head_channels: channels of one attention head.
         norm: normalization of what follows the backbone, as MONAI writes it.
         in_channels: 3, or 1 of gray pictures, whose channel the backbone sees three times.
+        stride: of the embedding in the picture: 8, 4 or 2 times the reduction.
+        reduction: by how much the picture is made smaller for the backbone: 2 or 1.
 
     Raises:
-        ValueError: for heads that do not divide the channels, or other pictures than gray or color
-            ones.
+        ValueError: for heads that do not divide the channels, other pictures than gray or color
+            ones, or a stride or a reduction that there is not.
     """
 
     spatial_dims = 2
-    stride = STRIDE
 
     def __init__(
         self,
@@ -47,16 +50,30 @@ class EfficientNetEncoder(nn.Module):
         num_head_channels: int = 32,
         norm: tuple | str = NORM,
         in_channels: int = 3,
+        stride: int = STRIDE,
+        reduction: int = 2,
     ) -> None:
         super().__init__()
         if in_channels not in (1, 3):
             raise InputError(f"in_channels {in_channels}: expected 1 or 3")
+        if reduction not in (1, 2):
+            raise InputError(f"reduction is {reduction}: expected 1 or 2")
+        strides = [reduction * FINEST // 2**level for level in range(len(CHANNELS) - 1)]
+        if stride not in strides:
+            raise InputError(
+                f"stride is {stride}: expected one of {strides}, at a reduction of {reduction}"
+            )
+        self.stride = stride
+        self.reduction = reduction
         self.in_channels = in_channels
         self.out_channels = out_channels
         (head_channels,) = attention_heads([channels], [attends], num_head_channels)
         self.backbone = EfficientNetLite0()
         self.from_fine = nn.Conv2d(CHANNELS[-2], channels, kernel_size=1)
         self.from_coarse = nn.ConvTranspose2d(CHANNELS[-1], channels, kernel_size=2, stride=2)
+        self.finer = nn.ModuleList(
+            _Finer(CHANNELS[-3 - level], channels) for level in range(strides.index(stride))
+        )
         blocks: list[nn.Module] = [
             ResidualBlock(2, channels, channels, norm) for _ in range(num_res_blocks)
         ]
@@ -72,10 +89,31 @@ class EfficientNetEncoder(nn.Module):
             image: pictures of -1 to 1, ``(B, in_channels, H, W)``.
 
         Returns:
-            The embedding, ``(B, out_channels, H / 16, W / 16)``, and no features.
+            The embedding, ``(B, out_channels, H / stride, W / stride)``, and no features.
         """
-        features: list[torch.Tensor] = []
-        image = functional.avg_pool2d(image, kernel_size=2).expand(-1, 3, -1, -1)
-        _, _, fine, coarse = self.backbone(image)
-        x = self.from_fine(fine) + self.from_coarse(coarse)[:, :, : fine.shape[2], : fine.shape[3]]
-        return self.to_latent(self.blocks(x)), features
+        others: list[torch.Tensor] = []
+        image = functional.avg_pool2d(image, self.reduction).expand(-1, 3, -1, -1)
+        features = self.backbone(image)
+        x = _added(self.from_fine(features[-2]), self.from_coarse(features[-1]))
+        index = len(features) - 3  # TorchScript enumerates no list beside a ModuleList
+        for level in self.finer:
+            x = level(x, features[index])
+            index -= 1
+        return self.to_latent(self.blocks(x)), others
+
+
+class _Finer(nn.Module):
+    """Up-sampling by 2, and a sum with the backbone's features of that size."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, channels, kernel_size=1)
+        self.upsample = nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
+
+    def forward(self, x: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
+        return _added(self.project(feature), self.upsample(x))
+
+
+def _added(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+    """The sum; the backbone rounds sizes up, so that what was up-sampled may be larger."""
+    return fine + coarse[:, :, : fine.shape[2], : fine.shape[3]]

@@ -99,7 +99,7 @@ class LSegDiff(LDSeg):
     def _training_pass(
         self, image: torch.Tensor, label: torch.Tensor, draws: Draws | None
     ) -> dict[str, torch.Tensor]:
-        """What `LSegDiffLoss` needs: logits and divergence, or prediction and target."""
+        """What the losses need: logits and divergence, or prediction, target and clean latents."""
         if draws is None:
             draws = self.training_draws(image)
         noise = draws.noise.to(image.device)
@@ -114,6 +114,8 @@ class LSegDiff(LDSeg):
         return {
             "prediction": prediction,
             "target": self.scheduler.target(clean, noise, timesteps),
+            "estimate": self.scheduler.denoise(prediction, timesteps, noisy),
+            "clean": clean,
         }
 
     def _autoencoding_pass(
