@@ -5,7 +5,8 @@ r"""The papers' tables and figures: trains what is missing at one budget, scores
 TABLE is a file of benchmarks/accuracy/tables, which names the bundle, the budget and the methods,
 the cheapest first; ``--data`` holds the data sets as the file names them. Each method is trained by
 the bundle's own command in ``--out``/METHOD/foldN and scored there by its evaluate.yaml. The same
-command goes on where it stopped. It writes to ``--out``:
+command goes on where it stopped. Methods that an earlier run did with the same table may be taken
+from its files instead: ``--earlier CASES.csv STEPS.csv``. It writes to ``--out``:
 
 - table.md and cases.csv: scores of every method that is done, beside the published ones;
 - of a table with ``steps``: steps.md, steps.csv and steps.png, Dice against the number of reverse
@@ -166,9 +167,22 @@ def score_cells(name: str, cases: Cases) -> dict[str, str]:
     return cells
 
 
-def write_table(table: Table, out: Path, head: str, groups: Mapping[str, str]) -> str:
+def by_method(path: Path | None) -> dict[str, list[dict[str, str]]]:
+    """The rows of an earlier run's cases.csv or steps.csv, each method's."""
+    found: dict[str, list[dict[str, str]]] = {}
+    if path is not None:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                found.setdefault(row["method"], []).append(row)
+    return found
+
+
+def write_table(
+    table: Table, out: Path, head: str, groups: Mapping[str, str], earlier: Path | None = None
+) -> str:
     """Write table.md and cases.csv from the rows that are scored; returns the former's text."""
     names = table.bundle.class_names
+    before, taken = by_method(earlier), []
     lines, all_rows = [], {}
     first: Cases | None = None
     for key, row in table.rows.items():
@@ -179,6 +193,9 @@ def write_table(table: Table, out: Path, head: str, groups: Mapping[str, str]) -
         told = {f"published {name}": f"{value:g}" for name, value in published.items()}
         folders = {fold: out / key / f"fold{fold}" for fold in table.folds}
         rows = [] if row.get("cited") else read_rows(folders)
+        if not rows and key in before:
+            rows = before[key]
+            taken.append(line["method"])
         if not rows:
             why = "cited only" if row.get("cited") else "not trained"
             lines.append({**line, "parameters, M": why, **told})
@@ -213,7 +230,10 @@ def write_table(table: Table, out: Path, head: str, groups: Mapping[str, str]) -
     columns = list(dict.fromkeys(name for line in lines for name in line))
     columns.sort(key=lambda name: name.startswith("published"))
     ordered = [{name: line.get(name, report.NONE) for name in columns} for line in lines]
-    return report.write(out / "table.md", head, report.table(ordered))
+    notes = []
+    if taken:
+        notes.append(f"Of an earlier run of this table: {', '.join(taken)}.\n")
+    return report.write(out / "table.md", head, *notes, report.table(ordered))
 
 
 def fold_means(cases: Cases) -> list[float]:
@@ -233,12 +253,25 @@ def experiment(table: Table, key: str, dataset_dir: str, out: Path, fold: int) -
     return Experiment(table.bundle, variant.get("overlays", ()), str(folder / "model.pt"), **values)
 
 
-def run_steps(table: Table, keys: Sequence[str], dataset_dir: str, out: Path, head: str) -> None:
+def run_steps(
+    table: Table,
+    keys: Sequence[str],
+    dataset_dir: str,
+    out: Path,
+    head: str,
+    earlier: Path | None = None,
+) -> None:
     """Dice against the number of steps, of each diffusion method of the first fold."""
     fold = table.folds[0]
     curves: dict[str, dict[float, list[float]]] = {}
-    rows = []
-    for key in keys:
+    before = by_method(earlier)
+    for key in table.scored():
+        name = table.rows[key].get("name", key)
+        if key not in keys:
+            for row in before.get(name, []):
+                points = curves.setdefault(name, {}).setdefault(int(row["K"]), [])
+                points.append(float(row["dice"]))
+            continue
         path = out / key / f"fold{fold}" / "steps.json"
         done: dict[str, dict[str, float]] = {}
         if path.exists():
@@ -254,12 +287,11 @@ def run_steps(table: Table, keys: Sequence[str], dataset_dir: str, out: Path, he
                 method.sampler.num_inference_steps = number
                 done[str(number)] = method.dice()
                 path.write_text(json.dumps(done))
-        name = table.rows[key].get("name", key)
         curves[name] = {number: list(done[str(number)].values()) for number in table.steps}
-        rows.append(
-            {"method": name, **{f"K = {number}": cell(mean(known(values)))
-                for number, values in curves[name].items()}}
-        )  # fmt: skip
+    rows = []
+    for name, points in curves.items():
+        cells = {f"K = {number}": cell(mean(known(values))) for number, values in points.items()}
+        rows.append({"method": name, **cells})
     if rows:
         count = max(len(points[table.steps[0]]) for points in curves.values())
         told = f"Mean Dice in K reverse steps, on {count} cases spread over fold {fold}.\n"
@@ -356,6 +388,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", help="rows to do (default: all)")
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="CSV",
+        help="cases.csv, perhaps steps.csv, of an earlier run, for methods that --out has not",
+    )
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="draw N cases")
     arguments = parser.parse_args(argv)
     table = Table(TABLES / f"{arguments.table}.yaml")
@@ -368,6 +408,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parsed(table.plan(table.folds[0]), {}, dataset_dir=str(dataset_dir))
     seed = config.get_parsed_content("seed")
     groups = config.get_parsed_content("split").known_groups
+    earlier, steps_earlier = [*arguments.earlier, None, None][:2]
     folds = ", ".join(map(str, table.folds))
     about = f"{table.about.strip()}\n{HOW.format(folds=folds)}"
     head = report.header(table.title, about, "accuracy.paper", argv, seed)
@@ -376,9 +417,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for key in table.scored():
         if all((arguments.out / key / f"fold{fold}" / METRICS).exists() for fold in table.folds):
             done.append(key)
-    text = write_table(table, arguments.out, head, groups)
+    text = write_table(table, arguments.out, head, groups, earlier)
     if table.steps:
-        run_steps(table, done, str(dataset_dir), arguments.out, head)
+        run_steps(table, done, str(dataset_dir), arguments.out, head, steps_earlier)
     if arguments.pictures:
         draw_methods(table, done, str(dataset_dir), arguments.out, arguments.pictures)
     print(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,6 +143,31 @@ def test_what_is_done_is_not_done_again_and_other_rows_wait(knees: tuple[Path, l
     assert table_rows((out / "table.md").read_text())[1]["parameters, M"] == "not trained"
     main(["knees", "--data", str(root / "data"), "--out", str(out)])
     assert done[2:] == ["unet/fold0", "unet/fold0/scores"]
+
+
+def test_methods_of_an_earlier_run_are_compared_with(knees: tuple[Path, list[str]]) -> None:
+    root, done = knees
+    line = ["knees", "--data", str(root / "data"), "--out"]
+    main([*line, str(root / "out")])
+    whole = (root / "out" / "table.md").read_text()
+    earlier = root / "out" / "cases.csv"
+    steps = root / "steps.csv"
+    steps.write_text("method,K,number of case,dice\nLDSeg,1,0,0.25\nLDSeg,1,1,0.75\n")
+    shutil.copy(earlier, root / "earlier.csv")
+    shutil.rmtree(root / "out")
+    done.clear()
+    files = [str(root / "earlier.csv"), str(steps)]
+    main([*line, str(root / "out"), "--only", "unet", "--earlier", *files])
+    text = (root / "out" / "table.md").read_text()
+    assert done == ["unet/fold0", "unet/fold0/scores"]
+    assert table_rows(text) == table_rows(whole) and "earlier run of this table: LDSeg." in text
+    assert len((root / "out" / "cases.csv").read_text().splitlines()) == 9
+    table = Table(paper.TABLES / "knees.yaml")
+    table.steps = [1]
+    paper.run_steps(table, [], "", root / "out", "", steps)
+    assert table_rows((root / "out" / "steps.md").read_text()) == [
+        {"method": "LDSeg", "K = 1": "0.500"}
+    ]
 
 
 def test_wrong_names_are_refused(
