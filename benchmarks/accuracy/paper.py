@@ -50,7 +50,8 @@ from ldseg_monai.evaluation.scores import COUNTS, POOLED, pooled_scores
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
 
 TABLES = Path(__file__).parent / "tables"
-ABOUT_ROW = ("name", "published", "cited", "after", "score", "overlays")  # what is no config value
+ABOUT_ROW = ("name", "published", "cited", "after", "score", "overlays",
+    "folds")  # what is no config value  # fmt: skip
 ENTRIES = ("title", "about", "bundle", "data", "folds", "budget", "published", "pooled", "steps",
     "sigmas", "rows")  # of a table's file  # fmt: skip
 MISSING, FALSE, CONFUSED = (60, 130, 255), (255, 70, 50), (255, 220, 60)
@@ -110,6 +111,10 @@ class Table:
             variant["initial_weights"] = str(out / row["after"] / f"fold{fold}" / "model.pt")
         return variant
 
+    def folds_of(self, key: str) -> list[int]:
+        """The folds that a row is trained on: its own, or the table's."""
+        return self.rows[key].get("folds", self.folds)
+
     def trained(self) -> list[str]:
         """The rows that are trained, in order."""
         return [key for key, row in self.rows.items() if not row.get("cited")]
@@ -123,6 +128,8 @@ def run_methods(table: Table, keys: Sequence[str], dataset_dir: str, out: Path) 
     """Train and score what is left of some rows, each in its folder."""
     for fold in table.folds:
         for key in keys:
+            if fold not in table.folds_of(key):
+                continue
             folder, variant = out / key / f"fold{fold}", table.variant(key, out, fold)
             plan = table.plan(fold)
             claim(plan, variant, folder)
@@ -191,7 +198,7 @@ def write_table(
             continue
         published = dict(zip(table.columns, row.get("published", []), strict=False))
         told = {f"published {name}": f"{value:g}" for name, value in published.items()}
-        folders = {fold: out / key / f"fold{fold}" for fold in table.folds}
+        folders = {fold: out / key / f"fold{fold}" for fold in table.folds_of(key)}
         rows = [] if row.get("cited") else read_rows(folders)
         if not rows and key in before:
             rows = before[key]
@@ -207,7 +214,7 @@ def write_table(
             if index == "mean" and len(classes) == 2:
                 continue
             line |= score_cells("mean" if index == "mean" else names[int(index)], cases)
-        if len(table.folds) > 1:
+        if len(folders) > 1:
             means = fold_means(classes["mean"])
             line["SD of the folds' Dice"] = cell(deviation(means))
         for name, members in table.pooled.items():
@@ -415,7 +422,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     run_methods(table, arguments.only or table.trained(), str(dataset_dir), arguments.out)
     done = []
     for key in table.scored():
-        if all((arguments.out / key / f"fold{fold}" / METRICS).exists() for fold in table.folds):
+        folders = [arguments.out / key / f"fold{fold}" for fold in table.folds_of(key)]
+        if all((folder / METRICS).exists() for folder in folders):
             done.append(key)
     text = write_table(table, arguments.out, head, groups, earlier)
     if table.steps:

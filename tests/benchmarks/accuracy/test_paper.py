@@ -170,6 +170,19 @@ def test_methods_of_an_earlier_run_are_compared_with(knees: tuple[Path, list[str
     ]
 
 
+def test_a_row_may_have_fewer_folds_than_the_table(knees: tuple[Path, list[str]]) -> None:
+    root, done = knees
+    path = paper.TABLES / "knees.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["folds"], content["rows"]["unet"]["folds"] = [0, 1], [1]
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    main(["knees", "--data", str(root / "data"), "--out", str(root / "out")])
+    assert [name for name in done if name.startswith("unet")] == [
+        "unet/fold1", "unet/fold1/scores"]  # fmt: skip
+    ldseg, unet, _ = table_rows((root / "out" / "table.md").read_text())
+    assert ldseg["SD of the folds' Dice"] != "–" and unet["SD of the folds' Dice"] == "–"
+
+
 def test_wrong_names_are_refused(
     knees: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
