@@ -141,6 +141,7 @@ SHARED = {
     ],
     TEXTS: ["val_cases"],
 }  # fmt: skip
+IMAGE_DIMS = "image_dims"  # of a config whose network sees planes of a volume: 3
 
 
 def check_values(parser: ConfigParser) -> None:
@@ -155,6 +156,8 @@ def check_values(parser: ConfigParser) -> None:
     """
     keep_texts(parser)
     axes = next(_values(parser.get("network_def"), "spatial_dims"), None)
+    if IMAGE_DIMS in parser:  # a network of planes has fewer axes than the volume
+        axes = parser[IMAGE_DIMS]
     for name, kind in kinds_of(parser).items():
         if kind in (TEXT, TEXTS) and isinstance(parser[name], str):
             continue  # an expression may be of a rank that is not known yet
