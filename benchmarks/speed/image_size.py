@@ -3,13 +3,20 @@
     python -m benchmarks.speed.image_size bundles/ldseg_knee3d
 
 As Figure 6b of the LDSeg paper. The slope in logarithmic axes says how: 1 is linear in the voxels.
+Other diffusion methods of the bundle come beside it by ``--overlays``, each in as many steps
+(``--steps``; the figure has 50); files that go together are joined by ``+``:
+
+    python -m benchmarks.speed.image_size bundles/ldseg_glas --steps 50 \
+        --overlays baselines/sdf_ddpm.yaml baselines/segdiff.yaml
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +26,7 @@ from benchmarks.speed import measure, workload
 from benchmarks.speed.measure import Build, Result
 from benchmarks.speed.workload import Workload
 
-STEPS = 2
+STEPS = 2  # where --steps does not say
 UNET, PIXEL_DIFFUSION = "UNet", "PixelDiffusion, one step"
 FACTORS = {2: (0.25, 0.5, 1.0, 2.0), 3: (0.25, 0.5, 0.75, 1.0, 1.5)}
 ABOUT = """One image, from network input to class logits, in {precision} with untrained
@@ -38,6 +45,25 @@ class Row(NamedTuple):
         return f"{self.network}, {'x'.join(map(str, self.size))}"
 
 
+def methods_of(work: Workload, overlays: Sequence[str]) -> dict[str, Workload]:
+    """The bundle's network and those that overlays make of it, by their names.
+
+    Raises:
+        ValueError: for an overlay that there is not.
+    """
+    methods = {work.about.method: work}
+    for item in overlays:
+        names = tuple(item.split("+"))
+        for name in names:
+            if not (work.bundle.configs / name).is_file():
+                raise ValueError(
+                    f"--overlays {item}: {work.bundle.configs / name} does not exist; expected a "
+                    "file of configs/"
+                )
+        methods[Path(names[-1]).stem] = dataclasses.replace(work, overlays=names)
+    return methods
+
+
 def sizes(work: Workload, factors: Sequence[float]) -> list[tuple[int, ...]]:
     """The bundle's size times each factor, in multiples that all networks take, smallest first."""
     stride = math.lcm(
@@ -51,13 +77,15 @@ def sizes(work: Workload, factors: Sequence[float]) -> list[tuple[int, ...]]:
 
 
 def candidates(
-    work: Workload, image_sizes: Sequence[tuple[int, ...]]
+    methods: Mapping[str, Workload], image_sizes: Sequence[tuple[int, ...]], steps: int = STEPS
 ) -> dict[Row, Mapping[str, Build]]:
-    """Builds of each network at each size."""
+    """Builds of each network at each size, the bundle's own first."""
     rows: dict[Row, Mapping[str, Build]] = {}
+    work = next(iter(methods.values()))
     for size in image_sizes:
-        own = partial(workload.segmenter_call, work, size, STEPS, work.amp)
-        rows[Row(f"{work.about.method}, K = {STEPS}", size)] = {"": own}
+        for name, method in methods.items():
+            call = partial(workload.segmenter_call, method, size, steps, work.amp)
+            rows[Row(f"{name}, K = {steps}", size)] = {"": call}
         rows[Row(UNET, size)] = workload.layouts(workload.peer_call, work, UNET, size, work.amp)
         rows[Row(PIXEL_DIFFUSION, size)] = workload.layouts(
             workload.pixel_diffusion_call, work, size, work.amp
@@ -132,14 +160,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--factors", type=float, nargs="+", help="of the size (default: 2D 1/4 to 2, 3D 1/4 to 1.5)"
     )
+    parser.add_argument("--steps", type=int, default=STEPS, help="K (default: %(default)s)")
+    parser.add_argument(
+        "--overlays", nargs="+", default=[], help="other diffusion methods, below configs/"
+    )
     arguments = parser.parse_args(argv)
     work = workload.workload_of(arguments)
+    methods = methods_of(work, arguments.overlays)
     about = ABOUT.format(precision=work.precision, unet=workload.PEERS[UNET].about)
     head = report.header(
         f"Time against image size: {work.name}", about, "speed.image_size", argv, arguments.seed
     )
     factors = arguments.factors or FACTORS[len(work.spatial_size)]
-    chosen = candidates(work, sizes(work, factors))
+    chosen = candidates(methods, sizes(work, factors), arguments.steps)
     memory = () if arguments.no_memory else tuple(chosen)
     results = measure.compare(chosen, arguments.rounds, arguments.budget, arguments.device, memory)
     lines = {network: curve(results, network) for network in networks_of(results)}

@@ -64,6 +64,7 @@ class Workload:
         seed: of weights, images and noise.
         size: spatial size in place of the bundle's.
         overrides: items of its configs to override.
+        overlays: files below its configs/, put on train.yaml, of another diffusion network.
     """
 
     bundle: Bundle
@@ -72,6 +73,7 @@ class Workload:
     seed: int = 0
     size: tuple[int, ...] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    overlays: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,7 +82,8 @@ class Workload:
 
     def config(self, name: str = "train.yaml", **overrides: Any) -> ConfigParser:
         """Read one of the bundle's configs, to run on this device and at this size."""
-        parser = self.bundle.config(name, device=f"$torch.device('{self.device}')")
+        overlays = self.overlays if name == "train.yaml" else ()
+        parser = self.bundle.config(name, *overlays, device=f"$torch.device('{self.device}')")
         if self.size is not None:
             parser.update({knob: list(self.size) for knob in SIZES if knob in parser})
         if "force" in parser:

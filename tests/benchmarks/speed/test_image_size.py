@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
 import pytest
 from programs import ROOT, tables
+from small_networks import SMALL, count_calls
 
 from benchmarks.speed import image_size
 from benchmarks.speed.image_size import Row
 from benchmarks.speed.measure import Result
-from benchmarks.speed.workload import Workload
+from benchmarks.speed.workload import Workload, segmenter_call
 from ldseg_monai.bundle import Bundle
 
 NETWORKS = ("LDSeg, K = 2", image_size.UNET, image_size.PIXEL_DIFFUSION)
@@ -47,6 +49,25 @@ def test_sizes_are_multiples_that_all_networks_take() -> None:
         (80, 32, 32),
         (384, 192, 192),
     ]
+
+
+def test_overlays_are_measured_in_as_many_steps() -> None:
+    work = Workload(Bundle(ROOT / "bundles" / "ldseg_glas"), overrides=SMALL["ldseg_glas"])
+    overlays = ["baselines/sdf_ddpm.yaml", "baselines/lsegdiff_2.yaml+baselines/sdseg.yaml"]
+    methods = image_size.methods_of(work, overlays)
+    assert list(methods) == ["LDSeg", "sdf_ddpm", "sdseg"]
+    chosen = image_size.candidates(methods, [(32, 32)], 3)
+    assert [row.network for row in chosen][:3] == [f"{name}, K = 3" for name in methods]
+    plain = dataclasses.replace(methods["sdf_ddpm"], overrides={})
+    network = plain.network()
+    assert network.noise_shape(plain.image((32, 32))) == [2, 32, 32]  # the label's own pixels
+    calls = count_calls(network.denoiser)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workload, "network", lambda self: network)
+        assert segmenter_call(plain, (32, 32), 3, False)().shape == (1, 2, 32, 32)
+    assert len(calls) == 3
+    with pytest.raises(ValueError, match=r"none.yaml does not exist; expected a file of configs/"):
+        image_size.methods_of(work, ["baselines/none.yaml"])
 
 
 def test_tables_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:
