@@ -126,7 +126,13 @@ def fold_plans(bundle: Bundle, values: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**plan, "common": {**values, "fold": fold}} for fold in range(num_folds)]
 
 
-def evaluate(plan: dict[str, Any], variant: dict[str, Any], dataset_dir: str, folder: Path) -> None:
+def evaluate(
+    plan: dict[str, Any],
+    variant: dict[str, Any],
+    dataset_dir: str,
+    folder: Path,
+    part: str = "val",
+) -> None:
     """Score a trained candidate on its fold by the bundle's command, unless it is scored.
 
     What the command prints goes to log.txt beside the scores.
@@ -142,7 +148,7 @@ def evaluate(plan: dict[str, Any], variant: dict[str, Any], dataset_dir: str, fo
         "output_dir": str(scores),
         "model_path": str(folder / "model.pt"),
     }
-    for key, value in overrides(plan, variant, part="val", **run).items():
+    for key, value in overrides(plan, variant, part=part, **run).items():
         text = "$None" if value is None else value  # MONAI drops a plain None
         line += [f"--{key}", text if isinstance(text, str) else repr(text)]
     with open(scores / "log.txt", "w") as log:

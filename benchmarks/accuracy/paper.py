@@ -51,23 +51,30 @@ from ldseg_monai.networks.segmenter import DiffusionSegmenter
 
 TABLES = Path(__file__).parent / "tables"
 ABOUT_ROW = ("name", "published", "cited", "after", "score", "overlays",
-    "folds")  # what is no config value  # fmt: skip
-ENTRIES = ("title", "about", "bundle", "data", "folds", "budget", "published", "pooled", "steps",
-    "sigmas", "rows")  # of a table's file  # fmt: skip
+    "folds", "mark")  # what is no config value  # fmt: skip
+ENTRIES = ("title", "about", "bundle", "data", "folds", "val_fraction", "budget", "published",
+    "marks", "pooled", "steps", "sigmas", "rows")  # of a table's file  # fmt: skip
 MISSING, FALSE, CONFUSED = (60, 130, 255), (255, 70, 50), (255, 220, 60)
 FOUND = (90, 200, 120)
 STRENGTH = 0.6  # of a color on the picture
 STEPS_CASES = 4  # at most, of the curves against the number of steps, which take long
 HOW = """
 Mean ± SD over the cases of folds {folds}; each was segmented by a network that was trained without
-its fold. Nothing was chosen on them: the weights are the last epoch's. The difference is that of
+its fold. Nothing was chosen on them: {chosen}. The difference is that of
 the mean Dice of a case's classes to the first method's, with p of a paired t-test and of Wilcoxon's
 signed-rank test, over groups (patients) where cases belong together. Columns "published" are the
 paper's own, on other cases and after longer trainings."""
 
 
+LAST = "the weights are the last epoch's"
+BEST = "the epoch was chosen on a part of {share:.0%} of the others, drawn for it"
+
+
 class Table:
     """A table of a paper, as its file in `TABLES` has it.
+
+    With ``val_fraction`` its folds are held back for the test, and so much of the others validates:
+    a three-way split.
 
     Args:
         path: of the file.
@@ -88,6 +95,9 @@ class Table:
         self.data: str = content["data"]
         self.budget: dict[str, Any] = content.get("budget", {})
         self.folds: list[int] = content.get("folds", [0])
+        self.val_fraction: float | None = content.get("val_fraction")
+        self.test_cases: dict[int, list[str]] = {}  # of each fold, of a three-way split
+        self.marks: dict[str, str] = content.get("marks", {})
         self.columns: list[str] = content.get("published", [])
         self.pooled: dict[str, list[int]] = content.get("pooled", {})
         self.steps: list[int] = content.get("steps", [])
@@ -96,10 +106,32 @@ class Table:
         for key, row in self.rows.items():
             if row.get("after", key) not in self.rows:
                 raise ValueError(f"{path}: {key} comes after {row['after']}, which is no row")
+            if row.get("mark", "") not in ("", *self.marks):
+                raise ValueError(f"{path}: {key} has the mark {row['mark']}, which marks lack")
+
+    @property
+    def part(self) -> str:
+        """Of the cases, that is scored."""
+        return "val" if self.val_fraction is None else "test"
+
+    def hold_back(self, dataset_dir: str) -> None:
+        """Name the cases of each fold of a three-way split."""
+        if self.val_fraction is None:
+            return
+        for fold, plan in enumerate(fold_plans(self.bundle, dict(self.budget))):
+            split = parsed(plan, {}, dataset_dir=dataset_dir).get_parsed_content("split")
+            self.test_cases[fold] = sorted(split.validation)
 
     def plan(self, fold: int) -> dict[str, Any]:
         """What study.py calls a study, for a fold."""
-        return fold_plans(self.bundle, dict(self.budget))[fold]
+        plan = fold_plans(self.bundle, dict(self.budget))[fold]
+        if fold in self.test_cases:
+            plan["common"] |= {
+                "fold": None,
+                "test_cases": self.test_cases[fold],
+                "val_fraction": self.val_fraction,
+            }
+        return plan
 
     def variant(self, key: str, out: Path, fold: int) -> dict[str, Any]:
         """What study.py calls a variant, of a row: its overlays and its own config values."""
@@ -135,7 +167,7 @@ def run_methods(table: Table, keys: Sequence[str], dataset_dir: str, out: Path) 
             claim(plan, variant, folder)
             train(plan, variant, dataset_dir, folder)
             if table.rows[key].get("score", True):
-                evaluate(plan, variant, dataset_dir, folder)
+                evaluate(plan, variant, dataset_dir, folder, table.part)
 
 
 def about_network(table: Table, key: str, out: Path) -> dict[str, str]:
@@ -197,7 +229,8 @@ def write_table(
         if not row.get("score", True):
             continue
         published = dict(zip(table.columns, row.get("published", []), strict=False))
-        told = {f"published {name}": f"{value:g}" for name, value in published.items()}
+        mark = row.get("mark", "")
+        told = {f"published {name}": f"{value:g}{mark}" for name, value in published.items()}
         folders = {fold: out / key / f"fold{fold}" for fold in table.folds_of(key)}
         rows = [] if row.get("cited") else read_rows(folders)
         if not rows and key in before:
@@ -255,7 +288,7 @@ def experiment(table: Table, key: str, dataset_dir: str, out: Path, fold: int) -
     """A trained method on its fold, case by case."""
     variant = table.variant(key, out, fold)
     folder = out / key / f"fold{fold}"
-    run = {"dataset_dir": dataset_dir, "output_dir": str(folder / "drawn"), "part": "val"}
+    run = {"dataset_dir": dataset_dir, "output_dir": str(folder / "drawn"), "part": table.part}
     values = overrides(table.plan(fold), variant, **run)
     return Experiment(table.bundle, variant.get("overlays", ()), str(folder / "model.pt"), **values)
 
@@ -416,9 +449,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     seed = config.get_parsed_content("seed")
     groups = config.get_parsed_content("split").known_groups
     earlier, steps_earlier = [*arguments.earlier, None, None][:2]
-    folds = ", ".join(map(str, table.folds))
-    about = f"{table.about.strip()}\n{HOW.format(folds=folds)}"
+    chosen = LAST if table.val_fraction is None else BEST.format(share=table.val_fraction)
+    how = HOW.format(folds=", ".join(map(str, table.folds)), chosen=chosen)
+    marks = [f"{mark} {told}" for mark, told in table.marks.items()]
+    about = "\n".join([table.about.strip(), how, *marks])
     head = report.header(table.title, about, "accuracy.paper", argv, seed)
+    table.hold_back(str(dataset_dir))
     run_methods(table, arguments.only or table.trained(), str(dataset_dir), arguments.out)
     done = []
     for key in table.scored():

@@ -139,7 +139,7 @@ SHARED = {
         "bundle_root", "dataset_dir", "initial_weights", "model_path", "output_dir", "part",
         "patients", "series_uid", "tensorboard_dir", "training_dir",
     ],
-    TEXTS: ["val_cases"],
+    TEXTS: ["val_cases", "test_cases"],
 }  # fmt: skip
 IMAGE_DIMS = "image_dims"  # of a config whose network sees planes of a volume: 3
 
@@ -285,9 +285,11 @@ def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:
         reasons |= dict.fromkeys(names, "val_cases names the validation cases")
     elif value("fold") is None and value("split#weights"):
         reasons["val_fraction"] = "the weights say which cases validate"
-    if value("part") == "all":
-        names = ["val_cases", "val_fraction", "fold", "num_folds", "patients"]
-        reasons |= dict.fromkeys(names, "part is all")
+    if value("part") in ("all", "test"):
+        names = ["val_cases", "val_fraction", "fold", "num_folds", "patients", "test_cases"]
+        if value("part") == "test":
+            names = names[:-2]  # no patient may be parted
+        reasons |= dict.fromkeys(names, f"part is {value('part')}")
     return [f"{name} ({reasons[name]})" for name in given if name in reasons]
 
 

@@ -50,6 +50,8 @@ class Split:
             beside them (`TrainedCases`). Where nothing is, none are drawn: that is an error.
         class_names: of the bundle's classes by their index, with which the names that a data set
             gives its label values are compared; None to compare nothing.
+        test_cases: names of cases that neither train nor validate, as ``val_cases`` has them; None
+            for none. The rest is split as if it were all.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class Split:
         groups: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         weights: PathLike | None = None,
         class_names: Mapping[int, str] | None = None,
+        test_cases: Sequence[str] | PathLike | None = None,
     ) -> None:
+        self.test_cases = test_cases
         self.read = datalist
         self.val_cases = val_cases
         self.val_fraction = val_fraction
@@ -93,8 +97,9 @@ class Split:
         Raises:
             ValueError: as of `part`.
         """
-        names = sorted(self._items)
-        groups = self.known_groups
+        names = sorted(set(self._items) - self.test)
+        known = self.known_groups
+        groups = {name: known[name] for name in names if name in known}
         if self._trained is not None:
             chosen, how = self._not_trained_on(names, groups, self._trained)
             tell(f"split: {len(chosen)} of {len(names)} cases validate ({how})")
@@ -108,10 +113,26 @@ class Split:
         _require_whole_groups(chosen, names, groups, how)
         _require_different_images(self._items, chosen)
         together = f"; {_told(groups, names)}" if groups else ""
+        held = f"; {len(self.test)} test, named by test_cases" if self.test else ""
         tell(
             f"split: {len(names) - len(chosen)} cases train, {len(chosen)} validate ({how})"
-            f"{together}"
+            f"{together}{held}"
         )
+        return chosen
+
+    @cached_property
+    def test(self) -> set[str]:
+        """Names of the cases that are held back, none of whose patient trains or validates.
+
+        Raises:
+            ValueError: as of `part`.
+        """
+        if self.test_cases is None:
+            return set()
+        names = sorted(self._items)
+        chosen = _named_cases(names, self.test_cases, "test_cases", "test")
+        _require_whole_groups(chosen, names, self.known_groups, "named by test_cases", "test")
+        _require_different_images(self._items, chosen)
         return chosen
 
     @cached_property
@@ -164,7 +185,7 @@ class Split:
         """Take one part.
 
         Args:
-            name: "train" or "val"; "all" for every case, however they are split.
+            name: "train", "val" or "test"; "all" for every case, however they are split.
 
         Returns:
             The part's items, sorted by case name.
@@ -173,13 +194,17 @@ class Split:
             ValueError: unknown part or case, fewer than 2 cases, a part left empty, groups of other
                 cases or of some cases alone, or a choice that would part a group.
         """
-        if name not in ("train", "val", "all"):
-            raise InputError(f"split {name!r}: expected 'train', 'val' or 'all'")
-        names = sorted(self._items)
-        if name != "all":
-            validates = name == "val"
-            names = [case for case in names if (case in self.validation) == validates]
-        return [self._items[case] for case in names]
+        if name not in ("train", "val", "test", "all"):
+            raise InputError(f"split {name!r}: expected 'train', 'val', 'test' or 'all'")
+        if name == "test" and not self.test:
+            raise InputError("part is 'test', and test_cases names none: expected --test_cases")
+        names = set(self._items)
+        if name == "test":
+            names = self.test
+        elif name != "all":
+            names -= self.test
+            names = self.validation if name == "val" else names - self.validation
+        return [self._items[case] for case in sorted(names)]
 
     @cached_property
     def _items(self) -> dict[str, dict[str, str]]:
@@ -194,7 +219,7 @@ class Split:
 
     def _choose(self, names: list[str], groups: Mapping[str, str]) -> tuple[set[str], str]:
         """The validation cases, and how they were chosen."""
-        own: set[str] = getattr(self.datalist, "validation", set())
+        own: set[str] = getattr(self.datalist, "validation", set()) - self.test
         folds: dict[str, int] = getattr(self.datalist, "folds", {})
         unused = ""
         if own and (self.val_cases is not None or self.fold is not None):
@@ -364,9 +389,13 @@ def _told(groups: Mapping[str, str], names: Sequence[str]) -> str:
 
 
 def _require_whole_groups(
-    chosen: set[str], names: Sequence[str], groups: Mapping[str, str], how: str
+    chosen: set[str],
+    names: Sequence[str],
+    groups: Mapping[str, str],
+    how: str,
+    part: str = "validation",
 ) -> None:
-    """Check that no group is in both parts.
+    """Check that no group is in a part and outside of it.
 
     Raises:
         ValueError: naming one that is.
@@ -375,9 +404,12 @@ def _require_whole_groups(
         members = {name for name in names if groups.get(name) == group}
         left = members - chosen
         if left:
+            does, others = ("validate", "train")
+            if part == "test":
+                does, others = ("test", "not")
             raise InputError(
-                f"the validation part ({how}) parts patient {group}: {some(members - left)} would "
-                f"validate and {some(left)} train; expected whole patients; name all of them or "
+                f"the {part} part ({how}) parts patient {group}: {some(members - left)} would "
+                f"{does} and {some(left)} {others}; expected whole patients; name all of them or "
                 "none (or part them knowingly, with --patients '')"
             )
 
@@ -496,11 +528,23 @@ def _own_fold(names: list[str], folds: Mapping[str, int], fold: int) -> set[str]
     chosen = {name for name in names if folds.get(name) == fold}
     if len(chosen) == len(names):
         raise InputError(f"all {len(names)} cases are of fold {fold}: expected one to train on")
+    if not chosen:
+        raise InputError(f"test_cases names all of fold {fold}: expected one to validate on")
     return chosen
 
 
-def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[str]:
-    wanted = val_cases
+def _named_cases(
+    names: list[str],
+    named: Sequence[str] | PathLike,
+    knob: str = "val_cases",
+    does: str = "validate on",
+) -> set[str]:
+    """The cases that a knob names.
+
+    Raises:
+        ValueError: if there is no such case, or none or all are named.
+    """
+    wanted = named
     if isinstance(wanted, (str, os.PathLike)):
         wanted = read_val_cases(wanted)
         if len(wanted) == 1 and wanted[0] not in names:
@@ -509,14 +553,14 @@ def _named_cases(names: list[str], val_cases: Sequence[str] | PathLike) -> set[s
     unknown = chosen - set(names)
     if unknown:
         raise InputError(
-            f"val_cases: unknown {some(unknown)}; expected names such as {some(names)}, or a "
+            f"{knob}: unknown {some(unknown)}; expected names such as {some(names)}, or a "
             "file of them"
         )
     if not 0 < len(chosen) < len(names):
         raise InputError(
-            f"val_cases names {len(chosen)} of {len(names)} cases: expected at least one case to "
-            "validate on and one "
-            "to train on; leave val_cases null to draw them"
+            f"{knob} names {len(chosen)} of {len(names)} cases: expected at least one case to "
+            f"{does} and one to train on; leave {knob} null"
+            + (" to draw them" if knob == "val_cases" else " for none")
         )
     return chosen
 

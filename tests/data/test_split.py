@@ -66,6 +66,62 @@ def test_names_may_be_typed_with_commas(given: Any) -> None:
     assert val_of(cases(), val_cases=given) == ["case_1", "case_3"]
 
 
+def parts(**rule: Any) -> dict[str, list[str]]:
+    split = Split(cases, **rule)
+    return {
+        part: [case_name(item["image"]) for item in split.part(part)]
+        for part in ("train", "val", "test", "all")
+    }
+
+
+def test_cases_that_are_held_back_neither_train_nor_validate(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "ldseg_monai.data")
+    found = parts(test_cases=["case_0", "case_3"], fold=0, num_folds=2)
+    assert found["test"] == ["case_0", "case_3"] and found["all"] == NAMES
+    assert found["val"] == ["case_1", "case_4"] and found["train"] == ["case_2", "case_5"]
+    assert caplog.messages == [
+        "split: 2 cases train, 2 validate (fold 0 of 2); 2 test, named by test_cases"
+    ]
+    drawn = parts(test_cases="case_0,case_3", val_fraction=0.25)
+    assert len(drawn["val"]) == 1 and len(drawn["train"]) == 3
+    assert sorted(drawn["train"] + drawn["val"] + drawn["test"]) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({}, "part is 'test', and test_cases names none: expected --test_cases"),
+        ({"test_cases": ["case_9"]}, "test_cases: unknown case_9; expected names such as case_0"),
+        (
+            {"test_cases": NAMES},
+            "test_cases names 6 of 6 cases: expected at least one case to test",
+        ),
+        (
+            {"test_cases": NAMES[1:]},
+            "1 case: expected at least 2, one to train on and one to valid",
+        ),
+        ({"test_cases": ["case_0"], "val_cases": ["case_0"]}, "val_cases: unknown case_0"),
+        (
+            {"test_cases": ["case_0"], "groups": {name: "one" for name in NAMES}},
+            r"test part \(named by test_cases\) parts patient one: case_0 would test and case_1",
+        ),
+    ],
+)
+def test_what_cannot_be_held_back_is_refused(rule: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parts(**rule)
+
+
+def test_a_data_sets_own_lists_leave_out_what_is_held_back() -> None:
+    split = Split(lambda: cases(("case_4", "case_5")), test_cases=["case_5"])
+    assert [case_name(item["image"]) for item in split.part("val")] == ["case_4"]
+    folds = Split(lambda: cases(folds={"case_0": 0, "case_1": 1}), fold=0, test_cases=["case_0"])
+    with pytest.raises(ValueError, match="test_cases names all of fold 0"):
+        folds.part("train")
+
+
 PATIENTS = {"case_0": "A", "case_1": "A", "case_2": "B", "case_3": "C", "case_4": "", "case_5": "B"}
 
 

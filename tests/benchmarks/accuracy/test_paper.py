@@ -183,6 +183,49 @@ def test_a_row_may_have_fewer_folds_than_the_table(knees: tuple[Path, list[str]]
     assert ldseg["SD of the folds' Dice"] != "–" and unet["SD of the folds' Dice"] == "–"
 
 
+def test_a_three_way_split_scores_what_neither_trained_nor_validated(
+    knees: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = knees
+    path = paper.TABLES / "knees.yaml"
+    content = yaml.safe_load(path.read_text())
+    content |= {"val_fraction": 0.34, "marks": {"*": "told."}}
+    content["rows"]["swin"]["mark"] = "*"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    lines: list[dict[str, str]] = []
+
+    def run(command: list[str], **options: Any) -> None:
+        given = command[command.index("--config_file") :]
+        lines.append(dict(zip(given[::2], given[1::2], strict=True)))
+        folder = Path(lines[-1]["--output_dir"])
+        if folder.name == "scores":
+            metrics(folder / "metrics.csv", COUNTS_OF[folder.parts[-3]])
+
+    monkeypatch.setattr(study, "subprocess", SimpleNamespace(run=lambda line, **options: run(
+        ["--config_file", *line[line.index("--config_file") + 1 :]], **options), STDOUT=None))  # fmt: skip
+    monkeypatch.setattr(cross_validation, "subprocess", study.subprocess)
+    main(["knees", "--data", str(root / "data"), "--out", str(root / "out")])
+    table = Table(path)
+    table.hold_back(str(root / "data" / "knee"))
+    (test,) = table.test_cases[0]
+    assert len(lines) == 4 and sorted(sum(table.test_cases.values(), [])) == [
+        f"case_{index:03d}" for index in range(4)]  # fmt: skip
+    for line in lines:
+        assert line["--test_cases"] == f"['{test}']" and line["--fold"] == "$None"
+        assert line["--val_fraction"] == "0.34"
+    assert [line.get("--part") for line in lines] == [None, "test", None, "test"]
+    config = study.parsed(table.plan(0), {}, dataset_dir=str(root / "data" / "knee"))
+    split = config.get_parsed_content("split")
+    assert [len(split.part(part)) for part in ("train", "val", "test")] == [2, 1, 1]
+    text = (root / "out" / "table.md").read_text()
+    assert "the epoch was chosen on a part of 34% of the others" in text and "* told." in text
+    assert table_rows(text)[2]["published Dice FC"] == "0.85*"
+    content["rows"]["swin"]["mark"] = "+"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match="swin has the mark"):
+        Table(path)
+
+
 def test_wrong_names_are_refused(
     knees: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
