@@ -26,13 +26,27 @@ INTENSITY = {
     "RandHistogramShiftd",
     "RandCoarseDropoutd",
     "RandSimulateLowResolutiond",
+    "RandScaleIntensityFixedMeand",
+}
+CONFIGS = REPOSITORY / "bundles"
+OVERLAYS = {  # configs with an augmentation of their own: bundle, and path below its configs/
+    (path.parts[0], "/".join(path.parts[2:]))
+    for path in (path.relative_to(CONFIGS) for path in CONFIGS.glob("*/configs/**/*.yaml"))
+    if "\nrandom_transforms:" in (CONFIGS / path).read_text() and path.name != "train.yaml"
 }
 
 
-def steps_of(bundle: str) -> tuple[ConfigParser, list[Any]]:
-    """A bundle's training config, and the transforms of its augmentation that move voxels."""
+def steps_of(bundle: str, overlay: str = "") -> tuple[ConfigParser, list[Any]]:
+    """A bundle's training config, and the transforms of its augmentation that move voxels.
+
+    With an overlay the augmentation is the overlay's.
+    """
     parser = ConfigParser()
-    parser.read_config(str(REPOSITORY / "bundles" / bundle / "configs" / "train.yaml"))
+    parser.read_config(str(CONFIGS / bundle / "configs" / "train.yaml"))
+    if overlay:
+        own = ConfigParser.load_config_file(str(CONFIGS / bundle / "configs" / overlay))
+        mine = ("random_transforms", "plane_size", "image_dims")
+        parser.update({name: own[name] for name in mine if name in own})
     if bundle == "ldseg_knee3d":
         parser["spatial_size"] = [64, 80, 56]  # as the others', which takes a fraction of the time
     steps = parser["random_transforms"]
@@ -63,9 +77,11 @@ def painted(size: list[int], channels: int, classes: int) -> dict[str, MetaTenso
     }
 
 
-@pytest.mark.parametrize("bundle", sorted(TINY))
-def test_image_and_label_stay_together(bundle: str) -> None:
-    parser, moving = steps_of(bundle)
+@pytest.mark.parametrize(
+    ("bundle", "overlay"), [*((bundle, "") for bundle in sorted(TINY)), *sorted(OVERLAYS)]
+)
+def test_image_and_label_stay_together(bundle: str, overlay: str) -> None:
+    parser, moving = steps_of(bundle, overlay)
     classes = parser["num_classes"]
     channels = parser.get_parsed_content("network_def").in_channels
     size = parser["spatial_size"] if "spatial_size" in parser else [522, 775]
