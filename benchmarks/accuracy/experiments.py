@@ -281,7 +281,8 @@ def draw_curves(
     path: Path, curves: dict[str, dict[float, list[float]]], x_label: str, log: bool
 ) -> None:
     """Draw the mean Dice, with its standard error, against a number, a curve a network."""
-    figure, (axis,) = canvas(1, 1, (6, 4.2))
+    few = 3  # curves whose names leave room beside them
+    figure, (axis,) = canvas(1, 1, (6, 4.2) if len(curves) <= few else (8.5, 4.2))
     for name, points in curves.items():
         scores = [known(values) for values in points.values()]
         means = [mean(values) for values in scores]
@@ -293,8 +294,14 @@ def draw_curves(
     axis.set(
         xlabel=x_label, ylabel="Dice (mean, standard error)", xscale="log" if log else "linear"
     )
+    numbers = sorted({number for points in curves.values() for number in points})
+    axis.set_xticks(numbers, [f"{number:g}" for number in numbers])
+    axis.minorticks_off()
     axis.grid(alpha=0.3)
-    axis.legend()
+    if len(curves) <= few:
+        axis.legend()
+    else:
+        figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=110)
 
 
