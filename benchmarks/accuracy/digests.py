@@ -35,7 +35,6 @@ DATA = {  # folder of each bundle's data set below --data
     "cdal_cxr": "cxr",
     "cdal_hippocampus": "hippocampus",
     "cdal_monuseg": "monuseg",
-    "ldseg_cxr": "cxr",
     "ldseg_echo": "echo_camus",
     "ldseg_glas": "glas",
     "ldseg_hippocampus": "hippocampus",

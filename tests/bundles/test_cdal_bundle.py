@@ -43,6 +43,7 @@ CHANGES: dict[str, Callable[[ConfigWorkflow], bool]] = {
         == ("same_noise", 2, 0)
     ),
     "ablations/raw_attention.yaml": lambda run: not run.trainer.normalize_attention,
+    "ablations/slices.yaml": lambda run: run.network_def.spatial_dims == 2,
     "baselines/dynunet.yaml": lambda run: isinstance(run.network_def, DynUNet),
     "baselines/segdiff.yaml": lambda run: (
         (
@@ -56,7 +57,14 @@ CHANGES: dict[str, Callable[[ConfigWorkflow], bool]] = {
     ),
     "baselines/unet.yaml": lambda run: isinstance(run.network_def, UNet),
 }
-PEERS = ("basic_unet", "unetpp", "vnet", "swin_unetr", "nnunet")  # tests/networks/test_peers.py
+PEERS = (
+    "basic_unet",
+    "unetpp",
+    "vnet",
+    "swin_unetr",
+    "nnunet",
+    "nnunet_augmentation",
+)  # tests/networks/test_peers.py
 WITHOUT_DISCRIMINATOR = {"no_attention.yaml", "dynunet.yaml", "segdiff.yaml", "unet.yaml"}
 
 

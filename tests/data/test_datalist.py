@@ -638,7 +638,7 @@ def test_validation_cases_may_be_named_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("datalist", "arguments", "message"),
     [
-        (CASES, {"split": "test"}, "split 'test': expected 'train', 'val' or 'all'"),
+        (CASES, {"split": "tests"}, "split 'tests': expected 'train', 'val', 'test' or 'all'"),
         (CASES[:1], {"split": "val"}, "1 case: expected at least 2"),
         (
             CASES,
