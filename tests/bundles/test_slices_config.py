@@ -33,7 +33,7 @@ def test_planes_of_volumes_train(workplace: Workplace, phantoms: Path) -> None:
         for key in ("image", "label")
     }  # (places, places, planes, columns, rows)
     places = (parts["image"] == plane["image"][0].as_tensor()).all(-1).all(-1).nonzero()
-    assert len(places) == 1
+    assert len(places)  # several, of a plane of padding alone
     assert torch.equal(parts["label"][tuple(places[0])], plane["label"][0].as_tensor())
     batch = next(iter(parser.get_parsed_content("train#dataloader")))
     assert batch["image"].shape[1:] == batch["label"].shape[1:] == (1, columns, rows)
