@@ -7,7 +7,7 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class Split:
         names = sorted(self._items)
         chosen = _named_cases(names, self.test_cases, "test_cases", "test")
         _require_whole_groups(chosen, names, self.known_groups, "named by test_cases", "test")
-        _require_different_images(self._items, chosen)
+        _require_different_images(self._items, chosen, "test_cases")
         return chosen
 
     @cached_property
@@ -225,7 +225,8 @@ class Split:
         if own and (self.val_cases is not None or self.fold is not None):
             unused = f", and not the {len(own)} of the data set's own validation list"
         if self.val_cases is not None:
-            return _named_cases(names, self.val_cases), f"named by val_cases{unused}"
+            chosen = _named_cases(names, self.val_cases, held=self.test)
+            return chosen, f"named by val_cases{unused}"
         if folds and (self.fold is not None or not own):
             return _own_fold(names, folds, self.fold or 0), (
                 f"fold {self.fold or 0}, as the data set has it; --fold N takes another{unused}"
@@ -433,7 +434,9 @@ def require_different_images(
     _require_different_images(items, chosen)
 
 
-def _require_different_images(items: Mapping[str, Mapping[str, Any]], chosen: set[str]) -> None:
+def _require_different_images(
+    items: Mapping[str, Mapping[str, Any]], chosen: set[str], knob: str = "val_cases"
+) -> None:
     """Check that no image is in both parts, under another name.
 
     Raises:
@@ -451,10 +454,13 @@ def _require_different_images(items: Mapping[str, Mapping[str, Any]], chosen: se
         for name in alike:
             other = first.setdefault(digest(items[name]["image"]), name)
             if (other in chosen) != (name in chosen):
+                parts = "train and the other validate"
+                if knob == "test_cases":
+                    parts = "test and the other not"
                 raise InputError(
                     f"{items[other]['image']} and {items[name]['image']} are the same image, and "
-                    "one would train and the other validate: expected different ones; remove one, "
-                    "or put both into one part by val_cases"
+                    f"one would {parts}: expected different ones; remove one, or put both into one "
+                    f"part by {knob}"
                 )
 
 
@@ -538,11 +544,12 @@ def _named_cases(
     named: Sequence[str] | PathLike,
     knob: str = "val_cases",
     does: str = "validate on",
+    held: Set[str] = frozenset(),
 ) -> set[str]:
     """The cases that a knob names.
 
     Raises:
-        ValueError: if there is no such case, or none or all are named.
+        ValueError: if there is no such case, it is held back, or none or all are named.
     """
     wanted = named
     if isinstance(wanted, (str, os.PathLike)):
@@ -550,6 +557,10 @@ def _named_cases(
         if len(wanted) == 1 and wanted[0] not in names:
             wanted = [name.strip() for name in wanted[0].split(",")]
     chosen = {unicodedata.normalize("NFC", str(name)) for name in wanted}
+    if chosen & held:
+        raise InputError(
+            f"{some(chosen & held)} is in {knob} and in test_cases: expected a case in one of them"
+        )
     unknown = chosen - set(names)
     if unknown:
         raise InputError(

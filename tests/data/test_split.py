@@ -102,7 +102,10 @@ def test_cases_that_are_held_back_neither_train_nor_validate(
             {"test_cases": NAMES[1:]},
             "1 case: expected at least 2, one to train on and one to valid",
         ),
-        ({"test_cases": ["case_0"], "val_cases": ["case_0"]}, "val_cases: unknown case_0"),
+        (
+            {"test_cases": ["case_0"], "val_cases": ["case_0"]},
+            "case_0 is in val_cases and in test_",
+        ),
         (
             {"test_cases": ["case_0"], "groups": {name: "one" for name in NAMES}},
             r"test part \(named by test_cases\) parts patient one: case_0 would test and case_1",
@@ -112,6 +115,14 @@ def test_cases_that_are_held_back_neither_train_nor_validate(
 def test_what_cannot_be_held_back_is_refused(rule: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parts(**rule)
+
+
+def test_an_image_that_is_held_back_may_not_train_under_another_name(tmp_path: Path) -> None:
+    for name, content in (("a", b"1"), ("b", b"2"), ("c", b"1")):
+        (tmp_path / f"{name}.png").write_bytes(content)
+    items = [{"image": str(path)} for path in sorted(tmp_path.iterdir())]
+    with pytest.raises(ValueError, match=r"same image, and one would test and the other not"):
+        Split(lambda: items, test_cases=["a"]).part("train")
 
 
 def test_a_data_sets_own_lists_leave_out_what_is_held_back() -> None:
