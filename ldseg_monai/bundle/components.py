@@ -139,6 +139,25 @@ def config_text(of: Sequence[str], without: Sequence[str] = ()) -> dict[str, Any
     return {"items": dict(sorted(items.items())), "code": _code(names)}
 
 
+def has_id(parser: ConfigParser, name: str) -> bool:
+    """Whether a config has an id, as ``name in parser`` says.
+
+    MONAI's own answer first compares the spelling of every other id (1.6.1), 10 ms for one that is
+    not there.
+    """
+    content: Any = parser.config
+    for part in name.replace("::", "#").split("#"):
+        if isinstance(content, list):
+            if not part.isdecimal() or int(part) >= len(content):
+                return False
+            content = content[int(part)]
+        elif isinstance(content, dict) and part in content:
+            content = content[part]
+        else:
+            return False
+    return True
+
+
 def dependencies(
     parser: ConfigParser, of: Sequence[str], without: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -159,7 +178,7 @@ def dependencies(
         name = left.pop()
         if name in items or _is_below(name, without):
             continue
-        if name not in parser:
+        if not has_id(parser, name):
             raise InputError(f"the config has no {name}: expected it, since results depend on it")
         items[name] = _content(parser[name], name, without)
         left.extend(sorted(references(items[name])))

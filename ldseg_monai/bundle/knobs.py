@@ -12,7 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
-from ldseg_monai.bundle.components import dependencies, find_target, parameters
+from ldseg_monai.bundle.components import dependencies, find_target, has_id, parameters
 from ldseg_monai.bundle.names import KINDS
 from ldseg_monai.data.datalist import PARTS, image_folder
 from ldseg_monai.networks.segmenter import LARGEST_SEED, DiffusionSegmenter
@@ -156,7 +156,7 @@ def check_values(parser: ConfigParser) -> None:
     """
     keep_texts(parser)
     axes = next(_values(parser.get("network_def"), "spatial_dims"), None)
-    if IMAGE_DIMS in parser:  # a network of planes has fewer axes than the volume
+    if has_id(parser, IMAGE_DIMS):  # a network of planes has fewer axes than the volume
         axes = parser[IMAGE_DIMS]
     for name, kind in kinds_of(parser).items():
         if kind in (TEXT, TEXTS) and isinstance(parser[name], str):
@@ -184,11 +184,11 @@ def kinds_of(parser: ConfigParser) -> dict[str, str]:
     config: Any = parser.config  # MONAI's parser looks for similar names where one is not there
     for kind, names in SHARED.items():
         kinds |= {name: kind for name in names if name in config}
-    for kind, names in parser.get(KINDS, {}).items():
+    for kind, names in config.get(KINDS, {}).items():
         if kind not in RULES:
             raise InputError(f"{KINDS} has the kind {kind}: expected one of {', '.join(RULES)}")
         for name in ensure_tuple(names):
-            if name not in parser:
+            if not has_id(parser, name):
                 raise InputError(f"{KINDS}#{kind} names {name}: expected a knob of the config")
             kinds[name] = kind
     return kinds
@@ -255,7 +255,7 @@ def _typed(name: str) -> str | None:
 
 def use_threads(parser: ConfigParser) -> None:
     """Let PyTorch compute in as many threads as a config's ``threads`` says, if it says."""
-    threads = parser.get_parsed_content("threads") if "threads" in parser else None
+    threads = parser.get_parsed_content("threads") if has_id(parser, "threads") else None
     if threads is not None:
         torch.set_num_threads(threads)
 
@@ -269,12 +269,12 @@ def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:
     """
 
     def value(name: str) -> Any:
-        return parser.get_parsed_content(name) if name in parser else None
+        return parser.get_parsed_content(name) if has_id(parser, name) else None
 
     reasons = dict.fromkeys(_unused(parser, given), "nothing that is run here uses it")
     if value("dataset_dir"):
         reasons |= dict.fromkeys(["num_phantoms", "phantoms"], "dataset_dir is given")
-    elif "phantoms" in parser and not value("phantoms"):
+    elif has_id(parser, "phantoms") and not value("phantoms"):
         reasons["num_phantoms"] = "phantoms is false"
     if value("fold") is not None:
         reasons["val_fraction"] = "fold is given"
@@ -295,7 +295,7 @@ def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:
 
 def _unused(parser: ConfigParser, given: Iterable[str]) -> list[str]:
     """Knobs that were given, and that nothing refers to which is run."""
-    roots = [name for name in RUN if name in parser]
+    roots = [name for name in RUN if has_id(parser, name)]
     try:
         used = dependencies(parser, roots) if roots else {}
     except InputError:  # of a reference to nothing, which MONAI tells when it comes to it
@@ -304,7 +304,7 @@ def _unused(parser: ConfigParser, given: Iterable[str]) -> list[str]:
     for name in given:
         idle = not any(f"{item}#".startswith(f"{name}#") for item in used)
         idle &= not any(name.startswith(f"{item}#") for item in used)
-        if used and idle and name in parser and name.split("#")[0] not in READ:
+        if used and idle and has_id(parser, name) and name.split("#")[0] not in READ:
             unused.append(name)
     return unused
 
@@ -316,11 +316,12 @@ def _check_trainer(parser: ConfigParser) -> None:
         InputError: for a number of epochs that is none, or if the cases of one part are given and
             those of the other would be the bundle's own, or phantoms.
     """
-    if EPOCHS in parser:
+    if has_id(parser, EPOCHS):
         epochs = parser.get_parsed_content(EPOCHS)
         if not RULES["positive"].fits(epochs):
             raise InputError(f"max_epochs is {epochs!r}: expected {RULES['positive'].expected}")
-    given = [name for name in DATA if name in parser and isinstance(parser[name], list)]
+    there = [name for name in DATA if has_id(parser, name)]
+    given = [name for name in there if isinstance(parser[name], list)]
     if len(given) == 1:
         (other,) = set(DATA) - set(given)
         raise InputError(

@@ -16,7 +16,7 @@ from monai.bundle.config_item import ConfigComponent
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
-from ldseg_monai.bundle.components import parameters, references
+from ldseg_monai.bundle.components import has_id, parameters, references
 from ldseg_monai.runtime.errors import InputError
 
 META = "_meta_"  # where MONAI puts the content of metadata.json
@@ -55,7 +55,7 @@ def check_names(
         raise InputError(f"unknown knob --{name}: {_advice(name, config, arguments)}")
     config.update(given)
     for name in sorted(references(config.config)):
-        if name in config or name.startswith("#") or name.split("#")[0] in {META, *tracked}:
+        if has_id(config, name) or name.startswith("#") or name.split("#")[0] in {META, *tracked}:
             continue
         hint = _hint(name, config)
         for path, layer in reversed(list(zip(config_files, layers, strict=True))):
@@ -84,7 +84,7 @@ def unknown_ids(
     for name in used:
         parts = name.split("#")
         known |= {"#".join(parts[:end]) for end in range(1, len(parts) + 1)}
-    names = [name for name in _ids(base, changes) if name not in base]
+    names = [name for name in _ids(base, changes) if not has_id(base, name)]
     # An overlay's own knobs have kinds too.
     names = [name for name in names if not name.startswith("knob_kinds#")]
     return [name for name in names if not _is_argument(base, name, known)]
@@ -94,7 +94,7 @@ def _put_component(base: ConfigParser, name: str, value: Any) -> None:
     """Put a change into a config if it says which component an id of the config is."""
     merges, name = name.startswith("+"), name.removeprefix("+").replace("::", "#")
     is_component = isinstance(value, dict) and "_target_" in value
-    if name not in base or not (is_component or name.endswith("#_target_")):
+    if not has_id(base, name) or not (is_component or name.endswith("#_target_")):
         return
     if merges and is_component:
         value = {**base[name], "_target_": value["_target_"]}
@@ -105,7 +105,7 @@ def _ids(base: ConfigParser, changes: Mapping[str, Any], parent: str = "") -> It
     """The ids that changes set; of a dictionary that is merged, those of its entries."""
     for key, value in changes.items():
         name = parent + key.removeprefix("+").replace("::", "#")
-        if key.startswith("+") and isinstance(value, dict) and name in base:
+        if key.startswith("+") and isinstance(value, dict) and has_id(base, name):
             yield from _ids(base, value, f"{name}#")
         else:
             yield name
@@ -116,7 +116,7 @@ def _is_argument(base: ConfigParser, name: str, known: set[str]) -> bool:
     parent, _, argument = name.rpartition("#")
     if name in known or parent == KINDS:  # an overlay's own knobs have kinds too
         return True
-    if not parent or parent not in base:
+    if not parent or not has_id(base, parent):
         return False
     return _is_plain(parent, base[parent]) or _takes(base[parent], argument)
 

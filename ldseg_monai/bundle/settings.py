@@ -11,7 +11,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 from monai.utils import ensure_tuple
 
-from ldseg_monai.bundle.components import dependencies
+from ldseg_monai.bundle.components import dependencies, has_id
 from ldseg_monai.bundle.names import KINDS, SECTIONS
 from ldseg_monai.bundle.reader import find_reader
 
@@ -48,7 +48,7 @@ def run_settings(restored: Sequence[str], without: Sequence[str] = ()) -> dict[s
     parser, _ = find_reader()
     if parser is None:
         return {"restored": {}, "used": {}}
-    known = [name for name in (*restored, *START) if name in parser]
+    known = [name for name in (*restored, *START) if has_id(parser, name)]
     items = dependencies(parser, known, without)
     kept = {name: value for item in items for name, value in _values(items[item], item)}
     others: dict[str, Any] = {}

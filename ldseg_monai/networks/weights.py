@@ -142,9 +142,8 @@ def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> 
     try:
         published = imagenet_state(read_state(path, "cpu"))
         for backbone in backbones:
-            state = {
-                name: tensor for name, tensor in published.items() if name in backbone.state_dict()
-            }
+            own = backbone.state_dict()
+            state = {name: tensor for name, tensor in published.items() if name in own}
             load_state(backbone, state, path)
     except (ValueError, FileNotFoundError) as error:
         raise InputError(

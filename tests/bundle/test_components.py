@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from ldseg_monai.bundle.components import check_targets, config_text, find_target, parameters
+from ldseg_monai.bundle.components import (
+    check_targets,
+    config_text,
+    find_target,
+    has_id,
+    parameters,
+)
 from ldseg_monai.runtime.errors import InputError
 
 CONFIG = {
@@ -135,3 +141,23 @@ def test_component_that_cannot_be_imported_is_told(own_modules: Path) -> None:
         with pytest.raises(InputError) as caught:
             check_targets({"a": {"b": {"_target_": name}}}, [own_modules])
         assert [word for word in [name, *words] if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("seed", True),
+        ("options#colors#1", True),
+        ("options::colors::1", True),
+        ("evaluator#handlers#0#num_workers", True),
+        ("sed", False),
+        ("options#color", False),
+        ("options#colors#2", False),
+        ("options#colors#first", False),
+        ("seed#deeper", False),
+    ],
+)
+def test_an_id_is_there_where_monai_has_it(name: str, there: bool) -> None:
+    parser = ConfigParser(json.loads(json.dumps(CONFIG)))
+    assert has_id(parser, name) is there
+    assert (name in parser) is there

@@ -85,7 +85,7 @@ CASES = [
     (cdal(2), (17, 24)),
     (cdal(3), (10, 8, 9)),
 ]
-SLOW = [(), pytest.mark.slow, (), pytest.mark.slow, ()]  # an export to ONNX takes seconds
+SLOW = [(), *[pytest.mark.slow] * 4]  # an export to ONNX takes half a minute
 NAMES = ["LDSeg 2D", "LDSeg 3D", "LDSeg with a backbone", "cDAL 2D", "cDAL 3D"]
 
 
@@ -179,6 +179,7 @@ def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, size) -> Non
     torch.testing.assert_close(torch.from_numpy(output), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("bundle", [path.parent.name for path in sorted(BUNDLES.glob("*/configs"))])
 def test_shipped_weights_in_torchscript_give_the_label_of_the_bundle(
     bundle: str, tmp_path: Path

@@ -59,6 +59,7 @@ def bundle(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow  # an export to ONNX takes half a minute
 def test_files_of_a_bundle_segment_as_it_does(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
