@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, create_workflow
 
 from ldseg_monai.bundle.reader import make_importable
 from ldseg_monai.data.datalist import PathLike, case_name, find_cases
@@ -23,15 +23,20 @@ class Bundle:
     """A bundle's folder, and what is in it; everything is read when it is asked for.
 
     Args:
-        root: the folder.
+        root: the folder; a name as of `find` where there is no folder of that name here.
+
+    Raises:
+        FileNotFoundError: if there is neither.
 
     Example:
-        >>> bundle = Bundle.find("ldseg_glas")  # doctest: +SKIP
+        >>> bundle = Bundle("ldseg_glas")  # doctest: +SKIP
         >>> network = bundle.network()  # doctest: +SKIP
     """
 
     def __init__(self, root: PathLike) -> None:
-        self.root = Path(root)
+        self.root: Path = Path(root)
+        if len(self.root.parts) == 1 and not self.root.is_dir():
+            self.root = self.find(root).root
 
     @classmethod
     def find(cls, bundle: PathLike) -> Bundle:
@@ -140,6 +145,71 @@ class Bundle:
         network: torch.nn.Module = config.get_parsed_content("network_def")
         load_weights(network, str(weights or self.weights))
         return network.eval()
+
+    def run(self, *configs: str, run_id: str = "run", **knobs: Any) -> ConfigParser:
+        """Run configs in this process, as ``python -m monai.bundle run`` does.
+
+        Args:
+            configs: files below ``configs``, each over the ones before.
+            run_id: id of what is run.
+            knobs: values by id, as the command line gives them.
+
+        Returns:
+            The config as it was run.
+
+        Raises:
+            FileNotFoundError: if a config is not there.
+            ValueError: for a knob that they do not have, or a value that no run could use.
+        """
+        for name in ("output_dir", "dataset_dir", "model_path"):
+            if isinstance(knobs.get(name), os.PathLike):
+                knobs[name] = os.fspath(knobs[name])
+        workflow = create_workflow(
+            config_file=[str(self.config_file(name)) for name in configs],
+            bundle_root=str(self.root),
+            run_id=run_id,
+            logging_file=False,
+            **knobs,
+        )
+        workflow.run()
+        workflow.finalize()
+        parser: ConfigParser = workflow.parser
+        return parser
+
+    def train(self, *overlays: str, **knobs: Any) -> Path:
+        """Train, as the command does with ``train.yaml``.
+
+        Args:
+            overlays: configs that go over it, such as ``ablations/paper.yaml``.
+            knobs: of the configs, such as ``dataset_dir`` and ``max_epochs``.
+
+        Returns:
+            The file of the weights.
+
+        Raises:
+            FileNotFoundError, ValueError: as of `run`.
+        """
+        config = self.run("train.yaml", *overlays, run_id="training", **knobs)
+        return Path(config.get_parsed_content("output_dir"), "model.pt")
+
+    def evaluate(self, *overlays: str, **knobs: Any) -> dict[str, Any]:
+        """Score weights against labels, as the command does with ``evaluate.yaml``.
+
+        Args:
+            overlays: configs that go over ``train.yaml`` and below ``evaluate.yaml``: those that
+                the weights were trained with.
+            knobs: of the configs, such as ``dataset_dir`` and ``part``.
+
+        Returns:
+            The content of ``summary.json``; ``metrics.csv`` lies beside it, in ``output_dir``.
+
+        Raises:
+            FileNotFoundError, ValueError: as of `run`.
+        """
+        config = self.run("train.yaml", *overlays, "evaluate.yaml", **knobs)
+        file = Path(config.get_parsed_content("output_dir"), "summary.json")
+        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return summary
 
     def val_cases(self, dataset_dir: PathLike) -> list[str] | None:
         """The cases that the training of its own weights left out: ``docs/val_cases.txt``.

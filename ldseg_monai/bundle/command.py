@@ -19,7 +19,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
-from ldseg_monai.bundle.components import check_targets
+from ldseg_monai.bundle.components import check_targets, has_id
 from ldseg_monai.bundle.knobs import (
     check_apart,
     check_output_dir,
@@ -129,10 +129,16 @@ def _check_places(parser: ConfigParser) -> None:
     if "output_dir" in parser:
         output_dir = parser.get_parsed_content("output_dir")
         check_output_dir(output_dir)
-        if parser.get("dataset_dir"):
-            check_apart(output_dir, parser.get_parsed_content("dataset_dir"))
+        for place in _data_places(parser):
+            check_apart(output_dir, place)
     if "model_path" in parser:
         require_weights(parser.get_parsed_content("model_path"))
+
+
+def _data_places(parser: ConfigParser) -> tuple[str, ...]:
+    """The files and folders that a config's `dataset_dir` names, which may be none."""
+    named = parser.get_parsed_content("dataset_dir") if has_id(parser, "dataset_dir") else ""
+    return tuple(ensure_tuple(named)) if named else ()
 
 
 def _claim_output(parser: ConfigParser, files: Sequence[str], command: Mapping[str, Any]) -> None:
@@ -144,8 +150,8 @@ def _claim_output(parser: ConfigParser, files: Sequence[str], command: Mapping[s
     if "output_dir" not in parser:
         return
     output_dir = parser.get_parsed_content("output_dir")
-    dataset_dir = parser.get_parsed_content("dataset_dir") if "dataset_dir" in parser else ""
-    of = place_of(image_folder(dataset_dir)) if dataset_dir else "generated phantoms"
+    places = sorted(place_of(image_folder(place)) for place in _data_places(parser))
+    of = ", ".join(places) or "generated phantoms"
     same_for_all = {name: value for name, value in command.items() if name != "rank"}
     rank = parser.get_parsed_content("rank") if "rank" in parser else os.environ.get("RANK", 0)
     claim(output_dir, of, json.dumps([files, same_for_all], default=str, sort_keys=True), int(rank))

@@ -14,6 +14,7 @@ from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.components import dependencies, find_target, has_id, parameters
 from ldseg_monai.bundle.names import KINDS
+from ldseg_monai.bundle.reader import find_reader
 from ldseg_monai.data.datalist import PARTS, image_folder
 from ldseg_monai.networks.segmenter import LARGEST_SEED, DiffusionSegmenter
 from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyError
@@ -136,10 +137,10 @@ SHARED = {
     "fold": ["fold"],
     "threads": ["threads"],
     TEXT: [
-        "bundle_root", "dataset_dir", "initial_weights", "model_path", "output_dir", "part",
+        "bundle_root", "initial_weights", "model_path", "output_dir", "part",
         "patients", "series_uid", "tensorboard_dir", "training_dir",
     ],
-    TEXTS: ["val_cases", "test_cases"],
+    TEXTS: ["dataset_dir", "val_cases", "test_cases"],
 }  # fmt: skip
 IMAGE_DIMS = "image_dims"  # of a config whose network sees planes of a volume: 3
 
@@ -205,13 +206,15 @@ def keep_texts(parser: ConfigParser) -> None:
         parser: the config, which may be being read.
     """
     config: Any = parser.config
+    given = find_reader().command or {}
     for name, kind in kinds_of(parser).items():
         if kind not in (TEXT, TEXTS):
             continue
         value, typed = parser[name], _typed(name)
-        if isinstance(value, str) and _is_mangled(value, typed):
+        meant = given.get(name) if typed is None else typed
+        if _is_mangled(value, meant):
             # What is used of it; in the config itself MONAI would replace it again
-            parser.ref_resolver.resolved_content[name] = typed
+            parser.ref_resolver.resolved_content[name] = meant
             continue
         if RULES[kind].fits(value) or (kind == TEXT and _is_list(value, typed)):
             continue
@@ -224,11 +227,13 @@ def keep_texts(parser: ConfigParser) -> None:
             parser.ref_resolver.remove_resolved_content(name)
 
 
-def _is_mangled(value: str, typed: str | None) -> bool:
-    """Whether MONAI replaced a ``#`` of a text that is no expression."""
-    if typed is None or "#" not in typed or value.startswith("$"):
+def _is_mangled(value: Any, meant: Any) -> bool:
+    """Whether MONAI replaced a ``#`` of a text, or of one in a list, that is no expression."""
+    if isinstance(value, list) and isinstance(meant, (list, tuple)) and len(value) == len(meant):
+        return any(map(_is_mangled, value, meant))
+    if not isinstance(meant, str) or not isinstance(value, str) or value.startswith("$"):
         return False
-    return value == typed.replace("#", "::")
+    return "#" in meant and value == meant.replace("#", "::")
 
 
 def _as_text(value: Any, typed: str | None) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import ignite.distributed as idist
+from monai.utils import ensure_tuple
 
 from ldseg_monai.data.dicom.series import (
     DicomSeries,
@@ -103,10 +104,44 @@ def find_cases(
     return _images(root, series_uid, skip_unreadable)
 
 
-def tell_cases(dataset_dir: PathLike, cases: Cases) -> None:
-    """Say once what is used of a data set, and what is not."""
+def find_together(places: Sequence[PathLike], find: Callable[[PathLike], Cases]) -> Cases:
+    """List the cases of several files and folders, each image once.
+
+    Images of one name are called by their whole paths below the folder that all are in.
+
+    Args:
+        places: the files and folders.
+        find: lists the cases of one, such as `find_cases`.
+
+    Raises:
+        FileNotFoundError, ValueError: as of ``find``.
+    """
+    items: dict[tuple[str, ...], dict[str, Any]] = {}
+    names: dict[tuple[str, ...], str] = {}
+    leftovers = Leftovers()
+    for place in places:
+        cases = find(place)
+        for case in cases:
+            path, *series = (os.fspath(part) for part in ensure_tuple(case["image"]))
+            key = (os.path.realpath(path), *series)
+            if key not in items:
+                items[key] = case
+                names[(path, *series)] = case_name(case["image"])
+        for reason, left in cases.leftovers.by_reason.items():
+            leftovers.add(reason, *left)
+    folders = [os.path.dirname(os.path.abspath(path)) for path, *_ in names]
+    name_cases([case["image"] for case in items.values()], os.path.commonpath(folders), names)
+    return Cases(list(items.values()), leftovers)
+
+
+def tell_cases(dataset_dir: PathLike | Sequence[PathLike], cases: Cases) -> None:
+    """Say once what is used of a data set, or of several places, and what is not."""
     number = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
-    tell(f"{os.fspath(dataset_dir)}: {number}", cases.leftovers)
+    places = ensure_tuple(dataset_dir)
+    told = os.fspath(places[0])
+    if len(places) > 1:
+        told += f" and {len(places) - 1} more"
+    tell(f"{told}: {number}", cases.leftovers)
 
 
 def image_folder(dataset_dir: PathLike) -> Path:
@@ -116,7 +151,7 @@ def image_folder(dataset_dir: PathLike) -> Path:
 
 
 def resolve_datalist(
-    dataset_dir: PathLike | None,
+    dataset_dir: PathLike | Sequence[PathLike] | None,
     phantom: str,
     phantom_dir: PathLike,
     num_phantoms: int = 12,
@@ -130,7 +165,8 @@ def resolve_datalist(
     """List the cases of `dataset_dir`, or of generated phantoms where no `dataset_dir` is given.
 
     Args:
-        dataset_dir: as in `find_cases`; None or "" for phantoms.
+        dataset_dir: as in `find_cases`; where no labels are required, also a list of files and
+            folders. None or "" for phantoms.
         phantom: kind of phantom, as of `write_phantoms`.
         phantom_dir: folder that the phantoms are written to unless they are there already.
         num_phantoms: number of phantoms.
@@ -147,15 +183,30 @@ def resolve_datalist(
         ValueError: as of `find_cases`, or a `series_uid` for other data.
     """
     if dataset_dir:
-        if not os.path.exists(dataset_dir):
-            raise MissingFileError(
-                f"dataset_dir {os.fspath(dataset_dir)!r} does not exist: expected a folder; "
-                "correct the path, or write generated phantoms there with "
-                f"`ldseg phantom {phantom} --out {os.fspath(dataset_dir)}`"
+        places = ensure_tuple(dataset_dir)
+        if len(places) > 1 and require_labels:
+            raise InputError(
+                f"dataset_dir is a list of {len(places)}: expected one folder, since a label goes "
+                "with each image here"
             )
+        for place in places:
+            if not os.path.exists(place):
+                raise MissingFileError(
+                    f"dataset_dir {os.fspath(place)!r} does not exist: expected a folder; correct "
+                    "the path, or write generated phantoms there with "
+                    f"`ldseg phantom {phantom} --out {os.fspath(place)}`"
+                )
         wanted = None if require_labels else series_uid
-        cases = find_cases(dataset_dir, require_labels, wanted, skip_unreadable)
-        tell_cases(dataset_dir, cases)
+        if len(places) == 1:
+            cases = find_cases(places[0], require_labels, wanted, skip_unreadable)
+        else:
+            cases = find_together(
+                places,
+                lambda place: find_cases(
+                    place, series_uid=wanted, require_labels=False, skip_unreadable=skip_unreadable
+                ),
+            )
+        tell_cases(places, cases)
         return cases
     if series_uid:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from monai.config import KeysCollection
 from monai.utils import MetaKeys, ensure_tuple
 
 from ldseg_monai.data.checks import CheckImaged
-from ldseg_monai.data.datalist import folders_in, image_folder, resolve_datalist, tell_cases
+from ldseg_monai.data.datalist import (
+    find_together,
+    folders_in,
+    image_folder,
+    resolve_datalist,
+    tell_cases,
+)
 from ldseg_monai.data.dicom.clips import IN_MM, dicom_frames
 from ldseg_monai.data.dicom.series import ENDINGS, is_dicom
 from ldseg_monai.data.formats import PICTURE_ENDINGS, is_volume
@@ -24,7 +31,7 @@ from ldseg_monai.runtime.errors import MissingFileError
 
 
 def resolve_sequences(
-    dataset_dir: PathLike | None,
+    dataset_dir: PathLike | Sequence[PathLike] | None,
     phantom: str,
     phantom_dir: PathLike,
     num_phantoms: int = 1,
@@ -34,7 +41,7 @@ def resolve_sequences(
     """List the sequences of `dataset_dir`, or of generated phantoms where none is given.
 
     Args:
-        dataset_dir: as of `find_sequences`; None or "" for phantoms.
+        dataset_dir: as of `find_sequences`, or a list of such; None or "" for phantoms.
         phantom: as of `resolve_datalist`.
         phantom_dir: likewise.
         num_phantoms: likewise.
@@ -48,8 +55,12 @@ def resolve_sequences(
         return resolve_datalist(
             "", phantom, phantom_dir, num_phantoms, seed, require_labels=False, phantoms=phantoms
         )
-    cases = find_sequences(dataset_dir)
-    tell_cases(dataset_dir, cases)
+    places = ensure_tuple(dataset_dir)
+    if len(places) == 1:
+        cases = find_sequences(places[0])
+    else:
+        cases = find_together(places, find_sequences)
+    tell_cases(places, cases)
     return cases
 
 

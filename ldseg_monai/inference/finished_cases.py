@@ -126,7 +126,8 @@ class FinishedCases:
             )
         if len(left) < len(open_cases):
             logger.info(
-                "%d of %d cases are finished already (%s); --resume False does all again",
+                "%d of %d cases are finished already (%s); --resume False, or --overwrite of ldseg "
+                "predict, does all again",
                 len(open_cases) - len(left),
                 len(share),
                 self.path,

@@ -9,11 +9,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ldseg_monai.runtime.errors import TRACEBACK, InputError, UserError, cause
+from ldseg_monai.runtime.errors import (
+    TRACEBACK,
+    InputError,
+    ListedErrors,
+    UserError,
+    cause,
+)
 from ldseg_monai.runtime.signals import end_in_one_line
 
 WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wait for the next
 USER_ERROR = 2
+VIEWS = 8  # orientations of a picture
 PHANTOMS = ("knee", "hippocampus", "gland", "nuclei", "thorax", "echo", "beat")  # `PhantomKind`
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
@@ -55,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             told = error
         if os.environ.get(TRACEBACK) or not isinstance(told, (UserError, *SYSTEM_ERRORS)):
             raise
-        sys.stderr.write(f"ldseg: error: {' '.join(str(told).split())}\n")
+        text = str(told) if isinstance(told, ListedErrors) else " ".join(str(told).split())
+        sys.stderr.write(f"ldseg: error: {text}\n")
         return USER_ERROR
     return 0
 
@@ -64,7 +72,14 @@ def _parser() -> _Parser:
     """Build the parser; each subcommand adds itself and names its function `command`."""
     parser = _Parser(prog="ldseg", description="What `python -m monai.bundle` cannot do.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_phantom, _add_new_bundle, _add_calibrate, _add_export, _add_zoo_export):
+    for add in (
+        _add_predict,
+        _add_phantom,
+        _add_new_bundle,
+        _add_calibrate,
+        _add_export,
+        _add_zoo_export,
+    ):
         add(subparsers)
     return parser
 
@@ -74,6 +89,112 @@ def _add_switch(parser: _Parser, name: str, text: str) -> None:
     parser.add_argument(
         f"--{name}", nargs="?", const="True", default="False", choices=("True", "False"), help=text
     )
+
+
+def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "predict", help="segment images by a bundle", description=_predict.__doc__
+    )
+    parser.add_argument(
+        "-m", "--model", required=True, metavar="BUNDLE", help="name, folder or zip of a bundle"
+    )
+    parser.add_argument(
+        "-i",
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="INPUT",
+        help="images, folders of images or of DICOM series, zip archives of such",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="folder of the results (default: the image's own, or NAME_segmentation beside a "
+        "folder of images)",
+    )
+    parser.add_argument(
+        "--num-samples",
+        "--num_samples",
+        type=int,
+        metavar="N",
+        help="segmentations drawn of each image; from 2 on their mean probability and its standard "
+        "deviation are written too (default: the bundle's)",
+    )
+    parser.add_argument("--steps", type=int, metavar="K", help="steps of the diffusion")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the noise (default: 0)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU where there is one)")
+    parser.add_argument("--weights", metavar="FILE", help="state dict in place of the bundle's own")
+    _add_switch(parser, "views", "see each picture in its eight orientations, if the bundle can")
+    _add_switch(parser, "preview", "draw each segmentation, NAME_overlay.png")
+    _add_switch(parser, "force", "segment images that the weights do not know, too")
+    _add_switch(
+        parser,
+        "overwrite",
+        "segment again what is finished already; files of others are never written over",
+    )
+    parser.add_argument(
+        "--config",
+        nargs="*",
+        metavar="FILE",
+        help="overlays on the bundle's inference.yaml, by their names in its configs (default: "
+        "sequences.yaml and strips.yaml where the images ask for them)",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="further knobs of the bundle's inference.yaml",
+    )
+    _add_switch(parser, "quiet", "say nothing but errors")
+    _add_switch(parser, "json", "write a line of JSON for each image to the standard output")
+    parser.set_defaults(command=_predict)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    """Segment images by a bundle, as its inference.yaml does. The results lie in one folder."""
+    if arguments.quiet == "True":
+        os.environ["TQDM_DISABLE"] = "1"  # which tqdm reads when it is imported
+        logging.getLogger().setLevel(logging.ERROR)
+    from ldseg_monai.tools.predict import predict
+
+    views = arguments.views == "True"
+    given = {
+        "num_samples": VIEWS if views and arguments.num_samples is None else arguments.num_samples,
+        "num_inference_steps": arguments.steps,
+        "seed": arguments.seed,
+        "device": arguments.device,
+        "model_path": arguments.weights and os.path.abspath(arguments.weights),
+        "turned": True if views else None,
+        "save_overlay": arguments.preview == "True",
+        "force": arguments.force == "True",
+        "resume": arguments.overwrite != "True",
+    }
+    knobs = {name: value for name, value in given.items() if value is not None}
+    knobs |= _knobs(arguments.set)
+    lines = sys.stdout if arguments.json == "True" else None
+    predict(arguments.model, arguments.input, arguments.output, arguments.config, lines, **knobs)
+
+
+def _knobs(items: Sequence[str]) -> dict[str, Any]:
+    """Knobs of a command line, ``KEY=VALUE`` each.
+
+    Raises:
+        InputError: for an item that is none.
+    """
+    import yaml
+
+    knobs = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        try:
+            knobs[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError of a date that is none
+            raise InputError(f"--set {item}: expected a value as YAML has it ({error})") from error
+        if not separator:
+            raise InputError(f"--set {item}: expected KEY=VALUE")
+    return knobs
 
 
 def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
@@ -143,26 +264,15 @@ def _add_calibrate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
 
 def _calibrate(arguments: argparse.Namespace) -> None:
     """Fit one temperature to the logits on cases not trained on, and write weights scaled by it."""
-    import yaml
-
     from ldseg_monai.tools.calibrate import calibrate
 
-    knobs = {}
-    for item in arguments.set:
-        key, separator, value = item.partition("=")
-        try:
-            knobs[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError of a date that is none
-            raise InputError(f"--set {item}: expected a value as YAML has it ({error})") from error
-        if not separator:
-            raise InputError(f"--set {item}: expected KEY=VALUE")
     fit = calibrate(
         arguments.bundle,
         arguments.dataset_dir,
         arguments.out,
         arguments.weights,
         arguments.part,
-        knobs,
+        _knobs(arguments.set),
         arguments.force == "True",
     )
     unseen = (

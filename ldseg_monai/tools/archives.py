@@ -1,0 +1,107 @@
+"""Zip archives of images or of a bundle, as folders."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ldseg_monai.data.formats.kinds import unreadable
+from ldseg_monai.runtime.errors import InputError
+
+ZIP = ".zip"
+DEEPEST = 3  # archives in archives
+PART = 1 << 20  # bytes that are read at once
+DIGITS = 16  # of the digest that an archive's folder is called by
+
+
+@contextlib.contextmanager
+def unpacked(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A folder with what a zip holds, archives in it unpacked too; anything else is itself.
+
+    It lies in the user's cache (``XDG_CACHE_HOME``), readable by the user alone, and is removed at
+    the end. Its place depends on the archive's content alone, so that a second run finds the images
+    where the first one did.
+
+    Args:
+        path: of the archive, or of any file or folder.
+
+    Raises:
+        ValueError: if the archive cannot be read, is encrypted, or holds more than fits.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path) or not path.lower().endswith(ZIP):
+        yield path
+        return
+    folder = _cache() / _digest(path) / Path(path).stem
+    shutil.rmtree(folder.parent, ignore_errors=True)  # of a run that was killed
+    folder.mkdir(parents=True, mode=0o700)
+    try:
+        _unpack(path, folder)
+        yield str(_only_folder(folder))
+    finally:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+def _cache() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(cache, "ldseg_monai", "unpacked")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _digest(path: str) -> str:
+    digest = hashlib.sha256(os.path.realpath(path).encode())
+    with open(path, "rb") as file:
+        while part := file.read(PART):
+            digest.update(part)
+    return digest.hexdigest()[:DIGITS]
+
+
+def _unpack(path: str, folder: Path, depth: int = 1) -> None:
+    """Unpack an archive and those in it, each beside its file, which is removed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            if any(info.flag_bits & 1 for info in infos):
+                raise InputError(f"{path} is encrypted: expected a plain zip; unpack it yourself")
+            needed, free = sum(info.file_size for info in infos), shutil.disk_usage(folder).free
+            if needed > free:
+                raise InputError(
+                    f"{path} holds {needed / 1e9:.1f} GB: expected less than the {free / 1e9:.1f} "
+                    f"GB free in {folder}; set XDG_CACHE_HOME to a larger disk"
+                )
+            for info in infos:
+                placed = archive.extract(info, folder)
+                if not info.is_dir():  # an archive's times, by which finished cases are known
+                    moment = time.mktime((*info.date_time, 0, 0, -1))
+                    os.utime(placed, (moment, moment))
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and zlib raise several kinds
+        raise unreadable([path], error) from error
+    for inner in sorted(folder.glob("**/*")):
+        if not inner.is_file() or not inner.name.lower().endswith(ZIP):
+            continue
+        if depth == DEEPEST:
+            raise InputError(
+                f"{path} holds archives in archives, more than {DEEPEST} deep: expected fewer; "
+                "unpack it yourself"
+            )
+        place = inner.with_suffix("")
+        place.mkdir(exist_ok=True)
+        _unpack(str(inner), place, depth + 1)
+        inner.unlink()
+
+
+def _only_folder(folder: Path) -> Path:
+    """The folder that holds all, past folders that hold one folder and nothing else."""
+    entries = [entry for entry in folder.iterdir() if entry.name != "__MACOSX"]
+    if len(entries) == 1 and entries[0].is_dir():
+        return _only_folder(entries[0])
+    return folder

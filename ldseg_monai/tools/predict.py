@@ -1,0 +1,230 @@
+"""Segmenting files by a bundle: its own inference config, run on what was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from ignite.engine import Engine, Events
+from monai.bundle import create_workflow
+from monai.engines.utils import IterationEvents
+from monai.utils import ensure_tuple
+
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.checks import OUTSIDE
+from ldseg_monai.data.datalist import case_name, folders_in
+from ldseg_monai.data.formats import PICTURE_ENDINGS, VOLUME_ENDINGS
+from ldseg_monai.inference.case_evaluator import CaseEvaluator
+from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.files import saved_files
+from ldseg_monai.tools.archives import ZIP, unpacked
+
+BESIDE = "_segmentation"  # what the folder of results beside a folder of images is called
+SEQUENCES, STRIPS = "sequences.yaml", "strips.yaml"  # overlays of bundles for pictures
+TIFF = (".tif", ".tiff")
+# Loggers that tell what was called, on the standard output, or which plugins there are
+CHATTY = ("monai.bundle.scripts", "monai.bundle.workflows", "pydicom")
+LARGE = 64_000_000  # pixels: a picture of more is done in strips of rows, where a bundle can
+
+
+def predict(
+    bundle: str | os.PathLike[str],
+    inputs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str] | None = None,
+    overlays: Sequence[str] | None = None,
+    lines: IO[str] | None = None,
+    **knobs: Any,
+) -> None:
+    """Segment files, as ``python -m monai.bundle run`` does with the bundle's ``inference.yaml``.
+
+    Args:
+        bundle: folder, zip or name of a bundle.
+        inputs: images, folders of images or of DICOM series, and zip archives of such.
+        out: folder of the results; None for the one of a first input that is a file, or for
+            ``NAME_segmentation`` beside one that is a folder.
+        overlays: configs of the bundle that go over ``inference.yaml``; None for those that the
+            inputs ask for: ``sequences.yaml`` for volumes where the bundle is of pictures,
+            ``strips.yaml`` for TIFF of more than 64 million pixels, each where the bundle has it.
+        lines: gets a line of JSON for each image; None for nothing.
+        knobs: of the config, by their names.
+
+    Raises:
+        FileNotFoundError: if the bundle, an input or the weights are not there.
+        ValueError: for a knob that the config does not have or a value that it cannot use.
+        FailedCases: when all is done, if some images could not be segmented.
+    """
+    for path in inputs:
+        if not os.path.exists(path):
+            raise MissingFileError(
+                f"input {os.fspath(path)} does not exist: expected an image, a folder or a zip; "
+                "correct the path"
+            )
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with contextlib.ExitStack() as stack:
+        own = stack.enter_context(open_bundle(bundle))
+        places = [stack.enter_context(unpacked(path)) for path in inputs]
+        if overlays is None:
+            overlays = overlays_for(own, places)
+        files = [str(own.config_file(name)) for name in ("inference.yaml", *overlays)]
+        workflow = create_workflow(
+            config_file=files,
+            workflow_type="inference",
+            logging_file=False,
+            bundle_root=str(own.root),
+            dataset_dir=[os.path.abspath(place) for place in places],
+            output_dir=os.path.abspath(folder_of_results(inputs) if out is None else out),
+            **knobs,
+        )
+        evaluator = workflow.parser.get_parsed_content("evaluator")
+        evaluator.logger.setLevel(logging.WARNING)  # its epochs and iterations say nothing here
+        if lines is not None:
+            cases = workflow.parser.get_parsed_content("dataset#data")
+            CaseLines(cases, workflow.parser.get_parsed_content("output_dir"), lines).attach(
+                evaluator
+            )
+        workflow.run()
+        workflow.finalize()
+
+
+@contextlib.contextmanager
+def open_bundle(bundle: str | os.PathLike[str]) -> Iterator[Bundle]:
+    """The bundle in a folder, of a name, or in a zip such as the model zoo's.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not os.fspath(bundle).lower().endswith(ZIP):
+        yield Bundle.find(bundle)
+        return
+    if not os.path.isfile(bundle):
+        raise MissingFileError(f"{os.fspath(bundle)} does not exist: expected the zip of a bundle")
+    with unpacked(bundle) as folder:
+        found = sorted(Path(folder).glob("**/configs/metadata.json"))
+        if len(found) != 1:
+            raise InputError(
+                f"{os.fspath(bundle)} holds {len(found)} bundles: expected one, a folder with "
+                "configs/metadata.json"
+            )
+        yield Bundle(found[0].parents[1])
+
+
+def folder_of_results(inputs: Sequence[str | os.PathLike[str]]) -> Path:
+    """Where results go if nobody says: beside the first input."""
+    first = Path(inputs[0]).absolute()
+    return first.with_name(first.name + BESIDE) if first.is_dir() else first.parent
+
+
+def overlays_for(bundle: Bundle, places: Sequence[str]) -> list[str]:
+    """The overlays on ``inference.yaml`` that images ask for: see `predict`."""
+    there = [name for name in (SEQUENCES, STRIPS) if (bundle.configs / name).is_file()]
+    if not there:
+        return []
+    files = [file for place in places for file in _files(place)]
+    pictures = [file for file in files if file.lower().endswith(PICTURE_ENDINGS)]
+    others = [file for file in files if file.lower().endswith(VOLUME_ENDINGS)]
+    if SEQUENCES in there and not pictures and files:
+        return [SEQUENCES]
+    if STRIPS in there and pictures and not others:
+        is_tiff = all(file.lower().endswith(TIFF) for file in pictures)
+        if is_tiff and any(_pixels(file) > LARGE for file in pictures):
+            return [STRIPS]
+    return []
+
+
+def _files(place: str) -> Iterator[str]:
+    """A file, or every visible one in a folder and below."""
+    if not os.path.isdir(place):
+        yield place
+        return
+    for folder in folders_in(Path(place)):
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.is_file() and not entry.name.startswith("."):
+                yield entry.path
+
+
+def _pixels(path: str) -> int:
+    """Pixels of a TIFF by its header; 0 where it cannot be read, which is told later."""
+    from ldseg_monai.inference.tiff import open_picture
+
+    try:
+        with open_picture(path) as picture:
+            columns, rows = picture.size
+            return columns * rows
+    except Exception:  # of many kinds; whoever reads it whole says what is wrong
+        return 0
+
+
+class CaseLines:
+    """Evaluator handler that writes a line of JSON for each image, as soon as it is done.
+
+    Its entries: ``image``, ``case``, ``status`` (``done``, ``finished before`` or ``failed``), and
+    where they apply ``files``, ``seconds``, ``error`` and ``outside_of_known``.
+
+    Args:
+        cases: all cases of the run.
+        output_dir: folder of the results.
+        file: that the lines are written to.
+    """
+
+    def __init__(self, cases: Sequence[dict[str, Any]], output_dir: str, file: IO[str]) -> None:
+        self.cases = {case_name(case["image"]): _path(case["image"]) for case in cases}
+        self.output_dir = output_dir
+        self.file = file
+        self.told: set[str] = set()
+        self.started = 0.0
+        self.failures = 0
+
+    def attach(self, engine: CaseEvaluator) -> None:
+        """Write after all handlers that are attached already."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self.start)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.done)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.failed)
+        engine.add_event_handler(Events.COMPLETED, self.finished_before)
+
+    def start(self) -> None:
+        """Begin to count the seconds of a case."""
+        self.started = time.perf_counter()
+
+    def done(self, engine: Engine) -> None:
+        """Write a line for each case of one iteration."""
+        output: Any = engine.state.output
+        for case in output:
+            meta = case["image"].meta
+            files = sorted({path for value in case.values() for path in saved_files(value)})
+            seconds = round(time.perf_counter() - self.started, 3)
+            self._write(case_name(meta), "done", files=files, seconds=seconds, **_marks(meta))
+
+    def failed(self, engine: Any) -> None:
+        """Write a line for a case that has failed since the last one."""
+        for files, reason in engine.failures[self.failures :]:
+            names = [name for name, path in self.cases.items() if files.split(" with ")[0] == path]
+            name = names[0] if names else case_name(files)
+            self._write(name, "failed", error=reason)
+        self.failures = len(engine.failures)
+
+    def finished_before(self) -> None:
+        """Write a line for each case that an earlier run finished."""
+        for name in self.cases:
+            if name not in self.told:
+                self._write(name, "finished before")
+
+    def _write(self, name: str, status: str, **entries: Any) -> None:
+        self.told.add(name)
+        line = {"image": self.cases.get(name, ""), "case": name, "status": status, **entries}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+
+def _path(image: Any) -> str:
+    return os.fspath(ensure_tuple(image)[0])
+
+
+def _marks(meta: Any) -> dict[str, Any]:
+    return {OUTSIDE: meta[OUTSIDE]} if OUTSIDE in meta else {}
