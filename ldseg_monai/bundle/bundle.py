@@ -56,6 +56,12 @@ class Bundle:
             f"of one in ./bundles ({there})"
         )
 
+    @classmethod
+    def all(cls) -> list[Bundle]:
+        """The bundles in ``bundles`` below the current directory, by their names."""
+        found = sorted(Path("bundles").glob("*/configs/metadata.json"))
+        return [cls(path.parents[1].absolute()) for path in found]
+
     @property
     def name(self) -> str:
         """Name of the folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -212,6 +213,8 @@ def keep_texts(parser: ConfigParser) -> None:
             continue
         value, typed = parser[name], _typed(name)
         meant = given.get(name) if typed is None else typed
+        if isinstance(value, list) and typed is not None:
+            meant = _listed(typed)
         if _is_mangled(value, meant):
             # What is used of it; in the config itself MONAI would replace it again
             parser.ref_resolver.resolved_content[name] = meant
@@ -234,6 +237,14 @@ def _is_mangled(value: Any, meant: Any) -> bool:
     if not isinstance(meant, str) or not isinstance(value, str) or value.startswith("$"):
         return False
     return "#" in meant and value == meant.replace("#", "::")
+
+
+def _listed(typed: str) -> Any:
+    """The list that was typed, as Python has it; None where it is written otherwise."""
+    try:
+        return ast.literal_eval(typed)
+    except (ValueError, SyntaxError):  # such as [a, b], which Fire takes for texts
+        return None
 
 
 def _as_text(value: Any, typed: str | None) -> Any:

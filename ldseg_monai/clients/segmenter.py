@@ -26,7 +26,7 @@ from ldseg_monai.data.names import PathLike
 from ldseg_monai.data.sequences import find_sequences
 from ldseg_monai.data.writers import FormsWriter
 from ldseg_monai.networks.weights import load_weights
-from ldseg_monai.runtime.errors import ArgumentError, InputError
+from ldseg_monai.runtime.errors import ArgumentError, InputError, UserError, cause
 from ldseg_monai.runtime.ownership import require_new
 
 SEQUENCES = "sequences.yaml"
@@ -262,11 +262,18 @@ class Segmenter:
             cases = find_cases(path, require_labels=False, series_uid=self._series_uid)
         if len(cases) != 1:
             raise InputError(f"{path} holds {len(cases)} images: expected one at a time")
-        item = self._prepare(cases[0])
-        with torch.no_grad():
-            images = item["image"][None].to(self.device)
-            prediction = self._inferer(images, self.network)[0].cpu()
-        return Segmentation(self, self.finish(item, prediction), item, prediction, backwards)
+        try:
+            item = self._prepare(cases[0])
+            with torch.no_grad():
+                images = item["image"][None].to(self.device)
+                prediction = self._inferer(images, self.network)[0].cpu()
+            data = self.finish(item, prediction)
+        except Exception as error:
+            told = cause(error)  # MONAI wraps what a transform says
+            if isinstance(told, UserError):
+                raise told from error
+            raise
+        return Segmentation(self, data, item, prediction, backwards)
 
     @property
     def _series_uid(self) -> str | None:

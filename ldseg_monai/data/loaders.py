@@ -6,6 +6,7 @@ tells by the name what reads files, MONAI Label by the class.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,9 +41,15 @@ def without_codec_warning() -> Iterator[None]:
     Beside the reader that it is given it builds all of its own (MONAI 1.6), and that of NVIDIA's
     codec warns where the codec is not installed, though nothing asked for it.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
-        yield
+    codec = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    level = codec.level
+    codec.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
+            yield
+    finally:
+        codec.setLevel(level)
 
 
 class LoadChecked(LoadImaged):

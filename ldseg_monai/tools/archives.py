@@ -21,7 +21,7 @@ DIGITS = 16  # of the digest that an archive's folder is called by
 
 
 @contextlib.contextmanager
-def unpacked(path: str | os.PathLike[str]) -> Iterator[str]:
+def unpacked(path: str | os.PathLike[str], inside: bool = True) -> Iterator[str]:
     """A folder with what a zip holds, archives in it unpacked too; anything else is itself.
 
     It lies in the user's cache (``XDG_CACHE_HOME``), readable by the user alone, and is removed at
@@ -30,6 +30,7 @@ def unpacked(path: str | os.PathLike[str]) -> Iterator[str]:
 
     Args:
         path: of the archive, or of any file or folder.
+        inside: whether to go past folders that hold one folder and nothing else.
 
     Raises:
         ValueError: if the archive cannot be read, is encrypted, or holds more than fits.
@@ -43,7 +44,7 @@ def unpacked(path: str | os.PathLike[str]) -> Iterator[str]:
     folder.mkdir(parents=True, mode=0o700)
     try:
         _unpack(path, folder)
-        yield str(_only_folder(folder))
+        yield str(_only_folder(folder) if inside else folder)
     finally:
         shutil.rmtree(folder.parent, ignore_errors=True)
 

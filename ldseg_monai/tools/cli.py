@@ -1,4 +1,4 @@
-"""The `ldseg` command: what `python -m monai.bundle` cannot do."""
+"""The `ldseg` command: segmenting, and what `python -m monai.bundle` cannot do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from ldseg_monai import __version__
 from ldseg_monai.runtime.errors import (
     TRACEBACK,
     InputError,
@@ -20,6 +21,13 @@ from ldseg_monai.runtime.signals import end_in_one_line
 
 WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wait for the next
 USER_ERROR = 2
+EXAMPLES = """examples:
+  ldseg predict -m ldseg_hippocampus -i scan.nii.gz -o results
+  ldseg predict -m ldseg_glas -i pictures/ slide.tif --num-samples 5 --preview
+  ldseg new-bundle --from ldseg_knee3d --name my_organ --dataset_dir DIR
+
+Training and scoring are commands of MONAI: python -m monai.bundle run, with a bundle's configs.
+exit codes: 0 when all is done; 2 after an error that a person can put right, told on stderr."""
 VIEWS = 8  # orientations of a picture
 PHANTOMS = ("knee", "hippocampus", "gland", "nuclei", "thorax", "echo", "beat")  # `PhantomKind`
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
@@ -70,15 +78,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> _Parser:
     """Build the parser; each subcommand adds itself and names its function `command`."""
-    parser = _Parser(prog="ldseg", description="What `python -m monai.bundle` cannot do.")
+    parser = _Parser(
+        prog="ldseg",
+        description="Segment medical images by diffusion in few steps, train on one's own data, "
+        "and share what was trained.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"ldseg_monai {__version__}")
     for add in (
         _add_predict,
-        _add_phantom,
+        _add_models,
+        _add_info,
         _add_new_bundle,
         _add_calibrate,
         _add_export,
         _add_zoo_export,
+        _add_phantom,
     ):
         add(subparsers)
     return parser
@@ -175,6 +192,41 @@ def _predict(arguments: argparse.Namespace) -> None:
     knobs |= _knobs(arguments.set)
     lines = sys.stdout if arguments.json == "True" else None
     predict(arguments.model, arguments.input, arguments.output, arguments.config, lines, **knobs)
+
+
+def _add_models(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "models", help="list the bundles that are here", description=_models.__doc__
+    )
+    parser.set_defaults(command=_models)
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    """List the bundles here: what each segments, its data, their terms, and its score."""
+    from ldseg_monai.bundle import Bundle
+    from ldseg_monai.tools.models import describe_bundles
+
+    sys.stdout.write(describe_bundles(Bundle.all()))
+
+
+def _add_info(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "info", help="say what bundles would make of an image", description=_info.__doc__
+    )
+    parser.add_argument("image", metavar="IMAGE", help="file, or folder of a DICOM series")
+    parser.add_argument(
+        "-m", "--model", metavar="BUNDLE", help="folder or name of a bundle (default: all here)"
+    )
+    parser.set_defaults(command=_info)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    """Say of an image what a bundle would make of it, without segmenting it."""
+    from ldseg_monai.bundle import Bundle
+    from ldseg_monai.tools.models import describe_image
+
+    bundles = Bundle.all() if arguments.model is None else [Bundle.find(arguments.model)]
+    sys.stdout.write(describe_image(arguments.image, bundles))
 
 
 def _knobs(items: Sequence[str]) -> dict[str, Any]:

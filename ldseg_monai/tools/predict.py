@@ -17,6 +17,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.bundle.components import has_id
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, folders_in
 from ldseg_monai.data.formats import PICTURE_ENDINGS, VOLUME_ENDINGS
@@ -73,12 +74,18 @@ def predict(
         if overlays is None:
             overlays = overlays_for(own, places)
         files = [str(own.config_file(name)) for name in ("inference.yaml", *overlays)]
+        if knobs.get("turned") and not has_id(own.config("inference.yaml"), "turned"):
+            raise InputError(
+                f"{own.name} has no views: expected a bundle whose training turns pictures, with a "
+                "knob `turned`; leave --views out"
+            )
         workflow = create_workflow(
             config_file=files,
             workflow_type="inference",
             logging_file=False,
             bundle_root=str(own.root),
-            dataset_dir=[os.path.abspath(place) for place in places],
+            # Not a list, in whose texts MONAI would replace each `#`
+            dataset_dir=tuple(os.path.abspath(place) for place in places),
             output_dir=os.path.abspath(folder_of_results(inputs) if out is None else out),
             **knobs,
         )
@@ -105,7 +112,7 @@ def open_bundle(bundle: str | os.PathLike[str]) -> Iterator[Bundle]:
         return
     if not os.path.isfile(bundle):
         raise MissingFileError(f"{os.fspath(bundle)} does not exist: expected the zip of a bundle")
-    with unpacked(bundle) as folder:
+    with unpacked(bundle, inside=False) as folder:
         found = sorted(Path(folder).glob("**/configs/metadata.json"))
         if len(found) != 1:
             raise InputError(

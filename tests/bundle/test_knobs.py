@@ -64,6 +64,7 @@ def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: l
         (None, ["--mine", "None"], None),
         ("of::1", ["--mine", "of#1"], "of#1"),  # as MONAI writes ids
         ("of::1", ["--mine", "of::1"], "of::1"),
+        (["of::1", "b"], ["--mine", "['of#1', 'b']"], ["of#1", "b"]),
     ],
 )
 def test_a_text_is_what_was_typed(

@@ -106,7 +106,20 @@ def in_mode(path: str, picture: Image.Image, mode: str) -> Image.Image:
             "files like it",
             kind="transparent pixels",
         )
+    if mode != "RGB" and _is_colored(picture):
+        tell_once(
+            f"{path} is in color: used its brightness; so is that of other files like it",
+            kind="colored pixels",
+        )
     return picture.convert(mode)
+
+
+def _is_colored(picture: Image.Image) -> bool:
+    """Whether a pixel is not gray."""
+    if len(picture.getbands()) < 3 and picture.mode != "P":
+        return False
+    channels = np.asarray(picture.convert("RGB"))
+    return bool((channels != channels[..., :1]).any())
 
 
 def check_pages(path: str) -> None:

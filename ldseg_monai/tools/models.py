@@ -1,0 +1,150 @@
+"""Which bundles there are, and what each says of an image, without running it."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from monai.data.utils import dense_patch_slices
+from monai.utils import ensure_tuple_rep, fall_back_tuple
+
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.datalist import find_cases
+from ldseg_monai.data.formats import is_volume
+from ldseg_monai.data.known import BODY_AXES
+from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
+from ldseg_monai.runtime.errors import MissingFileError, UserError, cause, one_line
+
+WIDTH = 100  # columns of a terminal
+INDENT = "            "
+
+
+def describe_bundles(bundles: Sequence[Bundle]) -> str:
+    """What each bundle segments, what its weights were trained on, their terms and their score."""
+    return "\n".join(describe_bundle(bundle) for bundle in bundles)
+
+
+def describe_bundle(bundle: Bundle) -> str:
+    """A paragraph on a bundle, from its metadata and the terms of its data."""
+    metadata = bundle.metadata
+    names = [name for index, name in sorted(bundle.class_names.items()) if index > 0]
+    has_weights = bundle.weights.is_file()
+    lines = [f"{bundle.name} {metadata.get('version', '')}: {metadata.get('task', bundle.title)}"]
+    lines += _entry("classes", ", ".join(names))
+    lines += _entry("images", metadata.get("image_classes", ""))
+    lines += _entry("trained on", metadata.get("data_source", "") if has_weights else "")
+    scores = metadata.get("eval_metrics", {}) if has_weights else {}
+    told = [f"{name.replace('_', ' ')} {value}" for name, value in scores.items()]
+    lines += _entry("score", ", ".join(told))
+    lines += _entry("terms", _first_paragraph(bundle.root / "docs" / "data_license.txt"))
+    lines += _entry("folder", str(bundle.root))
+    if not has_weights:
+        lines += _entry("weights", "none yet: train it")
+    return "\n".join(lines) + "\n"
+
+
+def _entry(name: str, text: str) -> list[str]:
+    if not text:
+        return []
+    first = f"  {name}:".ljust(len(INDENT) + 2)
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+    )
+
+
+def _first_paragraph(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    paragraph: str = path.read_text(encoding="utf-8").strip().split("\n\n")[0]
+    return " ".join(paragraph.split())
+
+
+def describe_image(path: str | os.PathLike[str], bundles: Sequence[Bundle]) -> str:
+    """What bundles would make of an image: its size, what the network sees, whether it is known.
+
+    Args:
+        path: of a file, or of a folder with DICOM series.
+        bundles: that are asked.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if not os.path.exists(path):
+        raise MissingFileError(f"{os.fspath(path)} does not exist: expected an image")
+    lines = [os.fspath(path)]
+    for bundle in bundles:
+        lines.append(f"  {bundle.name}")
+        try:
+            lines.extend(f"    {line}" for line in _facts(os.fspath(path), bundle))
+        except Exception as error:  # a reader's or a transform's
+            told = cause(error)
+            if not isinstance(told, (UserError, OSError)):
+                raise
+            lines.append(f"    cannot take it: {one_line(told)}")
+    return "\n".join(lines) + "\n"
+
+
+def _facts(path: str, bundle: Bundle) -> Iterator[str]:
+    """Lines on an image and a bundle."""
+    overlays = []
+    dims = len(bundle.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"])
+    is_picture = not os.path.isdir(path) and not is_volume(path) and dims == 2
+    if dims == 2 and not is_picture and (bundle.configs / "sequences.yaml").is_file():
+        overlays.append("sequences.yaml")
+    config = bundle.config("inference.yaml", *overlays, dataset_dir=path, force=True)
+    cases = find_cases(path, require_labels=False, series_uid=None if is_picture else "")
+    if len(cases) > 1:
+        yield f"{len(cases)} images, of which this is the first: {cases[0]['image']}"
+    loaded = config.get_parsed_content("load")(cases[0])
+    image = loaded["image"]
+    yield f"size: {_by(image.shape[1:])}{_place(image, dims)}"
+    known = config.get_parsed_content("known")
+    reasons = list(known.reasons(MetaTensor(image), image.shape[1:]))
+    if reasons:
+        yield f"not known to the weights, refused without --force: {'; '.join(reasons)}"
+    else:
+        yield "known to the weights, by what the bundle declares"
+    seen = loaded
+    for transform in config.get_parsed_content("image_transforms"):
+        seen = transform(seen)
+    size = list(seen["image"].shape[1:])
+    yield f"seen by the network as: {_by(size)}"
+    inferer = config.get_parsed_content("inferer")
+    if isinstance(inferer, SlidingWindowSamplingInferer):
+        window = fall_back_tuple(inferer.roi_size, size)
+        shares = ensure_tuple_rep(inferer.overlap, len(window))
+        steps = [
+            max(int(side * (1 - share)), 1) for side, share in zip(window, shares, strict=True)
+        ]
+        padded = [max(side, least) for side, least in zip(size, window, strict=True)]
+        number = len(dense_patch_slices(padded, window, steps))
+        yield f"windows: {number} of {_by(window)}"
+    samples = config.get_parsed_content("num_samples")
+    results = ["label"] if samples == 1 else ["label", "mean", "sd"]
+    yield f"written: {', '.join(results)} ({samples} sample{'s' * (samples > 1)})"
+
+
+def _place(image: Any, dims: int) -> str:
+    """Spacing and directions of a volume."""
+    if image.ndim < 4:
+        return " pixels, columns by rows"
+    if dims == 2:
+        return " pixels and frames, columns by rows by frames"
+    axes = np.asarray(image.affine, dtype=float)[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    nearest = [BODY_AXES[int(np.abs(axes[:, axis]).argmax())] for axis in range(3)]
+    names = ", ".join(name.replace("_", " to ") for name in nearest)
+    return f" voxels of {' x '.join(f'{side:.3g}' for side in spacing)} mm; axes: {names}"
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(str(int(side)) for side in size)

@@ -1,0 +1,228 @@
+"""`ldseg predict` segments as the bundle's command does, and says what it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from workplace import restored_process
+
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.phantoms.files import write_phantoms
+from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.tools import predict as module
+from ldseg_monai.tools.archives import unpacked
+from ldseg_monai.tools.cli import main
+from ldseg_monai.tools.predict import folder_of_results, open_bundle, overlays_for, predict
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+HIPPOCAMPUS = BUNDLES / "ldseg_hippocampus"
+GLAS = BUNDLES / "ldseg_glas"
+
+pytestmark = pytest.mark.usefixtures("process_left_as_it_was", "own_cache")
+
+
+@pytest.fixture
+def process_left_as_it_was() -> Iterator[None]:
+    with restored_process():
+        yield
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the user's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "ldseg_monai" / "unpacked"
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms("hippocampus", folder, 2, seed=3)
+    return folder / "images"
+
+
+def run(*arguments: object) -> int:
+    return main(["predict", *map(str, arguments)])
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_masks_are_those_of_the_bundle_s_command(volumes: Path, tmp_path: Path) -> None:
+    knobs = {"dataset_dir": str(volumes), "num_samples": 2, "save_overlay": False}
+    Bundle(HIPPOCAMPUS).run("inference.yaml", output_dir=str(tmp_path / "command"), **knobs)
+    assert run("-m", HIPPOCAMPUS, "-i", volumes, "-o", tmp_path / "own", "--num-samples", 2) == 0
+    names = {path.name for path in (tmp_path / "own").glob("*.nii.gz")}
+    assert names == {
+        f"case_00{number}_{kind}.nii.gz" for number in (0, 1) for kind in ("label", "mean", "sd")
+    }
+    for name in names:
+        own, command = (tmp_path / folder / name for folder in ("own", "command"))
+        assert own.read_bytes() == command.read_bytes()
+
+
+def test_a_file_is_segmented_beside_it_and_told_in_json(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = shutil.copy(volumes / "case_000.nii.gz", tmp_path / "scan#1.nii.gz")
+    assert run("-m", HIPPOCAMPUS, "-i", image, "--json", "--preview", "--quiet") == 0
+    (line,) = lines(capsys)
+    assert line["image"] == str(image)
+    assert (line["case"], line["status"]) == ("scan#1", "done")
+    made = [str(tmp_path / f"scan#1_{end}") for end in ("label.nii.gz", "overlay.png")]
+    assert line["files"] == made
+    assert line["seconds"] > 0
+    assert all(map(os.path.isfile, made))
+    assert run("-m", HIPPOCAMPUS, "-i", image, "--json", "--preview", "--quiet") == 0
+    assert [line["status"] for line in lines(capsys)] == ["finished before"]
+    assert run("-m", HIPPOCAMPUS, "-i", image, "--json", "--preview", "--overwrite", "--quiet") == 0
+    assert [line["status"] for line in lines(capsys)] == ["done"]
+
+
+def test_a_bad_file_is_named_and_the_others_are_done(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "cut.nii.gz"
+    bad.write_bytes((volumes / "case_001.nii.gz").read_bytes()[:500])
+    good = volumes / "case_000.nii.gz"
+    assert run("-m", HIPPOCAMPUS, "-i", bad, good, "-o", tmp_path / "out", "--json") == 2
+    captured = capsys.readouterr()
+    told = {line["case"]: line for line in map(json.loads, captured.out.splitlines())}
+    assert {name: line["status"] for name, line in told.items()} == {
+        "cut": "failed",
+        "case_000": "done",
+    }
+    assert "cannot be read" in told["cut"]["error"]
+    assert f"1 of 2 cases failed, the others are done:\n  {bad}" in captured.err
+
+
+def test_files_of_one_name_are_told_apart(volumes: Path, tmp_path: Path) -> None:
+    places = []
+    for number, name in enumerate(("one", "two")):
+        (tmp_path / name).mkdir()
+        places.append(tmp_path / name / "scan.nii.gz")
+        shutil.copy(volumes / f"case_00{number}.nii.gz", places[-1])
+    out = tmp_path / "out"
+    # Twice the same file is one image.
+    assert run("-m", HIPPOCAMPUS, "-i", *places, places[0], "-o", out) == 0
+    assert {path.name for path in out.glob("*.nii.gz")} == {
+        "one_scan_label.nii.gz",
+        "two_scan_label.nii.gz",
+    }
+
+
+def test_a_zip_in_a_zip_is_unpacked_for_a_while(
+    volumes: Path, tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner, outer = tmp_path / "inner.zip", tmp_path / "scans.zip"
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.write(volumes / "case_000.nii.gz", "study/case_000.nii.gz")
+    with zipfile.ZipFile(outer, "w") as archive:
+        archive.write(inner, "inner.zip")
+    for status in ("done", "finished before"):
+        assert run("-m", HIPPOCAMPUS, "-i", outer, "-o", tmp_path / "out", "--json") == 0
+        assert [(line["case"], line["status"]) for line in lines(capsys)] == [("case_000", status)]
+    assert list(own_cache.iterdir()) == []
+
+
+def test_an_archive_that_climbs_out_stays_in(tmp_path: Path) -> None:
+    evil = tmp_path / "evil.zip"
+    with zipfile.ZipFile(evil, "w") as archive:
+        archive.writestr("../../../outside.txt", "x")
+    with unpacked(evil) as folder:
+        assert [path.name for path in Path(folder).iterdir()] == ["outside.txt"]
+    assert not list(tmp_path.parent.glob("outside.txt"))
+
+
+def test_an_archive_that_is_none_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"PK no archive")
+    with pytest.raises(InputError, match=f"{broken} cannot be read"), unpacked(broken):
+        pass
+
+
+def test_a_bundle_may_be_a_zip(tmp_path: Path) -> None:
+    archive = shutil.make_archive(
+        str(tmp_path / "glas"), "zip", root_dir=BUNDLES, base_dir="ldseg_glas/configs"
+    )
+    with open_bundle(archive) as bundle:
+        assert bundle.title == "LDSeg colon glands"
+    with pytest.raises(FileNotFoundError), open_bundle(tmp_path / "none.zip"):
+        pass
+
+
+def test_results_lie_beside_what_was_given(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    assert folder_of_results([tmp_path / "scans"]) == tmp_path / "scans_segmentation"
+    assert folder_of_results([tmp_path / "scans" / "a.png", tmp_path]) == tmp_path / "scans"
+
+
+def test_the_images_choose_the_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    echo, glas = Bundle(BUNDLES / "ldseg_echo"), Bundle(GLAS)
+    monkeypatch.setattr(module, "LARGE", 1000)
+    small, large = tmp_path / "small.tif", tmp_path / "large.tif"
+    for path, side in ((small, 20), (large, 50)):
+        tifffile.imwrite(path, np.zeros((side, side, 3), np.uint8), photometric="rgb")
+    Image.new("L", (50, 50)).save(tmp_path / "large.png")
+    for bundle, names, wanted in (
+        (echo, ["clip.nii.gz"], ["sequences.yaml"]),
+        (echo, ["frame.png"], []),
+        (glas, ["small.tif"], []),
+        (glas, ["small.tif", "large.tif"], ["strips.yaml"]),
+        (glas, ["large.tif", "large.png"], []),
+        (Bundle(HIPPOCAMPUS), ["scan.nii.gz"], []),
+    ):
+        assert overlays_for(bundle, [str(tmp_path / name) for name in names]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-m", HIPPOCAMPUS, "-i", "nowhere.nii.gz"], "input nowhere.nii.gz does not exist"),
+        (["-m", "nothing", "-i", "."], "nothing is not a bundle"),
+        (["-m", HIPPOCAMPUS, "-i", ".", "--num-samples", 0], "num_samples is 0: expected"),
+        (["-m", HIPPOCAMPUS, "-i", ".", "--views"], "ldseg_hippocampus has no views"),
+        (["-m", HIPPOCAMPUS, "-i", ".", "--set", "num_sample=2"], "did you mean num_samples?"),
+        (["-m", HIPPOCAMPUS, "-i", ".", "--device", "cuda:77"], "device is 'cuda:77'"),
+        (["-m", HIPPOCAMPUS, "-i", "."], "no images in"),
+    ],
+)
+def test_what_is_wrong_is_told_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list,
+    told: str,
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("ldseg: error: ") and told in error
+    assert list(tmp_path.glob("here*")) == [tmp_path / "here"]
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_views_are_eight_samples_of_a_picture_that_is_turned(tmp_path: Path) -> None:
+    write_phantoms("gland", tmp_path / "glands", 1, seed=0)
+    image = tmp_path / "glands" / "images" / "case_000.png"
+    knobs = {"dataset_dir": str(image), "num_samples": 8, "turned": True, "save_overlay": False}
+    Bundle(GLAS).run("inference.yaml", output_dir=str(tmp_path / "command"), **knobs)
+    assert run("-m", GLAS, "-i", image, "-o", tmp_path / "own", "--views") == 0
+    own, command = (tmp_path / name / "case_000_mean.png" for name in ("own", "command"))
+    assert own.read_bytes() == command.read_bytes()
+
+
+def test_an_overlay_may_be_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing.yaml"):
+        predict(HIPPOCAMPUS, [tmp_path], tmp_path / "out", ["nothing.yaml"])
