@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import nibabel as nib
@@ -18,11 +18,13 @@ import torch
 from monai.data import ImageWriter, NibabelWriter, PILWriter
 from monai.data.folder_layout import default_name_formatter
 from monai.transforms import SaveImaged
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ldseg_monai.data.checks import OUTSIDE, remark
 from ldseg_monai.data.formats import FORMS, header_with_forms
 from ldseg_monai.data.names import case_name
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.ownership import place_of
 
@@ -164,6 +166,54 @@ class PictureWriter(_WholeWriter, _RemarkWriter):
     """MONAI's writer of pictures."""
 
 
+class LabelPictureWriter(PictureWriter):
+    """MONAI's writer of pictures, which gives class indices the colors of their classes.
+
+    The values that a program reads stay the indices; a person sees colors.
+    """
+
+    colors: Sequence[Sequence[int]] = ()  # red, green, blue of the classes from 0 on
+
+    @classmethod
+    def create_backend_obj(cls, data_array: Any, *args: Any, **kwargs: Any) -> Any:
+        """Pillow's picture of class indices, uint8, with a palette of the colors."""
+        picture: Image.Image = super().create_backend_obj(data_array, *args, **kwargs)
+        if cls.colors and int(np.max(data_array, initial=0)) < len(cls.colors):
+            picture.putpalette([part for color in cls.colors for part in color])  # to mode P
+        return picture
+
+
+def label_picture_writer(colors: Mapping[str, Sequence[int]] | None) -> type[PictureWriter]:
+    """The writer of label maps with a palette.
+
+    Args:
+        colors: red, green, blue from 0 to 255 of the classes from 1 on, in their order; one that
+            another class has, or the black of the background, gets a little more blue. None for
+            gray values.
+
+    Raises:
+        ValueError: for what is no color.
+    """
+    if not colors:
+        return PictureWriter
+    known = {(0, 0, 0): "the background"}
+    for name, color in colors.items():
+        rgb = tuple(color)
+        if len(rgb) != 3 or not all(type(part) is int and 0 <= part <= 255 for part in rgb):
+            raise InputError(
+                f"the color of {name} is {color!r}: expected red, green and blue, whole numbers "
+                "from 0 to 255"
+            )
+        while rgb in known:  # of many classes: no two may look the same to a program
+            rgb = (*rgb[:2], (rgb[2] + 1) % 256)
+        known[rgb] = name
+
+    class Writer(LabelPictureWriter):
+        colors = tuple(known)
+
+    return Writer
+
+
 class _SaveMaps(SaveImaged):
     """Write a label map, and of an ensemble the mean and the SD beside it.
 
@@ -173,6 +223,7 @@ class _SaveMaps(SaveImaged):
         writer: of the files.
         extension: of the files.
         scale: what a probability of 1 is written as; None for itself.
+        label_writer: of the label map; None for ``writer``.
     """
 
     def __init__(
@@ -182,6 +233,7 @@ class _SaveMaps(SaveImaged):
         writer: type[_WholeWriter],
         extension: str,
         scale: float | None = None,
+        label_writer: type[_WholeWriter] | None = None,
     ) -> None:
         common: dict[str, Any] = {
             "output_dir": output_dir,
@@ -191,8 +243,9 @@ class _SaveMaps(SaveImaged):
             "output_name_formatter": output_name,
             "savepath_in_metadict": True,
         }
-        self.writer = writer
+        self.written_by = (writer, label_writer or writer)
         label: dict[str, Any] = {**common, "output_dtype": torch.uint8}
+        label["writer"] = label_writer or writer
         maps: dict[str, Any] = {**common, "scale": scale, "allow_missing_keys": True}
         super().__init__(key, output_postfix="label", **label)
         self.save_maps = [
@@ -205,16 +258,18 @@ class _SaveMaps(SaveImaged):
         Raises:
             OSError: if a file cannot be written, for example because the disk is full.
         """
-        self.writer.failure = None
+        for writer in self.written_by:
+            writer.failure = None
         try:
             result = super().__call__(data)
             for save in self.save_maps:
                 result = save(result)
         except RuntimeError:
             # MONAI's `SaveImage` (1.6) loses what its writer raises, and asks to install another.
-            failure = self.writer.failure
-            if failure is None:
+            failures = [writer.failure for writer in self.written_by if writer.failure is not None]
+            if not failures:
                 raise
+            failure = failures[0]
             raise failure from failure.__cause__  # MONAI's error was raised from this one
         return result
 
@@ -245,10 +300,14 @@ class SaveImagePictured(_SaveMaps):
         keys: key of the label map ``(1, *spatial)``; the maps are under ``KEY_mean`` and
             ``KEY_sd``.
         output_dir: folder of the files.
+        colors: of the classes, as of `label_picture_writer`: the palette of the label map.
     """
 
-    def __init__(self, keys: str, output_dir: str) -> None:
-        super().__init__(keys, output_dir, PictureWriter, ".png", scale=255)
+    def __init__(
+        self, keys: str, output_dir: str, colors: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        label_writer = label_picture_writer(colors)
+        super().__init__(keys, output_dir, PictureWriter, ".png", 255, label_writer)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write, and return a copy of ``data`` with one channel of the mean, as it is written.

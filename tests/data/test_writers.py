@@ -13,9 +13,15 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImage
 from PIL import Image
 
-from ldseg_monai.data import LoadImageVolumed, SaveImagePictured, SaveImageVolumed
+from ldseg_monai.data import (
+    LoadImagePictured,
+    LoadImageVolumed,
+    SaveImagePictured,
+    SaveImageVolumed,
+)
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.writers import NiftiWriter, PictureWriter
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.ownership import PARTIAL
 
 FULL = Path("/dev/full")  # where every write finds the disk full
@@ -98,3 +104,47 @@ def test_picture_says_so_in_a_text_chunk(tmp_path: Path) -> None:
         assert np.asarray(picture).tolist() == [[1] * 3] * 4
     with Image.open(tmp_path / "known" / "a_label.png") as picture:
         assert picture.text == {}
+
+
+def palette_of(path: Path) -> list[tuple[int, ...]]:
+    values = Image.open(path).getpalette()
+    return [tuple(values[start : start + 3]) for start in range(0, len(values), 3)]
+
+
+def save_picture(folder: Path, label: np.ndarray, colors: dict | None) -> Path:
+    Image.new("RGB", label.shape[::-1]).save(folder / "a.png")
+    pred = MetaTensor(torch.from_numpy(label.T[None]), meta={"filename_or_obj": folder / "a.png"})
+    SaveImagePictured("pred", str(folder), colors)({"pred": pred})
+    return folder / "a_label.png"
+
+
+def test_a_label_picture_holds_classes_and_shows_colors(tmp_path: Path) -> None:
+    label = np.array([[0, 1, 2], [2, 2, 0]], dtype=np.uint8)
+    path = save_picture(tmp_path, label, {"one": [255, 80, 60], "two": [70, 170, 255]})
+    picture = Image.open(path)
+    assert np.array_equal(np.asarray(picture), label)
+    assert palette_of(path) == [(0, 0, 0), (255, 80, 60), (70, 170, 255)]
+    assert picture.convert("RGB").getpixel((1, 0)) == (255, 80, 60)
+    case = LoadImagePictured(["image", "label"], num_classes=3, allow_constant=True)(
+        {"image": str(tmp_path / "a.png"), "label": str(path)}
+    )
+    assert np.array_equal(case["label"][0].T, label)
+
+
+def test_no_two_classes_look_the_same(tmp_path: Path) -> None:
+    label = np.array([[0, 1, 2, 3]], dtype=np.uint8)
+    path = save_picture(tmp_path, label, {"a": [9, 9, 9], "b": [9, 9, 9], "c": [0, 0, 0]})
+    assert palette_of(path) == [(0, 0, 0), (9, 9, 9), (9, 9, 10), (0, 0, 1)]
+
+
+def test_a_class_without_a_color_is_gray(tmp_path: Path) -> None:
+    label = np.array([[0, 1, 2]], dtype=np.uint8)
+    path = save_picture(tmp_path, label, {"one": [255, 80, 60]})
+    assert Image.open(path).mode == "L"
+    assert np.array_equal(np.asarray(Image.open(path)), label)
+
+
+@pytest.mark.parametrize("color", [[1, 2], [1, 2, 256], [1, 2, 3.0]])
+def test_what_is_no_color_is_told(color: list) -> None:
+    with pytest.raises(InputError, match="the color of one is"):
+        SaveImagePictured("pred", "out", {"one": color})
