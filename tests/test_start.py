@@ -26,6 +26,7 @@ HEAVY = [
     "scipy.optimize",
     "scipy.spatial",
     "scipy.stats",
+    "skimage",
     "tensorboard",
     "tifffile",
     "torch.utils.tensorboard",

@@ -4,6 +4,7 @@ from ldseg_monai.data.checks import CheckImaged, CheckLabeld
 from ldseg_monai.data.datalist import case_name, paired_datalist, resolve_datalist
 from ldseg_monai.data.dicom import NiftiOrDicomReader, SaveImageDicomSegd
 from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
+from ldseg_monai.data.exports import SaveImageAsd, check_kinds
 from ldseg_monai.data.known import CheckKnownImaged, KnownSpacingd
 from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
 from ldseg_monai.data.readers import LabelPictureReader, NiftiReader, PictureReader
@@ -30,6 +31,7 @@ __all__ = [
     "PictureReader",
     "PictureWriter",
     "RandStaind",
+    "SaveImageAsd",
     "SaveImageDicomSegd",
     "SaveImagePictured",
     "SaveImageVolumed",
@@ -38,6 +40,7 @@ __all__ = [
     "Split",
     "VoxelSpacingd",
     "case_name",
+    "check_kinds",
     "paired_datalist",
     "read_groups",
     "resolve_datalist",

@@ -14,13 +14,11 @@ from monai.utils import convert_to_tensor
 from torch.nn import functional
 
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
+from ldseg_monai.data.exports.label_map import COLORS
 from ldseg_monai.data.formats import is_deep, is_volume, load_picture
 from ldseg_monai.data.loaders import without_codec_warning
 from ldseg_monai.runtime.errors import InputError
 
-COLORS = np.array(
-    [[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]]
-)
 TRUTH = np.array([255, 255, 255])
 # Evenly from low to high.
 HEAT = np.array([[0, 0, 0], [110, 20, 130], [230, 60, 60], [255, 180, 40], [255, 255, 200]])

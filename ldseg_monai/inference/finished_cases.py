@@ -36,7 +36,11 @@ from ldseg_monai.runtime.ownership import (
 
 logger = logging.getLogger("ldseg_monai.inference.finished_cases")
 
-ENDINGS = ("label", "mean", "sd", "seg", "overlay", "area")  # of what an inference writes of a case
+# Of what an inference writes of a case. A surface's has its class behind a point.
+ENDINGS = (
+    *("label", "mean", "sd", "seg", "overlay", "area"),
+    *("surface", "rtstruct", "objects", "color"),
+)
 
 
 class FinishedCases:

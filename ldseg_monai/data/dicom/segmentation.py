@@ -85,7 +85,7 @@ class SaveImageDicomSegd(SaveImaged):
                 metadata = json.load(file)
             # Files that cannot be read are left out: the reader has answered for them.
             slices = read_series(meta["filename_or_obj"], meta[SERIES_UID], skip_unreadable=True)
-            _check_geometry(data[key], slices)
+            check_geometry(data[key].shape[1:], data[key].affine.cpu().numpy(), slices)
             # (slices, rows, columns)
             labels = data[key][0].cpu().numpy().astype(np.uint8).transpose(2, 1, 0)
             descriptions = _segment_descriptions(metadata, str(key))
@@ -110,16 +110,23 @@ class SaveImageDicomSegd(SaveImaged):
         return dict(data)
 
 
-def _check_geometry(label: Any, slices: Sequence[Dataset]) -> None:
-    shape = (slices[0].Columns, slices[0].Rows, len(slices))
-    if tuple(label.shape[1:]) != shape or not np.allclose(
-        label.affine.cpu(), slice_affine(slices), atol=1e-3
-    ):
+def check_geometry(shape: Sequence[int], affine: np.ndarray, slices: Sequence[Dataset]) -> None:
+    """Check that a label map is in the geometry of its series.
+
+    Args:
+        shape: of the label map, ``(columns, rows, slices)``.
+        affine: of the label map, ``(4, 4)``.
+        slices: headers of the series, in order.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    expected = (slices[0].Columns, slices[0].Rows, len(slices))
+    if tuple(shape) != expected or not np.allclose(affine, slice_affine(slices), atol=1e-3):
         raise InputError(
-            f"label map of shape {tuple(label.shape[1:])} with affine {label.affine.tolist()}: "
-            "expected that of its "
-            f"DICOM series, {shape} and {slice_affine(slices).tolist()}; invert the preprocessing "
-            "before it is written"
+            f"label map of shape {tuple(shape)} with affine {affine.tolist()}: expected that of "
+            f"its DICOM series, {expected} and {slice_affine(slices).tolist()}; invert the "
+            "preprocessing before it is written"
         )
 
 

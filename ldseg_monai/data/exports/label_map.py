@@ -1,0 +1,139 @@
+"""A label map with all that the kinds of files say of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ldseg_monai.data.checks import remark
+from ldseg_monai.data.formats.volumes import LPS
+from ldseg_monai.runtime.errors import InputError
+
+# Red, green, blue of the classes but the background, again from the first on where there are more
+COLORS = np.array(
+    [[255, 80, 60], [70, 170, 255], [255, 200, 40], [130, 230, 90], [210, 110, 255], [60, 230, 220]]
+)
+LONGEST = 40  # bytes of a class in a file's name, beside those that `case_name` may take
+Color = tuple[int, int, int]
+# What follows a case's name and "_" in that of a file, and what writes the file to a path: None
+# where there is to be none, such as of a class that the image does not have
+File = tuple[str, Callable[[str], Any] | None]
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """A class of a label map.
+
+    Attributes:
+        number: its value.
+        name: of the bundle's metadata.
+        color: red, green, blue, 0 to 255.
+        file_name: what it is called in the name of a file, unlike those of other classes.
+    """
+
+    number: int
+    name: str
+    color: Color
+    file_name: str
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A label map in its image's geometry.
+
+    Attributes:
+        voxels: class indices, uint8; of a picture ``(columns, rows)``.
+        affine: from voxels to mm right, anterior, superior, ``(4, 4)``; of a picture nothing.
+        classes: all but the background, in the order of their numbers.
+        name: of the case.
+        meta: of the image.
+        metadata: of the bundle that made it.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    classes: Sequence[LabelClass]
+    name: str
+    meta: Mapping[Any, Any]
+    metadata: Mapping[str, Any]
+
+    @property
+    def lps(self) -> np.ndarray:
+        """The affine to mm left, posterior, superior, as of ITK, DICOM and 3D Slicer's files."""
+        return LPS @ self.affine
+
+    @property
+    def remark(self) -> str:
+        """Why the weights do not know the image; "" if they do."""
+        return remark(self.meta)
+
+    def present(self) -> list[LabelClass]:
+        """The classes that it has.
+
+        Raises:
+            ValueError: for a value without a class.
+        """
+        values = np.flatnonzero(np.bincount(self.voxels.ravel(), minlength=1)[1:]) + 1
+        known = {item.number: item for item in self.classes}
+        unknown = [int(value) for value in values if value not in known]
+        if unknown:
+            raise InputError(
+                f"label map of {self.name} has the values {unknown}: expected 0 to "
+                f"{len(self.classes)}; name every class in channel_def of metadata.json"
+            )
+        return [known[int(value)] for value in values]
+
+
+def classes_of(
+    metadata: Mapping[str, Any], output: str, colors: Mapping[str, Sequence[int]] | None
+) -> list[LabelClass]:
+    """The classes but the background, by a bundle's metadata.
+
+    Args:
+        metadata: of the bundle.
+        output: of the network, whose ``channel_def`` names the classes.
+        colors: red, green, blue by the class's name; others get those of `COLORS`.
+
+    Raises:
+        ValueError: for a color of no class, or one that is none.
+    """
+    names = metadata["network_data_format"]["outputs"][output]["channel_def"]
+    own = {name: _color(name, color) for name, color in (colors or {}).items()}
+    unknown = sorted(own.keys() - set(names.values()))
+    if unknown:
+        raise InputError(
+            f"colors of {', '.join(unknown)}: expected those of classes, "
+            f"{', '.join(names.values())}; correct label_colors"
+        )
+    found: list[LabelClass] = []
+    taken: set[str] = set()
+    for number in range(1, len(names)):
+        name = names[str(number)]
+        default = COLORS[(number - 1) % len(COLORS)].tolist()
+        file_name = _file_name(name)
+        if file_name.casefold() in taken:  # a file system may not tell capitals from small letters
+            file_name = f"{file_name}_{number}"
+        taken.add(file_name.casefold())
+        found.append(LabelClass(number, name, own.get(name) or _color(name, default), file_name))
+    return found
+
+
+def _color(name: str, color: Sequence[int]) -> Color:
+    are_bytes = all(isinstance(value, int) and 0 <= value <= 255 for value in color)
+    if len(color) != 3 or not are_bytes:
+        raise InputError(
+            f"color {list(color)} of {name}: expected red, green and blue, 0 to 255 each"
+        )
+    red, green, blue = color
+    return red, green, blue
+
+
+def _file_name(name: str) -> str:
+    """A class's name without what the name of a file may not have, such as a point or a slash."""
+    plain = re.sub(r"[^\w-]+", "_", name).strip("_") or "class"
+    return os.fsencode(plain)[:LONGEST].decode(errors="ignore")
