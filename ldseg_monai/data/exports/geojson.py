@@ -30,7 +30,7 @@ def write_geojson(label: LabelMap, path: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(f'{json.dumps(head)[:-1]}, "features": [')
         separator = "\n"
-        for item in label.present():
+        for item in label.present:
             for feature in _features(label, item):
                 file.write(separator + json.dumps(feature))
                 separator = ",\n"

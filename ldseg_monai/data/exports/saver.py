@@ -17,7 +17,7 @@ from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.data.exports.geojson import geojson_files
 from ldseg_monai.data.exports.itk import itk_files
 from ldseg_monai.data.exports.kinds import check_kinds
-from ldseg_monai.data.exports.label_map import File, LabelMap, classes_of
+from ldseg_monai.data.exports.label_map import File, LabelClass, LabelMap, classes_of
 from ldseg_monai.data.exports.palette import palette_files
 from ldseg_monai.data.exports.pyramid import pyramid_files
 from ldseg_monai.data.exports.structure_set import structure_set_files
@@ -64,6 +64,7 @@ class SaveImageAsd(SaveImaged):
 
     Raises:
         ValueError, ImportError: as of `check_kinds`.
+        ValueError: for a color of no class, or one that is none.
     """
 
     def __init__(
@@ -84,8 +85,12 @@ class SaveImageAsd(SaveImaged):
         )
         self.output_dir = output_dir
         self.kinds = check_kinds(kinds)
-        self.metadata = metadata
-        self.colors = colors
+        self.metadata: dict[str, Any] = {}
+        self.classes: dict[Hashable, list[LabelClass]] = {}
+        if self.kinds:
+            with open(metadata, encoding="utf-8") as file:
+                self.metadata = json.load(file)
+            self.classes = {key: classes_of(self.metadata, key, colors) for key in self.keys}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write, and return ``data`` as it is; in the label maps' metadata the files are named.
@@ -99,8 +104,10 @@ class SaveImageAsd(SaveImaged):
         for key in self.key_iterator(dict(data)):
             if not self.kinds:
                 break
-            label = self._label_map(str(key), data[key])
+            label = self._label_map(key, data[key])
             check_kinds(self.kinds, label.voxels.ndim, SERIES_UID in label.meta)
+            if not label.present:
+                logger.info("no class is in the label map of %s", label.name)
             place = place_of(label.meta["filename_or_obj"])
             make_folder(self.output_dir)
             for kind in self.kinds:
@@ -115,23 +122,25 @@ class SaveImageAsd(SaveImaged):
                     logger.info("writing: %s", path)
         return dict(data)
 
-    def _label_map(self, key: str, image: Any) -> LabelMap:
-        """A label map with what the bundle and the image say of it."""
+    def _label_map(self, key: Hashable, image: Any) -> LabelMap:
+        """A label map with what the bundle and the image say of it.
+
+        Raises:
+            ValueError: if it is none, or does not say what it is of.
+        """
         meta = getattr(image, "meta", {})
         if "filename_or_obj" not in meta or image.shape[0] != 1:
             raise InputError(
                 f"label map {key} of shape {list(image.shape)}: expected (1, *spatial), with "
                 "filename_or_obj, the path of its image, in its metadata"
             )
-        with open(self.metadata, encoding="utf-8") as file:
-            metadata = json.load(file)
         return LabelMap(
             voxels=image[0].cpu().numpy().astype(np.uint8),
             affine=np.asarray(image.affine.cpu(), dtype=float),
-            classes=classes_of(metadata, key, self.colors),
+            classes=self.classes[key],
             name=case_name(meta),
             meta=meta,
-            metadata=metadata,
+            metadata=self.metadata,
         )
 
 

@@ -20,7 +20,7 @@ from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.data.dicom.segmentation import check_geometry
 from ldseg_monai.data.dicom.series import REFERRED, read_dicom, read_series
-from ldseg_monai.data.exports.label_map import File, LabelClass, LabelMap
+from ldseg_monai.data.exports.label_map import File, LabelMap
 from ldseg_monai.data.exports.outlines import between_pixels, objects_of, rings
 from ldseg_monai.runtime.errors import InputError, one_line, printable
 
@@ -46,10 +46,9 @@ def structure_set_files(label: LabelMap) -> Iterator[File]:
     # Files that cannot be read are left out: the reader has answered for them.
     slices = read_series(folder, label.meta[SERIES_UID], skip_unreadable=True)
     check_geometry(label.voxels.shape, label.affine, slices)
-    present = label.present()
     write = None
     try:
-        dataset = _structure_set(label, slices, present)
+        dataset = _structure_set(label, slices)
         write = partial(dataset.save_as, enforce_file_format=True)
     except Exception as error:  # pydicom raises many kinds for headers that it refuses
         logger.warning(
@@ -60,9 +59,7 @@ def structure_set_files(label: LabelMap) -> Iterator[File]:
     yield "rtstruct.dcm", write
 
 
-def _structure_set(
-    label: LabelMap, slices: Sequence[Dataset], present: Sequence[LabelClass]
-) -> Dataset:
+def _structure_set(label: LabelMap, slices: Sequence[Dataset]) -> Dataset:
     """The DICOM object, by PS3.3 A.19.
 
     Raises:
@@ -71,11 +68,11 @@ def _structure_set(
     missing = [keyword for keyword in REFERRED if not slices[0].get(keyword)]
     if missing:
         raise InputError(f"it has no {' and no '.join(missing)}, to which one refers")
-    if not present:
+    if not label.present:
         raise InputError("nothing was found in it, and one has at least one structure")
     item = _empty_set(label, read_dicom(slices[0].filename, stop_before_pixels=True))
     item.ReferencedFrameOfReferenceSequence = [_referenced(slices)]
-    for number, kind in enumerate(present, start=1):
+    for number, kind in enumerate(label.present, start=1):
         item.StructureSetROISequence.append(
             _dataset(
                 ROINumber=number,

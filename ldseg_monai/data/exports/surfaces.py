@@ -25,10 +25,9 @@ def surface_files(label: LabelMap, ending: str) -> Iterator[File]:
         ending: of the files, ``stl`` or ``obj``.
     """
     write = write_stl if ending == "stl" else write_obj
-    present = label.present()
     for item in label.classes:
         name = f"surface.{item.file_name}.{ending}"
-        yield name, partial(write, label, item) if item in present else None
+        yield name, partial(write, label, item) if item in label.present else None
 
 
 def surface_of(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
