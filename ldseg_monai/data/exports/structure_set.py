@@ -2,7 +2,8 @@
 
 They are written by pydicom alone. The packages for it (rt-utils 1.2.7, pydicomrt 0.9.1) both take
 OpenCV, and their outlines go through the centers of an object's outer pixels, half a pixel too far
-in; the second also smooths them and drops small ones.
+in; the second also smooths them and drops small ones. They read likewise: what they fill of an
+outline that goes between pixels, as these do and as planning systems take it, is larger.
 """
 
 from __future__ import annotations
