@@ -25,12 +25,13 @@ class SplitPredictiond(MapTransform):
 
     ``pred`` becomes the most probable class, uint8 ``(1, *spatial)``. For several samples,
     ``pred_mean`` (class probabilities, ``(classes, *spatial)``) and ``pred_sd`` (``(1, *spatial)``)
-    appear beside it.
+    appear beside it. Where the samples were kept, so does ``pred_samples`` (class probabilities,
+    sample after sample, ``(samples * classes, *spatial)``).
 
     Args:
         keys: keys of predictions, each ``(classes, *spatial)`` logits, ``(classes + 1, *spatial)``
-            of an ensemble, or ``(1, *spatial)``, uint8, where an inferer has already chosen the
-            class.
+            of an ensemble, ``(classes + 1 + samples * classes, *spatial)`` of one whose samples
+            were kept, or ``(1, *spatial)``, uint8, where an inferer has already chosen the class.
         num_classes: classes, background included.
         allow_missing_keys: whether a missing key is passed over.
 
@@ -55,17 +56,26 @@ class SplitPredictiond(MapTransform):
             if channels == 1 and prediction.dtype == torch.uint8:
                 result[key] = prediction
                 continue
-            if channels not in (self.num_classes, self.num_classes + 1):
+            if not self._fits(channels):
                 raise InputError(
                     f"{key} has {channels} channels: expected {self.num_classes} classes, one more "
-                    "for an ensemble; make num_classes agree with the network's out_channels"
+                    f"for an ensemble, and {self.num_classes} for each sample that it kept; make "
+                    "num_classes agree with the network's out_channels"
                 )
+            of_ensemble = self.num_classes + 1
             classes = prediction[: self.num_classes]
             result[key] = most_probable_class(classes, dim=0)
             if channels > self.num_classes:
                 result[f"{key}_mean"] = classes
-                result[f"{key}_sd"] = prediction[self.num_classes :]
+                result[f"{key}_sd"] = prediction[self.num_classes : of_ensemble]
+            if channels > of_ensemble:
+                result[f"{key}_samples"] = prediction[of_ensemble:]
         return result
+
+    def _fits(self, channels: int) -> bool:
+        """Whether a prediction has as many channels: classes, SD, and those of several samples."""
+        samples, rest = divmod(channels - self.num_classes - 1, self.num_classes)
+        return channels == self.num_classes or (rest == 0 and samples != 1 and samples >= 0)
 
 
 class InvertLabeld(Transform):

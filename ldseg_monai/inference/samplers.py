@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -40,6 +40,8 @@ class SamplingInferer(Inferer):
             the noise alone; each orientation is encoded for itself. For pictures that have no top,
             such as histology.
         callback: is told each state of the reverse processes, as `DiffusionSegmenter.draw` has it.
+        keep_samples: whether the class probabilities of each of several samples are returned too,
+            4 bytes a class, sample and voxel.
 
     Raises:
         ValueError: if ``num_samples`` is no whole number from 1 on, or ``seed`` none from 0 to
@@ -54,6 +56,7 @@ class SamplingInferer(Inferer):
         amp: Amp = "auto",
         turned: bool = False,
         callback: Callback | None = None,
+        keep_samples: bool = False,
     ) -> None:
         super().__init__()
         if type(num_samples) is not int or num_samples < 1:
@@ -66,6 +69,7 @@ class SamplingInferer(Inferer):
         self.amp = amp
         self.turned = turned
         self.callback = callback
+        self.keep_samples = keep_samples
 
     def seeded_noise(self, network: DiffusionSegmenter, shape: list[int]) -> Noise:
         """Everything random in the segmentations of an image, for a field of noise of a shape."""
@@ -87,7 +91,9 @@ class SamplingInferer(Inferer):
         Returns:
             For one sample, class logits ``(B, classes, *spatial)``. For more, class probabilities
             averaged over the samples followed by one channel with their standard deviation,
-            ``(B, classes + 1, *spatial)``.
+            ``(B, classes + 1, *spatial)``. With ``keep_samples`` the class probabilities of each
+            sample follow, sample after sample as they were drawn, ``(B, classes + 1 + num_samples *
+            classes, *spatial)``.
 
         Raises:
             TypeError: for arguments beside these.
@@ -106,7 +112,9 @@ class SamplingInferer(Inferer):
             samples = map(_require_finite, draw(model, image, noise))
             if self.num_samples == 1:
                 return next(samples)
-            return torch.cat(summarize(samples), dim=1)
+            kept: list[torch.Tensor] = []
+            summary = summarize(_keep(samples, kept) if self.keep_samples else samples)
+            return torch.cat([*summary, *kept], dim=1)
 
     def _draw(
         self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise
@@ -128,6 +136,13 @@ class SamplingInferer(Inferer):
             turned = Noise(turn(chosen.field, index), chosen.latents)
             for logits in self._draw(network, turn(image, index), turned):
                 yield turn_back(logits, index)
+
+
+def _keep(samples: Iterable[torch.Tensor], kept: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Pass logits on, one sample after the other, and add the probabilities of each to a list."""
+    for logits in samples:
+        kept.append(logits.softmax(dim=1, dtype=torch.float32))
+        yield logits
 
 
 def _require_finite(logits: torch.Tensor) -> torch.Tensor:

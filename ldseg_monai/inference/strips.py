@@ -99,7 +99,7 @@ class StripInferer(Inferer):
         output_dir: folder of the files.
 
     Raises:
-        ValueError: for another ``buffer_dim``.
+        ValueError: for another ``buffer_dim``, or a sampler that keeps its samples.
     """
 
     def __init__(
@@ -112,6 +112,11 @@ class StripInferer(Inferer):
         if inferer.buffer_dim not in (1, -1):
             raise InputError(
                 f"buffer_dim of the inferer is {inferer.buffer_dim}: expected 1, a picture's rows"
+            )
+        if inferer.sampler.keep_samples:
+            raise InputError(
+                "keep_samples of the sampler is true: expected false, since strips are written and "
+                "not kept"
             )
         self.inferer = inferer
         self.preprocessing = preprocessing

@@ -77,6 +77,16 @@ def test_ensemble_becomes_label_mean_and_sd(size: tuple[int, ...]) -> None:
     assert torch.equal(result["pred_sd"].as_tensor(), maps[3:])
 
 
+@pytest.mark.parametrize("size", [(6, 5), (4, 3, 5)])
+def test_samples_that_were_kept_are_beside_the_maps(size: tuple[int, ...]) -> None:
+    maps = prediction(3 + 1 + 2 * 3, size)
+    result = SplitPredictiond("pred", 3)({"pred": maps})
+    assert list(result) == ["pred", "pred_mean", "pred_sd", "pred_samples"]
+    assert np.array_equal(result["pred"].numpy()[0], maps[:3].numpy().argmax(axis=0))
+    parts = [result[f"pred_{part}"].as_tensor() for part in ("mean", "sd", "samples")]
+    assert torch.equal(torch.cat(parts), maps) and len(parts[1]) == 1 and len(parts[2]) == 6
+
+
 def test_each_key_is_split_and_the_input_stays_as_it_was() -> None:
     data = {"a": MetaTensor(prediction(2)), "b": MetaTensor(prediction(3))}
     before = copy.deepcopy(data)
@@ -85,7 +95,7 @@ def test_each_key_is_split_and_the_input_stays_as_it_was() -> None:
     assert set(data) == {"a", "b"} and all(torch.equal(data[key], before[key]) for key in data)
 
 
-@pytest.mark.parametrize("channels", [2, 5])
+@pytest.mark.parametrize("channels", [2, 5, 7, 9])
 def test_other_numbers_of_channels_are_refused(channels: int) -> None:
     with pytest.raises(
         ValueError,

@@ -84,6 +84,38 @@ def test_number_of_steps_may_differ_from_the_networks_own(num_samples: int, eta:
     assert torch.equal(SamplingInferer(num_samples, amp=False)(image, two), before)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("num_samples", [1, 2, 10])
+def test_kept_samples_follow_a_mean_and_sd_that_are_the_same_bytes(
+    num_samples: int, turned: bool
+) -> None:
+    network, image = noisy_ldseg(eta=1.0), pair_of((16, 24))[0]
+    settings = {"num_samples": num_samples, "amp": False, "turned": turned}
+    without = SamplingInferer(**settings)(image, network)
+    kept = SamplingInferer(**settings, keep_samples=True)(image, network)
+    if num_samples == 1:
+        assert torch.equal(kept, without)
+        return
+    assert kept.shape == (2, 3 + 1 + num_samples * 3, 16, 24)
+    assert torch.equal(kept[:, :4], without)
+    samples = kept[:, 4:].unflatten(1, (num_samples, 3))
+    torch.testing.assert_close(samples.sum(2), torch.ones(2, num_samples, 16, 24))
+    torch.testing.assert_close(samples.mean(1), kept[:, :3])
+    deviation = samples.std(1, correction=0).amax(1, keepdim=True)
+    torch.testing.assert_close(deviation, kept[:, 3:4], rtol=1e-3, atol=1e-4)
+
+
+def test_each_kept_sample_is_what_is_drawn_with_its_noise_alone() -> None:
+    network, image = noisy_ldseg(eta=1.0), pair_of((16, 24))[0]
+    sampler = SamplingInferer(3, amp=False, keep_samples=True)
+    samples = sampler(image, network)[:, 4:].unflatten(1, (3, 3))
+    noise = sampler.seeded_noise(network, network.noise_shape(image))
+    for index in range(3):
+        own = noise.of_samples(slice(index, index + 1))
+        alone = SamplingInferer(amp=False)(image, network, noise=own).softmax(1)
+        torch.testing.assert_close(samples[:, index], alone, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("orientation", range(8))
 def test_each_orientation_is_another_and_can_be_undone(orientation: int) -> None:
     picture = torch.arange(12).view(1, 3, 4)

@@ -210,3 +210,35 @@ def test_a_volume_is_segmented_plane_by_plane() -> None:
     for index in range(3):
         wanted = sampler(volume[..., index], network)
         assert torch.allclose(planes[..., index], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_windows_come_together_sample_by_sample(turned: bool) -> None:
+    network, image = noisy_ldseg(eta=1.0), pair_of((32, 40))[0][:1]
+    settings = {"num_samples": 3, "amp": False, "turned": turned}
+    result, kept = (
+        SlidingWindowSamplingInferer(sampler, roi_size=16, overlap=0.5)(image, network)
+        for sampler in (
+            SamplingInferer(**settings),
+            SamplingInferer(**settings, keep_samples=True),
+        )
+    )
+    assert kept.shape == (1, 3 + 1 + 3 * 3, 32, 40)
+    assert torch.equal(kept[:, :4], result)
+    samples = kept[:, 4:].unflatten(1, (3, 3))
+    torch.testing.assert_close(samples.mean(1), result[:, :3])
+    torch.testing.assert_close(samples.sum(2), torch.ones(1, 3, 32, 40))
+    if not turned:  # which differ by their noise alone, whatever their number
+        one = SamplingInferer(2, amp=False, keep_samples=True)
+        first = SlidingWindowSamplingInferer(one, roi_size=16, overlap=0.5)(image, network)[:, 4:7]
+        torch.testing.assert_close(samples[:, 0], first, rtol=1e-4, atol=1e-5)
+
+
+def test_planes_of_a_volume_keep_their_samples() -> None:
+    network = noisy_ldseg()
+    sampler = SamplingInferer(num_samples=2, amp=False, keep_samples=True)
+    volume = torch.rand(1, network.image_encoder.in_channels, 16, 24, 3)
+    planes = SliceSamplingInferer(sampler, roi_size=(16, 24), sw_batch_size=2)(volume, network)
+    assert planes.shape == (1, 3 + 1 + 2 * 3, 16, 24, 3)
+    for index in range(3):
+        assert torch.allclose(planes[..., index], sampler(volume[..., index], network), atol=1e-5)

@@ -354,3 +354,10 @@ def test_file_holds_the_rows_that_came(tmp_path: Path, heights: list[int], sampl
     page = tifffile.TiffFile(path).pages[0]
     assert (page.tilelength, page.tilewidth, page.compression.name) == (256, 256, "ADOBE_DEFLATE")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_sampler_that_keeps_its_samples_is_refused(tmp_path: Path) -> None:
+    inferer = windows()
+    inferer.sampler.keep_samples = True
+    with pytest.raises(ValueError, match="keep_samples of the sampler is true: expected false"):
+        StripInferer(inferer, lambda data: data, str(tmp_path))
