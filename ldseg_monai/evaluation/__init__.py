@@ -4,5 +4,15 @@ from ldseg_monai.evaluation.areas import SaveAreasd
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.report import Report
 from ldseg_monai.evaluation.scores import CaseScores, MeanCaseDice
+from ldseg_monai.evaluation.statistics import SaveStatisticsd, StatisticsTable, label_statistics
 
-__all__ = ["CaseScores", "MeanCaseDice", "Report", "SaveAreasd", "SaveOverlay"]
+__all__ = [
+    "CaseScores",
+    "MeanCaseDice",
+    "Report",
+    "SaveAreasd",
+    "SaveOverlay",
+    "SaveStatisticsd",
+    "StatisticsTable",
+    "label_statistics",
+]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -18,13 +16,9 @@ from numpy.typing import NDArray
 
 from ldseg_monai.data.checks import remark
 from ldseg_monai.data.dicom.clips import IN_MM, SECONDS
-from ldseg_monai.data.names import case_name
+from ldseg_monai.evaluation.case_files import write_case_file
 from ldseg_monai.evaluation.pictures import COLORS, overlay
-from ldseg_monai.runtime.errors import ExistingFileError, InputError
-from ldseg_monai.runtime.files import note_saved, whole_file
-from ldseg_monai.runtime.ownership import place_of
-
-logger = logging.getLogger("ldseg_monai.evaluation.areas")
+from ldseg_monai.runtime.errors import InputError
 
 
 class SaveAreasd(MapTransform):
@@ -67,27 +61,11 @@ class SaveAreasd(MapTransform):
             unit = "mm2" if meta.get(IN_MM, False) else "pixels"
             names = [self.class_names[index] for index in range(1, len(self.class_names))]
             table = area_table(areas, names, unit, meta.get(SECONDS))
-            self._write(label, "area.csv", table.encode())
+            write_case_file(label, self.output_dir, "area.csv", table.encode(), "areas")
             image = data.get(self.image_key)
             plot = draw_areas(image, label, areas, names, unit, meta.get(SECONDS))
-            self._write(label, "area.png", plot)
+            write_case_file(label, self.output_dir, "area.png", plot, "areas")
         return dict(data)
-
-    def _write(self, label: Any, ending: str, content: bytes) -> None:
-        file = os.path.join(self.output_dir, f"{case_name(label.meta)}_{ending}")
-        os.makedirs(self.output_dir, exist_ok=True)
-        try:
-            with whole_file(file, place_of(label.meta["filename_or_obj"])) as hidden:
-                with open(hidden, "wb") as opened:
-                    opened.write(content)
-        except ExistingFileError:
-            logger.warning(
-                "%s is kept as it is, since this program did not write it so: no areas of this "
-                "segmentation",
-                file,
-            )
-        else:
-            note_saved(label, file)
 
 
 def frame_areas(label: torch.Tensor, num_classes: int, in_mm: bool) -> NDArray[np.float64]:
