@@ -155,7 +155,8 @@ def _claim_output(parser: ConfigParser, files: Sequence[str], command: Mapping[s
     same_for_all = {name: value for name, value in command.items() if name != "rank"}
     rank = parser.get_parsed_content("rank") if "rank" in parser else os.environ.get("RANK", 0)
     claim(output_dir, of, json.dumps([files, same_for_all], default=str, sort_keys=True), int(rank))
-    require_own([Path(output_dir, name) for name in parser.get("writes", [])], of)
+    writes = parser.get_parsed_content("writes") if "writes" in parser else []
+    require_own([Path(output_dir, name) for name in writes], of)
 
 
 def finish_thread_pools() -> None:

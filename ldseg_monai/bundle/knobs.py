@@ -93,6 +93,10 @@ RULES = {
     "switch": Rule(
         lambda value: isinstance(value, bool), "true or false (on the command line True or False)"
     ),
+    "never": Rule(
+        lambda value: value is False,
+        "false (on the command line False), since this config cannot do it",
+    ),
     "precision": Rule(
         lambda value: isinstance(value, bool) or value == "auto",
         "auto, true or false (on the command line auto, True or False)",
@@ -132,7 +136,8 @@ SHARED = {
     "spacing": ["voxel_size"],
     "size": ["crop_size", "spatial_size", "window_size"],
     "switch": [
-        "force", "phantoms", "require_codes", "resume", "save_overlay", "skip_unreadable",
+        "force", "phantoms", "require_codes", "resume", "save_overlay", "save_statistics",
+        "skip_unreadable",
     ],
     "precision": ["amp"],
     "fold": ["fold"],

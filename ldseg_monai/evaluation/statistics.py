@@ -54,8 +54,8 @@ def label_statistics(
     Args:
         label: class indices ``(1, *spatial)`` with their affine, of a volume or of a picture.
         class_names: of the classes from 0 on, which is the background.
-        image: the image ``(C, *spatial)`` in the same geometry, with the values of its file; None
-            for no intensities.
+        image: the image ``(C, *spatial)`` in the same geometry, with the values of its file as it
+            was read; None for no intensities.
         in_mm: whether a picture's affine is in mm; that of a volume always is.
         samples: class probabilities of several samples, ``(samples * classes, *spatial)``; None for
             no spread.

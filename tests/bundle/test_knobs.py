@@ -33,6 +33,7 @@ from ldseg_monai.runtime.errors import InputError
         ("axes", ["RAS", "PIL"], ["ras", "RA", "RRS", "XYZ", "RASL", "", None, 5]),
         ("size", [[16, 16]], [16, [16, 0], [16.0, 16], [16], [16, 16, 16]]),
         ("switch", [True, False], ["flase", 1, None]),
+        ("never", [False], [True, 0, None]),
         ("threads", [None, 1, 8], [0, -1, 1.5, True, "all"]),
         ("fold", [None, 0, 3], ["a", -1, 1.5, True]),
         ("text", [None, "", "a", 101, 1.5], [["a", "b"], [101]]),

@@ -209,7 +209,7 @@ def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bund
     train, inference = (load_config(bundle, name) for name in STANDALONE)
     used = reached(inference, "network_def", "preprocessing", "inferer") | {"dataset_dir"}
     used = {name.removeprefix("displayable_configs#") for name in used}  # options named as knobs
-    used -= {"load", "sampler", "known", "force", "metadata", "skip_unreadable"}
+    used -= {"load", "sampler", "known", "force", "metadata", "skip_unreadable", "save_statistics"}
     assert {name: inference[name] for name in used} == {name: train[name] for name in used}
 
 
