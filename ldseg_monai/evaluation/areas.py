@@ -84,7 +84,7 @@ def frame_areas(label: torch.Tensor, num_classes: int, in_mm: bool) -> NDArray[n
     """
     if label.ndim != 4 or label.shape[0] != 1:
         raise InputError(f"label of shape {list(label.shape)}: expected (1, columns, rows, frames)")
-    classes = convert_to_tensor(label, track_meta=False)[0].numpy()
+    classes = convert_to_tensor(label, device="cpu", track_meta=False)[0].numpy()
     pixel = 1.0
     if in_mm:
         axes = affine_of(label)[:, :2]
