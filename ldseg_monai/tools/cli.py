@@ -144,6 +144,19 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--weights", metavar="FILE", help="state dict in place of the bundle's own")
     _add_switch(parser, "views", "see each picture in its eight orientations, if the bundle can")
     _add_switch(parser, "preview", "draw each segmentation, NAME_overlay.png")
+    _add_switch(
+        parser,
+        "statistics",
+        "write size, intensity and objects of each class, statistics.csv; of several samples the "
+        "size's standard deviation too",
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        metavar="KIND",
+        help="further kinds of files of each mask: mha, nrrd, stl, obj, rtstruct of volumes; "
+        "geojson, tiff of pictures",
+    )
     _add_switch(parser, "force", "segment images that the weights do not know, too")
     _add_switch(
         parser,
@@ -185,6 +198,8 @@ def _predict(arguments: argparse.Namespace) -> None:
         "model_path": arguments.weights and os.path.abspath(arguments.weights),
         "turned": True if views else None,
         "save_overlay": arguments.preview == "True",
+        "save_statistics": arguments.statistics == "True",
+        "save_as": arguments.format,
         "force": arguments.force == "True",
         "resume": arguments.overwrite != "True",
     }

@@ -29,6 +29,7 @@ from ldseg_monai.tools.archives import ZIP, unpacked
 BESIDE = "_segmentation"  # what the folder of results beside a folder of images is called
 SEQUENCES, STRIPS = "sequences.yaml", "strips.yaml"  # overlays of bundles for pictures
 TIFF = (".tif", ".tiff")
+ITK_KINDS = {"mha": {".mha", ".mhd"}, "nrrd": {".nrrd", ".nhdr"}}
 # Loggers that tell what was called, on the standard output, or which plugins there are
 CHATTY = ("monai.bundle.scripts", "monai.bundle.workflows", "pydicom")
 LARGE = 64_000_000  # pixels: a picture of more is done in strips of rows, where a bundle can
@@ -79,6 +80,7 @@ def predict(
                 f"{own.name} has no views: expected a bundle whose training turns pictures, with a "
                 "knob `turned`; leave --views out"
             )
+        knobs.setdefault("save_as", kinds_for(places))
         workflow = create_workflow(
             config_file=files,
             workflow_type="inference",
@@ -143,6 +145,12 @@ def overlays_for(bundle: Bundle, places: Sequence[str]) -> list[str]:
         if is_tiff and any(_pixels(file) > LARGE for file in pictures):
             return [STRIPS]
     return []
+
+
+def kinds_for(places: Sequence[str]) -> list[str]:
+    """Kinds of files of the masks beside the bundle's own: those of images that are MHA or NRRD."""
+    endings = {os.path.splitext(file)[1].lower() for place in places for file in _files(place)}
+    return [kind for kind, own in ITK_KINDS.items() if endings & own]
 
 
 def _files(place: str) -> Iterator[str]:

@@ -44,7 +44,6 @@ KINDS = {
     "rtstruct": Kind(3, of_dicom=True, module="pydicom", package="pydicom", extra="dicom"),
     "geojson": Kind(2),
     "tiff": Kind(2, module="tifffile", package="tifffile", extra="exports"),
-    "png": Kind(2),
 }
 
 

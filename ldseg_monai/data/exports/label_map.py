@@ -102,14 +102,15 @@ def classes_of(
     Args:
         metadata: of the bundle.
         output: of the network, whose ``channel_def`` names the classes.
-        colors: red, green, blue by the class's name; others get those of `COLORS`.
+        colors: red, green, blue by the class's name, whatever its capitals; others get those of
+            `COLORS`.
 
     Raises:
         ValueError: for a color of no class, or one that is none.
     """
     names = metadata["network_data_format"]["outputs"][str(output)]["channel_def"]
-    own = {name: _color(name, color) for name, color in (colors or {}).items()}
-    unknown = sorted(own.keys() - set(names.values()))
+    own = {name.lower(): _color(name, color) for name, color in (colors or {}).items()}
+    unknown = sorted(own.keys() - {name.lower() for name in names.values()})
     if unknown:
         raise InputError(
             f"colors of {', '.join(unknown)}: expected those of classes, "
@@ -124,7 +125,9 @@ def classes_of(
         if file_name.casefold() in taken:  # a file system may not tell capitals from small letters
             file_name = f"{file_name}_{number}"
         taken.add(file_name.casefold())
-        found.append(LabelClass(number, name, own.get(name) or _color(name, default), file_name))
+        found.append(
+            LabelClass(number, name, own.get(name.lower()) or _color(name, default), file_name)
+        )
     return found
 
 

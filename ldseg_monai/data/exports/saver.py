@@ -18,7 +18,6 @@ from ldseg_monai.data.exports.geojson import geojson_files
 from ldseg_monai.data.exports.itk import itk_files
 from ldseg_monai.data.exports.kinds import check_kinds
 from ldseg_monai.data.exports.label_map import File, LabelClass, LabelMap, classes_of
-from ldseg_monai.data.exports.palette import palette_files
 from ldseg_monai.data.exports.pyramid import pyramid_files
 from ldseg_monai.data.exports.structure_set import structure_set_files
 from ldseg_monai.data.exports.surfaces import surface_files
@@ -38,7 +37,6 @@ FILES: dict[str, Callable[[LabelMap], Iterable[File]]] = {
     "rtstruct": structure_set_files,
     "geojson": geojson_files,
     "tiff": pyramid_files,
-    "png": palette_files,
 }
 
 
@@ -47,8 +45,8 @@ class SaveImageAsd(SaveImaged):
 
     Of volumes ``mha`` and ``nrrd`` (``NAME_label``), ``stl`` and ``obj`` (a surface for each class,
     ``NAME_surface.CLASS``), of DICOM series ``rtstruct`` (``NAME_rtstruct.dcm``); of pictures
-    ``geojson`` (an outline an object, ``NAME_objects.geojson``), ``tiff`` (OME-TIFF in tiles and
-    levels, ``NAME_label.ome.tif``) and ``png`` (in colors, ``NAME_color.png``).
+    ``geojson`` (an outline an object, ``NAME_objects.geojson``) and ``tiff`` (OME-TIFF in tiles and
+    levels, ``NAME_label.ome.tif``).
 
     It is a ``SaveImaged`` so that clients which write results themselves, such as MONAI Label,
     leave it out.
@@ -60,6 +58,8 @@ class SaveImageAsd(SaveImaged):
         metadata: the bundle's ``metadata.json``, whose ``channel_def`` of the output of this key
             names the classes.
         colors: red, green, blue of classes, by their names; others get those of the overlays.
+        spatial_dims: axes of the images, by which kinds that do not fit are refused at once; None
+            where they are not known.
         allow_missing_keys: whether a missing key is passed over.
 
     Raises:
@@ -74,6 +74,7 @@ class SaveImageAsd(SaveImaged):
         kinds: str | Sequence[str],
         metadata: str,
         colors: Mapping[str, Sequence[int]] | None = None,
+        spatial_dims: int | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(
@@ -84,7 +85,7 @@ class SaveImageAsd(SaveImaged):
             allow_missing_keys=allow_missing_keys,
         )
         self.output_dir = output_dir
-        self.kinds = check_kinds(kinds)
+        self.kinds = check_kinds(kinds, spatial_dims)
         self.metadata: dict[str, Any] = {}
         self.classes: dict[Hashable, list[LabelClass]] = {}
         if self.kinds:

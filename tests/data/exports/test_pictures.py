@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tifffile
 from export_phantoms import blobs, label_of, write_metadata
-from PIL import Image
 
 from ldseg_monai.data.exports import SaveImageAsd
 from ldseg_monai.data.exports.pyramid import MICROMETERS
@@ -48,18 +47,3 @@ def test_tiff_says_how_large_a_pixel_is(tmp_path: Path, size: object, expected: 
     assert pixels is not None and image is not None and image.get("Name") == "slide"
     assert [pixels.get(f"PhysicalSize{axis}") for axis in "XY"] == expected
     assert [pixels.get(f"PhysicalSize{axis}Unit") for axis in "XY"] == ["µm", "µm"]
-
-
-def test_png_has_classes_for_programs_and_colors_for_people(tmp_path: Path) -> None:
-    voxels = blobs((20, 30))
-    colors = {"left/right lump": [9, 8, 7]}
-    SaveImageAsd("pred", str(tmp_path), "png", write_metadata(tmp_path), colors)(
-        {"pred": label_of("slide.png", voxels)}
-    )
-    with Image.open(tmp_path / "slide_color.png") as picture:
-        assert picture.mode == "P" and np.array_equal(np.asarray(picture), voxels.T)
-        shown = np.asarray(picture.convert("RGB"))
-    table = np.array([[0, 0, 0], [255, 80, 60], [9, 8, 7]])
-    assert np.array_equal(shown, table[voxels.T])
-    header = (tmp_path / "slide_color.png").read_bytes()[16:33]  # columns, rows, bits, kind
-    assert header[8:10] == bytes([8, 3])
