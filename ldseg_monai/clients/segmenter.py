@@ -25,6 +25,8 @@ from ldseg_monai.data.formats.kinds import NIFTI_ENDINGS
 from ldseg_monai.data.names import PathLike
 from ldseg_monai.data.sequences import find_sequences
 from ldseg_monai.data.writers import FormsWriter
+from ldseg_monai.evaluation.statistics import label_statistics
+from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import ArgumentError, InputError, UserError, cause
 from ldseg_monai.runtime.ownership import require_new
@@ -87,6 +89,17 @@ class Segmentation:
         if "pred_sd" not in self._data:
             raise InputError("one sample has no standard deviation: give num_samples=5, or more")
         return np.ascontiguousarray(self._array(self._data["pred_sd"][0]))
+
+    @cached_property
+    def statistics(self) -> list[dict[str, Any]]:
+        """Size, intensity and objects of each class: the rows of `label_statistics`.
+
+        A size has a standard deviation over the samples where the segmenter keeps them.
+        """
+        pred = _with_channel(self._data["pred"])
+        original = self._item[ORIGINAL]
+        samples = self._data.get("pred_samples")
+        return label_statistics(pred, self.class_names, original, samples=samples)
 
     @property
     def affine(self) -> NDArray[np.float64] | None:
@@ -160,6 +173,8 @@ class Segmenter:
         device: where the network runs, such as ``cuda``; None for a GPU where there is one.
         configs: overlays on ``inference.yaml``, by their names in the bundle's configs, such as
             ``sequences.yaml``.
+        keep_samples: whether each sample is kept, so that statistics have standard deviations; of
+            a volume they take much memory.
         knobs: of ``inference.yaml``, such as ``num_samples=5`` or ``force=True``.
 
     Raises:
@@ -178,6 +193,7 @@ class Segmenter:
         weights: PathLike | None = None,
         device: str | torch.device | None = None,
         configs: Sequence[str] = (),
+        keep_samples: bool = False,
         **knobs: Any,
     ) -> None:
         self.bundle = Bundle.find(bundle)
@@ -187,6 +203,8 @@ class Segmenter:
                 raise InputError(
                     f"{self.bundle.name} has no knob {name}: expected one of its inference.yaml"
                 )
+        if keep_samples:
+            knobs["save_statistics"] = True
         if device is not None:
             knobs["device"] = str(device)
         if weights is not None:
@@ -263,7 +281,8 @@ class Segmenter:
         if len(cases) != 1:
             raise InputError(f"{path} holds {len(cases)} images: expected one at a time")
         try:
-            item = self._prepare(cases[0])
+            loaded = self._prepare(cases[0], end=1)
+            item = {**self._prepare(loaded, start=1), ORIGINAL: loaded["image"]}
             with torch.no_grad():
                 images = item["image"][None].to(self.device)
                 prediction = self._inferer(images, self.network)[0].cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +103,22 @@ def test_spacing_stands_for_an_affine_without_turns(segmenters: dict[str, Segmen
     by_spacing = segment(array, spacing=[1.0, 1.1, 0.9])
     assert np.array_equal(by_spacing.probability, by_affine.probability)
     assert np.allclose(by_spacing.affine, np.diag([1.0, 1.1, 0.9, 1.0]))
+
+
+def test_statistics_are_those_of_the_table(images: dict[str, Path], tmp_path: Path) -> None:
+    knobs = {"num_samples": 3, "save_overlay": False, "save_statistics": True}
+    with restored_process():
+        Bundle(BUNDLES / "ldseg_hippocampus").run(
+            "inference.yaml",
+            dataset_dir=str(images["hippocampus"]),
+            output_dir=str(tmp_path),
+            **knobs,
+        )
+    segment = Segmenter(BUNDLES / "ldseg_hippocampus", num_samples=3, keep_samples=True)
+    rows = segment(images["hippocampus"]).statistics
+    written = json.loads((tmp_path / "statistics.json").read_text())
+    assert [{"case": row["case"]} | own for row, own in zip(written, rows, strict=True)] == written
+    assert all(row["volume_ml_sd"] > 0 for row in rows)
 
 
 def test_one_sample_has_probabilities_too(images: dict[str, Path]) -> None:
