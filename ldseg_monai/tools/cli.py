@@ -198,7 +198,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         "model_path": arguments.weights and os.path.abspath(arguments.weights),
         "turned": True if views else None,
         "save_overlay": arguments.preview == "True",
-        "save_statistics": arguments.statistics == "True",
+        "save_statistics": True if arguments.statistics == "True" else None,
         "save_as": arguments.format,
         "force": arguments.force == "True",
         "resume": arguments.overwrite != "True",

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
-from monai.data.utils import dense_patch_slices
-from monai.utils import ensure_tuple_rep, fall_back_tuple
+from monai.utils import fall_back_tuple
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import find_cases
@@ -19,6 +18,7 @@ from ldseg_monai.data.formats import is_volume
 from ldseg_monai.data.known import BODY_AXES
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.runtime.errors import MissingFileError, UserError, cause, one_line
+from ldseg_monai.tools.forecast import number_of_windows
 
 WIDTH = 100  # columns of a terminal
 INDENT = "            "
@@ -121,12 +121,7 @@ def _facts(path: str, bundle: Bundle) -> Iterator[str]:
     inferer = config.get_parsed_content("inferer")
     if isinstance(inferer, SlidingWindowSamplingInferer):
         window = fall_back_tuple(inferer.roi_size, size)
-        shares = ensure_tuple_rep(inferer.overlap, len(window))
-        steps = [
-            max(int(side * (1 - share)), 1) for side, share in zip(window, shares, strict=True)
-        ]
-        padded = [max(side, least) for side, least in zip(size, window, strict=True)]
-        number = len(dense_patch_slices(padded, window, steps))
+        number = number_of_windows(size, inferer)
         yield f"windows: {number} of {_by(window)}"
     samples = config.get_parsed_content("num_samples")
     results = ["label"] if samples == 1 else ["label", "mean", "sd"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from ldseg_monai.inference.case_evaluator import CaseEvaluator
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.files import saved_files
 from ldseg_monai.tools.archives import ZIP, unpacked
+from ldseg_monai.tools.forecast import image_size, tell_large
 
 BESIDE = "_segmentation"  # what the folder of results beside a folder of images is called
 SEQUENCES, STRIPS = "sequences.yaml", "strips.yaml"  # overlays of bundles for pictures
@@ -80,7 +82,9 @@ def predict(
                 f"{own.name} has no views: expected a bundle whose training turns pictures, with a "
                 "knob `turned`; leave --views out"
             )
-        knobs.setdefault("save_as", kinds_for(places))
+        kinds = kinds_for(places)
+        if kinds and not overlays:
+            knobs.setdefault("save_as", kinds)
         workflow = create_workflow(
             config_file=files,
             workflow_type="inference",
@@ -93,6 +97,7 @@ def predict(
         )
         evaluator = workflow.parser.get_parsed_content("evaluator")
         evaluator.logger.setLevel(logging.WARNING)  # its epochs and iterations say nothing here
+        tell_large(workflow.parser)
         if lines is not None:
             cases = workflow.parser.get_parsed_content("dataset#data")
             CaseLines(cases, workflow.parser.get_parsed_content("output_dir"), lines).attach(
@@ -142,7 +147,7 @@ def overlays_for(bundle: Bundle, places: Sequence[str]) -> list[str]:
         return [SEQUENCES]
     if STRIPS in there and pictures and not others:
         is_tiff = all(file.lower().endswith(TIFF) for file in pictures)
-        if is_tiff and any(_pixels(file) > LARGE for file in pictures):
+        if is_tiff and any(math.prod(image_size(file)) > LARGE for file in pictures):
             return [STRIPS]
     return []
 
@@ -162,18 +167,6 @@ def _files(place: str) -> Iterator[str]:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if entry.is_file() and not entry.name.startswith("."):
                 yield entry.path
-
-
-def _pixels(path: str) -> int:
-    """Pixels of a TIFF by its header; 0 where it cannot be read, which is told later."""
-    from ldseg_monai.inference.tiff import open_picture
-
-    try:
-        with open_picture(path) as picture:
-            columns, rows = picture.size
-            return columns * rows
-    except Exception:  # of many kinds; whoever reads it whole says what is wrong
-        return 0
 
 
 class CaseLines:
