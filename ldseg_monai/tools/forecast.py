@@ -51,14 +51,15 @@ def tell_large(parser: ConfigParser) -> None:
     seconds = seconds_of_window(windows, network)
     windows.progress = True
     for number, (size, count) in large.items():
-        minutes = seconds * count / 60
+        needed = seconds * count
+        duration = f"{needed:.0f} s" if needed < 120 else f"{needed / 60:.0f} minutes"
         memory = bytes_of_image(size, windows, network, in_strips) / 1e9
         logger.info(
-            "%s is large: %s in %d windows, about %.3g minutes and %.2g GB beside the network",
+            "%s is large: %s in %d windows, about %s and %.2g GB beside the network",
             case_name(cases[number]["image"]),
             " x ".join(map(str, size)),
             count,
-            minutes,
+            duration,
             memory,
         )
 

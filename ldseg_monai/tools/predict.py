@@ -82,9 +82,9 @@ def predict(
                 f"{own.name} has no views: expected a bundle whose training turns pictures, with a "
                 "knob `turned`; leave --views out"
             )
-        kinds = kinds_for(places)
-        if kinds and not overlays:
-            knobs.setdefault("save_as", kinds)
+        kinds = [] if overlays else kinds_for(places)
+        if kinds:
+            knobs["save_as"] = [*kinds, *knobs.get("save_as", [])]
         workflow = create_workflow(
             config_file=files,
             workflow_type="inference",
