@@ -17,6 +17,7 @@ from ldseg_monai.data.datalist import PathLike, case_name, find_cases
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.places import bundle_folders, find_bundle
 
 
 class Bundle:
@@ -40,21 +41,17 @@ class Bundle:
 
     @classmethod
     def find(cls, bundle: PathLike) -> Bundle:
-        """The bundle in a folder, or of a name in ``bundles`` below the current directory.
+        """The bundle in a folder, or of a name: in ``./bundles``, else an installed one.
 
         Raises:
             FileNotFoundError: if there is none.
         """
-        for folder in (Path(bundle), Path("bundles", bundle)):
-            if (folder / "configs" / "metadata.json").is_file():
-                return cls(folder.absolute())
-        metadata = Path("bundles").glob("*/configs/metadata.json")
-        names = sorted(path.parents[1].name for path in metadata)
-        there = ", ".join(names) or "which has none: run this in the repository root"
-        raise MissingFileError(
-            f"{bundle} is not a bundle: expected a folder with configs/metadata.json, or the name "
-            f"of one in ./bundles ({there})"
-        )
+        return cls(find_bundle(bundle))
+
+    @classmethod
+    def installed(cls) -> list[Bundle]:
+        """The bundles that `find` knows by name: in ``./bundles``, then installed ones."""
+        return [cls(folder) for folder in bundle_folders().values()]
 
     @classmethod
     def all(cls) -> list[Bundle]:

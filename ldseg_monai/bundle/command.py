@@ -72,6 +72,8 @@ def check_command() -> None:
     files: list[str] = []
     if command is not None:
         files = [str(path) for path in ensure_tuple(command.pop("config_file"))]
+        if "bundle_root" not in command:
+            _set_bundle_root(parser, files)
     folders = [Path(file).parent for file in files]
     if "bundle_root" in parser:
         folders.insert(0, Path(parser.get_parsed_content("bundle_root")))
@@ -94,23 +96,43 @@ def check_command() -> None:
     _claim_output(parser, files, command)
 
 
-def _check_bundle_root(parser: ConfigParser, files: Sequence[str]) -> None:
-    """Check that `bundle_root` is a bundle's folder, where a config file lies in one.
+def _set_bundle_root(parser: ConfigParser, files: Sequence[str]) -> None:
+    """Let `bundle_root` be the folder of the bundle that a config file lies in.
 
-    By default it is found from the repository root and from inside the bundle alone.
+    A config looks for its bundle in ``./bundles`` alone, and else takes the current directory. The
+    first may be another of that name, and the second anything. What else it may name is kept.
     """
     if "bundle_root" not in parser:
         return
     root = parser.get_parsed_content("bundle_root")
-    if Path(root, METADATA).is_file():
+    bundle = _bundle_of(files)
+    if bundle is None or Path(root).resolve() == bundle.resolve():
         return
+    if root in (".", f"bundles/{bundle.name}") or not Path(root, METADATA).is_file():
+        parser["bundle_root"] = str(bundle)
+        parser.parse(reset=True)  # MONAI is at `initialize`, whose other items it looks for then
+
+
+def _check_bundle_root(parser: ConfigParser, files: Sequence[str]) -> None:
+    """Check that `bundle_root` is a bundle's folder, where a config file lies in one."""
+    if "bundle_root" not in parser:
+        return
+    root = parser.get_parsed_content("bundle_root")
+    bundle = _bundle_of(files)
+    if bundle is not None and not Path(root, METADATA).is_file():
+        raise InputError(
+            f"bundle_root is {root!r}, which has no {METADATA}: expected the folder of the bundle "
+            f"of the config; leave --bundle_root out, or give {bundle}"
+        )
+
+
+def _bundle_of(files: Sequence[str]) -> Path | None:
+    """Folder of the bundle that the first config file that lies in one is of."""
     for file in files:
         bundle = Path(file).absolute().parents[1]
         if (bundle / METADATA).is_file():
-            raise InputError(
-                f"bundle_root is {root!r}, which has no {METADATA}: expected the folder of the "
-                f"bundle that {file} is of; give --bundle_root {bundle}, or run this in it"
-            )
+            return bundle
+    return None
 
 
 def _mend_tracking(parser: ConfigParser) -> None:

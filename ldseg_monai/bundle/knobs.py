@@ -19,6 +19,7 @@ from ldseg_monai.bundle.reader import find_reader
 from ldseg_monai.data.datalist import PARTS, image_folder
 from ldseg_monai.networks.segmenter import LARGEST_SEED, DiffusionSegmenter
 from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyError
+from ldseg_monai.runtime.places import require_own_place
 
 RUN = ("initialize", "run", "training", "finalize")  # ids that MONAI runs
 # Ids that this package or MONAI reads itself, whatever refers to them
@@ -398,7 +399,8 @@ def check_output_dir(path: str) -> None:
     """Check that a folder can be written to, or made; nothing is.
 
     Raises:
-        InputError: if it is "", begins with ~, or has a name that is too long.
+        InputError: if it is "", begins with ~, has a name that is too long, or is inside of the
+            installed package.
         NotAFolderError: if it, or a folder that it is in, is a file.
         ReadOnlyError: if it is read-only.
     """
@@ -409,6 +411,7 @@ def check_output_dir(path: str) -> None:
             f"output_dir is {path!r}, whose ~ no shell has replaced: expected a whole path; write "
             "it without quotes, or from / on"
         )
+    require_own_place(path)
     there = Path(path).absolute()
     for part in there.parts:
         if len(os.fsencode(part)) > LONGEST_NAME:

@@ -63,7 +63,7 @@ def calibrate(
     the same, but for rounding.
 
     Args:
-        bundle: folder of the bundle, or the name of one in ``bundles`` below the current directory.
+        bundle: folder of the bundle, or its name, as of `Bundle.find`.
         dataset_dir: as of the bundle's configs.
         out: file to write.
         weights: state dict; None for the bundle's own.

@@ -91,6 +91,7 @@ def _parser() -> _Parser:
         _add_predict,
         _add_models,
         _add_info,
+        _add_path,
         _add_new_bundle,
         _add_calibrate,
         _add_export,
@@ -293,15 +294,38 @@ def _phantom(arguments: argparse.Namespace) -> None:
     write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed)
 
 
+def _add_path(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "path", help="print the folder of a bundle, or all bundles", description=_path.__doc__
+    )
+    parser.add_argument(
+        "bundle",
+        nargs="?",
+        metavar="BUNDLE",
+        help="folder of a bundle, or its name: of one in ./bundles, else of an installed one "
+        "(default: list them all)",
+    )
+    parser.set_defaults(command=_path)
+
+
+def _path(arguments: argparse.Namespace) -> None:
+    """Print the folder of a bundle, which has its configs and weights."""
+    from ldseg_monai.runtime.places import bundle_folders, find_bundle
+
+    if arguments.bundle is not None:
+        sys.stdout.write(f"{find_bundle(arguments.bundle)}\n")
+        return
+    for name, folder in bundle_folders().items():
+        sys.stdout.write(f"{name}: {folder}\n")
+
+
 def _add_calibrate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser = subparsers.add_parser(
         "calibrate",
         help="scale weights so that their probabilities are true",
         description=_calibrate.__doc__,
     )
-    parser.add_argument(
-        "bundle", metavar="BUNDLE", help="folder of an LDSeg bundle, or the name of one in bundles/"
-    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of an LDSeg bundle, or its name")
     parser.add_argument(
         "--dataset_dir", required=True, metavar="DIR", help="images and labels, as for training"
     )
@@ -358,9 +382,7 @@ def _add_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser = subparsers.add_parser(
         "export", help="write a sampler as TorchScript or ONNX", description=_export.__doc__
     )
-    parser.add_argument(
-        "bundle", metavar="BUNDLE", help="folder of a bundle, or the name of one in bundles/"
-    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a bundle, or its name")
     parser.add_argument(
         "file", metavar="FILE", help="file to write: .ts for TorchScript, .onnx for ONNX"
     )
@@ -390,9 +412,7 @@ def _add_zoo_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         help="write a bundle as MONAI's model zoo takes it",
         description=_zoo_export.__doc__,
     )
-    parser.add_argument(
-        "bundle", metavar="BUNDLE", help="folder of a bundle, or the name of one in bundles/"
-    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a bundle, or its name")
     parser.add_argument("out", metavar="OUT", help="folder to write NAME/ and NAME_vVERSION.zip to")
     parser.add_argument(
         "--large-files",
@@ -422,7 +442,11 @@ def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         description=_new_bundle.__doc__,
     )
     parser.add_argument(
-        "--from", required=True, dest="source", metavar="BUNDLE", help="bundle to start from"
+        "--from",
+        required=True,
+        dest="source",
+        metavar="BUNDLE",
+        help="folder of the bundle to start from, or its name",
     )
     parser.add_argument("--name", required=True, help="name of the new bundle, such as my_organ")
     parser.add_argument(

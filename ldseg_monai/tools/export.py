@@ -113,7 +113,7 @@ def export(
     Its samples are never ``turned``.
 
     Args:
-        bundle: folder of the bundle, or the name of one in ``bundles`` below the current directory.
+        bundle: folder of the bundle, or its name, as of `Bundle.find`.
         path: file to write, ``.ts`` for TorchScript or ``.onnx``; the bundle's metadata goes into
             it too. The ONNX file takes one image of any size that the network's stride divides, and
             `random_inputs`.

@@ -27,7 +27,8 @@ from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
-NOT_VENDORED = ("__pycache__", "tools")  # nothing else of the package imports the tools
+# Nothing else of the package imports the tools; a wheel has bundles too
+NOT_VENDORED = ("__pycache__", "tools", "bundles")
 PARTS = ("configs", "docs")
 OWN_OUTPUT = ("output", "eval", "__pycache__")  # in a bundle's folder
 WEIGHTS = "models/model.pt"
@@ -73,7 +74,7 @@ def export_bundle(
     federated learning look for, and finds the bundle's folder from anywhere.
 
     Args:
-        bundle: folder of a bundle, or the name of one in ``bundles`` below the current directory.
+        bundle: folder of a bundle, or its name, as of `Bundle.find`.
         out: folder to write to.
         large_files: URL that ``models/model.pt`` can be downloaded from. If given, the folder has
             ``large_files.yml`` instead of the weights, as the zoo wants it of files above 25 MB;
@@ -99,9 +100,14 @@ def export_bundle(
         require_new(path)
 
     for part in PARTS:
-        shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            source / part,
+            folder / part,
+            ignore=shutil.ignore_patterns("__pycache__"),
+            copy_function=shutil.copyfile,  # the content alone: installed files may be read-only
+        )
     for module in source.glob("*.py"):  # which a config may name
-        shutil.copy(module, folder)
+        shutil.copyfile(module, folder / module.name)
     for name, text in trained.items():
         (folder / name).write_text(text)
     cases = cases_file(WEIGHTS)
@@ -113,6 +119,7 @@ def export_bundle(
         PACKAGE,
         folder / f"{PACKAGE.name}_{source.name}",
         ignore=shutil.ignore_patterns(*NOT_VENDORED),
+        copy_function=shutil.copyfile,
     )
     for path in [*folder.rglob("*.py"), *folder.rglob("*.yaml"), *folder.rglob("*.md")]:
         path.write_text(stand_alone(path.read_text(), path.suffix, source.name, metadata))

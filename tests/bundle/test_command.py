@@ -58,21 +58,59 @@ def write_bundle(folder: Path, **content: Any) -> Path:
     return path
 
 
-def test_config_used_from_another_folder_names_bundle_root(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def write_weights(bundle: Path, content: bytes = b"") -> str:
+    (bundle / "models").mkdir()
+    (bundle / "models" / "model.pt").write_bytes(content)
+    return str(bundle)
+
+
+@pytest.mark.parametrize("place", ["anywhere", "another", "namesake", "mine"])
+def test_config_finds_its_bundle_from_any_folder(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_bundle(tmp_path / "mine")
+    root = "$'bundles/mine' if __import__('os').path.isdir('bundles/mine') else '.'"
+    found = ["$print(@bundle_root, @model_path)"]
+    path = write_bundle(tmp_path / "there" / "mine", bundle_root=root, run=found)
+    own = write_weights(tmp_path / "there" / "mine")
+    if place == "another":  # the current directory is another bundle
+        write_bundle(tmp_path / "another")
+    if place == "namesake":
+        write_bundle(tmp_path / "namesake" / "bundles" / "mine")
+    folder = tmp_path / place
+    if place == "mine":  # inside of it
+        folder, own = tmp_path / "there" / "mine", "."
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    monai.bundle.run(config_file=str(path), logging_file=False)
+    assert capsys.readouterr().out.splitlines()[-1] == f"{own} {own}/models/model.pt"
+
+
+def test_bundle_root_that_is_given_is_taken_or_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_bundle(tmp_path / "mine", run=["$print(@bundle_root)"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception) as raised:
-        monai.bundle.run(config_file=str(path), logging_file=False)
+        monai.bundle.run(config_file=str(path), logging_file=False, bundle_root=".")
     assert str(cause(raised.value)) == (
         "bundle_root is '.', which has no configs/metadata.json: expected the folder of the bundle "
-        f"that {path} is of; give --bundle_root {tmp_path / 'mine'}, or run this in it"
+        f"of the config; leave --bundle_root out, or give {tmp_path / 'mine'}"
     )
-    (tmp_path / "mine" / "models").mkdir()
-    (tmp_path / "mine" / "models" / "model.pt").touch()
-    root = str(tmp_path / "mine")
-    monai.bundle.run(config_file=str(path), logging_file=False, bundle_root=root)
+    write_bundle(tmp_path / "other")
+    other = write_weights(tmp_path / "other")
+    monai.bundle.run(config_file=str(path), logging_file=False, bundle_root=other)
+    assert capsys.readouterr().out.splitlines()[-1] == other
+
+
+def test_bundle_root_that_a_config_names_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path / "other")
+    other = write_weights(tmp_path / "other")
+    path = write_bundle(tmp_path / "mine", bundle_root=other, run=["$print(@bundle_root)"])
+    monkeypatch.chdir(tmp_path)
+    monai.bundle.run(config_file=str(path), logging_file=False)
+    assert capsys.readouterr().out.splitlines()[-1] == other
 
 
 def test_config_that_is_in_no_bundle_has_no_folder_to_name(

@@ -45,7 +45,7 @@ def new_bundle(
     at all.
 
     Args:
-        source: folder of the bundle to start from, or the name of one in `bundles/`.
+        source: folder of the bundle to start from, or its name, as of `Bundle.find`.
         name: of the new bundle: letters, digits and underscores.
         dataset_dir: folder of images/ and labels/, or with a dataset.json.
         out: folder that the new bundle's folder goes to; made where missing.
@@ -135,8 +135,14 @@ def _write(
     make_folder(target.parent)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        shutil.copytree(template.root / "configs", draft / "configs", ignore=_other_json)
-        shutil.copy(template.root / "LICENSE", draft / "LICENSE")
+        # The content alone: an installed bundle's files may be read-only
+        shutil.copytree(
+            template.root / "configs",
+            draft / "configs",
+            ignore=_other_json,
+            copy_function=shutil.copyfile,
+        )
+        shutil.copyfile(template.root / "LICENSE", draft / "LICENSE")
         for folder in ("docs", "models"):
             (draft / folder).mkdir()
         if not plan.fits_imagenet:
