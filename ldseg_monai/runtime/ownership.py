@@ -14,9 +14,11 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import socket
+import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -40,6 +42,7 @@ PARTIAL = ".partial."  # what the name of a file that is not whole yet begins wi
 TAKEN = (errno.EACCES, errno.EAGAIN)  # what a lock that another process has fails with
 SHOWN = 5  # files that a message names
 PathLike = str | os.PathLike[str]
+Ignore = Callable[[Any, list[str]], Iterable[str]]
 
 
 class Note(NamedTuple):
@@ -203,6 +206,19 @@ def make_folder(path: PathLike) -> None:
             f"the folder {os.fspath(path)} cannot be made ({error.strerror}): expected a place "
             "that can be written to, and no file there; choose another",
         ) from error
+
+
+def copy_folder(source: PathLike, target: PathLike, ignore: Ignore | None = None) -> None:
+    """Copy a folder, such as an installed bundle's, that may be read-only; the copy is not.
+
+    Args:
+        source: the folder.
+        target: where its copy goes, which is not there yet.
+        ignore: as of `shutil.copytree`.
+    """
+    shutil.copytree(source, target, ignore=ignore, copy_function=shutil.copyfile)
+    for folder, _, _ in os.walk(target):
+        os.chmod(folder, os.stat(folder).st_mode | stat.S_IRWXU)
 
 
 def refuse(foreign: dict[str, str], of: str, root: PathLike | None = None) -> None:

@@ -23,9 +23,7 @@ def installed_bundles() -> Path:
 
 def bundle_folders() -> dict[str, Path]:
     """The bundles' folders by their names: those in ``./bundles``, then those installed."""
-    own = _folders_in(Path("bundles").absolute())
-    others = _folders_in(installed_bundles())
-    return own | {name: folder for name, folder in others.items() if name not in own}
+    return _own() | _installed()
 
 
 def find_bundle(bundle: PathLike) -> Path:
@@ -35,16 +33,19 @@ def find_bundle(bundle: PathLike) -> Path:
         bundle: the folder itself, or a name: of one in ``./bundles``, else of an installed one.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none, or the folder of that name in ``./bundles`` is none.
     """
-    for folder in (Path(bundle), Path("bundles", bundle), installed_bundles() / bundle):
+    own, installed = _own(), _installed()
+    for folder in (Path(bundle), Path("bundles", bundle)):
         if (folder / METADATA).is_file():
             return folder.absolute()
-    there = ", ".join(_folders_in(Path("bundles"))) or "which has none"
-    installed = ", ".join(_folders_in(installed_bundles())) or "there are none"
+    name = os.fspath(bundle)
+    if name in installed:
+        return installed[name]
     raise MissingFileError(
-        f"{os.fspath(bundle)} is not a bundle: expected a folder with {METADATA.as_posix()}, or "
-        f"the name of one in ./bundles ({there}) or of an installed one ({installed})"
+        f"{name} is not a bundle: expected a folder with {METADATA.as_posix()}, or the name of one "
+        f"in ./bundles ({', '.join(own) or 'which has none'}) or of an installed one "
+        f"({', '.join(installed) or 'there is no other'})"
     )
 
 
@@ -60,6 +61,19 @@ def require_own_place(output_dir: PathLike) -> None:
             f"output_dir is {os.fspath(output_dir)!r}, inside of the installed package: expected a "
             "folder of your own; give --output_dir"
         )
+
+
+def _own() -> dict[str, Path]:
+    return _folders_in(Path("bundles").absolute())
+
+
+def _installed() -> dict[str, Path]:
+    """The installed bundles but those whose name a folder in ``./bundles`` has, even if not whole.
+
+    The installed one would not be the one that was meant.
+    """
+    folders = _folders_in(installed_bundles().absolute())
+    return {name: path for name, path in folders.items() if not Path("bundles", name).exists()}
 
 
 def _folders_in(place: Path) -> dict[str, Path]:

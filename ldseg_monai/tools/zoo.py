@@ -21,7 +21,7 @@ from ldseg_monai.bundle.reader import FIND_BUNDLE_ROOT
 from ldseg_monai.data.leftovers import some
 from ldseg_monai.data.trained_cases import cases_file, digest
 from ldseg_monai.runtime.errors import InputError
-from ldseg_monai.runtime.ownership import require_new
+from ldseg_monai.runtime.ownership import copy_folder, require_new
 from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
 logger = logging.getLogger(__name__)
@@ -100,12 +100,7 @@ def export_bundle(
         require_new(path)
 
     for part in PARTS:
-        shutil.copytree(
-            source / part,
-            folder / part,
-            ignore=shutil.ignore_patterns("__pycache__"),
-            copy_function=shutil.copyfile,  # the content alone: installed files may be read-only
-        )
+        copy_folder(source / part, folder / part, shutil.ignore_patterns("__pycache__"))
     for module in source.glob("*.py"):  # which a config may name
         shutil.copyfile(module, folder / module.name)
     for name, text in trained.items():
@@ -115,11 +110,10 @@ def export_bundle(
         if (source / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copy(source / name, folder / name)
-    shutil.copytree(
+    copy_folder(
         PACKAGE,
         folder / f"{PACKAGE.name}_{source.name}",
-        ignore=shutil.ignore_patterns(*NOT_VENDORED),
-        copy_function=shutil.copyfile,
+        shutil.ignore_patterns(*NOT_VENDORED),
     )
     for path in [*folder.rglob("*.py"), *folder.rglob("*.yaml"), *folder.rglob("*.md")]:
         path.write_text(stand_alone(path.read_text(), path.suffix, source.name, metadata))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -27,6 +29,7 @@ from ldseg_monai.runtime.ownership import (
     UNKNOWN,
     claim,
     claim_of,
+    copy_folder,
     release_folders,
     require_new,
     take_folder,
@@ -231,6 +234,24 @@ def test_of_many_processes_at_once_one_gets_the_folder(tmp_path: Path) -> None:
             process.kill()
             process.wait()
     assert sum(process.returncode == -signal.SIGKILL for process in processes) == 1
+
+
+def test_copy_of_a_read_only_folder_can_be_written_to(tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    (source / "below").mkdir(parents=True)
+    for path in (source / "below" / "a.yaml", source / "below" / "b.json"):
+        path.write_text(path.name)
+        path.chmod(0o444)
+    for folder in (source / "below", source):
+        folder.chmod(0o555)
+    try:
+        copy_folder(source, copy, shutil.ignore_patterns("*.json"))
+    finally:
+        for folder in (source, source / "below"):
+            folder.chmod(0o755)
+    assert [path.name for path in sorted(copy.rglob("*"))] == ["below", "a.yaml"]
+    assert (copy / "below" / "a.yaml").read_text() == "a.yaml"
+    assert all(path.stat().st_mode & stat.S_IWUSR for path in [copy, *copy.rglob("*")])
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, as Linux has it")

@@ -62,6 +62,15 @@ def test_error_lists_the_own_and_the_installed_ones(wheel: Path) -> None:
         Bundle.find("lungs")
 
 
+def test_folder_in_bundles_that_is_not_whole_does_not_become_the_installed_one(wheel: Path) -> None:
+    Path("bundles", "bones").mkdir(parents=True)
+    with pytest.raises(
+        FileNotFoundError, match=r"bones is not a bundle: .*installed one \(glands\)"
+    ):
+        Bundle.find("bones")
+    assert [bundle.name for bundle in Bundle.installed()] == ["glands"]
+
+
 def test_a_checkout_s_installed_bundles_are_the_repository_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

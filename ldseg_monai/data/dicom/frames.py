@@ -128,7 +128,7 @@ def decoding(path: str) -> Iterator[None]:
     except Exception as error:  # pydicom and the decoders that it may call raise many kinds
         raise InputError(
             f"{path}: pixels cannot be read ({one_line(error)}): repair the file or, if they are "
-            "compressed, install pylibjpeg with the decoder, or decompress them"
+            "compressed, install decoders (pip install 'ldseg_monai[dicom]'), or decompress them"
         ) from error
     finally:
         pydicom.setLevel(level)

@@ -19,7 +19,7 @@ from ldseg_monai.data.formats import LabelReading, is_volume
 from ldseg_monai.data.listed_cases import class_names as listed_names
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import InputError
-from ldseg_monai.runtime.ownership import make_folder, require_new
+from ldseg_monai.runtime.ownership import copy_folder, make_folder, require_new
 from ldseg_monai.tools.new_bundle.edits import BACKBONE_OVERLAYS, STANDALONE, new_config
 from ldseg_monai.tools.new_bundle.inspection import (
     Inspection,
@@ -135,13 +135,7 @@ def _write(
     make_folder(target.parent)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        # The content alone: an installed bundle's files may be read-only
-        shutil.copytree(
-            template.root / "configs",
-            draft / "configs",
-            ignore=_other_json,
-            copy_function=shutil.copyfile,
-        )
+        copy_folder(template.root / "configs", draft / "configs", _other_json)
         shutil.copyfile(template.root / "LICENSE", draft / "LICENSE")
         for folder in ("docs", "models"):
             (draft / folder).mkdir()
