@@ -53,12 +53,6 @@ class Bundle:
         """The bundles that `find` knows by name: in ``./bundles``, then installed ones."""
         return [cls(folder) for folder in bundle_folders().values()]
 
-    @classmethod
-    def all(cls) -> list[Bundle]:
-        """The bundles in ``bundles`` below the current directory, by their names."""
-        found = sorted(Path("bundles").glob("*/configs/metadata.json"))
-        return [cls(path.parents[1].absolute()) for path in found]
-
     @property
     def name(self) -> str:
         """Name of the folder."""

@@ -222,7 +222,7 @@ def _models(arguments: argparse.Namespace) -> None:
     from ldseg_monai.bundle import Bundle
     from ldseg_monai.tools.models import describe_bundles
 
-    sys.stdout.write(describe_bundles(Bundle.all()))
+    sys.stdout.write(describe_bundles(Bundle.installed()))
 
 
 def _add_info(subparsers: argparse._SubParsersAction[_Parser]) -> None:
@@ -241,7 +241,7 @@ def _info(arguments: argparse.Namespace) -> None:
     from ldseg_monai.bundle import Bundle
     from ldseg_monai.tools.models import describe_image
 
-    bundles = Bundle.all() if arguments.model is None else [Bundle.find(arguments.model)]
+    bundles = Bundle.installed() if arguments.model is None else [Bundle.find(arguments.model)]
     sys.stdout.write(describe_image(arguments.image, bundles))
 
 
