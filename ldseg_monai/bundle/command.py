@@ -155,6 +155,9 @@ def _check_places(parser: ConfigParser) -> None:
             check_apart(output_dir, place)
     if "model_path" in parser:
         require_weights(parser.get_parsed_content("model_path"))
+    further = parser.get_parsed_content("ensemble") if has_id(parser, "ensemble") else ()
+    for path in ensure_tuple(further):
+        require_weights(path)
 
 
 def _data_places(parser: ConfigParser) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ SHARED = {
         "bundle_root", "initial_weights", "model_path", "output_dir", "part",
         "patients", "series_uid", "tensorboard_dir", "training_dir",
     ],
-    TEXTS: ["dataset_dir", "save_as", "val_cases", "test_cases"],
+    TEXTS: ["dataset_dir", "ensemble", "save_as", "val_cases", "test_cases"],
 }  # fmt: skip
 IMAGE_DIMS = "image_dims"  # of a config whose network sees planes of a volume: 3
 

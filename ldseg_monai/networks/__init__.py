@@ -13,6 +13,7 @@ from ldseg_monai.networks.cdal import (
     CDALGenerator,
     EfficientNetFeatures,
 )
+from ldseg_monai.networks.ensemble import EnsembleSegmenter
 from ldseg_monai.networks.ldseg import (
     EfficientNetEncoder,
     LabelDecoder,
@@ -36,6 +37,7 @@ from ldseg_monai.networks.weights import (
     WeightsCheckpointLoader,
     load_imagenet_weights,
     load_weights,
+    with_ensemble,
 )
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "EfficientNetEncoder",
     "EfficientNetFeatures",
     "EfficientNetUNet",
+    "EnsembleSegmenter",
     "FittedNetwork",
     "LDSeg",
     "LSegDiff",
@@ -69,4 +72,5 @@ __all__ = [
     "load_imagenet_weights",
     "load_weights",
     "require_first_stage",
+    "with_ensemble",
 ]

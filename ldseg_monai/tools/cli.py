@@ -143,6 +143,13 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the noise (default: 0)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU where there is one)")
     parser.add_argument("--weights", metavar="FILE", help="state dict in place of the bundle's own")
+    parser.add_argument(
+        "--ensemble",
+        nargs="+",
+        metavar="FILE",
+        help="state dicts of networks that share the samples, such as those of folds, in place of "
+        "the bundle's own weights",
+    )
     _add_switch(parser, "views", "see each picture in its eight orientations, if the bundle can")
     _add_switch(parser, "preview", "draw each segmentation, NAME_overlay.png")
     _add_switch(
@@ -191,12 +198,19 @@ def _predict(arguments: argparse.Namespace) -> None:
     from ldseg_monai.tools.predict import predict
 
     views = arguments.views == "True"
+    if arguments.ensemble and arguments.weights:
+        raise InputError("--weights and --ensemble: expected one of them")
+    weights = [os.path.abspath(path) for path in arguments.ensemble or [arguments.weights] if path]
+    num_samples = arguments.num_samples
+    if num_samples is None and (views or arguments.ensemble):
+        num_samples = max(VIEWS * views, len(weights))
     given = {
-        "num_samples": VIEWS if views and arguments.num_samples is None else arguments.num_samples,
+        "num_samples": num_samples,
         "num_inference_steps": arguments.steps,
         "seed": arguments.seed,
         "device": arguments.device,
-        "model_path": arguments.weights and os.path.abspath(arguments.weights),
+        "model_path": weights[0] if weights else None,
+        "ensemble": weights[1:] or None,
         "turned": True if views else None,
         "save_overlay": arguments.preview == "True",
         "save_statistics": True if arguments.statistics == "True" else None,

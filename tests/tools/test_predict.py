@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
@@ -221,6 +222,26 @@ def test_views_are_eight_samples_of_a_picture_that_is_turned(tmp_path: Path) -> 
     assert run("-m", GLAS, "-i", image, "-o", tmp_path / "own", "--views") == 0
     own, command = (tmp_path / name / "case_000_mean.png" for name in ("own", "command"))
     assert own.read_bytes() == command.read_bytes()
+
+
+def test_an_ensemble_has_a_sample_of_each_network(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = HIPPOCAMPUS / "models" / "model.pt"
+    image = volumes / "case_000.nii.gz"
+    files = [own, own, own]
+    assert run("-m", HIPPOCAMPUS, "-i", image, "-o", tmp_path / "three", "--ensemble", *files) == 0
+    assert run("-m", HIPPOCAMPUS, "-i", image, "-o", tmp_path / "one", "--num-samples", 3) == 0
+    means = [
+        nib.load(tmp_path / name / "case_000_mean.nii.gz").get_fdata() for name in ("three", "one")
+    ]
+    np.testing.assert_allclose(*means, atol=1e-3)
+    missing = ["--ensemble", own, tmp_path / "none.pt"]
+    assert run("-m", HIPPOCAMPUS, "-i", image, "-o", tmp_path / "out", *missing) == 2
+    assert "none.pt: expected weights" in capsys.readouterr().err
+    both = ["--ensemble", own, "--weights", own]
+    assert run("-m", HIPPOCAMPUS, "-i", image, "-o", tmp_path / "out", *both) == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_overlay_may_be_named(tmp_path: Path) -> None:
