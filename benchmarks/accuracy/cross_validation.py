@@ -16,7 +16,6 @@ After each fold (``--folds`` does some of them) two files are written of all fol
 from __future__ import annotations
 
 import csv
-import itertools
 import math
 import subprocess
 import sys
@@ -25,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scipy.stats import ttest_1samp, wilcoxon
 
 from benchmarks import command, report
 from benchmarks.accuracy.quality import cell, deviation, known, mean
 from benchmarks.accuracy.study import claim, configs, overrides, parsed, train
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.evaluation.paired import p_of_t_test, p_of_wilcoxon, pooled
 from ldseg_monai.evaluation.scores import SCORES
 
 METRICS = Path("scores", "metrics.csv")
@@ -213,28 +212,23 @@ def comparison(ours: Cases, theirs: Cases, groups: Mapping[str, str]) -> dict[st
             two-sided Wilcoxon signed-rank test and of the paired t-test and, where there are
             groups, their number, which the tests are over.
     """
-    differences: dict[tuple[str, ...], list[float]] = {}
+    differences: dict[tuple[str, str], float] = {}
     for case in sorted(ours.keys() & theirs.keys()):
         difference = ours[case]["dice"] - theirs[case]["dice"]
         if not math.isnan(difference):
-            group = (groups[case[1]],) if case[1] in groups else case
-            differences.setdefault(group, []).append(difference)
+            differences[case] = difference
     if not differences:
         return {"cases": "0"}
-    of_groups = [mean(own) for own in differences.values()]
-    p = 1.0  # where all are equal, for which SciPy would divide by 0
-    if any(of_groups):
-        p = float(wilcoxon(of_groups).pvalue)
-    t_test = math.nan  # of one difference, or of equal ones, which have no spread
-    if len(set(of_groups)) > 1:
-        t_test = float(ttest_1samp(of_groups, 0.0).pvalue)
-    of_cases = list(itertools.chain.from_iterable(differences.values()))
+    of_groups = pooled(
+        differences, {case: groups[case[1]] for case in differences if case[1] in groups}
+    )
+    t_test = p_of_t_test(of_groups)
     number = {"groups": str(len(of_groups))} if groups else {}
     return {
-        "cases": str(len(of_cases)),
-        "mean difference": f"{mean(of_cases):+.4f}",
+        "cases": str(len(differences)),
+        "mean difference": f"{mean(differences.values()):+.4f}",
         **number,
-        "p": f"{p:.2g}",
+        "p": f"{p_of_wilcoxon(of_groups):.2g}",
         "p of t-test": report.NONE if math.isnan(t_test) else f"{t_test:.2g}",
     }
 
