@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   ldseg predict -m ldseg_hippocampus -i scan.nii.gz -o results
   ldseg predict -m ldseg_glas -i pictures/ slide.tif --num-samples 5 --preview
   ldseg new-bundle --from ldseg_knee3d --name my_organ --dataset_dir DIR
+  ldseg compare runs/baseline runs/scores
 
 Training and scoring are commands of MONAI: python -m monai.bundle run, with a bundle's configs.
 exit codes: 0 when all is done; 2 after an error that a person can put right, told on stderr."""
@@ -89,6 +90,7 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"ldseg_monai {__version__}")
     for add in (
         _add_predict,
+        _add_compare,
         _add_models,
         _add_info,
         _add_path,
@@ -222,6 +224,38 @@ def _predict(arguments: argparse.Namespace) -> None:
     knobs |= _knobs(arguments.set)
     lines = sys.stdout if arguments.json == "True" else None
     predict(arguments.model, arguments.input, arguments.output, arguments.config, lines, **knobs)
+
+
+def _add_compare(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "compare", help="compare two evaluations, case by case", description=_compare.__doc__
+    )
+    for name in ("A", "B"):
+        parser.add_argument(name, help="metrics.csv of an evaluation, or its folder")
+    parser.add_argument(
+        "--groups",
+        metavar="CSV",
+        help="table with the columns case and group, such as patients: a group's cases are pooled "
+        "into one first",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)"
+    )
+    _add_switch(parser, "json", "write JSON in place of a table")
+    parser.set_defaults(command=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    """Compare two evaluations: mean scores, the mean difference B - A, and paired tests of it."""
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}: expected 0 or more")
+    import json
+
+    from ldseg_monai.tools.compare import compare_evaluations, comparison_text
+
+    found = compare_evaluations(arguments.A, arguments.B, arguments.groups, arguments.seed)
+    is_json = arguments.json == "True"
+    sys.stdout.write(f"{json.dumps(found, indent=2)}\n" if is_json else comparison_text(found))
 
 
 def _add_models(subparsers: argparse._SubParsersAction[_Parser]) -> None:
