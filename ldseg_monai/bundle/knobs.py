@@ -137,8 +137,8 @@ SHARED = {
     "spacing": ["voxel_size"],
     "size": ["crop_size", "spatial_size", "window_size"],
     "switch": [
-        "force", "phantoms", "require_codes", "resume", "save_overlay", "save_statistics",
-        "skip_unreadable",
+        "force", "partial_weights", "phantoms", "require_codes", "resume", "save_overlay",
+        "save_statistics", "skip_unreadable",
     ],
     "precision": ["amp"],
     "fold": ["fold"],
@@ -298,6 +298,8 @@ def idle_knobs(parser: ConfigParser, given: Iterable[str]) -> list[str]:
         reasons |= dict.fromkeys(["num_phantoms", "phantoms"], "dataset_dir is given")
     elif has_id(parser, "phantoms") and not value("phantoms"):
         reasons["num_phantoms"] = "phantoms is false"
+    if has_id(parser, "initial_weights") and not value("initial_weights"):
+        reasons["partial_weights"] = "initial_weights is not given"
     if value("fold") is not None:
         reasons["val_fraction"] = "fold is given"
     else:

@@ -25,9 +25,10 @@ PLACES = {
     "save_execute_config",
     "threads",
 }
-START = ("initial_weights", "imagenet_weights")  # which a checkpoint's weights replace
+# Which a checkpoint's weights replace
+START = ("initial_weights", "partial_weights", "imagenet_weights")
 # What only the training takes.
-OF_TRAINING = {"imagenet_weights", "initial_weights", "output_dir", "run_id", "tracking"}
+OF_TRAINING = {*START, "output_dir", "run_id", "tracking"}
 
 
 def run_settings(restored: Sequence[str], without: Sequence[str] = ()) -> dict[str, dict[str, Any]]:

@@ -39,9 +39,8 @@ def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str)
             f"{path} has weights of another network than {kind} of this config: of its "
             f"{len(wanted)} tensors {'; '.join(parts)}; {advice}"
         )
-    differing = [
-        name for name, value in wanted.items() if getattr(state[name], "shape", None) != value.shape
-    ]
+    fitting = set(fitting_names(state, network))
+    differing = [name for name in wanted if name not in fitting]
     if differing:
         name = differing[0]
         got, shape = (list(getattr(tensors[name], "shape", [])) for tensors in (state, wanted))
@@ -49,3 +48,17 @@ def check_weights(state: Mapping[str, Any], network: torch.nn.Module, path: str)
             f"{path} has weights of another size than this config's {kind}: {len(differing)} of "
             f"{len(wanted)} tensors, such as {name} of {got}: expected {shape}; {advice}"
         )
+
+
+def fitting_names(state: Mapping[str, Any], network: torch.nn.Module) -> list[str]:
+    """Names of a network's tensors that a state dict has in the same shape.
+
+    Args:
+        state: tensors by name.
+        network: the network.
+    """
+    names = []
+    for name, value in network.state_dict().items():
+        if getattr(state.get(name), "shape", None) == value.shape:
+            names.append(name)
+    return names

@@ -21,13 +21,14 @@ from ldseg_monai.networks.blocks.efficientnet import (
     imagenet_state,
 )
 from ldseg_monai.networks.ensemble import EnsembleSegmenter
-from ldseg_monai.networks.matching import check_weights
+from ldseg_monai.networks.matching import check_weights, fitting_names
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.processes import unwrapped
 
 logger = logging.getLogger(__name__)
 Device = str | torch.device | None
+SHOWN = 4  # names in a message
 
 
 def require_weights(path: str) -> None:
@@ -74,18 +75,50 @@ def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
     return dict(state)
 
 
-def load_weights(network: nn.Module, path: str) -> None:
+def load_weights(network: nn.Module, path: str, partial: bool | None = None) -> None:
     """Start a network from the weights in a file.
 
     Args:
         network: the network, plain or wrapped in ``DistributedDataParallel``.
         path: a state dict, such as a training's ``model.pt``.
+        partial: a training's knob ``partial_weights``: whether the file may be of another network,
+            such as one of other classes. Tensors whose name and shape fit are loaded, which is
+            told, and the others stay as they are. None where there is no such knob.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or is of another network or number of classes.
+        ValueError: if it cannot be read, or is of another network or number of classes; with
+            ``partial`` if fewer than half of the network's tensors fit.
     """
-    load_state(network, read_state(path, "cpu"), path)
+    state = read_state(path, "cpu")
+    network = _own(network)
+    fitting = fitting_names(state, network)
+    is_enough = 2 * len(fitting) >= len(network.state_dict())
+    if partial and is_enough:
+        load_fitting(network, state, path)
+        return
+    try:
+        load_state(network, state, path)
+    except InputError as error:
+        if partial is None or "trainer" in state:
+            raise
+        count = f"{len(fitting)} of {len(network.state_dict())} tensors fit"
+        if partial:
+            raise InputError(
+                f"{error} (with partial_weights at least half of them have to fit, and {count})"
+            ) from error
+        if is_enough:
+            raise InputError(
+                f"{error}; or start from what fits, {count}, by partial_weights true (on the "
+                "command line --partial_weights True)"
+            ) from error
+        raise
+
+
+def _own(network: nn.Module) -> nn.Module:
+    """The network that a file's weights are of: of an ensemble the one that has none yet."""
+    network = unwrapped(network)
+    return network.first if isinstance(network, EnsembleSegmenter) else network
 
 
 def load_state(network: nn.Module, state: Mapping[str, Any], path: str) -> None:
@@ -99,11 +132,33 @@ def load_state(network: nn.Module, state: Mapping[str, Any], path: str) -> None:
     Raises:
         ValueError: if it is of another network or number of classes.
     """
-    network = unwrapped(network)
-    if isinstance(network, EnsembleSegmenter):  # whose others have theirs already
-        network = network.first
+    network = _own(network)
     check_weights(state, network, path)
     network.load_state_dict(state)
+
+
+def load_fitting(network: nn.Module, state: Mapping[str, Any], path: str) -> None:
+    """Start a network from those tensors of a state dict that fit, and tell which do not.
+
+    Args:
+        network: the network, plain or wrapped in ``DistributedDataParallel``.
+        state: tensors by name, perhaps of another network.
+        path: where the state is from, for the message.
+    """
+    network = unwrapped(network)
+    own = network.state_dict()
+    fitting = {name: state[name] for name in fitting_names(state, network)}
+    network.load_state_dict({**own, **fitting})
+    others = sorted(own.keys() - fitting.keys())
+    if others:
+        logger.warning(
+            "%s: %d of %d tensors fit; %d start as they were drawn: %s",
+            path,
+            len(fitting),
+            len(own),
+            len(others),
+            ", ".join(others[:SHOWN]) + (", ..." if len(others) > SHOWN else ""),
+        )
 
 
 def find_imagenet_weights() -> str:
