@@ -250,6 +250,17 @@ def summarize(rows: Sequence[dict]) -> dict:
     }
 
 
+def mean_text(summary: Mapping[str, Any]) -> str:
+    """The mean scores of a ``summary.json``, in one line."""
+    told = []
+    for score, heading in {"dice": "Dice", "iou": "IoU", "hd95": "HD95"}.items():
+        mean = summary["all"][score]["mean"]
+        if mean is not None:
+            unit = f" {summary['units']['hd95']}" if score == "hd95" else ""
+            told.append(f"{heading} {mean:.4f}{unit}")
+    return f"{', '.join(told) or 'no scores'}: means of {summary['cases']} case(s)"
+
+
 def _pooled(rows: Sequence[dict]) -> dict[str, dict[str, float | None]]:
     """Mean, SD and number of the cases' `pooled_scores`."""
     by_case: dict[str, list[dict]] = {}

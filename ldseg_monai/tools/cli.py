@@ -25,9 +25,12 @@ EXAMPLES = """examples:
   ldseg predict -m ldseg_hippocampus -i scan.nii.gz -o results
   ldseg predict -m ldseg_glas -i pictures/ slide.tif --num-samples 5 --preview
   ldseg new-bundle --from ldseg_knee3d --name my_organ --dataset_dir DIR
+  ldseg train -m my_organ --data DIR -o runs/my_organ
+  ldseg evaluate -m my_organ --data DIR -o runs/scores --weights runs/my_organ/model.pt --part val
   ldseg compare runs/baseline runs/scores
 
-Training and scoring are commands of MONAI: python -m monai.bundle run, with a bundle's configs.
+Training, scoring and segmenting are commands of MONAI too: python -m monai.bundle run, with a
+bundle's configs.
 exit codes: 0 when all is done; 2 after an error that a person can put right, told on stderr."""
 VIEWS = 8  # orientations of a picture
 PHANTOMS = ("knee", "hippocampus", "gland", "nuclei", "thorax", "echo", "beat")  # `PhantomKind`
@@ -90,6 +93,8 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"ldseg_monai {__version__}")
     for add in (
         _add_predict,
+        _add_train,
+        _add_evaluate,
         _add_compare,
         _add_models,
         _add_info,
@@ -224,6 +229,110 @@ def _predict(arguments: argparse.Namespace) -> None:
     knobs |= _knobs(arguments.set)
     lines = sys.stdout if arguments.json == "True" else None
     predict(arguments.model, arguments.input, arguments.output, arguments.config, lines, **knobs)
+
+
+def _add_run(parser: _Parser) -> None:
+    """Add what the commands that run a bundle's training or evaluation have in common."""
+    parser.add_argument(
+        "-m", "--model", required=True, metavar="BUNDLE", help="name or folder of a bundle"
+    )
+    parser.add_argument(
+        "--data",
+        "--dataset_dir",
+        required=True,
+        metavar="DIR",
+        help="folder of images/ and labels/, or with a dataset.json",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder of all that is written"
+    )
+    parser.add_argument(
+        "--overlay",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="configs over the bundle's train.yaml, by their names in its configs, such as "
+        "ablations/paper.yaml",
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="further knobs of the configs"
+    )
+
+
+def _run_knobs(arguments: argparse.Namespace, **given: Any) -> dict[str, Any]:
+    """The knobs of a training or an evaluation: those given, of the data, and those of --set."""
+    knobs = {name: value for name, value in given.items() if value is not None}
+    knobs |= {
+        "dataset_dir": os.path.abspath(arguments.data),
+        "output_dir": os.path.abspath(arguments.output),
+    }
+    return knobs | _knobs(arguments.set)
+
+
+def _add_train(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser("train", help="train a bundle", description=_train.__doc__)
+    _add_run(parser)
+    parser.add_argument(
+        "--from-weights",
+        "--from_weights",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="weights to start from (without FILE: those that the bundle ships with); of other "
+        "classes with --set partial_weights=true",
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="default: the bundle's max_epochs")
+    parser.add_argument(
+        "--fold", type=int, metavar="K", help="fold that validates (default: cases drawn for it)"
+    )
+    parser.set_defaults(command=_train)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    """Train a bundle, as its train.yaml does: the best weights are DIR/model.pt.
+
+    A training that was stopped goes on by the same command.
+    """
+    from ldseg_monai.bundle import Bundle
+    from ldseg_monai.tools.predict import hush_monai
+
+    hush_monai()
+    bundle = Bundle.find(arguments.model)
+    weights = arguments.from_weights
+    if weights is not None:
+        weights = os.path.abspath(weights or bundle.weights)
+    knobs = _run_knobs(
+        arguments, initial_weights=weights, max_epochs=arguments.epochs, fold=arguments.fold
+    )
+    bundle.train(*arguments.overlay, **knobs)
+
+
+def _add_evaluate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "evaluate", help="score weights against labels", description=_evaluate.__doc__
+    )
+    _add_run(parser)
+    parser.add_argument("--weights", metavar="FILE", help="state dict in place of the bundle's own")
+    parser.add_argument(
+        "--part",
+        choices=("val", "all", "test"),
+        help="cases to score: val for those that the weights were not trained on (default: all)",
+    )
+    parser.set_defaults(command=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    """Score weights case by case, as a bundle's evaluate.yaml does, and write a report."""
+    from ldseg_monai.bundle import Bundle
+    from ldseg_monai.evaluation.scores import mean_text
+    from ldseg_monai.tools.predict import hush_monai
+
+    hush_monai()
+    weights = arguments.weights and os.path.abspath(arguments.weights)
+    knobs = _run_knobs(arguments, model_path=weights, part=arguments.part)
+    summary = Bundle.find(arguments.model).evaluate(*arguments.overlay, **knobs)
+    report = os.path.join(arguments.output, "report.html")
+    sys.stdout.write(f"{mean_text(summary)}\n{report}\n")
 
 
 def _add_compare(subparsers: argparse._SubParsersAction[_Parser]) -> None:

@@ -69,8 +69,7 @@ def predict(
                 f"input {os.fspath(path)} does not exist: expected an image, a folder or a zip; "
                 "correct the path"
             )
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    hush_monai()
     with contextlib.ExitStack() as stack:
         own = stack.enter_context(open_bundle(bundle))
         places = [stack.enter_context(unpacked(path)) for path in inputs]
@@ -105,6 +104,12 @@ def predict(
             )
         workflow.run()
         workflow.finalize()
+
+
+def hush_monai() -> None:
+    """Let MONAI not tell what its commands were called with."""
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,160 @@
+"""`ldseg train` and `ldseg evaluate` do what the bundle's own commands do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from small_data import write_cuts
+from workplace import Workplace, restored_process, tiny_overrides
+
+from ldseg_monai.bundle import Bundle
+from ldseg_monai.tools.cli import main
+
+BUNDLE = "ldseg_hippocampus"
+TRAIN, EVALUATE = ["train.yaml"], ["train.yaml", "evaluate.yaml"]
+
+pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
+
+
+@pytest.fixture
+def process_left_as_it_was() -> Iterator[None]:
+    with restored_process():
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    place = Workplace.make(tmp_path_factory.mktemp("place"), BUNDLE)
+    write_cuts(place.root / "data", 3, num_classes=3)
+    return place
+
+
+@pytest.fixture(scope="module")
+def trained(place: Workplace) -> Path:
+    """The folder of an epoch of training by the command."""
+    with restored_process():
+        assert run("train", place, "trained", TRAIN, "--epochs", 1, "--fold", 1) == 0
+    return place.root / "trained"
+
+
+def run(
+    command: str, place: Workplace, out: str, configs: list[str], *options: Any, **knobs: Any
+) -> int:
+    """Run a command with the bundle made small; without what is to come from its options."""
+    tiny = {**tiny_overrides(BUNDLE, *configs), "device": "cpu", "num_folds": 2}
+    if configs == TRAIN:
+        tiny.pop("max_epochs")
+    items = [f"{name}={json.dumps(value)}" for name, value in {**tiny, **knobs}.items()]
+    paths = ["-m", place.bundle_root, "--data", place.root / "data", "-o", place.root / out]
+    return main([command, *map(str, [*paths, *options]), "--set", *items])
+
+
+def weights_in(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "model.pt", weights_only=True)
+
+
+def test_training_is_that_of_the_bundle(place: Workplace, trained: Path) -> None:
+    knobs: dict[str, Any] = {**tiny_overrides(BUNDLE, *TRAIN), "device": "cpu", "num_folds": 2}
+    knobs |= {"max_epochs": 1, "fold": 1, "dataset_dir": place.root / "data"}
+    path = Bundle(place.bundle_root).train(output_dir=place.root / "own", **knobs)
+    own, by_command = weights_in(path.parent), weights_in(trained)
+    assert own.keys() == by_command.keys()
+    assert all(torch.equal(own[name], by_command[name]) for name in own)
+
+
+def test_training_tells_the_next_command(
+    place: Workplace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert run("train", place, "told", TRAIN, "--epochs", 1) == 0
+    told = [record.getMessage() for record in caplog.records]
+    assert any(f"--model_path {place.root}/told/model.pt" in line for line in told)
+
+
+def test_evaluation_tells_scores_and_report(
+    place: Workplace, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--weights", trained / "model.pt", "--part", "val"]
+    assert run("evaluate", place, "scores", EVALUATE, *options) == 0
+    scores, report = capsys.readouterr().out.splitlines()[-2:]
+    summary = json.loads((place.root / "scores" / "summary.json").read_text())
+    assert scores.startswith(f"Dice {summary['all']['dice']['mean']:.4f}, IoU ")
+    assert scores.endswith(f"means of {summary['cases']} case(s)")
+    assert report == str(place.root / "scores" / "report.html")
+    assert Path(report).is_file()
+
+
+def test_overlays_go_over_the_training_s_config(place: Workplace) -> None:
+    configs = ["train.yaml", "baselines/unet.yaml"]
+    names = ["--overlay", "baselines/unet.yaml"]
+    assert run("train", place, "unet", configs, *names, "--epochs", 1, max_epochs=1) == 0
+    assert not any(name.startswith("label_encoder") for name in weights_in(place.root / "unet"))
+
+
+def test_shipped_weights_may_be_the_start(
+    place: Workplace, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(Bundle, "train", lambda self, *overlays, **knobs: given.append(knobs))
+    own = str(Bundle(place.bundle_root).weights)
+    for options, start in (
+        ([], None),
+        (["--from-weights"], own),
+        (["--from-weights", str(trained / "model.pt")], str(trained / "model.pt")),
+    ):
+        assert run("train", place, "start", TRAIN, *options) == 0
+        assert given[-1].get("initial_weights") == start
+        assert "fold" not in given[-1] and "max_epochs" not in given[-1]
+
+
+def test_weights_of_other_classes_start_a_training(
+    place: Workplace, trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    two = Workplace(tmp_path, BUNDLE)
+    (tmp_path / "bundles").symlink_to(place.root / "bundles")
+    shutil.copytree(place.root / "data", tmp_path / "data")
+    for path in (tmp_path / "data" / "labels").iterdir():
+        label = nib.load(path)
+        joined = np.minimum(np.asanyarray(label.dataobj), 1).astype(np.uint8)
+        nib.save(nib.Nifti1Image(joined, label.affine), path)
+    options = ["--from-weights", trained / "model.pt", "--epochs", 1]
+    assert run("train", two, "refused", TRAIN, *options, num_classes=2) == 2
+    assert "--partial_weights True" in capsys.readouterr().err.splitlines()[-1]
+    knobs = {"num_classes": 2, "partial_weights": True}
+    assert run("train", two, "started", TRAIN, *options, **knobs) == 0
+    assert (two.root / "started" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "told"),
+    [
+        ("train", ["-m", "nothing"], "nothing is not a bundle"),
+        ("train", ["--epochs", "0"], "max_epochs is 0: expected a whole number"),
+        ("train", ["--from-weights"], "models/model.pt: expected weights"),
+        ("train", ["--set", "epoch=3"], "unknown knob --epoch"),
+        ("train", ["--overlay", "none.yaml"], "configs/none.yaml is not there"),
+        ("evaluate", [], "models/model.pt: expected weights"),
+        ("evaluate", ["--part", "some"], "invalid choice: 'some'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    place: Workplace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: list[str],
+    told: str,
+) -> None:
+    paths = ["-m", place.bundle_root, "--data", place.root / "data", "-o", tmp_path / "out"]
+    assert main([command, *map(str, paths), *options]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("ldseg: error: ") and told in line
+    assert not (tmp_path / "out").exists()
