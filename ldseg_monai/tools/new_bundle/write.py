@@ -17,7 +17,9 @@ from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import find_cases
 from ldseg_monai.data.formats import LabelReading, is_volume
 from ldseg_monai.data.listed_cases import class_names as listed_names
+from ldseg_monai.networks.matching import fitting_names
 from ldseg_monai.networks.segmenter import diffusion_segmenter
+from ldseg_monai.networks.weights import read_state
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.ownership import copy_folder, make_folder, require_new
 from ldseg_monai.tools.new_bundle.edits import BACKBONE_OVERLAYS, STANDALONE, new_config
@@ -81,7 +83,8 @@ def new_bundle(
     if datalist.leftovers:
         warnings.append(str(datalist.leftovers))
     _write(template, plan, inspection, target, dataset_dir)
-    return _report(plan, inspection, [*inspection.warnings, *warnings], target, dataset_dir)
+    start = _start(template, target)
+    return _report(plan, inspection, [*inspection.warnings, *warnings], target, dataset_dir, start)
 
 
 def _origin(bundle: Bundle) -> str | None:
@@ -202,8 +205,30 @@ def _commands(target: Path, dataset_dir: str) -> list[str]:
     ]
 
 
+def _start(template: Template, target: Path) -> list[str]:
+    """How a training starts from the template's weights; nothing where most do not fit."""
+    weights = template.bundle.weights
+    if not weights.is_file():
+        return []
+    network = Bundle(target).config("train.yaml").get_parsed_content("network_def")
+    number, total = len(fitting_names(read_state(str(weights)), network)), len(network.state_dict())
+    if 2 * number < total:
+        return []
+    return [
+        f"To start from the weights of {template.name}, of which {number} of {total} tensors fit, "
+        "add:",
+        f"--initial_weights {shlex.quote(str(weights))} --partial_weights True",
+        "",
+    ]
+
+
 def _report(
-    plan: Plan, inspection: Inspection, warnings: list[str], target: Path, dataset_dir: str
+    plan: Plan,
+    inspection: Inspection,
+    warnings: list[str],
+    target: Path,
+    dataset_dir: str,
+    start: list[str],
 ) -> str:
     lines = ["Data"]
     lines += [f"  {what}: {value}" for what, value in inspection.table()]
@@ -225,6 +250,7 @@ def _report(
         "Train:",
         train,
         "",
+        *start,
         "Evaluate on the cases that it did not train on:",
         evaluate,
         "",

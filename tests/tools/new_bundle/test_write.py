@@ -19,7 +19,7 @@ from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.known import CheckKnownImaged
 from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
-from ldseg_monai.networks import BatchStandardization
+from ldseg_monai.networks import BatchStandardization, load_weights
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.new_bundle import write
 from ldseg_monai.tools.new_bundle.write import new_bundle
@@ -103,6 +103,12 @@ def test_command_prints_data_choices_and_commands(capsys: pytest.CaptureFixture)
     assert all(
         Path(path).is_file() for line in commands for path in re.findall(r"[\w/]+\.yaml", line)
     )
+    told = re.search(r"weights of ldseg_knee3d, of which (\d+) of (\d+) tensors fit", printed)
+    assert told is not None and int(told[2]) / 2 <= int(told[1]) < int(told[2])
+    weights = str(Path(KNEE, "models", "model.pt"))
+    assert f"--initial_weights {weights} --partial_weights True\n" in printed
+    network = config("my_organ").get_parsed_content("network_def")
+    load_weights(network, weights, partial=True)
 
 
 def test_classes_are_in_every_file() -> None:
