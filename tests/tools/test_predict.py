@@ -216,7 +216,9 @@ def test_what_is_wrong_is_told_before_any_work(
 
 def test_views_are_eight_samples_of_a_picture_that_is_turned(tmp_path: Path) -> None:
     write_phantoms("gland", tmp_path / "glands", 1, seed=0)
-    image = tmp_path / "glands" / "images" / "case_000.png"
+    image = tmp_path / "case_000.png"
+    phantom = Image.open(tmp_path / "glands" / "images" / "case_000.png")
+    phantom.crop((0, 0, 128, 96)).save(image)
     knobs = {"dataset_dir": str(image), "num_samples": 8, "turned": True, "save_overlay": False}
     Bundle(GLAS).run("inference.yaml", output_dir=str(tmp_path / "command"), **knobs)
     assert run("-m", GLAS, "-i", image, "-o", tmp_path / "own", "--views") == 0
