@@ -219,9 +219,11 @@ def test_views_are_eight_samples_of_a_picture_that_is_turned(tmp_path: Path) -> 
     image = tmp_path / "case_000.png"
     phantom = Image.open(tmp_path / "glands" / "images" / "case_000.png")
     phantom.crop((0, 0, 128, 96)).save(image)
+    small = ["--set", "window_size=[128, 128]"]
     knobs = {"dataset_dir": str(image), "num_samples": 8, "turned": True, "save_overlay": False}
+    knobs["window_size"] = [128, 128]
     Bundle(GLAS).run("inference.yaml", output_dir=str(tmp_path / "command"), **knobs)
-    assert run("-m", GLAS, "-i", image, "-o", tmp_path / "own", "--views") == 0
+    assert run("-m", GLAS, "-i", image, "-o", tmp_path / "own", "--views", *small) == 0
     own, command = (tmp_path / name / "case_000_mean.png" for name in ("own", "command"))
     assert own.read_bytes() == command.read_bytes()
 
