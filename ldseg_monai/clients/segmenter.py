@@ -95,7 +95,15 @@ class Segmentation:
         """Size, intensity and objects of each class: the rows of `label_statistics`.
 
         A size has a standard deviation over the samples where the segmenter keeps them.
+
+        Raises:
+            ValueError: for a sequence, whose frames are no volume.
         """
+        if self._segmenter.is_sequence:
+            raise InputError(
+                "statistics are of a volume or a picture: got a sequence; take "
+                "`ldseg_monai.evaluation.ejection_fraction` of its label"
+            )
         pred = _with_channel(self._data["pred"])
         original = self._item[ORIGINAL]
         samples = self._data.get("pred_samples")

@@ -1,6 +1,7 @@
 """How good segmentations are: scores, pictures, and a page that shows both."""
 
 from ldseg_monai.evaluation.areas import SaveAreasd
+from ldseg_monai.evaluation.ejection import ejection_fraction
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.report import Report
 from ldseg_monai.evaluation.scores import CaseScores, MeanCaseDice
@@ -14,5 +15,6 @@ __all__ = [
     "SaveOverlay",
     "SaveStatisticsd",
     "StatisticsTable",
+    "ejection_fraction",
     "label_statistics",
 ]

@@ -1,9 +1,10 @@
-"""How large each class is in the frames of a sequence: a table, and a plot with frames."""
+"""How large each class is in the frames of a sequence, and how much a ventricle ejects."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,11 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 
-from ldseg_monai.data.checks import remark
+from ldseg_monai.data.checks import OUTSIDE, remark
 from ldseg_monai.data.dicom.clips import IN_MM, SECONDS
+from ldseg_monai.data.names import case_name
 from ldseg_monai.evaluation.case_files import write_case_file
+from ldseg_monai.evaluation.ejection import Ejection, ejection_fraction
 from ldseg_monai.evaluation.pictures import COLORS, overlay
 from ldseg_monai.runtime.errors import InputError
 
@@ -29,11 +32,21 @@ class SaveAreasd(MapTransform):
     ``NAME_area.png`` shows them over time, with the frames in which the first class is largest and
     smallest.
 
+    With ``ventricle`` the table ends with that cavity's volume, ``volume_ml``, or
+    ``volume_relative`` where no size is known. ``NAME_area.json`` has the ejection fraction (see
+    `ejection_fraction`), and the plot the frames at end-diastole and end-systole in place of the
+    above. Samples that `SplitPredictiond` left under ``KEY_samples`` are used for the fraction's
+    spread, and taken out of the data.
+
     Args:
         keys: key of the label map ``(1, columns, rows, frames)``, in the geometry of the image.
         output_dir: folder of the files.
         class_names: of the classes from 0 on, which is the background.
         image_key: key of the image in the same geometry, which is drawn.
+        ventricle: name of the class whose ejection fraction is measured; None for none.
+
+    Raises:
+        ValueError: if no class has the ventricle's name.
     """
 
     def __init__(
@@ -42,30 +55,58 @@ class SaveAreasd(MapTransform):
         output_dir: str,
         class_names: Mapping[int, str],
         image_key: str = "original",
+        ventricle: str | None = None,
     ) -> None:
         super().__init__(keys)
         self.output_dir = output_dir
         self.class_names = class_names
         self.image_key = image_key
+        self.names = [class_names[index] for index in range(1, len(class_names))]
+        if ventricle is not None and ventricle not in self.names:
+            raise InputError(
+                f"ventricle is {ventricle!r}: expected one of the classes "
+                f"{', '.join(self.names)}, or null for no ejection fraction"
+            )
+        self.ventricle = ventricle
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the files; return ``data`` as it is.
+        """Write the files; return ``data`` without the samples.
 
         Raises:
             OSError: if a file cannot be written.
         """
-        for key in self.key_iterator(dict(data)):
-            label = data[key]
-            meta = label.meta
-            areas = frame_areas(label, len(self.class_names), meta.get(IN_MM, False))
-            unit = "mm2" if meta.get(IN_MM, False) else "pixels"
-            names = [self.class_names[index] for index in range(1, len(self.class_names))]
-            table = area_table(areas, names, unit, meta.get(SECONDS))
-            write_case_file(label, self.output_dir, "area.csv", table.encode(), "areas")
-            image = data.get(self.image_key)
-            plot = draw_areas(image, label, areas, names, unit, meta.get(SECONDS))
-            write_case_file(label, self.output_dir, "area.png", plot, "areas")
-        return dict(data)
+        result = dict(data)
+        for key in self.key_iterator(result):
+            label = result[key]
+            samples = result.pop(f"{key}_samples", None)
+            in_mm, seconds = label.meta.get(IN_MM, False), label.meta.get(SECONDS)
+            areas = frame_areas(label, len(self.class_names), in_mm)
+            unit = "mm2" if in_mm else "pixels"
+            ejection = None
+            if self.ventricle is not None:
+                ejection = self._ejection(label, samples, in_mm)
+                self._write(label, "area.json", self._as_json(label, ejection))
+            table = area_table(areas, self.names, unit, seconds, ejection)
+            self._write(label, "area.csv", table.encode())
+            image = result.get(self.image_key)
+            plot = draw_areas(image, label, areas, self.names, unit, seconds, ejection)
+            self._write(label, "area.png", plot)
+        return result
+
+    def _ejection(self, label: Any, samples: torch.Tensor | None, in_mm: bool) -> Ejection:
+        """The ventricle's ejection fraction."""
+        cavity = 1 + self.names.index(str(self.ventricle))
+        pixel = affine_of(label)[:, :2] if in_mm else None
+        return ejection_fraction(label, cavity, pixel, samples, len(self.class_names))
+
+    def _as_json(self, label: Any, ejection: Ejection) -> bytes:
+        """An ejection fraction as JSON; one of an image that the weights do not know says why."""
+        about = {"case": case_name(label.meta), "ventricle": self.ventricle}
+        why = {OUTSIDE: label.meta[OUTSIDE]} if label.meta.get(OUTSIDE) else {}
+        return (json.dumps({**about, **ejection.as_dict(), **why}, indent=2) + "\n").encode()
+
+    def _write(self, label: Any, ending: str, content: bytes) -> None:
+        write_case_file(label, self.output_dir, ending, content, "areas")
 
 
 def frame_areas(label: torch.Tensor, num_classes: int, in_mm: bool) -> NDArray[np.float64]:
@@ -99,16 +140,27 @@ def affine_of(label: Any) -> NDArray[np.float64]:
 
 
 def area_table(
-    areas: NDArray[np.float64], names: Sequence[str], unit: str, seconds: float | None
+    areas: NDArray[np.float64],
+    names: Sequence[str],
+    unit: str,
+    seconds: float | None,
+    ejection: Ejection | None = None,
 ) -> str:
-    """Areas ``(classes, frames)`` as CSV: see `SaveAreasd`."""
+    """Areas ``(classes, frames)`` and a ventricle's volumes as CSV: see `SaveAreasd`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     times = [] if seconds is None else ["seconds"]
-    writer.writerow(["frame", *times, *(f"{name}_{unit}" for name in names)])
+    volume = [] if ejection is None else [f"volume_{ejection.unit}"]
+    writer.writerow(["frame", *times, *(f"{name}_{unit}" for name in names), *volume])
     for frame, row in enumerate(areas.T):
-        when = [] if seconds is None else [f"{frame * seconds:.4f}"]
-        writer.writerow([frame + 1, *when, *(f"{area:.6g}" for area in row)])
+        cells = [str(frame + 1)]
+        if seconds is not None:
+            cells.append(f"{frame * seconds:.4f}")
+        cells += [f"{area:.6g}" for area in row]
+        if ejection is not None:
+            value = ejection.volumes[frame]
+            cells.append("" if np.isnan(value) else f"{value:.6g}")
+        writer.writerow(cells)
     return text.getvalue()
 
 
@@ -119,6 +171,7 @@ def draw_areas(
     names: Sequence[str],
     unit: str,
     seconds: float | None,
+    ejection: Ejection | None = None,
 ) -> bytes:
     """Draw areas over time, with two frames above them: a PNG file.
 
@@ -129,27 +182,32 @@ def draw_areas(
         names: of the classes.
         unit: of the areas.
         seconds: from frame to frame; None for frames in place of a time.
+        ejection: of a ventricle, whose long axis is drawn too; None for none.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 7.5 if image is not None else 3.5), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    shown = {"largest": int(areas[0].argmax()), "smallest": int(areas[0].argmin())}
+    shown = _two_frames(areas, names, ejection)
     layout: Any = [["plot", "plot"]]
     if image is not None:
         layout = [list(shown), ["plot", "plot"]]
     axes: Any = figure.subplot_mosaic(layout, height_ratios=[1.4, 1.0][-len(layout) :])
     spacing = np.linalg.norm(affine_of(label), axis=0)
     if image is not None:
-        for name, frame in shown.items():
+        for title, frame in shown.items():
             picture = overlay(
                 convert_to_tensor(image[..., frame], track_meta=False).transpose(1, 2),
                 convert_to_tensor(label[..., frame], track_meta=False).transpose(1, 2),
             )
-            axes[name].imshow(picture, aspect=spacing[1] / spacing[0])
-            axes[name].set_title(f"{names[0]} {name}: frame {frame + 1}")
-            axes[name].set_axis_off()
+            # `overlay` enlarges; columns and rows of the sequence all the same
+            extent = (-0.5, label.shape[1] - 0.5, label.shape[2] - 0.5, -0.5)
+            axes[title].imshow(picture, aspect=spacing[1] / spacing[0], extent=extent)
+            axes[title].set_title(f"{title}: frame {frame + 1}{_volume(ejection, frame)}")
+            axes[title].set_axis_off()
+            if ejection is not None:
+                axes[title].plot(*ejection.axes[frame].T, color="white", linewidth=1)
     times = np.arange(areas.shape[1]) * (1.0 if seconds is None else seconds)
     if seconds is None:
         times += 1
@@ -166,8 +224,39 @@ def draw_areas(
     axes["plot"].grid(alpha=0.3)
     axes["plot"].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(names))
     said = remark(label.meta)
-    if said:
+    if ejection is not None:
+        figure.suptitle("\n".join(filter(None, [_headline(ejection), said])), fontsize=11)
+    elif said:
         figure.suptitle(said, fontsize=8)
     file = io.BytesIO()
     canvas.print_png(file)
     return file.getvalue()
+
+
+def _two_frames(
+    areas: NDArray[np.float64], names: Sequence[str], ejection: Ejection | None
+) -> dict[str, int]:
+    """The frames that are drawn, by what they are."""
+    if ejection is not None and ejection.diastole is not None and ejection.systole is not None:
+        return {"end-diastole": ejection.diastole, "end-systole": ejection.systole}
+    largest, smallest = int(areas[0].argmax()), int(areas[0].argmin())
+    return {f"{names[0]} largest": largest, f"{names[0]} smallest": smallest}
+
+
+def _volume(ejection: Ejection | None, frame: int) -> str:
+    """A frame's volume in ml, behind its title."""
+    if ejection is None or ejection.unit != "ml" or np.isnan(ejection.volumes[frame]):
+        return ""
+    return f", {ejection.volumes[frame]:.0f} ml"
+
+
+def _headline(ejection: Ejection) -> str:
+    """An ejection fraction with its spread, or why there is none."""
+    if ejection.fraction is None:
+        return f"no ejection fraction: {ejection.note}"
+    spread = "no error bar"
+    value = f"{100 * ejection.fraction:.0f} %"
+    if ejection.sd is not None:
+        value = f"{100 * ejection.fraction:.1f} ± {100 * ejection.sd:.1f} %"
+        spread = f"± SD of {ejection.samples} samples alone"
+    return f"Ejection fraction {value} (area-length in one plane; {spread})"

@@ -174,6 +174,8 @@ def test_frames_of_a_sequence_are_segmented(tmp_path: Path) -> None:
     result = Segmenter(BUNDLES / "ldseg_echo", configs=["sequences.yaml"], num_samples=1)(path)
     assert result.label.shape == nib.load(path).shape
     assert result.label.any()
+    with pytest.raises(InputError, match="statistics are of a volume or a picture: got a sequence"):
+        _ = result.statistics
 
 
 @pytest.mark.parametrize(

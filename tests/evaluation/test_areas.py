@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.clips import IN_MM, SECONDS
 from ldseg_monai.evaluation import SaveAreasd
 from ldseg_monai.evaluation.areas import frame_areas
@@ -74,3 +76,53 @@ def test_a_file_of_another_hand_is_kept(tmp_path: Path) -> None:
     SaveAreasd("pred", str(tmp_path), NAMES)({"pred": label()})
     assert other.read_text() == "mine"
     assert (tmp_path / "heart_area.png").is_file()
+
+
+def test_an_ejection_fraction_ends_the_table_and_has_a_file(tmp_path: Path) -> None:
+    pred = label(np.diag([0.5, 2.0, 1.0, 1.0]), **{IN_MM: True})
+    whole = torch.nn.functional.one_hot(pred[0].as_tensor().long(), 3).movedim(-1, 0).float()
+    less = whole.clone()
+    less[:, 3, 2:5, 1] = torch.tensor([1.0, 0.0, 0.0])[:, None]  # half of the second frame's cavity
+    data = {"pred": pred, "original": torch.rand(1, 20, 10, 3)}
+    data["pred_samples"] = torch.cat([whole, less])
+    assert set(SaveAreasd("pred", str(tmp_path), NAMES, ventricle="cavity")(data)) == {
+        "pred",
+        "original",
+    }
+    # Pixels are 0.5 x 2 mm; the cavity has 4 x 3, 2 x 3 and, in the second sample, 1 x 3 of them.
+    # A long axis goes from the middle of a pixel's side to that of another one
+    largest = 12**2 / np.hypot(3 * 0.5, 3 * 2)
+    fractions = [1 - 6**2 / np.hypot(0.5, 3 * 2) / largest, 1 - 3**2 / (3 * 2) / largest]
+    written = json.loads((tmp_path / "heart_area.json").read_text())
+    assert written == {
+        "case": "heart", "ventricle": "cavity",
+        "ejection_fraction": pytest.approx(fractions[0]),
+        "ejection_fraction_sd": pytest.approx(np.std(fractions, ddof=1)), "samples": 2,
+        "end_diastole_frame": 1, "end_systole_frame": 2,
+        "volumes": [pytest.approx(8 * largest / (3 * np.pi) / 1000), written["volumes"][1], None],
+        "unit": "ml", "method": "single-plane area-length: V = 8 A^2 / (3 pi L)", "note": "",
+    }  # fmt: skip
+    rows = list(csv.reader((tmp_path / "heart_area.csv").open()))
+    assert rows[0] == ["frame", "cavity_mm2", "muscle_mm2", "volume_ml"]
+    assert float(rows[2][3]) == pytest.approx(written["volumes"][1], rel=1e-5)
+    assert rows[3] == ["3", "0", "4", ""]
+    assert (tmp_path / "heart_area.png").is_file()
+
+
+def test_without_an_ejection_fraction_the_file_and_the_plot_say_why(tmp_path: Path) -> None:
+    pred = label(**{OUTSIDE: "its values are unlike those of the training"})
+    pred[..., 1:] = 0
+    data = {"pred": pred, "original": torch.rand(1, 20, 10, 3)}
+    SaveAreasd("pred", str(tmp_path), NAMES, ventricle="cavity")(data)
+    written = json.loads((tmp_path / "heart_area.json").read_text())
+    assert written["ejection_fraction"] is None and written["unit"] == "relative"
+    assert written["note"].startswith("the cavity was found in 1 of 3 frames")
+    assert written[OUTSIDE] == "its values are unlike those of the training"
+    rows = list(csv.reader((tmp_path / "heart_area.csv").open()))
+    assert [row[-1] for row in rows] == ["volume_relative", "1", "", ""]
+    assert (tmp_path / "heart_area.png").is_file()
+
+
+def test_a_ventricle_that_is_no_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'heart': expected one of the classes cavity, muscle"):
+        SaveAreasd("pred", str(tmp_path), NAMES, ventricle="heart")
