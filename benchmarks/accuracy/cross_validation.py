@@ -30,11 +30,17 @@ from benchmarks.accuracy.quality import cell, deviation, known, mean
 from benchmarks.accuracy.study import claim, configs, overrides, parsed, train
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.evaluation.paired import p_of_t_test, p_of_wilcoxon, pooled
-from ldseg_monai.evaluation.scores import SCORES
 
 METRICS = Path("scores", "metrics.csv")
 OWN = ("dataset_dir", "output_dir", "fold", "val_cases")  # which the folds are made with
-HEADINGS = dict(zip(SCORES, ("Dice", "IoU", "precision", "recall", "HD95"), strict=True))
+# Of the tables; the surface's further scores are in no metrics.csv before 2026-11-29
+HEADINGS = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "precision": "precision",
+    "recall": "recall",
+    "hd95": "HD95",
+}
 ABOUT = """Cross-validation in {num_folds} folds: each case is segmented by the network that was
 trained without its fold, and scored in its file's own geometry. Of the epochs at which a training
 validates, each `val_interval` and the last, the one with the best Dice on that fold was kept; where
@@ -168,12 +174,12 @@ def by_class(rows: Iterable[Mapping[str, str]]) -> dict[str, Cases]:
     """The scores of each case by class, the last of them ``mean``: over the classes that it has."""
     classes: dict[str, Cases] = {}
     for row in rows:
-        scores = {score: float(row[score]) for score in SCORES}
+        scores = {score: float(row[score]) for score in HEADINGS}
         classes.setdefault(row["class"], {})[row["fold"], row["case"]] = scores
     means: Cases = {}
     for case in next(iter(classes.values()), {}):  # every class has a row for every case
         own = [scores[case] for scores in classes.values()]
-        for score in SCORES:
+        for score in HEADINGS:
             means.setdefault(case, {})[score] = mean(row[score] for row in own)
     return {**classes, "mean": means}
 
@@ -245,7 +251,7 @@ def write_results(
         The text of table.md.
     """
     with open(out / "cases.csv", "w", newline="") as file:
-        columns = ["candidate", "fold", "case", "class", *SCORES]
+        columns = ["candidate", "fold", "case", "class", *HEADINGS]
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         for name, own in rows.items():

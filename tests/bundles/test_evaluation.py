@@ -18,10 +18,10 @@ from ldseg_monai.data.datalist import case_name, paired_datalist
 from ldseg_monai.data.split import Split
 
 COLUMNS = (
-    "case,class,name,dice,iou,precision,recall,hd95,unit,trained_on,"
+    "case,class,name,dice,iou,precision,recall,hd95,asd,surface_dice,unit,trained_on,"
     "overlap_voxels,predicted_voxels,true_voxels"
 ).split(",")
-SCORES = COLUMNS[3:8]
+SCORES = COLUMNS[3:10]
 
 
 def cases_in(folder: Path) -> list[str]:

@@ -7,12 +7,17 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from case_engine import case_engine
 from monai.data import MetaTensor
 from monai.handlers import from_engine
-from monai.metrics import compute_hausdorff_distance
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+)
 
 from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.evaluation.scores import (
@@ -47,7 +52,8 @@ def cube(start: tuple[int, ...]) -> torch.Tensor:
 def test_perfect_prediction_has_perfect_scores(dims: int) -> None:
     mask = cube((3,) * dims)
     scores = class_scores(mask, mask.clone(), SPACING[:dims])
-    assert scores == {"dice": 1.0, "iou": 1.0, "precision": 1.0, "recall": 1.0, "hd95": 0.0}
+    overlap = {"dice": 1.0, "iou": 1.0, "precision": 1.0, "recall": 1.0}
+    assert scores == {**overlap, "hd95": 0.0, "asd": 0.0, "surface_dice": 1.0}
     assert tuple(scores) == SCORES
 
 
@@ -66,6 +72,33 @@ def test_shifted_cube_has_the_scores_of_the_overlap_and_the_shift_in_mm(
     assert scores["iou"] == pytest.approx(share / (2 - share))
     assert scores["precision"] == scores["recall"] == pytest.approx(share)
     assert scores["hd95"] == pytest.approx(shift * SPACING[axis])
+    both = np.concatenate(surface_distances(shift, axis, dims))
+    assert scores["asd"] == pytest.approx(both.mean())
+    assert scores["surface_dice"] == pytest.approx((both <= 1).mean())
+
+
+def surface_distances(shift: int, axis: int, dims: int) -> list[np.ndarray]:
+    """From the voxels around one cube of 4 to those around the shifted one, and back, by hand."""
+    places = np.array(list(np.ndindex(*[4] * dims)))
+    around = places[((places == 0) | (places == 3)).any(axis=1)]
+    moved = around + shift * np.eye(dims, dtype=int)[axis]
+    between = (around[:, None] - moved[None]) * np.array(SPACING[:dims])
+    distances = np.linalg.norm(between, axis=-1)
+    return [distances.min(axis=1), distances.min(axis=0)]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("shift", [1, 2, 3])
+def test_every_place_of_a_shifted_plate_is_as_far_as_the_shift(shift: int, axis: int) -> None:
+    sides = [5, 5, 5]
+    sides[axis] = 1
+    start = [3, 3, 3]
+    label = box((12, 12, 12), (3, 3, 3), tuple(sides))
+    start[axis] += shift
+    scores = class_scores(box((12, 12, 12), tuple(start), tuple(sides)), label, SPACING)
+    distance = shift * SPACING[axis]
+    assert scores["asd"] == scores["hd95"] == pytest.approx(distance)
+    assert scores["surface_dice"] == (1.0 if distance <= 1 else 0.0)
 
 
 def test_precision_and_recall_tell_too_much_from_too_little() -> None:
@@ -99,7 +132,15 @@ def test_distance_is_that_of_the_whole_volume_though_only_a_part_is_searched() -
             percentile=95,
             spacing=list(SPACING),
         )
-        assert class_scores(prediction, label, SPACING)["hd95"] == pytest.approx(expected.item())
+        scores = class_scores(prediction, label, SPACING)
+        assert scores["hd95"] == pytest.approx(expected.item())
+        whole = (prediction[None, None], label[None, None])
+        alike: dict[str, Any] = {"include_background": True, "spacing": list(SPACING)}
+        mean = compute_average_surface_distance(*whole, symmetric=True, **alike)
+        share = compute_surface_dice(*whole, class_thresholds=[1.0], **alike)
+        assert scores["asd"] == pytest.approx(mean.item())
+        assert scores["surface_dice"] == pytest.approx(share.item())
+        assert 0 < scores["surface_dice"] < 1
 
 
 def test_scores_with_nothing_to_measure_are_nan() -> None:
@@ -108,6 +149,7 @@ def test_scores_with_nothing_to_measure_are_nan() -> None:
     missed = class_scores(nothing, something, SPACING)
     assert missed["dice"] == missed["iou"] == missed["recall"] == 0
     assert math.isnan(missed["precision"]) and math.isnan(missed["hd95"])
+    assert math.isnan(missed["asd"]) and missed["surface_dice"] == 0
     invented = class_scores(something, nothing, SPACING)
     assert invented["precision"] == 0  # the label lacks the class: the rest has nothing to measure
     assert all(math.isnan(score) for name, score in invented.items() if name != "precision")
@@ -161,7 +203,7 @@ def test_table_has_a_row_for_each_case_and_class(
         times,
     )
     with open(tmp_path / "new" / "folder" / "metrics.csv", newline="") as file:
-        columns = "case,class,name,dice,iou,precision,recall,hd95,unit,trained_on"
+        columns = "case,class,name,dice,iou,precision,recall,hd95,asd,surface_dice,unit,trained_on"
         columns += ",overlap_voxels,predicted_voxels,true_voxels"
         assert file.readline().strip() == columns
         file.seek(0)
@@ -176,17 +218,18 @@ def test_table_has_a_row_for_each_case_and_class(
     assert counts[0] == counts[3] == (64, 64, 64) and counts[2] == (48, 64, 64)
     assert counts[5] == (0, 0, 0)
     scores = [[float(row[score]) for score in SCORES] for row in rows]
-    assert scores[0] == scores[1] == scores[3] == [1, 1, 1, 1, 0]
-    assert (
-        scores[2] == scores[4] == pytest.approx([0.75, 0.6, 0.75, 0.75, 2.0])
-    )  # shifted along the axis of 2 mm
+    assert scores[0] == scores[1] == scores[3] == [1, 1, 1, 1, 0, 0, 1]
+    both = np.concatenate(surface_distances(1, 0, 3))  # shifted along the axis of 2 mm
+    wanted = [0.75, 0.6, 0.75, 0.75, 2.0, both.mean(), (both <= 1).mean()]
+    assert scores[2] == scores[4] == pytest.approx(wanted)
     assert all(math.isnan(score) for score in scores[5])
 
 
 def test_summary_is_valid_json_and_leaves_nan_out(tmp_path: Path, cases) -> None:
     run(CaseScores(str(tmp_path), 4), [cases])  # nobody has class 3
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=reject)
-    assert summary["cases"] == 3 and summary["units"] == {"hd95": "mm"}
+    assert summary["cases"] == 3 and summary["units"] == {"hd95": "mm", "asd": "mm"}
+    assert summary["tolerance"] == {"surface_dice": "1 mm"}
     assert summary["classes"]["1"]["name"] == "class 1"
     assert set(summary["classes"]) == {"1", "2", "3"}
     assert summary["classes"]["1"]["dice"]["mean"] == pytest.approx((1 + 0.75 + 0.75) / 3)
@@ -203,7 +246,9 @@ def test_distances_of_a_picture_are_in_pixels(tmp_path: Path) -> None:
     meta = {"filename_or_obj": "a.png"}
     case = {"image": MetaTensor(torch.zeros(3, 8, 8), meta=meta), "pred": label}
     run(CaseScores(str(tmp_path), 2), [[{**case, "label": MetaTensor(label)}]])
-    assert json.loads((tmp_path / "summary.json").read_text())["units"] == {"hd95": "pixel"}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["units"] == {"hd95": "pixel", "asd": "pixel"}
+    assert summary["tolerance"] == {"surface_dice": "1 pixel"}
 
 
 def test_cases_that_were_trained_on_are_marked(tmp_path: Path, cases, caplog) -> None:
@@ -257,6 +302,8 @@ def row(case: str, index: int, dice: float, hd95: float) -> dict[str, Any]:
         "precision": 0.5,
         "recall": 0.5,
         "hd95": hd95,
+        "asd": hd95 / 2,
+        "surface_dice": 0.25,
         "unit": "mm",
         **dict.fromkeys(COUNTS, 0),
     }
@@ -301,6 +348,7 @@ def test_means_and_sds_are_over_the_cases() -> None:
         ("1", "hd95"): [1.0, 2.0],
         ("2", "hd95"): [3.0, 5.0],
         ("1", "iou"): [0.5] * 3,
+        ("2", "asd"): [1.5, 2.5],
     }
     for (index, score), values in expected.items():
         assert summary["classes"][index][score]["mean"] == pytest.approx(statistics.mean(values))
@@ -317,6 +365,8 @@ def test_one_case_has_no_spread() -> None:
         "precision": {"mean": 0.5, "sd": 0.0, "n": 1},
         "recall": {"mean": 0.5, "sd": 0.0, "n": 1},
         "hd95": {"mean": None, "sd": None, "n": 0},
+        "asd": {"mean": None, "sd": None, "n": 0},
+        "surface_dice": {"mean": 0.25, "sd": 0.0, "n": 1},
     }
 
 
@@ -325,7 +375,7 @@ def test_mean_of_a_case_leaves_out_classes_without_the_score() -> None:
         [row("b", 1, 0.9, math.nan), row("b", 2, 0.7, 3.0), row("a", 1, math.nan, math.nan)]
     )
     assert list(means) == ["a", "b"]
-    assert means["b"] == pytest.approx(
-        {"dice": 0.8, "iou": 0.5, "precision": 0.5, "recall": 0.5, "hd95": 3.0}
-    )
+    overlap = {"dice": 0.8, "iou": 0.5, "precision": 0.5, "recall": 0.5}
+    surface = {"hd95": 3.0, "asd": 1.5, "surface_dice": 0.25}
+    assert means["b"] == pytest.approx({**overlap, **surface})
     assert math.isnan(means["a"]["dice"]) and means["a"]["iou"] == 0.5

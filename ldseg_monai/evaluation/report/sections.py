@@ -23,9 +23,11 @@ from ldseg_monai.evaluation.pictures import (
 from ldseg_monai.evaluation.report.charts import dot_plot, line_chart, neighbors
 from ldseg_monai.evaluation.report.page import NOTHING, hex_color, number, png, render
 from ldseg_monai.evaluation.report.trajectory import Trajectory
-from ldseg_monai.evaluation.scores import SCORES, case_means
+from ldseg_monai.evaluation.scores import DISTANCES, SCORES, TOLERANCE, case_means
 
-SCORE_NAMES = dict(zip(SCORES, ("Dice", "IoU", "Precision", "Recall", "HD95"), strict=True))
+SCORE_NAMES = dict(
+    zip(SCORES, ("Dice", "IoU", "Precision", "Recall", "HD95", "ASD", "Surface Dice"), strict=True)
+)
 STATISTICS = ("mean", "SD", "median", "min", "max", "n")
 MEAN, MEAN_COLOR = "mean of the classes", "#9aa3b0"
 MAX_CHANNELS = 6  # of a latent that are shown
@@ -62,6 +64,7 @@ def score_section(rows: Sequence[dict], classes: Mapping[int, str], trained_on: 
     return render(
         "scores.html",
         cases=len(means),
+        tolerance=f"{TOLERANCE:g}",
         statistics_head=["", *STATISTICS],
         statistics=statistics,
         dice_plot=dot_plot(dice, colors, "Dice"),
@@ -162,8 +165,8 @@ def class_color(index: int) -> str:
 
 def score_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What the scores are called, a distance with its unit."""
-    units = sorted({row["unit"] for row in rows})
-    return SCORE_NAMES | {"hd95": " ".join([SCORE_NAMES["hd95"], *(f"({unit})" for unit in units)])}
+    units = [f"({unit})" for unit in sorted({row["unit"] for row in rows})]
+    return SCORE_NAMES | {score: " ".join([SCORE_NAMES[score], *units]) for score in DISTANCES}
 
 
 def _line(row: Mapping[str, Any], classes: Mapping[int, str]) -> list[str]:

@@ -17,10 +17,9 @@ from scipy.stats import ttest_rel, wilcoxon
 from small_data import write_cuts
 
 from benchmarks.accuracy import cross_validation
-from benchmarks.accuracy.cross_validation import main
+from benchmarks.accuracy.cross_validation import HEADINGS, main
 from benchmarks.accuracy.quality import foreground_dice
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.evaluation.scores import SCORES
 
 BUNDLE = ROOT / "bundles" / "ldseg_hippocampus"
 UNET, DYNUNET = "baselines/unet.yaml", "baselines/unet.yaml+baselines/dynunet.yaml"
@@ -80,7 +79,7 @@ def write_metrics(path: Path, dice: dict[str, tuple[float, float]]) -> None:
     """Write what the evaluation does: half of the Dice as other scores, and its tenfold as distance, none for 0.6."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["case", "class", *SCORES])
+        writer.writerow(["case", "class", *HEADINGS])
         for case, values in dice.items():
             for index, value in enumerate(values, start=1):
                 distance = NAN if value == 0.6 else 10 * value
@@ -411,7 +410,7 @@ def test_each_baseline_is_compared_with_ldseg_case_by_case(tmp_path: Path) -> No
 def test_cases_have_a_row_a_candidate_fold_case_and_class(tmp_path: Path) -> None:
     call_main(tmp_path, tmp_path / "cv", "--baseline", UNET)
     rows = read(tmp_path / "cv" / "cases.csv")
-    assert list(rows[0]) == ["candidate", "fold", "case", "class", *SCORES]
+    assert list(rows[0]) == ["candidate", "fold", "case", "class", *HEADINGS]
     expected = [
         (name, str(fold), case, str(index), str(value))
         for name in ("ldseg_hippocampus", "unet")

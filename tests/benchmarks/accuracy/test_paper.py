@@ -19,8 +19,9 @@ from small_data import write_cuts
 from small_networks import SMALL
 
 from benchmarks.accuracy import cross_validation, paper, study
+from benchmarks.accuracy.cross_validation import HEADINGS
 from benchmarks.accuracy.paper import TABLES, Table, errors_on, main, pooled_cases
-from ldseg_monai.evaluation.scores import COUNTS, SCORES
+from ldseg_monai.evaluation.scores import COUNTS
 
 NAMES = sorted(path.stem for path in TABLES.glob("*.yaml"))
 
@@ -59,7 +60,7 @@ def metrics(path: Path, counts: dict[str, list[tuple[int, int, int]]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["case", "class", *SCORES, *COUNTS])
+        writer.writerow(["case", "class", *HEADINGS, *COUNTS])
         for case, classes in counts.items():
             for index, (both, found, true) in enumerate(classes, start=1):
                 dice = 2 * both / (found + true)

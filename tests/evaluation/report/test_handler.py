@@ -25,7 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ldseg_monai.bundle import class_names
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.report.handler import Report, shown_cases
-from ldseg_monai.evaluation.scores import CaseScores
+from ldseg_monai.evaluation.scores import SCORES, CaseScores
 from ldseg_monai.inference.postprocessing import SplitPredictiond
 from ldseg_monai.inference.samplers import SamplingInferer
 
@@ -89,7 +89,7 @@ class Evaluation:
 
 
 def rows(**dice: Sequence[float]) -> list[dict[str, Any]]:
-    rest: dict[str, Any] = dict.fromkeys(("iou", "precision", "recall", "hd95"), NAN)
+    rest: dict[str, Any] = dict.fromkeys(SCORES[1:], NAN)
     return [
         {"case": name, "class": index, "dice": value, **rest}
         for name, values in dice.items()
@@ -146,7 +146,12 @@ def test_page_has_the_scores_and_the_pictures_of_three_cases(
         assert words in page.text
     assert "predicted femur" in page.text and "predicted tibia <i>" in page.text
     unit = {2: "pixel", 3: "mm"}[spatial_dims]
-    assert page.tables[1][0][-2:] == [f"HD95 ({unit})", "Trained on"]
+    assert page.tables[1][0][-4:] == [
+        f"HD95 ({unit})",
+        f"ASD ({unit})",
+        "Surface Dice",
+        "Trained on",
+    ]
     assert {row[-1] for row in page.tables[1][1:]} == {"unknown"}
     assert "whether the weights were trained on these cases is not known" in page.text
     overlays = {name: image for name, image in page.images().items() if "outlines" in name}
