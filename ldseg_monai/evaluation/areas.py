@@ -32,7 +32,7 @@ class SaveAreasd(MapTransform):
     ``NAME_area.png`` shows them over time, with the frames in which the first class is largest and
     smallest.
 
-    With ``ventricle`` the table ends with that cavity's volume, ``volume_ml``, or
+    With ``chamber`` the table ends with that cavity's volume, ``volume_ml``, or
     ``volume_relative`` where no size is known. ``NAME_area.json`` has the ejection fraction (see
     `ejection_fraction`), and the plot the frames at end-diastole and end-systole in place of the
     above. Samples that `SplitPredictiond` left under ``KEY_samples`` are used for the fraction's
@@ -43,10 +43,10 @@ class SaveAreasd(MapTransform):
         output_dir: folder of the files.
         class_names: of the classes from 0 on, which is the background.
         image_key: key of the image in the same geometry, which is drawn.
-        ventricle: name of the class whose ejection fraction is measured; None for none.
+        chamber: name of the class whose ejection fraction is measured; None for none.
 
     Raises:
-        ValueError: if no class has the ventricle's name.
+        ValueError: if no class has the chamber's name.
     """
 
     def __init__(
@@ -55,19 +55,19 @@ class SaveAreasd(MapTransform):
         output_dir: str,
         class_names: Mapping[int, str],
         image_key: str = "original",
-        ventricle: str | None = None,
+        chamber: str | None = None,
     ) -> None:
         super().__init__(keys)
         self.output_dir = output_dir
         self.class_names = class_names
         self.image_key = image_key
         self.names = [class_names[index] for index in range(1, len(class_names))]
-        if ventricle is not None and ventricle not in self.names:
+        if chamber is not None and chamber not in self.names:
             raise InputError(
-                f"ventricle is {ventricle!r}: expected one of the classes "
+                f"chamber is {chamber!r}: expected one of the classes "
                 f"{', '.join(self.names)}, or null for no ejection fraction"
             )
-        self.ventricle = ventricle
+        self.chamber = chamber
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files; return ``data`` without the samples.
@@ -83,7 +83,7 @@ class SaveAreasd(MapTransform):
             areas = frame_areas(label, len(self.class_names), in_mm)
             unit = "mm2" if in_mm else "pixels"
             ejection = None
-            if self.ventricle is not None:
+            if self.chamber is not None:
                 ejection = self._ejection(label, samples, in_mm)
                 self._write(label, "area.json", self._as_json(label, ejection))
             table = area_table(areas, self.names, unit, seconds, ejection)
@@ -94,14 +94,14 @@ class SaveAreasd(MapTransform):
         return result
 
     def _ejection(self, label: Any, samples: torch.Tensor | None, in_mm: bool) -> Ejection:
-        """The ventricle's ejection fraction."""
-        cavity = 1 + self.names.index(str(self.ventricle))
+        """The chamber's ejection fraction."""
+        cavity = 1 + self.names.index(str(self.chamber))
         pixel = affine_of(label)[:, :2] if in_mm else None
         return ejection_fraction(label, cavity, pixel, samples, len(self.class_names))
 
     def _as_json(self, label: Any, ejection: Ejection) -> bytes:
         """An ejection fraction as JSON; one of an image that the weights do not know says why."""
-        about = {"case": case_name(label.meta), "ventricle": self.ventricle}
+        about = {"case": case_name(label.meta), "chamber": self.chamber}
         why = {OUTSIDE: label.meta[OUTSIDE]} if label.meta.get(OUTSIDE) else {}
         return (json.dumps({**about, **ejection.as_dict(), **why}, indent=2) + "\n").encode()
 

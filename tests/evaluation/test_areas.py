@@ -85,7 +85,7 @@ def test_an_ejection_fraction_ends_the_table_and_has_a_file(tmp_path: Path) -> N
     less[:, 3, 2:5, 1] = torch.tensor([1.0, 0.0, 0.0])[:, None]  # half of the second frame's cavity
     data = {"pred": pred, "original": torch.rand(1, 20, 10, 3)}
     data["pred_samples"] = torch.cat([whole, less])
-    assert set(SaveAreasd("pred", str(tmp_path), NAMES, ventricle="cavity")(data)) == {
+    assert set(SaveAreasd("pred", str(tmp_path), NAMES, chamber="cavity")(data)) == {
         "pred",
         "original",
     }
@@ -95,7 +95,7 @@ def test_an_ejection_fraction_ends_the_table_and_has_a_file(tmp_path: Path) -> N
     fractions = [1 - 6**2 / np.hypot(0.5, 3 * 2) / largest, 1 - 3**2 / (3 * 2) / largest]
     written = json.loads((tmp_path / "heart_area.json").read_text())
     assert written == {
-        "case": "heart", "ventricle": "cavity",
+        "case": "heart", "chamber": "cavity",
         "ejection_fraction": pytest.approx(fractions[0]),
         "ejection_fraction_sd": pytest.approx(np.std(fractions, ddof=1)), "samples": 2,
         "end_diastole_frame": 1, "end_systole_frame": 2,
@@ -113,7 +113,7 @@ def test_without_an_ejection_fraction_the_file_and_the_plot_say_why(tmp_path: Pa
     pred = label(**{OUTSIDE: "its values are unlike those of the training"})
     pred[..., 1:] = 0
     data = {"pred": pred, "original": torch.rand(1, 20, 10, 3)}
-    SaveAreasd("pred", str(tmp_path), NAMES, ventricle="cavity")(data)
+    SaveAreasd("pred", str(tmp_path), NAMES, chamber="cavity")(data)
     written = json.loads((tmp_path / "heart_area.json").read_text())
     assert written["ejection_fraction"] is None and written["unit"] == "relative"
     assert written["note"].startswith("the cavity was found in 1 of 3 frames")
@@ -123,6 +123,8 @@ def test_without_an_ejection_fraction_the_file_and_the_plot_say_why(tmp_path: Pa
     assert (tmp_path / "heart_area.png").is_file()
 
 
-def test_a_ventricle_that_is_no_class_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'heart': expected one of the classes cavity, muscle"):
-        SaveAreasd("pred", str(tmp_path), NAMES, ventricle="heart")
+def test_a_chamber_that_is_no_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match="chamber is 'heart': expected one of the classes cavity, muscle"
+    ):
+        SaveAreasd("pred", str(tmp_path), NAMES, chamber="heart")

@@ -63,6 +63,9 @@ def new_config(
         set_value(config, "max_epochs", plan.max_epochs)
         set_value(config, "val_fraction", plan.val_fraction)
         _set_patients(config, plan)
+    if "chamber" in config:  # a class of the template's
+        comment = "class whose volume and ejection fraction are measured; null for none"
+        set_value(config, "chamber", None, comment)
     if "voxel_size" in config:
         comment = "mm that a voxel is resampled to: that of the median volume after its resize"
         set_value(config, "voxel_size", _voxel_size(plan, inspection), comment)
