@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ from ldseg_monai.bundle.components import has_id
 from ldseg_monai.bundle.knobs import check_values
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, find_cases
+from ldseg_monai.data.formats.geometry import check_affine
 from ldseg_monai.data.formats.kinds import NIFTI_ENDINGS
 from ldseg_monai.data.names import PathLike
 from ldseg_monai.data.sequences import find_sequences
-from ldseg_monai.data.writers import FormsWriter
+from ldseg_monai.data.writers import FormsWriter, label_picture_writer
 from ldseg_monai.evaluation.statistics import label_statistics
 from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.networks.weights import load_weights
-from ldseg_monai.runtime.errors import ArgumentError, InputError, UserError, cause
+from ldseg_monai.runtime.errors import ArgumentError, InputError, MissingFileError, UserError, cause
 from ldseg_monai.runtime.ownership import require_new
 
 SEQUENCES = "sequences.yaml"
@@ -136,10 +138,15 @@ class Segmentation:
         path = os.fspath(path)
         if not overwrite:
             require_new(path)
+        folder = os.path.dirname(path) or "."
+        if not os.path.isdir(folder):
+            raise MissingFileError(f"{path}: there is no folder {folder}; make it")
         pred = _with_channel(self._data["pred"]).cpu()
         ending = path.lower()
         if self.affine is None and ending.endswith(".png"):
-            Image.fromarray(self.label).save(path)
+            picture = Image.fromarray(self.label)
+            picture.putpalette(self._segmenter.palette)
+            picture.save(path)
         elif self.affine is not None and ending.endswith(NIFTI_ENDINGS):
             writer = FormsWriter(output_dtype=np.uint8)
             writer.set_data_array(pred, channel_dim=0)
@@ -238,6 +245,12 @@ class Segmenter:
         return self.bundle.class_names
 
     @property
+    def palette(self) -> list[int]:
+        """Red, green and blue of each class, one after the other, as Pillow's palettes have it."""
+        colors = self._config.get("displayable_configs", {}).get("label_colors")
+        return [part for color in label_picture_writer(colors).colors for part in color]
+
+    @property
     def dims(self) -> int:
         """Axes of the images that the bundle is made for."""
         inputs = self.bundle.metadata["network_data_format"]["inputs"]
@@ -265,6 +278,8 @@ class Segmenter:
             TypeError: for another kind of image.
         """
         if isinstance(image, (str, os.PathLike)):
+            if not os.fspath(image):
+                raise InputError("got an empty path: expected that of an image")
             if affine is not None or spacing is not None:
                 raise InputError("affine and spacing are of arrays: a file has its own")
             return self._segment(os.fspath(image), backwards=self._is_picture)
@@ -328,8 +343,19 @@ class Segmenter:
         spacing: Sequence[float] | None,
     ) -> str:
         """Write an image to a file, as the bundle reads it, so that all of it is checked."""
+        if isinstance(image, MetaTensor) and not self._is_picture:
+            affine = image.affine.numpy() if affine is None and spacing is None else affine
+            image = image[0] if image.ndim == 4 and len(image) == 1 else image  # MONAI's channel
         if isinstance(image, torch.Tensor):
-            image = image.detach().cpu().numpy()
+            image = image.detach().cpu()
+            image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+        if isinstance(image, np.ma.MaskedArray) or (
+            isinstance(image, np.ndarray) and image.dtype.kind not in "biuf"
+        ):
+            raise InputError(
+                f"got a {type(image).__name__} of type {image.dtype}: expected a plain array of "
+                "whole or floating-point numbers"
+            )
         is_array = isinstance(image, np.ndarray)
         if not is_array and (affine is not None or spacing is not None):
             raise InputError(
@@ -340,11 +366,16 @@ class Segmenter:
         elif is_array:
             image = _volume(image, affine, spacing)
         if isinstance(image, Image.Image):
+            if image.mode in ("CMYK", "F", "YCbCr", "LAB", "HSV"):  # which PNG does not have
+                raise InputError(
+                    f"got a picture of mode {image.mode}: expected gray or colors (RGB); convert it"
+                )
             path = folder / "image.png"
             image.save(path)
-        elif isinstance(image, nib.Nifti1Image):
+        elif isinstance(image, nib.spatialimages.SpatialImage):
+            is_nifti = isinstance(image, nib.Nifti1Image)
             path = folder / "image.nii"
-            nib.save(image, path)
+            nib.save(image if is_nifti else nib.Nifti1Image.from_image(image), path)
         elif type(image).__module__.startswith("SimpleITK"):
             import SimpleITK as sitk
 
@@ -369,7 +400,7 @@ def _with_channel(label: Any) -> Any:
 
 def _picture(array: NDArray[Any]) -> Image.Image:
     colors = array.ndim == 3 and array.shape[-1] == 3
-    if array.dtype != np.uint8 or not (array.ndim == 2 or colors):
+    if array.dtype != np.uint8 or not (array.ndim == 2 or colors) or not array.size:
         raise InputError(
             f"got a picture of shape {list(array.shape)} and type {array.dtype}: expected (rows, "
             "columns) or (rows, columns, 3), uint8 from 0 to 255"
@@ -387,10 +418,20 @@ def _volume(
             else "got an array that says nothing of its voxels: expected affine or spacing in mm"
         )
     if affine is None:
-        sides = np.asarray(spacing, dtype=float)
-        if sides.shape != (3,):
-            raise InputError(f"spacing is {spacing!r}: expected three numbers, in mm")
-        affine = np.diag([*sides, 1.0])
+        given = list(spacing or [])
+        if len(given) != 3 or not all(
+            isinstance(side, Real) and 0 < side < np.inf for side in given
+        ):
+            raise InputError(f"spacing is {spacing!r}: expected three positive numbers, in mm")
+        affine = np.diag([*map(float, given), 1.0])
+    affine = np.asarray(affine, dtype=float)
+    if affine.shape != (4, 4):
+        raise InputError(f"affine is of shape {list(affine.shape)}: expected (4, 4)")
+    check_affine("the array", affine)
+    if not array.size or array.ndim not in (3, 4):
+        raise InputError(
+            f"got an array of shape {list(array.shape)}: expected a volume's three axes"
+        )
     if array.dtype not in INTEGERS:
         array = array.astype(np.float32)
     return nib.Nifti1Image(array, np.asarray(affine, dtype=float))

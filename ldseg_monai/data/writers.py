@@ -165,14 +165,14 @@ class _RemarkWriter(PILWriter):
 class PictureWriter(_WholeWriter, _RemarkWriter):
     """MONAI's writer of pictures."""
 
+    colors: Sequence[Sequence[int]] = ()  # red, green, blue of the classes of a label from 0 on
+
 
 class LabelPictureWriter(PictureWriter):
     """MONAI's writer of pictures, which gives class indices the colors of their classes.
 
     The values that a program reads stay the indices; a person sees colors.
     """
-
-    colors: Sequence[Sequence[int]] = ()  # red, green, blue of the classes from 0 on
 
     @classmethod
     def create_backend_obj(cls, data_array: Any, *args: Any, **kwargs: Any) -> Any:

@@ -89,6 +89,7 @@ class FinishedCases:
         versions = [__version__, monai.__version__, torch.__version__]
         self._common = _digest([versions, content, settings])
         self._origins: dict[str, str] = {}
+        self._by_hand: set[str] = set()  # files that another hand changed, and that may be replaced
 
     def remaining(self, rank: int = 0, world_size: int = 1) -> list[int]:
         """Numbers of the cases to do, as a sampler.
@@ -123,7 +124,7 @@ class FinishedCases:
             files = [path for name in sorted(changed) for path in changed[name]]
             logger.warning(
                 "%d of %d cases are kept as they are, since these files were changed after they "
-                "were written: %s; --resume False replaces them",
+                "were written: %s; --resume False, or --overwrite of ldseg predict, replaces them",
                 len(share) - len(open_cases),
                 len(share),
                 ", ".join(files),
@@ -162,10 +163,11 @@ class FinishedCases:
         for name, paths in sorted(changed.items()):
             for path in paths:
                 note_written(path, images[name])
+                self._by_hand.add(path)
         if changed:
             files = [path for name in sorted(changed) for path in changed[name]]
             logger.warning(
-                "--resume False replaces %d files that were changed after they were written: %s",
+                "resume is False: replacing %d files that were changed after they were written: %s",
                 len(files),
                 ", ".join(files),
             )
@@ -186,10 +188,24 @@ class FinishedCases:
                     files[os.path.relpath(path, self.output_dir)] = _stat(path)
                     if whose(path, image) != OWN:  # by a writer that is not this package's
                         note_written(path, image)
+            self._remove_stale(name, image, set(files))
             note = {"case": name, "origin": self._origins.get(name), "files": files}
             if OUTSIDE in meta:
                 note[OUTSIDE] = meta[OUTSIDE]
             append_line(self.path, note)
+
+    def _remove_stale(self, name: str, image: str, files: set[str]) -> None:
+        """Remove what an earlier run with other knobs wrote of a case, and this one did not.
+
+        Else a file of another segmentation lies beside the new one. Files of others, and those
+        that another hand changed, stay.
+        """
+        for _, path in outputs(self.output_dir, [name], ENDINGS):
+            is_new = os.path.relpath(path, self.output_dir) in files
+            if is_new or path in self._by_hand or whose(path, image) != OWN:
+                continue
+            os.unlink(path)
+            logger.info("removed %s, which was of an earlier segmentation", path)
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """The last note of each case; a line that a killed run left incomplete is none."""

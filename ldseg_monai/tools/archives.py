@@ -11,7 +11,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ldseg_monai.data.datalist import folders_in
 from ldseg_monai.data.formats.kinds import unreadable
+from ldseg_monai.data.leftovers import is_beside, is_hidden
+from ldseg_monai.data.names import EXTENSIONS
 from ldseg_monai.runtime.errors import InputError
 
 ZIP = ".zip"
@@ -64,17 +67,25 @@ def _digest(path: str) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
-def _unpack(path: str, folder: Path, depth: int = 1) -> None:
-    """Unpack an archive and those in it, each beside its file, which is removed."""
+def _unpack(path: str, folder: Path, depth: int = 1, named: str = "") -> None:
+    """Unpack an archive and those in it, each beside its file, which is removed.
+
+    Args:
+        path: of the archive.
+        folder: that it is unpacked into.
+        depth: 1 for the outermost.
+        named: what messages call it; "" for its path.
+    """
+    named = named or path
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
             if any(info.flag_bits & 1 for info in infos):
-                raise InputError(f"{path} is encrypted: expected a plain zip; unpack it yourself")
+                raise InputError(f"{named} is encrypted: expected a plain zip; unpack it yourself")
             needed, free = sum(info.file_size for info in infos), shutil.disk_usage(folder).free
             if needed > free:
                 raise InputError(
-                    f"{path} holds {needed / 1e9:.1f} GB: expected less than the {free / 1e9:.1f} "
+                    f"{named} holds {needed / 1e9:.1f} GB: expected less than the {free / 1e9:.1f} "
                     f"GB free in {folder}; set XDG_CACHE_HOME to a larger disk"
                 )
             for info in infos:
@@ -85,19 +96,50 @@ def _unpack(path: str, folder: Path, depth: int = 1) -> None:
     except InputError:
         raise
     except Exception as error:  # zipfile and zlib raise several kinds
-        raise unreadable([path], error) from error
+        raise unreadable([named], error) from error
     for inner in sorted(folder.glob("**/*")):
         if not inner.is_file() or not inner.name.lower().endswith(ZIP):
             continue
         if depth == DEEPEST:
             raise InputError(
-                f"{path} holds archives in archives, more than {DEEPEST} deep: expected fewer; "
+                f"{named} holds archives in archives, more than {DEEPEST} deep: expected fewer; "
                 "unpack it yourself"
             )
-        place = inner.with_suffix("")
-        place.mkdir(exist_ok=True)
-        _unpack(str(inner), place, depth + 1)
+        place = _free(inner.with_suffix(""))
+        place.mkdir()
+        _unpack(str(inner), place, depth + 1, f"{inner.name} in {named}")
         inner.unlink()
+
+
+def places_in(folder: str) -> list[str]:
+    """The folders of an unpacked archive that hold images, as `find_cases` takes them.
+
+    Those of a data set, with ``images/`` or ``dataset.json``, are the folder itself; so is one
+    whose files may be DICOM, which is looked for in all folders below.
+    """
+    root = Path(folder)
+    if not root.is_dir() or (root / "images").is_dir() or (root / "dataset.json").is_file():
+        return [folder]
+    places: list[str] = []
+    may_be_dicom = False
+    for below in folders_in(root):
+        names = [entry.name for entry in os.scandir(below) if entry.is_file()]
+        if any(name.lower().endswith(EXTENSIONS) for name in names):
+            places.append(below)
+        may_be_dicom |= any(not is_beside(name) and not is_hidden(name) for name in names)
+    if may_be_dicom and folder not in places:
+        places.append(folder)
+    return places or [folder]
+
+
+def _free(place: Path) -> Path:
+    """A name that nothing has yet."""
+    number = 1
+    free = place
+    while free.exists():
+        number += 1
+        free = place.with_name(f"{place.name}_{number}")
+    return free
 
 
 def _only_folder(folder: Path) -> Path:

@@ -176,7 +176,7 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     _add_switch(
         parser,
         "overwrite",
-        "segment again what is finished already; files of others are never written over",
+        "segment again what is finished or was corrected by hand; never a file of others",
     )
     parser.add_argument(
         "--config",

@@ -42,7 +42,8 @@ def tell_large(parser: ConfigParser) -> None:
     large = {}
     for number in parser.get_parsed_content("dataloader").sampler:
         size = image_size(cases[number]["image"])
-        count = number_of_windows(size, windows) if size else 0
+        fits = len(size) == len(ensure_tuple(windows.roi_size))  # else it fails later, by its name
+        count = number_of_windows(size, windows) if fits else 0
         if count >= MANY:
             large[number] = (size, count)
     if not large:

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ from ldseg_monai.data.formats import PICTURE_ENDINGS, VOLUME_ENDINGS
 from ldseg_monai.inference.case_evaluator import CaseEvaluator
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.files import saved_files
-from ldseg_monai.tools.archives import ZIP, unpacked
+from ldseg_monai.tools.archives import ZIP, places_in, unpacked
 from ldseg_monai.tools.forecast import image_size, tell_large
 
 BESIDE = "_segmentation"  # what the folder of results beside a folder of images is called
@@ -33,7 +33,7 @@ SEQUENCES, STRIPS = "sequences.yaml", "strips.yaml"  # overlays of bundles for p
 TIFF = (".tif", ".tiff")
 ITK_KINDS = {"mha": {".mha", ".mhd"}, "nrrd": {".nrrd", ".nhdr"}}
 # Loggers that tell what was called, on the standard output, or which plugins there are
-CHATTY = ("monai.bundle.scripts", "monai.bundle.workflows", "pydicom")
+CHATTY = ("monai.bundle.scripts", "monai.bundle.workflows", "pydicom", "highdicom")
 LARGE = 64_000_000  # pixels: a picture of more is done in strips of rows, where a bundle can
 
 
@@ -72,7 +72,14 @@ def predict(
     hush_monai()
     with contextlib.ExitStack() as stack:
         own = stack.enter_context(open_bundle(bundle))
-        places = [stack.enter_context(unpacked(path)) for path in inputs]
+        places: list[str] = []
+        archives: dict[str, str] = {}  # where each is unpacked
+        for path in inputs:
+            place = stack.enter_context(unpacked(path))
+            is_archive = place != os.fspath(path)
+            places += places_in(place) if is_archive else [place]
+            if is_archive:
+                archives[place] = os.fspath(path)
         if overlays is None:
             overlays = overlays_for(own, places)
         files = [str(own.config_file(name)) for name in ("inference.yaml", *overlays)]
@@ -99,9 +106,7 @@ def predict(
         tell_large(workflow.parser)
         if lines is not None:
             cases = workflow.parser.get_parsed_content("dataset#data")
-            CaseLines(cases, workflow.parser.get_parsed_content("output_dir"), lines).attach(
-                evaluator
-            )
+            CaseLines(cases, lines, archives).attach(evaluator)
         workflow.run()
         workflow.finalize()
 
@@ -182,14 +187,20 @@ class CaseLines:
 
     Args:
         cases: all cases of the run.
-        output_dir: folder of the results.
         file: that the lines are written to.
+        archives: path of each archive that is unpacked, by the folder that it is in: an image of
+            one is called ``ARCHIVE/PATH``.
     """
 
-    def __init__(self, cases: Sequence[dict[str, Any]], output_dir: str, file: IO[str]) -> None:
+    def __init__(
+        self,
+        cases: Sequence[dict[str, Any]],
+        file: IO[str],
+        archives: Mapping[str, str] | None = None,
+    ) -> None:
         self.cases = {case_name(case["image"]): _path(case["image"]) for case in cases}
-        self.output_dir = output_dir
         self.file = file
+        self.archives = archives or {}
         self.told: set[str] = set()
         self.started = 0.0
         self.failures = 0
@@ -230,9 +241,17 @@ class CaseLines:
 
     def _write(self, name: str, status: str, **entries: Any) -> None:
         self.told.add(name)
-        line = {"image": self.cases.get(name, ""), "case": name, "status": status, **entries}
+        line = {"image": self._image(name), "case": name, "status": status, **entries}
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
+
+    def _image(self, name: str) -> str:
+        """Where a person finds the image of a case."""
+        path = self.cases.get(name, "")
+        for folder, archive in self.archives.items():
+            if path.startswith(folder + os.sep):
+                return os.path.join(archive, os.path.relpath(path, folder))
+        return path
 
 
 def _path(image: Any) -> str:

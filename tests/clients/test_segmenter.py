@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from monai.data import MetaTensor
 from PIL import Image
 from workplace import restored_process
 
@@ -86,6 +87,8 @@ def test_every_kind_of_image_gives_the_same(
     array = np.asarray(loaded.dataobj)
     assert np.array_equal(segment(loaded).label, wanted)
     assert np.array_equal(segment(array, affine=loaded.affine).label, wanted)
+    with_place = MetaTensor(torch.from_numpy(array[None].astype(np.float32)), affine=loaded.affine)
+    assert np.array_equal(segment(with_place).label, wanted)
     tensor = torch.from_numpy(array.astype(np.float64))
     assert np.array_equal(segment(tensor, affine=loaded.affine).label, wanted)
     assert np.array_equal(segment(sitk.ReadImage(volume)).label.transpose(), wanted)
@@ -163,7 +166,11 @@ def test_a_saved_picture_holds_the_classes(
 ) -> None:
     result = segmenters["gland"](images["gland"])
     result.save(tmp_path / "mask.png")
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), result.label)
+    saved = Image.open(tmp_path / "mask.png")
+    assert np.array_equal(np.asarray(saved), result.label)
+    assert saved.getpalette()[:6] == [0, 0, 0, 255, 80, 60]
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        result.save(tmp_path / "none" / "mask.png")
     with pytest.raises(InputError, match="expected a name that ends in .png"):
         result.save(tmp_path / "mask.nii.gz")
 
@@ -182,9 +189,36 @@ def test_frames_of_a_sequence_are_segmented(tmp_path: Path) -> None:
     ("kind", "image", "options", "error", "told"),
     [
         ("hippocampus", np.zeros((9, 9, 9)), {}, InputError, "expected affine or spacing"),
-        ("hippocampus", np.zeros((9, 9, 9)), {"spacing": [1.0, 1.0]}, InputError, "three numbers"),
+        ("hippocampus", np.zeros((9, 9, 9)), {"spacing": [1.0, 1.0]}, InputError, "three positive"),
         ("hippocampus", "nowhere.nii.gz", {}, FileNotFoundError, "nowhere.nii.gz"),
         ("hippocampus", np.ones((40, 40, 40)), {"spacing": [1, 1, 1]}, InputError, "every voxel"),
+        ("hippocampus", np.ones((9, 9, 9)), {"spacing": [-1, 1, 1]}, InputError, "three positive"),
+        ("hippocampus", np.ones((9, 9, 9)), {"spacing": "abc"}, InputError, "three positive"),
+        (
+            "hippocampus",
+            np.ones((9, 9, 9)),
+            {"affine": np.eye(3)},
+            InputError,
+            r"expected \(4, 4\)",
+        ),
+        (
+            "hippocampus",
+            np.ones((9, 9, 9)),
+            {"affine": np.zeros((4, 4))},
+            InputError,
+            "spacing of 0",
+        ),
+        ("hippocampus", np.ones((0, 9, 9)), {"spacing": [1, 1, 1]}, InputError, "three axes"),
+        (
+            "hippocampus",
+            np.ones((9, 9, 9), complex),
+            {"spacing": [1, 1, 1]},
+            InputError,
+            "complex128",
+        ),
+        ("hippocampus", "", {}, InputError, "empty path"),
+        ("gland", Image.new("CMYK", (90, 90)), {}, InputError, "of mode CMYK"),
+        ("gland", np.zeros((0, 90, 3), np.uint8), {}, InputError, "shape"),
         ("gland", np.zeros((90, 90, 3)), {}, InputError, "uint8 from 0 to 255"),
         ("gland", 5, {}, ArgumentError, "expected a path, an array"),
         ("gland", "a.png", {"spacing": [1, 1]}, InputError, "a file has its own"),

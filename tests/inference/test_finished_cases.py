@@ -132,11 +132,12 @@ def test_what_another_hand_changed_is_kept_and_told(
         assert corrected.read_bytes() == b"corrected by hand"
         assert (
             f"1 of 4 cases are kept as they are, since these files were changed after they were "
-            f"written: {corrected}; --resume False replaces them" in caplog.text
+            f"written: {corrected}; --resume False, or --overwrite of ldseg predict, replaces them"
+            in caplog.text
         )
         assert infer(tmp_path, cases, resume=False) == list(NAMES)
     assert (
-        f"--resume False replaces 1 files that were changed after they were written: {corrected}"
+        f"resume is False: replacing 1 files that were changed after they were written: {corrected}"
         in caplog.text
     )
     assert corrected.read_bytes() != b"corrected by hand"

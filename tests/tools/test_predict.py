@@ -136,6 +136,46 @@ def test_a_zip_in_a_zip_is_unpacked_for_a_while(
     assert list(own_cache.iterdir()) == []
 
 
+def test_images_of_several_folders_of_a_zip_are_found(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive_path = tmp_path / "scans.zip"
+    with zipfile.ZipFile(archive_path, "w") as archive:
+        archive.write(volumes / "case_000.nii.gz", "one/scan.nii.gz")
+        archive.write(volumes / "case_001.nii.gz", "two/deep/scan.nii.gz")
+        archive.writestr("readme.txt", "two patients")
+    out = tmp_path / "out"
+    assert run("-m", HIPPOCAMPUS, "-i", archive_path, "-o", out, "--json", "--quiet") == 0
+    told = {line["case"]: line["image"] for line in lines(capsys)}
+    assert told == {
+        "one_scan": f"{archive_path}/one/scan.nii.gz",
+        "two_deep_scan": f"{archive_path}/two/deep/scan.nii.gz",
+    }
+
+
+def test_a_picture_among_volumes_fails_alone(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (90, 80)).save(tmp_path / "picture.png")
+    files = [tmp_path / "picture.png", volumes / "case_000.nii.gz"]
+    assert run("-m", HIPPOCAMPUS, "-i", *files, "-o", tmp_path / "out", "--json") == 2
+    captured = capsys.readouterr()
+    told = {line["case"]: line["status"] for line in map(json.loads, captured.out.splitlines())}
+    assert told == {"picture": "failed", "case_000": "done"}
+    assert "picture.png is a picture: expected a volume" in captured.err
+
+
+def test_files_of_an_earlier_segmentation_do_not_stay(volumes: Path, tmp_path: Path) -> None:
+    base = ["-m", HIPPOCAMPUS, "-i", volumes / "case_000.nii.gz", "-o", tmp_path, "--quiet"]
+    assert run(*base, "--num-samples", 2, "--format", "mha", "--statistics", "--preview") == 0
+    first = {path.name for path in tmp_path.glob("case_000*")}
+    assert len(first) == 6
+    (tmp_path / "case_000_overlay.png").write_bytes(b"of another hand")
+    assert run(*base, "--overwrite", "--seed", 7) == 0
+    left = {path.name for path in tmp_path.glob("case_000*")}
+    assert left == {"case_000_label.nii.gz", "case_000_overlay.png"}
+
+
 def test_an_archive_that_climbs_out_stays_in(tmp_path: Path) -> None:
     evil = tmp_path / "evil.zip"
     with zipfile.ZipFile(evil, "w") as archive:
