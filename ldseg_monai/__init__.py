@@ -21,8 +21,12 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
+    if name not in _PLACES:
+        from ldseg_monai.runtime.errors import UnknownNameError
+
+        raise UnknownNameError(
+            f"module {__name__!r} has no attribute {name!r}: expected one of {', '.join(_PLACES)}"
+        )
     return getattr(importlib.import_module(_PLACES[name]), name)

@@ -33,7 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LONGEST = (
     "tests/tools/test_export.py",
     "tests/benchmarks/accuracy/test_study.py",
-    "tests/benchmarks/speed/test_exported.py",
+    "tests/benchmarks/accuracy/test_cross_validation.py",
+    "tests/clients/test_segmenter.py",
+    "tests/tools/test_predict.py",
+    "tests/tools/test_doors.py",
+    "tests/tools/new_bundle/test_write.py",
+    "tests/training/test_cdal_trainer.py",
 )
 
 

@@ -86,3 +86,12 @@ def test_command_line_is_read_before_torch_and_numpy_are_imported() -> None:
         )
         assert done.stdout == f"set() {expected}\n"
         assert done.stderr.count("\n") == 1  # of the arguments that are missing
+
+
+def test_the_package_hands_on_what_people_ask_for() -> None:
+    import ldseg_monai
+    from ldseg_monai.bundle import Bundle
+    from ldseg_monai.clients.segmenter import Segmenter
+
+    assert ldseg_monai.Bundle is Bundle and ldseg_monai.Segmenter is Segmenter
+    assert not hasattr(ldseg_monai, "Segmentor")

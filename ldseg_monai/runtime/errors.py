@@ -37,6 +37,10 @@ class ArgumentError(UserError, TypeError):
     """An argument that a component does not take."""
 
 
+class UnknownNameError(UserError, AttributeError):
+    """A name that a module does not have."""
+
+
 class FileError(UserError, OSError):
     """A file or folder that cannot be read or written."""
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import bundle_kinds
 import onnx
 import onnxruntime
 import pytest
@@ -179,7 +180,7 @@ def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, size) -> Non
     torch.testing.assert_close(torch.from_numpy(output), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.costly
+@pytest.mark.costly(by=bundle_kinds.network)
 @pytest.mark.parametrize("bundle", [path.parent.name for path in sorted(BUNDLES.glob("*/configs"))])
 def test_shipped_weights_in_torchscript_give_the_label_of_the_bundle(
     bundle: str, tmp_path: Path

@@ -70,6 +70,7 @@ def test_overlays_are_measured_in_as_many_steps() -> None:
         image_size.methods_of(work, ["baselines/none.yaml"])
 
 
+@pytest.mark.slow  # Figure 6 at two sizes, with memory
 def test_tables_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:
     image_size.main([*tiny, "--no_memory", "--factors", "1", "2"])
     rows, slopes = tables((tmp_path / "image_size.md").read_text())
