@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from ldseg_monai import __version__
@@ -199,11 +200,6 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
 
 def _predict(arguments: argparse.Namespace) -> None:
     """Segment images by a bundle, as its inference.yaml does. The results lie in one folder."""
-    if arguments.quiet == "True":
-        os.environ["TQDM_DISABLE"] = "1"  # which tqdm reads when it is imported
-        logging.getLogger().setLevel(logging.ERROR)
-    from ldseg_monai.tools.predict import predict
-
     views = arguments.views == "True"
     if arguments.ensemble and arguments.weights:
         raise InputError("--weights and --ensemble: expected one of them")
@@ -228,7 +224,30 @@ def _predict(arguments: argparse.Namespace) -> None:
     knobs = {name: value for name, value in given.items() if value is not None}
     knobs |= _knobs(arguments.set)
     lines = sys.stdout if arguments.json == "True" else None
-    predict(arguments.model, arguments.input, arguments.output, arguments.config, lines, **knobs)
+    with _errors_alone(arguments.quiet == "True"):
+        from ldseg_monai.tools.predict import predict
+
+        predict(
+            arguments.model, arguments.input, arguments.output, arguments.config, lines, **knobs
+        )
+
+
+@contextlib.contextmanager
+def _errors_alone(quiet: bool) -> Iterator[None]:
+    """Say nothing but errors meanwhile, without progress bars, if it is to be quiet."""
+    root, bars = logging.getLogger(), "TQDM_DISABLE"  # which tqdm reads when it is imported
+    level, shown = root.level, os.environ.get(bars)
+    try:
+        if quiet:
+            root.setLevel(logging.ERROR)
+            os.environ[bars] = "1"
+        yield
+    finally:
+        root.setLevel(level)
+        if shown is None:
+            os.environ.pop(bars, None)
+        else:
+            os.environ[bars] = shown
 
 
 def _add_run(parser: _Parser) -> None:
@@ -294,9 +313,8 @@ def _train(arguments: argparse.Namespace) -> None:
     A training that was stopped goes on by the same command.
     """
     from ldseg_monai.bundle import Bundle
-    from ldseg_monai.tools.predict import hush_monai
+    from ldseg_monai.tools.predict import hushed
 
-    hush_monai()
     bundle = Bundle.find(arguments.model)
     weights = arguments.from_weights
     if weights is not None:
@@ -304,7 +322,8 @@ def _train(arguments: argparse.Namespace) -> None:
     knobs = _run_knobs(
         arguments, initial_weights=weights, max_epochs=arguments.epochs, fold=arguments.fold
     )
-    bundle.train(*arguments.overlay, **knobs)
+    with hushed():
+        bundle.train(*arguments.overlay, **knobs)
 
 
 def _add_evaluate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
@@ -325,12 +344,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     """Score weights case by case, as a bundle's evaluate.yaml does, and write a report."""
     from ldseg_monai.bundle import Bundle
     from ldseg_monai.evaluation.scores import mean_text
-    from ldseg_monai.tools.predict import hush_monai
+    from ldseg_monai.tools.predict import hushed
 
-    hush_monai()
     weights = arguments.weights and os.path.abspath(arguments.weights)
     knobs = _run_knobs(arguments, model_path=weights, part=arguments.part)
-    summary = Bundle.find(arguments.model).evaluate(*arguments.overlay, **knobs)
+    with hushed():
+        summary = Bundle.find(arguments.model).evaluate(*arguments.overlay, **knobs)
     report = os.path.join(arguments.output, "report.html")
     sys.stdout.write(f"{mean_text(summary)}\n{report}\n")
 

@@ -69,8 +69,8 @@ def predict(
                 f"input {os.fspath(path)} does not exist: expected an image, a folder or a zip; "
                 "correct the path"
             )
-    hush_monai()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(hushed())
         own = stack.enter_context(open_bundle(bundle))
         places: list[str] = []
         archives: dict[str, str] = {}  # where each is unpacked
@@ -111,10 +111,18 @@ def predict(
         workflow.finalize()
 
 
-def hush_monai() -> None:
-    """Let MONAI not tell what its commands were called with."""
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Let MONAI not tell meanwhile what its commands were called with."""
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

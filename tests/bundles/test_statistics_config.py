@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundle_kinds import geometry
 from config_files import load_config
 from PIL import Image
 from test_many_cases import LAUNCHER, contents, one_bundle
@@ -41,6 +42,7 @@ def cause(error: BaseException) -> BaseException:
     return error
 
 
+@pytest.mark.costly(by=geometry)
 def test_the_table_is_of_the_masks_and_images_and_the_masks_are_as_without_it(
     workplace: Workplace, untrained: Path, phantoms: Path, tmp_path: Path
 ) -> None:

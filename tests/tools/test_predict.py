@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import zipfile
@@ -88,6 +89,17 @@ def test_a_file_is_segmented_beside_it_and_told_in_json(
     assert [line["status"] for line in lines(capsys)] == ["finished before"]
     assert run("-m", HIPPOCAMPUS, "-i", image, "--json", "--preview", "--overwrite", "--quiet") == 0
     assert [line["status"] for line in lines(capsys)] == ["done"]
+
+
+def test_quiet_is_over_when_the_command_is(
+    volumes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("", "monai.bundle.scripts", "pydicom")
+    before = [logging.getLogger(name).level for name in names], os.environ.get("TQDM_DISABLE")
+    image = volumes / "case_000.nii.gz"
+    assert run("-m", HIPPOCAMPUS, "-i", image, "-o", tmp_path / "out", "--quiet") == 0
+    after = [logging.getLogger(name).level for name in names], os.environ.get("TQDM_DISABLE")
+    assert after == before
 
 
 def test_a_bad_file_is_named_and_the_others_are_done(
