@@ -189,12 +189,12 @@ def label_picture_writer(colors: Mapping[str, Sequence[int]] | None) -> type[Pic
     Args:
         colors: red, green, blue from 0 to 255 of the classes from 1 on, in their order; one that
             another class has, or the black of the background, gets a little more blue. None for
-            gray values.
+            gray values; so is what a client's request has in their place, such as a name.
 
     Raises:
         ValueError: for what is no color.
     """
-    if not colors:
+    if not colors or not isinstance(colors, Mapping):
         return PictureWriter
     known = {(0, 0, 0): "the background"}
     for name, color in colors.items():

@@ -148,3 +148,8 @@ def test_a_class_without_a_color_is_gray(tmp_path: Path) -> None:
 def test_what_is_no_color_is_told(color: list) -> None:
     with pytest.raises(InputError, match="the color of one is"):
         SaveImagePictured("pred", "out", {"one": color})
+
+
+def test_a_name_that_a_client_sends_is_no_color(tmp_path: Path) -> None:
+    path = save_picture(tmp_path, np.array([[0, 1]], dtype=np.uint8), "gland")
+    assert Image.open(path).mode == "L"

@@ -109,7 +109,9 @@ def classes_of(
         ValueError: for a color of no class, or one that is none.
     """
     names = metadata["network_data_format"]["outputs"][str(output)]["channel_def"]
-    own = {name.lower(): _color(name, color) for name, color in (colors or {}).items()}
+    # A client's request may have something else in their place, such as a name
+    given = colors if isinstance(colors, Mapping) else {}
+    own = {name.lower(): _color(name, color) for name, color in given.items()}
     unknown = sorted(own.keys() - {name.lower() for name in names.values()})
     if unknown:
         raise InputError(
