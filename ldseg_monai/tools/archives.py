@@ -15,7 +15,8 @@ from ldseg_monai.data.datalist import folders_in
 from ldseg_monai.data.formats.kinds import unreadable
 from ldseg_monai.data.leftovers import is_beside, is_hidden
 from ldseg_monai.data.names import EXTENSIONS
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import BusyFolderError, InputError
+from ldseg_monai.runtime.ownership import Claim
 
 ZIP = ".zip"
 DEEPEST = 3  # archives in archives
@@ -28,8 +29,8 @@ def unpacked(path: str | os.PathLike[str], inside: bool = True) -> Iterator[str]
     """A folder with what a zip holds, archives in it unpacked too; anything else is itself.
 
     It lies in the user's cache (``XDG_CACHE_HOME``), readable by the user alone, and is removed at
-    the end. Its place depends on the archive's content alone, so that a second run finds the images
-    where the first one did.
+    the end. Its place depends on the archive's path and content alone, so that a second run finds
+    the images where the first one did; only of two at the same time, one has another.
 
     Args:
         path: of the archive, or of any file or folder.
@@ -42,14 +43,30 @@ def unpacked(path: str | os.PathLike[str], inside: bool = True) -> Iterator[str]
     if os.path.isdir(path) or not path.lower().endswith(ZIP):
         yield path
         return
-    folder = _cache() / _digest(path) / Path(path).stem
-    shutil.rmtree(folder.parent, ignore_errors=True)  # of a run that was killed
-    folder.mkdir(parents=True, mode=0o700)
+    claim = _claim(_cache() / _digest(path), path)
+    place = Path(claim.folder)
+    folder = place / Path(path).stem
     try:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        folder.mkdir(mode=0o700)
         _unpack(path, folder)
         yield str(_only_folder(folder) if inside else folder)
     finally:
-        shutil.rmtree(folder.parent, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        claim.release()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _claim(place: Path, path: str) -> Claim:
+    """A folder that no other process unpacks to: the wanted one, or one of this process' own."""
+    process = os.getpid()
+    claim = Claim(str(place), path, str(process), 0)
+    try:
+        claim.take()
+    except BusyFolderError:
+        claim = Claim(f"{place}_{process}", path, str(process), 0)
+        claim.take()
+    return claim
 
 
 def _cache() -> Path:
