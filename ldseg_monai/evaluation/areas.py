@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 
 from ldseg_monai.data.checks import OUTSIDE, remark
 from ldseg_monai.data.dicom.clips import IN_MM, SECONDS
 from ldseg_monai.data.names import case_name
-from ldseg_monai.evaluation.case_files import write_case_file
+from ldseg_monai.evaluation.case_files import MeasureCased
 from ldseg_monai.evaluation.ejection import Ejection, ejection_fraction
 from ldseg_monai.evaluation.pictures import COLORS, overlay
 from ldseg_monai.runtime.errors import InputError
 
 
-class SaveAreasd(MapTransform):
+class SaveAreasd(MeasureCased):
     """Write the area of each class in each frame of a segmented sequence.
 
     ``NAME_area.csv`` has a row a frame: its number from 1 on, its time in seconds where the file
@@ -49,6 +48,8 @@ class SaveAreasd(MapTransform):
         ValueError: if no class has the chamber's name.
     """
 
+    what = "areas"
+
     def __init__(
         self,
         keys: KeysCollection,
@@ -57,10 +58,7 @@ class SaveAreasd(MapTransform):
         image_key: str = "original",
         chamber: str | None = None,
     ) -> None:
-        super().__init__(keys)
-        self.output_dir = output_dir
-        self.class_names = class_names
-        self.image_key = image_key
+        super().__init__(keys, output_dir, class_names, image_key)
         self.names = [class_names[index] for index in range(1, len(class_names))]
         if chamber is not None and chamber not in self.names:
             raise InputError(
@@ -85,12 +83,12 @@ class SaveAreasd(MapTransform):
             ejection = None
             if self.chamber is not None:
                 ejection = self._ejection(label, samples, in_mm)
-                self._write(label, "area.json", self._as_json(label, ejection))
+                self.write(label, "area.json", self._as_json(label, ejection))
             table = area_table(areas, self.names, unit, seconds, ejection)
-            self._write(label, "area.csv", table.encode())
+            self.write(label, "area.csv", table.encode())
             image = result.get(self.image_key)
             plot = draw_areas(image, label, areas, self.names, unit, seconds, ejection)
-            self._write(label, "area.png", plot)
+            self.write(label, "area.png", plot)
         return result
 
     def _ejection(self, label: Any, samples: torch.Tensor | None, in_mm: bool) -> Ejection:
@@ -104,9 +102,6 @@ class SaveAreasd(MapTransform):
         about = {"case": case_name(label.meta), "chamber": self.chamber}
         why = {OUTSIDE: label.meta[OUTSIDE]} if label.meta.get(OUTSIDE) else {}
         return (json.dumps({**about, **ejection.as_dict(), **why}, indent=2) + "\n").encode()
-
-    def _write(self, label: Any, ending: str, content: bytes) -> None:
-        write_case_file(label, self.output_dir, ending, content, "areas")
 
 
 def frame_areas(label: torch.Tensor, num_classes: int, in_mm: bool) -> NDArray[np.float64]:

@@ -15,9 +15,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor, ensure_tuple
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -26,7 +24,7 @@ from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.clips import IN_MM
 from ldseg_monai.data.names import case_name
 from ldseg_monai.evaluation.areas import affine_of
-from ldseg_monai.evaluation.case_files import write_case_file
+from ldseg_monai.evaluation.case_files import MeasureCased
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.finished_cases import ENDINGS
 from ldseg_monai.runtime.errors import InputError
@@ -70,7 +68,7 @@ def label_statistics(
           the denominator; None for fewer than two
         - ``mean_intensity`` and ``sd_intensity``: of the image's values in it, of a color picture
           of the mean of its channels. This deviation has n in the denominator
-        - ``objects``: how many pieces it has; voxels that touch at a corner are of one
+        - ``objects``: how many pieces it has; voxels that touch at a corner alone are of two
         - ``largest_object``, ``smallest_object``, ``median_object``: their sizes, in ``unit``
         - ``bounding_box``: first and last index along each axis, both inside, in the order of the
           axes in the file; columns and rows of a picture
@@ -172,13 +170,12 @@ def _size_spread(samples: torch.Tensor | None, num_classes: int) -> NDArray[np.f
 
 
 def _object_sizes(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Voxels of each piece of a mask."""
-    everywhere = ndimage.generate_binary_structure(mask.ndim, mask.ndim)
-    pieces, _ = ndimage.label(mask, everywhere)
+    """Voxels of each piece of a mask, which hangs together by voxels' sides."""
+    pieces, _ = ndimage.label(mask)
     return np.bincount(pieces.ravel())[1:]
 
 
-class SaveStatisticsd(MapTransform):
+class SaveStatisticsd(MeasureCased):
     """Write the numbers of a segmentation, ``NAME_statistics.json``: see `label_statistics`.
 
     It is a list of rows, one of each class, which begin with the ``case``. An image that the
@@ -193,17 +190,7 @@ class SaveStatisticsd(MapTransform):
             there are no intensities.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        output_dir: str,
-        class_names: Mapping[int, str],
-        image_key: str = "original",
-    ) -> None:
-        super().__init__(keys)
-        self.output_dir = output_dir
-        self.class_names = class_names
-        self.image_key = image_key
+    what = "statistics"
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files; return ``data`` without the samples.
@@ -221,8 +208,7 @@ class SaveStatisticsd(MapTransform):
             why = {OUTSIDE: label.meta[OUTSIDE]} if label.meta.get(OUTSIDE) else {}
             measured = label_statistics(label, self.class_names, image, in_mm, samples)
             rows = [{**about, **row, **why} for row in measured]
-            content = _as_json(rows)
-            write_case_file(label, self.output_dir, ENDING, content, "statistics")
+            self.write(label, ENDING, _as_json(rows))
         return result
 
 
