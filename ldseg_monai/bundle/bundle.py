@@ -19,6 +19,9 @@ from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.places import bundle_folders, find_bundle
 
+# Overlays on the inference.yaml of bundles of pictures: for frames, and for a picture's rows
+SEQUENCES, STRIPS = "sequences.yaml", "strips.yaml"
+
 
 class Bundle:
     """A bundle's folder, and what is in it; everything is read when it is asked for.
@@ -90,6 +93,12 @@ class Bundle:
                 f"metadata.json of {self.name} is no JSON ({error}): correct it"
             ) from error
         return content
+
+    @property
+    def spatial_dims(self) -> int:
+        """Axes of its images, by the metadata: 2 of pictures, 3 of volumes."""
+        inputs = self.metadata["network_data_format"]["inputs"]
+        return len(inputs["image"]["spatial_shape"])
 
     @property
     def class_names(self) -> dict[int, str]:

@@ -17,7 +17,7 @@ from ldseg_monai.bundle.components import dependencies, find_target, has_id, par
 from ldseg_monai.bundle.names import KINDS
 from ldseg_monai.bundle.reader import find_reader
 from ldseg_monai.data.datalist import PARTS, image_folder
-from ldseg_monai.networks.segmenter import LARGEST_SEED, DiffusionSegmenter
+from ldseg_monai.networks.segmenter import LARGEST_SEED, ORIENTATIONS, DiffusionSegmenter
 from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyError
 from ldseg_monai.runtime.places import require_own_place
 
@@ -177,6 +177,7 @@ def check_values(parser: ConfigParser) -> None:
             raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}")
     _check_trainer(parser)
     _check_steps(parser)
+    _check_ensemble(parser)
     if "device" in parser:
         check_device(parser.get_parsed_content("device"))
 
@@ -369,6 +370,23 @@ def _check_steps(parser: ConfigParser) -> None:
         timesteps = parser.get_parsed_content("network_def#scheduler#num_train_timesteps")
     if isinstance(timesteps, int):
         method.check_steps(parser.get_parsed_content("num_inference_steps"), timesteps)
+
+
+def _check_ensemble(parser: ConfigParser) -> None:
+    """Check that each network of an ensemble gets a sample, of each view where there are views."""
+    further = parser.get_parsed_content("ensemble") if has_id(parser, "ensemble") else ()
+    if not further:
+        return
+    networks = 1 + len(ensure_tuple(further))
+    views = has_id(parser, "turned") and parser.get_parsed_content("turned")
+    least = networks * (ORIENTATIONS if views else 1)
+    samples = parser.get_parsed_content("num_samples")
+    if samples < least:
+        of_views = f" and {ORIENTATIONS} views" if views else ""
+        raise InputError(
+            f"num_samples is {samples} with an ensemble of {networks} networks{of_views}: expected "
+            f"{least} or more, so that each has its say"
+        )
 
 
 def _values(content: Any, key: str) -> Iterator[Any]:

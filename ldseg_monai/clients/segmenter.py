@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.bundle.bundle import SEQUENCES
 from ldseg_monai.bundle.components import has_id
 from ldseg_monai.bundle.knobs import check_values
 from ldseg_monai.data.checks import OUTSIDE
@@ -33,7 +34,6 @@ from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import ArgumentError, InputError, MissingFileError, UserError, cause
 from ldseg_monai.runtime.ownership import require_new
 
-SEQUENCES = "sequences.yaml"
 WRITES = "output_dir"  # an argument of transforms that write files
 INTEGERS = (np.uint8, np.int16, np.int32)  # of arrays, which are written as they are
 
@@ -48,7 +48,7 @@ class Segmentation:
     Args:
         segmenter: that made it.
         data: what the bundle's postprocessing left: ``pred`` and, of several samples, its maps.
-        prediction: what the inferer returned of the image.
+        prediction: what the inferer returned of the image; None where ``data`` has its maps.
         backwards: whether the axes of arrays are those of the file in reverse order.
     """
 
@@ -57,7 +57,7 @@ class Segmentation:
         segmenter: Segmenter,
         data: dict[str, Any],
         item: dict[str, Any],
-        prediction: torch.Tensor,
+        prediction: torch.Tensor | None,
         backwards: bool,
     ) -> None:
         self._segmenter = segmenter
@@ -114,7 +114,7 @@ class Segmentation:
     @property
     def affine(self) -> NDArray[np.float64] | None:
         """From the file's voxels to mm right, anterior, superior; None of a picture."""
-        if self._segmenter.dims == 2 and not self._segmenter.is_sequence:
+        if self._segmenter.is_picture:
             return None
         return np.array(self._data["pred"].affine.tolist())
 
@@ -164,7 +164,7 @@ class Segmentation:
         if "pred_mean" in self._data:
             return self._data
         scores = self._prediction
-        if scores.dtype == torch.uint8:
+        if scores is None or scores.dtype == torch.uint8:
             raise InputError(
                 "this inferer keeps no probabilities of one sample: give num_samples=5, or more"
             )
@@ -250,12 +250,6 @@ class Segmenter:
         colors = self._config.get("displayable_configs", {}).get("label_colors")
         return [part for color in label_picture_writer(colors).colors for part in color]
 
-    @property
-    def dims(self) -> int:
-        """Axes of the images that the bundle is made for."""
-        inputs = self.bundle.metadata["network_data_format"]["inputs"]
-        return len(inputs["image"]["spatial_shape"])
-
     def __call__(
         self,
         image: Any,
@@ -282,19 +276,20 @@ class Segmenter:
                 raise InputError("got an empty path: expected that of an image")
             if affine is not None or spacing is not None:
                 raise InputError("affine and spacing are of arrays: a file has its own")
-            return self._segment(os.fspath(image), backwards=self._is_picture)
+            return self._segment(os.fspath(image), backwards=self.is_picture)
         with tempfile.TemporaryDirectory(prefix="ldseg_") as folder:
             path = self._write(image, Path(folder), affine, spacing)
             is_itk = type(image).__module__.startswith("SimpleITK")
-            return self._segment(path, backwards=self._is_picture or is_itk)
+            return self._segment(path, backwards=self.is_picture or is_itk)
 
     def each(self, images: Iterable[Any]) -> Iterator[Segmentation]:
         """Segment one image after the other: see `__call__`."""
         return map(self, images)
 
     @property
-    def _is_picture(self) -> bool:
-        return self.dims == 2 and not self.is_sequence
+    def is_picture(self) -> bool:
+        """Whether images are pictures, whose arrays have rows first."""
+        return self.bundle.spatial_dims == 2 and not self.is_sequence
 
     def _segment(self, path: str, backwards: bool) -> Segmentation:
         if self.is_sequence:
@@ -315,7 +310,8 @@ class Segmenter:
             if isinstance(told, UserError):
                 raise told from error
             raise
-        return Segmentation(self, data, item, prediction, backwards)
+        needed = None if "pred_mean" in data else prediction
+        return Segmentation(self, data, item, needed, backwards)
 
     @property
     def _series_uid(self) -> str | None:
@@ -332,7 +328,7 @@ class Segmenter:
             item: the image as the bundle's preprocessing left it.
             prediction: ``(K, *spatial)``.
         """
-        result: dict[str, Any] = self._finish({**item, "pred": MetaTensor(prediction.clone())})
+        result: dict[str, Any] = self._finish({**item, "pred": MetaTensor(prediction)})
         return result
 
     def _write(
@@ -343,7 +339,7 @@ class Segmenter:
         spacing: Sequence[float] | None,
     ) -> str:
         """Write an image to a file, as the bundle reads it, so that all of it is checked."""
-        if isinstance(image, MetaTensor) and not self._is_picture:
+        if isinstance(image, MetaTensor) and not self.is_picture:
             affine = image.affine.numpy() if affine is None and spacing is None else affine
             image = image[0] if image.ndim == 4 and len(image) == 1 else image  # MONAI's channel
         if isinstance(image, torch.Tensor):
@@ -361,7 +357,7 @@ class Segmenter:
             raise InputError(
                 f"affine and spacing are of arrays: a {type(image).__name__} has its own"
             )
-        if is_array and self._is_picture:
+        if is_array and self.is_picture:
             image = _picture(image)
         elif is_array:
             image = _volume(image, affine, spacing)

@@ -12,6 +12,7 @@ from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.ensemble import summarize
 from ldseg_monai.networks.segmenter import (
     LARGEST_SEED,
+    ORIENTATIONS,
     Callback,
     DiffusionSegmenter,
     diffusion_segmenter,
@@ -19,8 +20,6 @@ from ldseg_monai.networks.segmenter import (
 from ldseg_monai.runtime.errors import ArgumentError, InputError, RunError
 from ldseg_monai.runtime.precision import Amp, autocast
 from ldseg_monai.runtime.processes import plain
-
-ORIENTATIONS = 8  # of a picture: four quarter turns, and their mirror images
 
 
 class SamplingInferer(Inferer):

@@ -63,8 +63,8 @@ class EnsembleSegmenter(DiffusionSegmenter):
         number, samples = len(self.networks), noise.field.shape[2]
         if samples < number:
             raise InputError(
-                f"num_samples is {samples} with an ensemble of {number} networks: expected "
-                f"{number} or more, one of each"
+                f"{samples} samples of an ensemble of {number} networks: expected {number} or "
+                "more, one of each"
             )
         draws = []
         for index, network in enumerate(self.networks):

@@ -15,6 +15,7 @@ from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.processes import unwrapped
 
 LARGEST_SEED = 2**63 - 1  # of PyTorch's generators
+ORIENTATIONS = 8  # of a picture: four quarter turns, and their mirror images
 
 
 class State(NamedTuple):

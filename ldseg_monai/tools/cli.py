@@ -33,7 +33,6 @@ EXAMPLES = """examples:
 Training, scoring and segmenting are commands of MONAI too: python -m monai.bundle run, with a
 bundle's configs.
 exit codes: 0 when all is done; 2 after an error that a person can put right, told on stderr."""
-VIEWS = 8  # orientations of a picture
 PHANTOMS = ("knee", "hippocampus", "gland", "nuclei", "thorax", "echo", "beat")  # `PhantomKind`
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
@@ -206,7 +205,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     weights = [os.path.abspath(path) for path in arguments.ensemble or [arguments.weights] if path]
     num_samples = arguments.num_samples
     if num_samples is None and (views or arguments.ensemble):
-        num_samples = max(VIEWS * views, len(weights))
+        from ldseg_monai.networks.segmenter import ORIENTATIONS
+
+        num_samples = (ORIENTATIONS if views else 1) * max(len(weights), 1)
     given = {
         "num_samples": num_samples,
         "num_inference_steps": arguments.steps,

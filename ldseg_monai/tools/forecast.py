@@ -12,12 +12,14 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data.utils import dense_patch_slices
 from monai.utils import ensure_tuple, ensure_tuple_rep, fall_back_tuple
+from PIL import Image
 
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.formats import is_volume, load_volume
+from ldseg_monai.data.formats.kinds import ITK_ENDINGS
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.inference.strips import StripInferer
-from ldseg_monai.inference.tiff import open_picture
+from ldseg_monai.inference.tiff import TIFF_ENDINGS, open_picture
 
 logger = logging.getLogger("ldseg_monai.tools")
 
@@ -71,11 +73,20 @@ def image_size(image: Any) -> tuple[int, ...]:
     try:
         if os.path.isdir(path):
             return ()
+        if path.lower().endswith(ITK_ENDINGS):
+            import SimpleITK as sitk
+
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(path)
+            reader.ReadImageInformation()
+            return tuple(reader.GetSize()[:3])
         if is_volume(path):
-            return load_volume(path).shape[:3]
-        with open_picture(path) as picture:
-            columns, rows = picture.size
-            return (columns, rows)
+            return load_volume(path).shape[:3]  # whose voxels nibabel has not read yet
+        if path.lower().endswith(TIFF_ENDINGS):
+            with open_picture(path) as tiff:
+                return tuple(tiff.size)
+        with Image.open(path) as picture:
+            return picture.size
     except Exception:  # of many kinds; whoever reads it whole says what is wrong
         return ()
 

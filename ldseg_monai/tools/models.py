@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.utils import fall_back_tuple
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.bundle.bundle import SEQUENCES
 from ldseg_monai.data.datalist import find_cases
 from ldseg_monai.data.formats import is_volume
 from ldseg_monai.data.known import BODY_AXES
@@ -96,10 +97,10 @@ def describe_image(path: str | os.PathLike[str], bundles: Sequence[Bundle]) -> s
 def _facts(path: str, bundle: Bundle) -> Iterator[str]:
     """Lines on an image and a bundle."""
     overlays = []
-    dims = len(bundle.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"])
+    dims = bundle.spatial_dims
     is_picture = not os.path.isdir(path) and not is_volume(path) and dims == 2
-    if dims == 2 and not is_picture and (bundle.configs / "sequences.yaml").is_file():
-        overlays.append("sequences.yaml")
+    if dims == 2 and not is_picture and (bundle.configs / SEQUENCES).is_file():
+        overlays.append(SEQUENCES)
     config = bundle.config("inference.yaml", *overlays, dataset_dir=path, force=True)
     cases = find_cases(path, require_labels=False, series_uid=None if is_picture else "")
     if len(cases) > 1:

@@ -18,22 +18,25 @@ from monai.engines.utils import IterationEvents
 from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.bundle.bundle import SEQUENCES, STRIPS
 from ldseg_monai.bundle.components import has_id
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, folders_in
 from ldseg_monai.data.formats import PICTURE_ENDINGS, VOLUME_ENDINGS
 from ldseg_monai.inference.case_evaluator import CaseEvaluator
+from ldseg_monai.inference.tiff import TIFF_ENDINGS
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.files import saved_files
 from ldseg_monai.tools.archives import ZIP, places_in, unpacked
 from ldseg_monai.tools.forecast import image_size, tell_large
 
 BESIDE = "_segmentation"  # what the folder of results beside a folder of images is called
-SEQUENCES, STRIPS = "sequences.yaml", "strips.yaml"  # overlays of bundles for pictures
-TIFF = (".tif", ".tiff")
 ITK_KINDS = {"mha": {".mha", ".mhd"}, "nrrd": {".nrrd", ".nhdr"}}
-# Loggers that tell what was called, on the standard output, or which plugins there are
-CHATTY = ("monai.bundle.scripts", "monai.bundle.workflows", "pydicom", "highdicom")
+# Loggers of which only errors are for the user: what was called, epochs and iterations, plugins
+CHATTY = (
+    *("monai.bundle.scripts", "monai.bundle.workflows", "pydicom", "highdicom"),
+    "ignite.engine.engine.CaseEvaluator",
+)
 LARGE = 64_000_000  # pixels: a picture of more is done in strips of rows, where a bundle can
 
 
@@ -102,7 +105,6 @@ def predict(
             **knobs,
         )
         evaluator = workflow.parser.get_parsed_content("evaluator")
-        evaluator.logger.setLevel(logging.WARNING)  # its epochs and iterations say nothing here
         tell_large(workflow.parser)
         if lines is not None:
             cases = workflow.parser.get_parsed_content("dataset#data")
@@ -164,7 +166,7 @@ def overlays_for(bundle: Bundle, places: Sequence[str]) -> list[str]:
     if SEQUENCES in there and not pictures and files:
         return [SEQUENCES]
     if STRIPS in there and pictures and not others:
-        is_tiff = all(file.lower().endswith(TIFF) for file in pictures)
+        is_tiff = all(file.lower().endswith(TIFF_ENDINGS) for file in pictures)
         if is_tiff and any(math.prod(image_size(file)) > LARGE for file in pictures):
             return [STRIPS]
     return []

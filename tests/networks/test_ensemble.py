@@ -70,7 +70,9 @@ def test_windows_take_an_ensemble(three: list[DiffusionSegmenter]) -> None:
 
 def test_fewer_samples_than_networks_are_refused(three: list[DiffusionSegmenter]) -> None:
     image = torch.randn(1, three[0].in_channels, 16, 16)
-    with pytest.raises(InputError, match="num_samples is 2 with an ensemble of 3 networks"):
+    with pytest.raises(
+        InputError, match="2 samples of an ensemble of 3 networks: expected 3 or more"
+    ):
         SamplingInferer(num_samples=2, amp=False)(image, EnsembleSegmenter(three))
 
 

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,7 +96,7 @@ def test_a_file_is_segmented_beside_it_and_told_in_json(
 def test_quiet_is_over_when_the_command_is(
     volumes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    names = ("", "monai.bundle.scripts", "pydicom")
+    names = ("", *module.CHATTY)
     before = [logging.getLogger(name).level for name in names], os.environ.get("TQDM_DISABLE")
     image = volumes / "case_000.nii.gz"
     assert run("-m", HIPPOCAMPUS, "-i", image, "-o", tmp_path / "out", "--quiet") == 0
@@ -197,6 +199,29 @@ def test_an_archive_that_climbs_out_stays_in(tmp_path: Path) -> None:
     assert not list(tmp_path.parent.glob("outside.txt"))
 
 
+def test_two_processes_unpack_one_archive_without_harm(tmp_path: Path, own_cache: Path) -> None:
+    path = tmp_path / "scans.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("one.txt", "1")
+    program = (
+        "import sys\nfrom ldseg_monai.tools.archives import unpacked\n"
+        "with unpacked(sys.argv[1]) as folder:\n    print(folder, flush=True)\n    input()\n"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        theirs = Path(other.stdout.readline().strip())
+        with unpacked(path) as ours:
+            assert Path(ours) != theirs
+            assert (Path(ours) / "one.txt").read_text() == "1"
+        assert (theirs / "one.txt").read_text() == "1"
+        other.communicate("\n")
+    assert list(own_cache.iterdir()) == []
+    with unpacked(path) as ours:  # where it was
+        assert Path(ours) == theirs
+
+
 def test_an_archive_that_is_none_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK no archive")
@@ -295,6 +320,9 @@ def test_an_ensemble_has_a_sample_of_each_network(
     missing = ["--ensemble", own, tmp_path / "none.pt"]
     assert run("-m", HIPPOCAMPUS, "-i", image, "-o", tmp_path / "out", *missing) == 2
     assert "none.pt: expected weights" in capsys.readouterr().err
+    few = ["--ensemble", own, own, "--num-samples", 1]
+    assert run("-m", HIPPOCAMPUS, "-i", image, "-o", tmp_path / "out", *few) == 2
+    assert "num_samples is 1 with an ensemble of 2 networks: expected 2" in capsys.readouterr().err
     both = ["--ensemble", own, "--weights", own]
     assert run("-m", HIPPOCAMPUS, "-i", image, "-o", tmp_path / "out", *both) == 2
     assert not (tmp_path / "out").exists()
