@@ -265,7 +265,7 @@ class StatisticsTable:
                 with open(hidden, "wb") as opened:
                     opened.write(content)
         table = os.path.join(self.output_dir, "statistics.csv")
-        engine.logger.info("wrote %s: %d cases", table, len({row["case"] for row in rows}))
+        logger.info("wrote %s: %d cases", table, len({row["case"] for row in rows}))
 
     def _rows(self, name: str, image: str) -> list[dict[str, Any]]:
         """The rows of a case's file, none where this program wrote none of this image."""

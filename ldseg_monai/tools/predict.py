@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +30,8 @@ from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.files import saved_files
 from ldseg_monai.tools.archives import ZIP, places_in, unpacked
 from ldseg_monai.tools.forecast import image_size, tell_large
+
+logger = logging.getLogger("ldseg_monai.tools")
 
 BESIDE = "_segmentation"  # what the folder of results beside a folder of images is called
 ITK_KINDS = {"mha": {".mha", ".mhd"}, "nrrd": {".nrrd", ".nhdr"}}
@@ -75,6 +78,12 @@ def predict(
     with contextlib.ExitStack() as stack:
         stack.enter_context(hushed())
         own = stack.enter_context(open_bundle(bundle))
+        if own.root.resolve() not in [one.root.resolve() for one in Bundle.installed()]:
+            logger.warning(
+                "%s is none of the bundles here: its configs can run any code; use it only if you "
+                "trust who made it",
+                os.fspath(bundle),
+            )
         places: list[str] = []
         archives: dict[str, str] = {}  # where each is unpacked
         for path in inputs:
@@ -115,16 +124,18 @@ def predict(
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Let MONAI not tell meanwhile what its commands were called with."""
+    """Let MONAI not tell meanwhile what its commands were called with, nor what configs can do."""
     loggers = [logging.getLogger(name) for name in CHATTY]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    levels = [chatty.level for chatty in loggers]
+    for chatty in loggers:
+        chatty.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "parsing config_file")
+            yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for chatty, level in zip(loggers, levels, strict=True):
+            chatty.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from workplace import Run, Workplace, tiny_overrides
 
 TOGETHER = ("train.yaml", "multi_gpu_train.yaml")
 
-pytestmark = pytest.mark.costly
+pytestmark = pytest.mark.costly(by=network)
 
 
 def checkpoint(output_dir: Path) -> dict[str, Any]:

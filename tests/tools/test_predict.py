@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,6 +238,20 @@ def test_a_bundle_may_be_a_zip(tmp_path: Path) -> None:
         assert bundle.title == "LDSeg colon glands"
     with pytest.raises(FileNotFoundError), open_bundle(tmp_path / "none.zip"):
         pass
+
+
+def test_a_bundle_from_elsewhere_is_told_and_one_of_ours_is_not(
+    volumes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = shutil.copytree(HIPPOCAMPUS, tmp_path / "other")
+    told = f"{other} is none of the bundles here: its configs can run any code"
+    image = volumes / "case_000.nii.gz"
+    for bundle, is_told in ((HIPPOCAMPUS, False), (other, True)):
+        caplog.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # MONAI's own, of many lines
+            assert run("-m", bundle, "-i", image, "-o", tmp_path / bundle.name) == 0
+        assert any(message.startswith(told) for message in caplog.messages) is is_told
 
 
 def test_results_lie_beside_what_was_given(tmp_path: Path) -> None:
