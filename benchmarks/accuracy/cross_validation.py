@@ -10,13 +10,15 @@ of the last one. The same command goes on where it stopped: what is trained or s
 again, and refused if it was done with other settings.
 
 After each fold (``--folds`` does some of them) two files are written of all folds that are done:
-``--out``/cases.csv, a row a candidate, fold, case and class, and ``--out``/table.md.
+``--out``/cases.csv, a row a candidate, fold, case and class, and ``--out``/table.md. At the end it
+prints the command that segments by the folds' networks together.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -331,6 +333,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = {name: read_rows(own) for name, own in folders.items()}
         text = write_results(arguments.out, head, rows, groups)
     print(text)
+    weights = [folder / "model.pt" for folder in folders[arguments.bundle.name].values()]
+    trained = [str(path) for path in weights if path.is_file()]
+    if len(trained) > 1:
+        own = [item for item in arguments.set if item.startswith("network_def")]
+        line = ["ldseg", "predict", "-m", str(arguments.bundle.root), "-i", "IMAGES"]
+        line += ["--ensemble", *trained, *(["--set", *own] if own else [])]
+        print(f"\nTo segment other images by these networks together:\n  {shlex.join(line)}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -35,6 +36,7 @@ from ldseg_monai.runtime.errors import ArgumentError, InputError, MissingFileErr
 from ldseg_monai.runtime.ownership import require_new
 
 WRITES = "output_dir"  # an argument of transforms that write files
+KNOB = re.compile(r"--(\w+) (\w+)")  # as commands take one
 INTEGERS = (np.uint8, np.int16, np.int32)  # of arrays, which are written as they are
 
 
@@ -158,6 +160,12 @@ class Segmentation:
             wanted = ".png" if self.affine is None else ".nii.gz, .nii, .mha or .nrrd"
             raise InputError(f"{path}: expected a name that ends in {wanted}")
 
+    def __reduce__(self) -> Any:
+        raise ArgumentError(
+            "a Segmentation holds its network and cannot be sent to another process: send its "
+            "label, probability, sd, affine or statistics"
+        )
+
     @cached_property
     def _maps(self) -> dict[str, Any]:
         """The maps of several samples; of one, the mean of this one."""
@@ -280,7 +288,8 @@ class Segmenter:
         with tempfile.TemporaryDirectory(prefix="ldseg_") as folder:
             path = self._write(image, Path(folder), affine, spacing)
             is_itk = type(image).__module__.startswith("SimpleITK")
-            return self._segment(path, backwards=self.is_picture or is_itk)
+            backwards = self.is_picture or is_itk
+            return self._segment(path, backwards, shown=f"the {type(image).__name__} given")
 
     def each(self, images: Iterable[Any]) -> Iterator[Segmentation]:
         """Segment one image after the other: see `__call__`."""
@@ -291,7 +300,7 @@ class Segmenter:
         """Whether images are pictures, whose arrays have rows first."""
         return self.bundle.spatial_dims == 2 and not self.is_sequence
 
-    def _segment(self, path: str, backwards: bool) -> Segmentation:
+    def _segment(self, path: str, backwards: bool, shown: str = "") -> Segmentation:
         if self.is_sequence:
             cases = find_sequences(path)
         else:
@@ -308,7 +317,8 @@ class Segmenter:
         except Exception as error:
             told = cause(error)  # MONAI wraps what a transform says
             if isinstance(told, UserError):
-                raise told from error
+                text = str(told).replace(path, shown or path)
+                raise type(told)(KNOB.sub(r"\1=\2", text)) from error
             raise
         needed = None if "pred_mean" in data else prediction
         return Segmentation(self, data, item, needed, backwards)

@@ -29,11 +29,12 @@ from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.finished_cases import ENDINGS
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import whole_file
-from ldseg_monai.runtime.ownership import CHANGED, OWN, outputs, place_of, whose
+from ldseg_monai.runtime.ownership import CHANGED, OWN, claim_of, outputs, place_of, whose
 
 logger = logging.getLogger("ldseg_monai.evaluation.statistics")
 
 ENDING = "statistics.json"  # of a case's file, and the name of that of all
+TABLES = ("statistics.csv", ENDING)
 SIZES = {"ml": "volume_ml", "mm2": "area_mm2", "pixels": "area_pixels"}  # columns, by the unit
 BOX = "bounding_box"
 ROUNDED = ".6g"  # how numbers that are no counts stand in a table
@@ -223,10 +224,13 @@ class StatisticsTable:
 
     Args:
         output_dir: folder of the files.
+        save: False where there are no numbers; a table of an earlier run is then removed, since it
+            is of other segmentations.
     """
 
-    def __init__(self, output_dir: str) -> None:
+    def __init__(self, output_dir: str, save: bool = True) -> None:
         self.output_dir = output_dir
+        self.save = save
         self.done: set[str] = set()
 
     def attach(self, engine: Engine) -> None:
@@ -244,7 +248,10 @@ class StatisticsTable:
         self.done |= {case_name(case["image"]) for case in cast(list, engine.state.output)}
 
     def write(self, engine: Engine) -> None:
-        """Write both files."""
+        """Write both files, or remove those of an earlier run."""
+        if not self.save:
+            self._remove()
+            return
         loader = cast(Any, engine).data_loader
         cases = [case["image"] for case in loader.dataset.data]
         to_do = {case_name(cases[number]) for number in loader.sampler}
@@ -260,12 +267,23 @@ class StatisticsTable:
         if not rows:
             return
         os.makedirs(self.output_dir, exist_ok=True)
-        for file, content in (("statistics.csv", _as_csv(rows)), (ENDING, _as_json(rows))):
+        for file, content in zip(TABLES, (_as_csv(rows), _as_json(rows)), strict=True):
             with whole_file(os.path.join(self.output_dir, file)) as hidden:
                 with open(hidden, "wb") as opened:
                     opened.write(content)
-        table = os.path.join(self.output_dir, "statistics.csv")
+        table = os.path.join(self.output_dir, TABLES[0])
         logger.info("wrote %s: %d cases", table, len({row["case"] for row in rows}))
+
+    def _remove(self) -> None:
+        """Remove the files of an earlier run of this command that nobody changed."""
+        claim = claim_of(self.output_dir)
+        if claim is None or claim.of is None or idist.get_rank() > 0:
+            return
+        for file in TABLES:
+            path = os.path.join(self.output_dir, file)
+            if whose(path, claim.of, read=True) == OWN:
+                os.unlink(path)
+                logger.info("removed %s, which was of earlier segmentations", path)
 
     def _rows(self, name: str, image: str) -> list[dict[str, Any]]:
         """The rows of a case's file, none where this program wrote none of this image."""

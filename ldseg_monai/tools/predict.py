@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ignite.engine import Engine, Events
-from monai.bundle import create_workflow
+from monai.bundle import ConfigParser, create_workflow
 from monai.engines.utils import IterationEvents
 from monai.utils import ensure_tuple
 
@@ -23,6 +23,7 @@ from ldseg_monai.bundle.bundle import SEQUENCES, STRIPS
 from ldseg_monai.bundle.components import has_id
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, folders_in
+from ldseg_monai.data.exports.kinds import KINDS, check_kinds
 from ldseg_monai.data.formats import PICTURE_ENDINGS, VOLUME_ENDINGS
 from ldseg_monai.inference.case_evaluator import CaseEvaluator
 from ldseg_monai.inference.tiff import TIFF_ENDINGS
@@ -115,8 +116,9 @@ def predict(
         )
         evaluator = workflow.parser.get_parsed_content("evaluator")
         tell_large(workflow.parser)
+        cases = workflow.parser.get_parsed_content("dataset#data")
+        check_fit(workflow.parser, cases)
         if lines is not None:
-            cases = workflow.parser.get_parsed_content("dataset#data")
             CaseLines(cases, lines, archives).attach(evaluator)
         workflow.run()
         workflow.finalize()
@@ -187,6 +189,23 @@ def kinds_for(places: Sequence[str]) -> list[str]:
     """Kinds of files of the masks beside the bundle's own: those of images that are MHA or NRRD."""
     endings = {os.path.splitext(file)[1].lower() for place in places for file in _files(place)}
     return [kind for kind, own in ITK_KINDS.items() if endings & own]
+
+
+def check_fit(parser: ConfigParser, cases: Sequence[Mapping[str, Any]]) -> None:
+    """Check that each volume can be written in the kinds of files asked for, before any work.
+
+    Raises:
+        ValueError: for a kind for DICOM series alone, and an image that is none.
+    """
+    kinds = parser.get_parsed_content("save_as") if has_id(parser, "save_as") else ()
+    if not any(KINDS[kind].of_dicom for kind in kinds):
+        return
+    for case in cases:
+        if not os.path.isdir(_path(case["image"])):
+            try:
+                check_kinds(kinds, 3, is_dicom=False)
+            except InputError as error:
+                raise InputError(f"{_path(case['image'])}: {error}") from None
 
 
 def _files(place: str) -> Iterator[str]:

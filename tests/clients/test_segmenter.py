@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from ldseg_monai.runtime.errors import ArgumentError, InputError
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 REPOSITORY = BUNDLES.parent
+NOISE = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
 KINDS = {"hippocampus": "ldseg_hippocampus", "gland": "ldseg_glas", "echo": "ldseg_echo"}
 
 
@@ -221,6 +223,7 @@ def test_frames_of_a_sequence_are_segmented(tmp_path: Path) -> None:
         ("gland", np.zeros((0, 90, 3), np.uint8), {}, InputError, "shape"),
         ("gland", np.zeros((90, 90, 3)), {}, InputError, "uint8 from 0 to 255"),
         ("gland", 5, {}, ArgumentError, "expected a path, an array"),
+        ("gland", NOISE, {}, InputError, "^the ndarray given is none of .* or force=True to go on"),
         ("gland", "a.png", {"spacing": [1, 1]}, InputError, "a file has its own"),
     ],
 )
@@ -229,6 +232,11 @@ def test_what_is_no_image_is_told(
 ) -> None:
     with pytest.raises(error, match=told):
         segmenters[kind](image, **options)
+
+
+def test_a_result_says_that_it_stays_in_its_process(segmenters: dict, images: dict) -> None:
+    with pytest.raises(ArgumentError, match="send its label"):
+        pickle.dumps(segmenters["gland"](images["gland"]))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from ldseg_monai.data.writers import SaveImageVolumed
 from ldseg_monai.evaluation import SaveStatisticsd, StatisticsTable, label_statistics
 from ldseg_monai.inference.finished_cases import FinishedCases
 from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.ownership import claim
 
 NAMES = {0: "background", 1: "cartilage", 2: "bone"}
 TWO = {0: "background", 1: "bright"}
@@ -194,6 +195,19 @@ def test_the_table_has_all_cases_of_a_resumed_run(tmp_path: Path) -> None:
     (tmp_path / "out" / "statistics.csv").unlink()
     infer(tmp_path, cases)  # none is left to do
     assert table(tmp_path) == rows
+
+
+def test_a_run_without_numbers_removes_the_table_of_an_earlier_one(tmp_path: Path) -> None:
+    cases = write_images(tmp_path / "images", "a")
+    out = tmp_path / "out"
+    claim(out, "images", "infer")
+    infer(tmp_path, cases)
+    assert (out / "statistics.csv").is_file() and (out / "statistics.json").is_file()
+    (out / "statistics.json").write_text("mine")
+    without = StatisticsTable(str(out), save=False)
+    small_evaluator(out, cases, val_handlers=[without]).run()
+    assert not (out / "statistics.csv").exists()
+    assert (out / "statistics.json").read_text() == "mine"  # changed since it was written
 
 
 def test_a_case_that_failed_has_no_row_though_an_earlier_run_wrote_its_file(

@@ -306,6 +306,16 @@ def test_what_is_wrong_is_told_before_any_work(
     assert list((tmp_path / "here").iterdir()) == []
 
 
+def test_a_kind_of_dicom_alone_is_refused_before_any_work_for_another_file(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run("-m", HIPPOCAMPUS, "-i", volumes, "-o", out, "--format", "rtstruct") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "case_000.nii.gz: kind of file 'rtstruct' for a volume that is no DICOM series" in error
+    assert not out.exists()
+
+
 def test_views_are_eight_samples_of_a_picture_that_is_turned(tmp_path: Path) -> None:
     write_phantoms("gland", tmp_path / "glands", 1, seed=0)
     image = tmp_path / "case_000.png"

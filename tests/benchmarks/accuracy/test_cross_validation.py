@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,7 @@ def test_candidates_are_trained_and_evaluated_by_the_bundles_commands(
 
 
 def test_all_folds_are_done_in_turn_and_none_again(
-    runs: list[dict[str, Any]], tmp_path: Path
+    runs: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call_main(tmp_path, tmp_path / "cv", "--baseline", UNET)
     candidates = [f"{name}/fold{fold}" for fold in (0, 1) for name in ("ldseg_hippocampus", "unet")]
@@ -242,11 +243,17 @@ def test_all_folds_are_done_in_turn_and_none_again(
         for folder in candidates
         for step in (("training", f"cv/{folder}"), ("run", f"{folder}/scores"))
     ]
+    assert "ldseg predict" not in capsys.readouterr().out  # there are no weights
+    for fold in (0, 1):
+        (tmp_path / "cv" / "ldseg_hippocampus" / f"fold{fold}" / "model.pt").touch()
     before = (tmp_path / "cv" / "table.md").read_text()
     runs.clear()
     call_main(tmp_path, tmp_path / "cv", "--baseline", UNET)
     assert runs == []
     assert tables((tmp_path / "cv" / "table.md").read_text()) == tables(before)
+    weights = [f"{tmp_path}/cv/ldseg_hippocampus/fold{fold}/model.pt" for fold in (0, 1)]
+    last = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert last == ["ldseg", "predict", "-m", str(BUNDLE), "-i", "IMAGES", "--ensemble", *weights]
 
 
 def test_fold_whose_evaluation_stopped_is_evaluated_only(
