@@ -22,22 +22,32 @@ def summarize(samples: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tens
         float32, from 0 to 1 and 0 to 0.5.
     """
     remaining = iter(samples)
-    first = next(remaining).softmax(dim=1, dtype=torch.float32)
-    total, squares = (
-        torch.zeros_like(first),
-        torch.zeros_like(first),
-    )  # of the differences from the first sample
+    logits = next(remaining)
+    two_classes = logits.shape[1] == 2
+    first = _probabilities(logits)
+    del logits
+    total, squares = torch.zeros_like(first), torch.zeros_like(first)  # of the differences from it
     number = 1
     for sample in remaining:
-        sample = sample.softmax(dim=1, dtype=torch.float32).sub_(
-            first
-        )  # the logits' memory is free for the next
-        total.add_(sample)
-        squares.addcmul_(sample, sample)
+        difference = _probabilities(sample).sub_(first)
+        del sample  # the logits' memory is free for the next
+        total.add_(difference)
+        squares.addcmul_(difference, difference)
         number += 1
     shift = total / number
     deviation = (squares / number - shift.square()).clamp(min=0).sqrt()
-    return first + shift, deviation.amax(dim=1, keepdim=True)
+    mean = first + shift
+    if two_classes:
+        return torch.cat([1 - mean, mean], dim=1), deviation
+    return mean, deviation.amax(dim=1, keepdim=True)
+
+
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Class probabilities, float32: of two classes those of the second, which say it all."""
+    if logits.shape[1] != 2:
+        return logits.softmax(dim=1, dtype=torch.float32)
+    background, foreground = logits.float().split(1, dim=1)
+    return (foreground - background).sigmoid_()
 
 
 def most_probable_class(scores: torch.Tensor, dim: int) -> torch.Tensor:

@@ -8,8 +8,9 @@ import torch
 from ldseg_monai.inference.ensemble import PART, case_uncertainty, most_probable_class, summarize
 
 
-def test_summary_is_the_mean_and_the_deviation_of_the_most_uncertain_class() -> None:
-    logits = torch.randn(5, 2, 3, 4, 4)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_summary_is_the_mean_and_the_deviation_of_the_most_uncertain_class(classes: int) -> None:
+    logits = torch.randn(5, 2, classes, 4, 4)
     mean, deviation = summarize(iter(logits))
     probability = logits.softmax(dim=2)
     torch.testing.assert_close(mean, probability.mean(0))

@@ -13,6 +13,7 @@ from ldseg_monai.networks.blocks import (
     ResidualEncoder,
     SampleStandardization,
     SelfAttention,
+    SubPixelConvTranspose2d,
     TimestepEmbedding,
     normalization,
 )
@@ -435,3 +436,18 @@ def test_downsampling_says_what_an_encoder_says_of_itself() -> None:
     assert stand_in.feature_channels == []
     with pytest.raises(ValueError, match="spatial_dims is 4: expected 2 or 3"):
         Downsampling(4, in_channels=1, stride=2)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 6])
+def test_subpixel_convolution_is_the_transposed_one(stride: int) -> None:
+    ours = SubPixelConvTranspose2d(5, 3, stride).double()
+    plain = nn.ConvTranspose2d(5, 3, 2 * stride, stride, stride // 2).double()
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 5, 7, 4, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(ours(x), plain(x))
+    weights = torch.randn(2, 3, 7 * stride, 4 * stride, dtype=torch.float64)
+    for one in (ours, plain):
+        (one(x) * weights).sum().backward()
+    assert ours.weight.grad is not None and ours.bias is not None and plain.bias is not None
+    torch.testing.assert_close(ours.weight.grad, plain.weight.grad)
+    torch.testing.assert_close(ours.bias.grad, plain.bias.grad)

@@ -15,6 +15,7 @@ from .normalization import NORM, normalization
 from .one_hot import one_hot
 from .residual import ResidualBlock
 from .standardization import BatchStandardization, CaseStandardization, SampleStandardization
+from .subpixel import SubPixelConvTranspose2d
 from .unet import ConditionedLevel, ResidualUNet
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ResidualUNet",
     "SampleStandardization",
     "SelfAttention",
+    "SubPixelConvTranspose2d",
     "TimestepEmbedding",
     "attention_heads",
     "blocks_by_level",

@@ -12,6 +12,7 @@ from torch.nn import functional
 from ldseg_monai.networks.blocks import (
     NORM,
     ResidualBlock,
+    SubPixelConvTranspose2d,
     blocks_by_level,
     check_spatial_dims,
     check_stem,
@@ -101,8 +102,11 @@ class LabelDecoder(nn.Module):
         layers = [normalization(norm, spatial_dims, previous), nn.SiLU()]
         stride = stem_stride // interpolation
         if stride > 1:
-            kernel_size, padding = 2 * stride, stride // 2
-            last = upsample(previous, out_channels, kernel_size, stride, padding)
+            last: nn.Module
+            if spatial_dims == 2:
+                last = SubPixelConvTranspose2d(previous, out_channels, stride)
+            else:  # of which a CPU has a quick one
+                last = upsample(previous, out_channels, 2 * stride, stride, stride // 2)
             layers.append(_interpolating(last))
         else:
             layers.append(conv(previous, out_channels, kernel_size=3, padding=1))
