@@ -20,6 +20,7 @@ from monai.transforms import MapTransform
 from monai.utils import MetaKeys, ensure_tuple
 from nibabel.orientations import io_orientation
 
+from ldseg_monai.data.appearance import Group, appearance, distance
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.clips import MODALITY
 from ldseg_monai.data.dicom.reader import SERIES_UID
@@ -65,6 +66,10 @@ class KnownImages(NamedTuple):
             0 and the standard deviation 1.
         colors: ranges of the tissue's mean color and of its differences, for -1 to 1: ``red``,
             ``green``, ``blue``, ``red_over_green``, ``blue_over_green``.
+        appearance: groups of images that the weights know, by name, each with ``mean`` and ``sd``
+            of the numbers of `ldseg_monai.data.appearance`.
+        appearance_limit: distance to the nearest group beyond which an image is marked, and not
+            refused.
     """
 
     source: str = ""
@@ -79,6 +84,8 @@ class KnownImages(NamedTuple):
     tilt_degrees: float | None = None
     intensity: Mapping[str, Sequence[float]] = {}
     colors: Mapping[str, Sequence[float]] = {}
+    appearance: Mapping[str, Group] = {}
+    appearance_limit: float = np.inf
 
 
 def read_known(metadata: str) -> KnownImages:
@@ -100,7 +107,9 @@ def read_known(metadata: str) -> KnownImages:
             f"known_images of {metadata} has {unknown}: expected only "
             f"{', '.join(KnownImages._fields)}"
         )
-    known = KnownImages(**declared)
+    groups = declared.get("appearance", {})
+    groups = {name: Group(group["mean"], group["sd"]) for name, group in groups.items()}
+    known = KnownImages(**{**declared, "appearance": groups})
     for name, entries in NAMED.items():
         given = getattr(known, name)
         others = sorted(given.keys() - set(entries)) if isinstance(given, Mapping) else []
@@ -149,7 +158,31 @@ class CheckKnownImaged(MapTransform):
             require_file_of(image)
             reasons = list(self.reasons(image, image.shape[1:]))
             self.judge(data[key], reasons)
+            if not reasons:
+                self._compare(image, data[key])
         return dict(data)
+
+    def _compare(self, image: MetaTensor, marked: Any) -> None:
+        """Mark an image that looks unlike those that the weights know, and go on.
+
+        Args:
+            image: ``(C, *spatial)``.
+            marked: the same, whose metadata get the mark.
+        """
+        if not self.known.appearance:
+            return
+        values = image.as_tensor()
+        values = values[..., values.shape[-1] // 2] if self.frames else values  # one stands for all
+        unlike = distance(appearance(values), self.known.appearance)
+        if unlike <= self.known.appearance_limit:
+            return
+        told = (
+            f"it looks unlike them: a distance of {unlike:.2g}, where "
+            f"{self.known.appearance_limit:.2g} is usual"
+        )
+        path = marked.meta.get("filename_or_obj", "the image")
+        logger.warning("%s may be none of the images that the weights know: %s", path, told)
+        marked.meta[OUTSIDE] = told
 
     def judge(self, image: Any, reasons: Sequence[str]) -> None:
         """Refuse or mark an image, if there is a reason.

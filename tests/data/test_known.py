@@ -14,16 +14,18 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from bundle_kinds import BUNDLES, FOLDER, dims
+from bundle_kinds import BUNDLES, FOLDER
 from dicom_phantoms import OBLIQUE
 from monai.data import MetaTensor
 from monai.transforms import Compose, NormalizeIntensityd, Orientation
 from scipy.spatial.transform import Rotation
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.appearance import appearance, fit
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.known import CheckKnownImaged, KnownSpacingd, read_known
 from ldseg_monai.data.loaders import LoadImageVolumed
+from ldseg_monai.data.phantoms.files import write_phantoms
 from ldseg_monai.data.phantoms.gland import gland_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 from ldseg_monai.data.wrong_headers import WrongHeader
@@ -145,16 +147,38 @@ def test_stain_is_seen_by_the_tissue_alone(tmp_path: Path) -> None:
         check({"image": picture(glands[:40, :30])})
 
 
-@pytest.mark.parametrize("bundle", [name for name in BUNDLES if "hippocampus" not in name])
-def test_phantoms_are_known(bundle: str) -> None:
-    check = CheckKnownImaged("image", str(FOLDER / bundle / "configs" / "metadata.json"))
-    for number in range(3):
-        if dims(bundle) == 2:
-            check({"image": picture(gland_phantom([number, 0])[0])})
-            continue
-        voxels, _, affine = knee_phantom([number, 0])
-        image = MetaTensor(torch.tensor(voxels)[None].float(), affine=torch.tensor(affine))
-        check({"image": image})
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_phantoms_are_known_and_look_so(
+    bundle: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = Bundle(FOLDER / bundle).config("train.yaml")["datalist"]["phantom"]
+    config = Bundle(FOLDER / bundle).config("inference.yaml", spatial_size=[64, 32, 32])
+    write_phantoms(kind, tmp_path, 3, seed=7)
+    images = sorted((tmp_path / "images").iterdir())
+    check = Compose([config.get_parsed_content(name) for name in ("load", "known")])
+    for path in images:
+        assert OUTSIDE not in check({"image": str(path)})["image"].meta
+    assert len(images) == 3 and "may be none" not in caplog.text
+
+
+def test_picture_of_another_kind_is_marked_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    check = CheckKnownImaged("image", str(FOLDER / "cdal_cxr" / "configs" / "metadata.json"))
+    image = picture(gland_phantom([0, 0])[0].mean(-1, keepdims=True))
+    marked = check({"image": image})["image"].meta[OUTSIDE]
+    assert marked.startswith("it looks unlike them: a distance of ")
+    assert caplog.text.count("may be none of the images that the weights know") == 1
+
+
+def test_middle_frame_says_what_a_sequence_looks_like(tmp_path: Path) -> None:
+    frames = torch.rand(1, 64, 64, 5)
+    frames[..., 2] = torch.linspace(0, 1, 64)[:, None]
+    group = fit(np.stack([appearance(frames[..., 2] + 0.01 * index) for index in range(3)]))
+    declared = {"appearance": {"ramps": group._asdict()}, "appearance_limit": 2.0}
+    known = metadata(tmp_path, declared)
+    check = CheckKnownImaged("image", known, frames=True)
+    for places, is_marked in (([0, 1, 2, 3, 4], False), ([2, 2, 0, 2, 2], True)):
+        image = MetaTensor(frames[..., places], meta={"filename_or_obj": "beat.nii"})
+        assert (OUTSIDE in check({"image": image})["image"].meta) == is_marked
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
