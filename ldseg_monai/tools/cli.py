@@ -34,6 +34,7 @@ Training, scoring and segmenting are commands of MONAI too: python -m monai.bund
 bundle's configs.
 exit codes: 0 when all is done; 2 after an error that a person can put right, told on stderr."""
 PHANTOMS = ("knee", "hippocampus", "gland", "nuclei", "thorax", "echo", "beat")  # `PhantomKind`
+PUBLISHED_AS = ("hf", "folder")
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
 
@@ -103,6 +104,7 @@ def _parser() -> _Parser:
         _add_calibrate,
         _add_export,
         _add_zoo_export,
+        _add_publish,
         _add_phantom,
     ):
         add(subparsers)
@@ -609,7 +611,62 @@ def _zoo_export(arguments: argparse.Namespace) -> None:
     """Write a bundle with its code, as a folder and a zip that run without ldseg_monai."""
     from ldseg_monai.tools.zoo import export_bundle
 
-    export_bundle(arguments.bundle, arguments.out, arguments.large_files, arguments.scores)
+    folder = export_bundle(arguments.bundle, arguments.out, arguments.large_files, arguments.scores)
+    sys.stdout.write(f"wrote {folder}, and the zip of it beside it\n")
+
+
+def _add_publish(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "publish",
+        help="put a bundle where others find it: on Hugging Face's hub, or as a zip",
+        description=_publish.__doc__,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a bundle, or its name")
+    parser.add_argument(
+        "--to",
+        nargs=2,
+        required=True,
+        metavar=("KIND", "PLACE"),
+        help="hf USER/NAME: a repository of Hugging Face's hub, with the token of HF_TOKEN or of "
+        "`hf auth login`; folder DIR: NAME_vVERSION.zip in it, for a server or a release",
+    )
+    _add_switch(parser, "public", "let everybody see a repository that is made now")
+    parser.add_argument(
+        "--scores",
+        metavar="FILE",
+        help="summary.json of an evaluation, as for zoo-export",
+    )
+    parser.set_defaults(command=_publish)
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    """Check that a bundle works for others, and put it where monai.bundle.download finds it.
+
+    It is exported as by zoo-export, unpacked and run without ldseg_monai: its masks of a phantom
+    have to be those of the bundle here. What is there already is never written over.
+    """
+    kind, place = arguments.to
+    if kind not in PUBLISHED_AS:
+        raise InputError(f"--to {kind}: expected {' or '.join(PUBLISHED_AS)}")
+    public = arguments.public == "True"
+    if public and kind != "hf":
+        raise InputError(f"--public with --to {kind}: expected it with --to hf alone")
+    from ldseg_monai.bundle import Bundle
+    from ldseg_monai.tools.predict import hushed
+    from ldseg_monai.tools.publish import publish_to_folder, publish_to_hub
+
+    bundle = Bundle.find(arguments.bundle)
+    options = [f'name="{bundle.name}"', 'bundle_dir="."']
+    with hushed():
+        if kind == "folder":
+            archive = publish_to_folder(arguments.bundle, place, arguments.scores)
+            published = str(archive)
+            options += [f'url="{archive.resolve().as_uri()}"']
+        else:
+            published = publish_to_hub(arguments.bundle, place, public, arguments.scores)
+            options += ['source="huggingface_hub"', f'repo="{place}"']
+            options += [f'version="{bundle.metadata["version"]}"']
+    sys.stdout.write(f"published {published}\nmonai.bundle.download({', '.join(options)})\n")
 
 
 def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:

@@ -36,9 +36,11 @@ logger = logging.getLogger("ldseg_monai.tools")
 
 BESIDE = "_segmentation"  # what the folder of results beside a folder of images is called
 ITK_KINDS = {"mha": {".mha", ".mhd"}, "nrrd": {".nrrd", ".nhdr"}}
-# Loggers of which only errors are for the user: what was called, epochs and iterations, plugins
+# Loggers of which only errors are for the user: what was called, epochs and iterations, plugins,
+# requests of huggingface_hub
 CHATTY = (
-    *("monai.bundle.scripts", "monai.bundle.workflows", "pydicom", "highdicom"),
+    *("monai.bundle.scripts", "monai.bundle.workflows", "monai.apps", "pydicom", "highdicom"),
+    *("httpx", "httpx2"),
     "ignite.engine.engine.CaseEvaluator",
 )
 LARGE = 64_000_000  # pixels: a picture of more is done in strips of rows, where a bundle can

@@ -132,7 +132,6 @@ def export_bundle(
         (folder / WEIGHTS).unlink()
         if not (folder / cases).is_file():
             (folder / WEIGHTS).parent.rmdir()
-    logger.info("wrote %s and %s", folder, archive)
     left = [str(path) for path in _left_behind(source)]
     if left:
         logger.warning("not exported, since no bundle of the zoo has it: %s", some(left))
