@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,15 @@ from ldseg_monai.bundle.names import check_names
 from ldseg_monai.bundle.reader import find_reader, make_importable
 from ldseg_monai.data.datalist import image_folder
 from ldseg_monai.networks.weights import require_weights
-from ldseg_monai.runtime.errors import InputError, show_errors_in_one_line
+from ldseg_monai.runtime.errors import InputError, MissingPackageError, show_errors_in_one_line
 from ldseg_monai.runtime.ownership import claim, place_of, require_own
 from ldseg_monai.runtime.signals import end_in_one_line
 
 logger = logging.getLogger("ldseg_monai.bundle")
 
 METADATA = "configs/metadata.json"
-TRANSFORM = "output_transform"
+TRANSFORM, LOSS = "output_transform", "$lambda output: output['loss']"
+MLFLOW = ("mlflow", "sqlalchemy", "alembic")  # the last two: its store in a file of SQLite
 CASE_SECONDS = 60.0  # the most that is waited for one case to be read
 
 
@@ -89,6 +91,7 @@ def check_command() -> None:
     use_threads(parser)
     _check_places(parser)
     if command.get("tracking"):
+        _check_tracking(command["tracking"])
         _mend_tracking(parser)
     idle = idle_knobs(parser, command)
     if idle and os.environ.get("RANK", "0") == "0":  # the processes are not joined yet
@@ -135,15 +138,37 @@ def _bundle_of(files: Sequence[str]) -> Path | None:
     return None
 
 
-def _mend_tracking(parser: ConfigParser) -> None:
-    """Let MONAI's tracking of experiments read the loss of trainers that leave batches whole.
+def _check_tracking(tracking: Any) -> None:
+    """Check that the packages of MLflow are there, where it is to track a run.
 
-    ``from_engine(first=True)``, by which MLflow's handler gets it, gives a tuple where the output
-    is a dictionary, as it is with ``decollate: false`` (MONAI 1.6.1).
+    Raises:
+        MissingPackageError: for one that is not.
     """
+    missing = [name for name in MLFLOW if find_spec(name) is None]
+    if tracking == "mlflow" and missing:
+        raise MissingPackageError(
+            f"--tracking mlflow takes {', '.join(missing)}: pip install 'ldseg_monai[tracking]', "
+            "or leave it out; TensorBoard has the curves in any case"
+        )
+
+
+def _mend_tracking(parser: ConfigParser) -> None:
+    """Let MONAI's tracking of experiments get the loss, and the config that is run (MONAI 1.6.1).
+
+    ``from_engine(first=True)``, by which MLflow's handler gets the loss, gives a tuple where the
+    output is a dictionary, as it is with ``decollate: false``. The path of the config that is
+    written beside the results is no expression where ``output_dir`` is none, so that MLflow's
+    handler finds no such file, and keeps none.
+    """
+    path = parser.get("save_execute_config")
+    if isinstance(path, str) and not path.startswith("$"):
+        folder, separator, name = path.rpartition(" + '/")
+        if separator:
+            parser["save_execute_config"] = os.path.join(folder, name.rstrip("'"))
     for index, handler in enumerate(parser.get("train#handlers", [])):
         if isinstance(handler, dict) and "from_engine(['loss']" in str(handler.get(TRANSFORM)):
-            parser[f"train#handlers#{index}#{TRANSFORM}"] = "$lambda output: output['loss']"
+            # A copy: the handler's own is MONAI's, for all runs of the process
+            parser[f"train#handlers#{index}"] = {**handler, TRANSFORM: LOSS}
 
 
 def _check_places(parser: ConfigParser) -> None:
