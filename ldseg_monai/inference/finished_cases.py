@@ -39,7 +39,7 @@ logger = logging.getLogger("ldseg_monai.inference.finished_cases")
 # Of what an inference writes of a case. A surface's has its class behind a point.
 ENDINGS = (
     *("label", "mean", "sd", "seg", "overlay", "area", "statistics"),
-    *("surface", "rtstruct", "objects"),
+    *("surface", "rtstruct", "labelmap", "objects"),
 )
 
 

@@ -88,9 +88,9 @@ class SaveImageDicomSegd(SaveImaged):
             check_geometry(data[key].shape[1:], data[key].affine.cpu().numpy(), slices)
             # (slices, rows, columns)
             labels = data[key][0].cpu().numpy().astype(np.uint8).transpose(2, 1, 0)
-            descriptions = _segment_descriptions(metadata, str(key))
+            descriptions = segment_descriptions(metadata, str(key))
             try:
-                segmentation = _segmentation(labels, slices, descriptions, metadata)
+                segmentation = dicom_segmentation(labels, slices, descriptions, metadata)
             except Exception as error:  # highdicom raises many kinds for headers that it refuses
                 logger.warning(
                     "no DICOM segmentation of %s can be written (%s): the result is NIfTI alone",
@@ -99,10 +99,7 @@ class SaveImageDicomSegd(SaveImaged):
                 )
                 continue
             path = self.saver.folder_layout.filename(**self.saver.fname_formatter(meta, self.saver))
-            if OUTSIDE in meta:
-                described = f"OUTSIDE OF KNOWN IMAGES: {metadata['name']}"
-                segmentation.SeriesDescription = described[:64]
-                segmentation.ContentDescription = meta[OUTSIDE][:64]
+            mark_outside(segmentation, metadata, meta)
             with whole_file(path, place_of(meta["filename_or_obj"])) as hidden:
                 segmentation.save_as(hidden)
             note_saved(data[key], path)
@@ -130,13 +127,37 @@ def check_geometry(shape: Sequence[int], affine: np.ndarray, slices: Sequence[Da
         )
 
 
-def _segmentation(
+def mark_outside(
+    segmentation: Segmentation, metadata: Mapping[str, Any], meta: Mapping[Any, Any]
+) -> None:
+    """Say in a segmentation that the weights do not know the image, if they do not.
+
+    Args:
+        segmentation: that is changed.
+        metadata: of the bundle.
+        meta: of the image.
+    """
+    if OUTSIDE in meta:
+        segmentation.SeriesDescription = f"OUTSIDE OF KNOWN IMAGES: {metadata['name']}"[:64]
+        segmentation.ContentDescription = meta[OUTSIDE][:64]
+
+
+def dicom_segmentation(
     labels: np.ndarray,
     slices: Sequence[Dataset],
     descriptions: Sequence[SegmentDescription],
-    metadata: dict[str, Any],
+    metadata: Mapping[str, Any],
+    segmentation_type: str = "BINARY",
 ) -> Segmentation:
-    """The DICOM object of class indices ``(slices, rows, columns)`` on these slices.
+    """The DICOM object of a label map on the slices of its series.
+
+    Args:
+        labels: class indices, ``(slices, rows, columns)``.
+        slices: headers of the series, in order.
+        descriptions: of the segments, as of `segment_descriptions`.
+        metadata: of the bundle.
+        segmentation_type: ``BINARY``, a frame for each class and slice, or ``LABELMAP``, one for
+            each slice whose values are the classes (DICOM Supplement 243).
 
     Raises:
         ValueError: if the series is of several enhanced images, or lacks what a segmentation refers
@@ -169,7 +190,7 @@ def _segmentation(
     return highdicom.seg.Segmentation(
         source_images=sources,
         pixel_array=labels,
-        segmentation_type="BINARY",
+        segmentation_type=segmentation_type,
         segment_descriptions=descriptions,
         series_instance_uid=highdicom.UID(),
         series_number=1000 + int(sources[0].get("SeriesNumber") or 0),
@@ -196,8 +217,13 @@ def _share_place(source: Dataset) -> None:
             setattr(shared, name, first[name].value)
 
 
-def _segment_descriptions(metadata: dict[str, Any], output: str) -> list[SegmentDescription]:
-    """What each class but the background is, by the bundle's metadata."""
+def segment_descriptions(metadata: Mapping[str, Any], output: str) -> list[SegmentDescription]:
+    """What each class but the background is, by the bundle's metadata.
+
+    Args:
+        metadata: of the bundle.
+        output: of the network, whose ``channel_def`` names the classes.
+    """
     import highdicom
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code

@@ -42,6 +42,7 @@ KINDS = {
     "stl": Kind(3, module="skimage", package="scikit-image", extra="exports"),
     "obj": Kind(3, module="skimage", package="scikit-image", extra="exports"),
     "rtstruct": Kind(3, of_dicom=True, module="pydicom", package="pydicom", extra="dicom"),
+    "labelmap": Kind(3, of_dicom=True, module="highdicom", package="highdicom", extra="dicom"),
     "geojson": Kind(2),
     "tiff": Kind(2, module="tifffile", package="tifffile", extra="exports"),
 }

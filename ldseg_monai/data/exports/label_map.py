@@ -54,6 +54,7 @@ class LabelMap:
         name: of the case.
         meta: of the image.
         metadata: of the bundle that made it.
+        output: of the network, by its name in the metadata.
     """
 
     voxels: np.ndarray
@@ -62,6 +63,7 @@ class LabelMap:
     name: str
     meta: Mapping[Any, Any]
     metadata: Mapping[str, Any]
+    output: str = "pred"
 
     @property
     def lps(self) -> np.ndarray:

@@ -19,6 +19,7 @@ from ldseg_monai.data.exports.itk import itk_files
 from ldseg_monai.data.exports.kinds import check_kinds
 from ldseg_monai.data.exports.label_map import File, LabelClass, LabelMap, classes_of
 from ldseg_monai.data.exports.pyramid import pyramid_files
+from ldseg_monai.data.exports.segmentation import labelmap_files
 from ldseg_monai.data.exports.structure_set import structure_set_files
 from ldseg_monai.data.exports.surfaces import surface_files
 from ldseg_monai.data.names import case_name
@@ -35,6 +36,7 @@ FILES: dict[str, Callable[[LabelMap], Iterable[File]]] = {
     "stl": partial(surface_files, ending="stl"),
     "obj": partial(surface_files, ending="obj"),
     "rtstruct": structure_set_files,
+    "labelmap": labelmap_files,
     "geojson": geojson_files,
     "tiff": pyramid_files,
 }
@@ -44,9 +46,10 @@ class SaveImageAsd(SaveImaged):
     """Write label maps in kinds of files that other programs open, beside the bundle's own.
 
     Of volumes ``mha`` and ``nrrd`` (``NAME_label``), ``stl`` and ``obj`` (a surface for each class,
-    ``NAME_surface.CLASS``), of DICOM series ``rtstruct`` (``NAME_rtstruct.dcm``); of pictures
-    ``geojson`` (an outline an object, ``NAME_objects.geojson``) and ``tiff`` (OME-TIFF in tiles and
-    levels, ``NAME_label.ome.tif``).
+    ``NAME_surface.CLASS``), of DICOM series ``rtstruct`` (``NAME_rtstruct.dcm``) and ``labelmap``
+    (``NAME_labelmap.dcm``, beside the binary ``NAME_seg.dcm``); of pictures ``geojson`` (an outline
+    an object, ``NAME_objects.geojson``) and ``tiff`` (OME-TIFF in tiles and levels,
+    ``NAME_label.ome.tif``).
 
     It is a ``SaveImaged`` so that clients which write results themselves, such as MONAI Label,
     leave it out.
@@ -142,6 +145,7 @@ class SaveImageAsd(SaveImaged):
             name=case_name(meta),
             meta=meta,
             metadata=self.metadata,
+            output=str(key),
         )
 
 

@@ -18,7 +18,7 @@ def test_every_kind_fits_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("name", "spatial_dims", "is_dicom", "told"),
     [
-        ("dwg", 3, None, "kind of file 'dwg': expected some of mha, nrrd, stl, obj, rtstruct, geoj"),
+        ("dwg", 3, None, "kind of file 'dwg': expected some of mha, nrrd, stl, obj, rtstruct, labe"),
         (None, 3, None, "kind of file None: expected some of mha"),
         ("stl", 2, None, "'stl' for a picture: it fits volumes; expected some of geojson, tiff"),
         ("tiff", 3, False, "'tiff' for a volume: it fits pictures; expected some of mha, nrrd, stl, obj"),
@@ -40,6 +40,7 @@ def test_what_does_not_fit_is_an_error(
         ("stl", r"'stl' takes scikit-image: pip install 'ldseg_monai\[exports\]', or leave it out"),
         ("tiff", r"'tiff' takes tifffile: pip install 'ldseg_monai\[exports\]'"),
         ("rtstruct", r"'rtstruct' takes pydicom: pip install 'ldseg_monai\[dicom\]'"),
+        ("labelmap", r"'labelmap' takes highdicom: pip install 'ldseg_monai\[dicom\]'"),
     ],
 )
 def test_missing_package_is_told_with_its_extra(
