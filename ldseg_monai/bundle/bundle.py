@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,12 @@ class Bundle:
         for file in (path, path.with_suffix(".json")):
             if file.is_file():
                 return file
-        raise MissingFileError(f"{path} is not there: expected a file of the bundle {self.name}")
+        there = [str(file.relative_to(self.configs)) for file in self.configs.glob("**/*.yaml")]
+        close = get_close_matches(name, there, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise MissingFileError(
+            f"{path} is not there: expected a file of the bundle {self.name}{hint}"
+        )
 
     def config(self, *names: str, **overrides: Any) -> ConfigParser:
         """Read configs, each over the ones before, for this folder, and let them name its modules.

@@ -6,7 +6,10 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
@@ -16,6 +19,11 @@ from monai.bundle.config_item import ComponentLocator
 from ldseg_monai.bundle.reader import find_reader
 from ldseg_monai.runtime.errors import InputError
 
+# Modules whose names a config may use without the module
+MONAI_MODULES = [
+    f"monai.{name}"
+    for name in ("data", "engines", "handlers", "inferers", "losses", "metrics", "networks.nets")
+] + ["monai.transforms"]
 VERSIONED = {"monai", "torch", "ignite"}  # packages that are known by their versions
 
 
@@ -85,32 +93,65 @@ def parameters(component: Any) -> dict[str, Any]:
 
 
 def check_targets(content: Any, folders: Sequence[str | Path]) -> None:
-    """Check that every component of a config with a dotted name can be imported.
+    """Check that every component of a config can be imported.
 
     Args:
         content: the config.
         folders: where a module of one's own can lie.
 
     Raises:
-        InputError: for one that cannot.
+        InputError: for one that cannot, with the nearest names that can.
     """
+    locator = ComponentLocator()  # once: it looks through all of MONAI's modules
     for name in sorted(set(targets(content))):
-        if "." not in name:
-            continue
         try:
-            found = find_target(name)
+            found = locate(name) or ("." not in name and locator.get_component_module_name(name))
         except ErrorDuringImport as error:
             reason = " ".join(str(error.value).split()) or type(error.value).__name__
             raise InputError(
                 f"the config has _target_ {name}, whose module {error.filename} cannot be imported "
                 f"({reason}): correct it, or install what it needs"
             ) from error
-        if found is None:
+        if not found:
             places = " or ".join(dict.fromkeys(str(folder) for folder in folders))
+            close = nearest_targets(name)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
             raise InputError(
-                f"the config has _target_ {name}, and there is nothing of that name: expected "
-                f"MODULE.NAME of an installed package, or of a file MODULE.py in {places}"
+                f"the config has _target_ {name}, and there is nothing of that name: expected a "
+                f"name of MONAI's, or MODULE.NAME of an installed package or of a file MODULE.py "
+                f"in {places}{hint}"
             )
+
+
+def nearest_targets(name: str) -> list[str]:
+    """The names of components that are nearest to one that is none, at most three.
+
+    They are those of MONAI's modules for a name without a dot; else those of the module that is
+    named, or of the nearest one where there is none of that name.
+    """
+    if "." not in name:
+        known = {entry for module in MONAI_MODULES for entry in dir(import_module(module))}
+        return get_close_matches(name, sorted(known), n=3)
+    parent, _, last = name.rpartition(".")
+    modules = [parent]
+    if _module(parent) is None:
+        above, _, own = parent.rpartition(".")
+        package = _module(above) if above else None
+        below = [entry.name for entry in iter_modules(getattr(package, "__path__", []))]
+        modules = [f"{above}.{entry}" for entry in get_close_matches(own, below, n=1)]
+    found = []
+    for module in modules:
+        close = get_close_matches(last, dir(_module(module)), n=3)
+        found += [f"{module}.{entry}" for entry in close]
+    return found
+
+
+def _module(name: str) -> Any:
+    """A module, or a class in one; None where there is none, or it cannot be imported."""
+    try:
+        return locate(name)
+    except ErrorDuringImport:
+        return None
 
 
 def config_text(of: Sequence[str], without: Sequence[str] = ()) -> dict[str, Any]:

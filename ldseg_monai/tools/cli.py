@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   ldseg train -m my_organ --data DIR -o runs/my_organ
   ldseg evaluate -m my_organ --data DIR -o runs/scores --weights runs/my_organ/model.pt --part val
   ldseg compare runs/baseline runs/scores
+  ldseg knobs my_organ
 
 Training, scoring and segmenting are commands of MONAI too: python -m monai.bundle run, with a
 bundle's configs.
@@ -98,6 +99,7 @@ def _parser() -> _Parser:
         _add_evaluate,
         _add_compare,
         _add_models,
+        _add_knobs,
         _add_info,
         _add_path,
         _add_new_bundle,
@@ -402,6 +404,33 @@ def _models(arguments: argparse.Namespace) -> None:
     from ldseg_monai.tools.models import describe_bundles
 
     sys.stdout.write(describe_bundles(Bundle.installed()))
+
+
+def _add_knobs(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    parser = subparsers.add_parser(
+        "knobs", help="list what a bundle's commands can set", description=_list_knobs.__doc__
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of a bundle, or its name")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="configs of the bundle, such as sequences.yaml (default: train.yaml, evaluate.yaml, "
+        "inference.yaml)",
+    )
+    parser.set_defaults(command=_list_knobs)
+
+
+def _list_knobs(arguments: argparse.Namespace) -> None:
+    """List the knobs of a bundle's configs, with their values and what they are.
+
+    Each is set by --set KNOB=VALUE here, and by --KNOB VALUE of python -m monai.bundle run.
+    """
+    from ldseg_monai.bundle import Bundle
+    from ldseg_monai.tools.models import CONFIGS, describe_knobs
+
+    files = arguments.files or CONFIGS
+    sys.stdout.write(describe_knobs(Bundle.find(arguments.bundle), files))
 
 
 def _add_info(subparsers: argparse._SubParsersAction[_Parser]) -> None:

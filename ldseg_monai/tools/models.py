@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from monai.data import MetaTensor
@@ -23,6 +24,25 @@ from ldseg_monai.tools.forecast import number_of_windows
 
 WIDTH = 100  # columns of a terminal
 INDENT = "            "
+CONFIGS = ("train.yaml", "evaluate.yaml", "inference.yaml")
+KNOBS = "# Knobs"  # the heading above them in a config; an overlay may do without
+COMMENT = "  # "  # between a knob's value and what it is
+WIRING = ("writes", "knob_kinds")  # beside the knobs, for the package
+ENTRY = re.compile(r"(\w+): (.+)")
+
+
+class Knob(NamedTuple):
+    """A value at the top of a config that a command may set.
+
+    Attributes:
+        name: of the option.
+        value: as the file has it.
+        comment: what it is, in which unit.
+    """
+
+    name: str
+    value: str
+    comment: str
 
 
 def describe_bundles(bundles: Sequence[Bundle]) -> str:
@@ -67,6 +87,68 @@ def _first_paragraph(path: Path) -> str:
         return ""
     paragraph: str = path.read_text(encoding="utf-8").strip().split("\n\n")[0]
     return " ".join(paragraph.split())
+
+
+def describe_knobs(bundle: Bundle, names: Sequence[str] = CONFIGS) -> str:
+    """The knobs of a bundle's configs: name, value, and what it is, by the comment beside it.
+
+    Args:
+        bundle: the bundle.
+        names: files below its configs.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    parts = []
+    for name in names:
+        path = bundle.config_file(name)
+        knobs = read_knobs(path.read_text(encoding="utf-8"))
+        above = " (those of train.yaml, too)" if name == "evaluate.yaml" else ""
+        parts.append(f"{path}{above}")
+        width = max([len(knob.name) for knob in knobs], default=0) + 4
+        for knob in knobs:
+            first = f"  {knob.name}".ljust(width) + knob.value
+            if knob.comment and len(first) + len(COMMENT + knob.comment) <= WIDTH:
+                parts.append(first + COMMENT + knob.comment)
+                continue
+            parts.append(first)
+            indent = " " * width + "# "
+            parts += textwrap.wrap(
+                knob.comment, WIDTH, initial_indent=indent, subsequent_indent=indent
+            )
+        parts.append("")
+    return "\n".join(parts)
+
+
+def read_knobs(text: str) -> list[Knob]:
+    """The knobs in the text of a config: what is below `KNOBS`, up to the next heading.
+
+    Without that heading, as in an overlay, they are the entries with a comment behind them.
+    """
+    has_heading = KNOBS in text.splitlines()
+    is_below = not has_heading
+    knobs = []
+    for line in _entries(text):
+        if line.startswith("# "):
+            is_below = line == KNOBS if has_heading else True
+        entry, _, comment = line.partition(COMMENT)
+        found = ENTRY.fullmatch(entry.rstrip())
+        if is_below and found and found[1] not in WIRING and (has_heading or comment):
+            knobs.append(Knob(found[1], found[2], comment.strip()))
+    return knobs
+
+
+def _entries(text: str) -> list[str]:
+    """The lines of a config, each with those that go on with it."""
+    entries: list[str] = []
+    for line in text.splitlines():
+        if line.startswith((" ", "-")) and entries:
+            # A value that begins on a line of its own is no knob's: `ENTRY` takes no such break
+            entries[-1] += "\n" if entries[-1].endswith(":") else " "
+            entries[-1] += line.strip()
+        else:
+            entries.append(line)
+    return entries
 
 
 def describe_image(path: str | os.PathLike[str], bundles: Sequence[Bundle]) -> str:

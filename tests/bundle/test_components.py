@@ -144,6 +144,27 @@ def test_component_that_cannot_be_imported_is_told(own_modules: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("Orientatond", "Orientationd"),
+        ("torch.nn.Linaer", "torch.nn.Linear"),
+        ("ldseg_monai.networks.LatentDenosier", "ldseg_monai.networks.LatentDenoiser"),
+        ("ldseg_monai.netwroks.LDSeg", "ldseg_monai.networks.LDSeg"),
+    ],
+)
+def test_nearest_component_is_told(name: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=f"did you mean {nearest.replace('.', '[.]')}( or|[?])"):
+        check_targets({"_target_": name}, [])
+
+
+def test_component_that_is_like_no_other_is_told_without_a_guess() -> None:
+    for name in ("Qwertzuiop", "qwertz.uiop", "torch.qwertz.uiop"):
+        with pytest.raises(InputError) as caught:
+            check_targets({"_target_": name}, ["here"])
+        assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "there"),
     [
         ("seed", True),

@@ -1,0 +1,44 @@
+"""`ldseg knobs`: what a config says of its knobs, held to the config as MONAI reads it."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from bundle_kinds import BUNDLES, FOLDER
+from monai.bundle import ConfigParser
+
+from ldseg_monai.tools.cli import main
+from ldseg_monai.tools.models import CONFIGS, WIDTH, WIRING, read_knobs
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_knobs_are_the_values_above_the_network(bundle: str, config: str) -> None:
+    path = FOLDER / bundle / "configs" / config
+    knobs = read_knobs(path.read_text())
+    content = ConfigParser.load_config_file(path)
+    assert {knob.name: yaml.safe_load(knob.value) for knob in knobs} == {
+        knob.name: content[knob.name] for knob in knobs
+    }
+    names = [knob.name for knob in knobs]
+    if config == "evaluate.yaml":
+        assert {"part", "model_path", "force"} <= set(names)
+        return
+    keys = [name for name in content if name not in (*WIRING, "imports")]
+    after = "latent_channels" if "latent_channels" in keys else "network_def"
+    last = {"displayable_configs", after} & set(keys)
+    assert names == keys[: min(map(keys.index, last))]
+
+
+def test_each_is_told_with_its_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["knobs", "ldseg_echo", "inference.yaml", "sequences.yaml"]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert "  frames_at_once  8  # frames in one pass of the network" in lines
+    assert all(len(line) <= WIDTH for line in lines if line.lstrip().startswith("# "))
+
+
+def test_config_that_is_not_there_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["knobs", "ldseg_glas", "baselines/unett.yaml"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "did you mean baselines/unet.yaml" in err
