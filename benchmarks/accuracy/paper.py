@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,9 @@ ENTRIES = ("title", "about", "bundle", "data", "folds", "val_fraction", "budget"
 MISSING, FALSE, CONFUSED = (60, 130, 255), (255, 70, 50), (255, 220, 60)
 FOUND = (90, 200, 120)
 STRENGTH = 0.6  # of a color on the picture
+WEIGHTS = "model.pt"
+SECONDS = "seconds.json"  # in a row's folder: how long its training and scoring took
+HOURS = "hours"  # the column of it
 STEPS_CASES = 4  # at most, of the curves against the number of steps, which take long
 HOW = """
 Mean ± SD over the cases of folds {folds}; each was segmented by a network that was trained without
@@ -140,7 +144,7 @@ class Table:
         if "overlays" in row:
             variant["overlays"] = row["overlays"]
         if "after" in row:
-            variant["initial_weights"] = str(out / row["after"] / f"fold{fold}" / "model.pt")
+            variant["initial_weights"] = str(out / row["after"] / f"fold{fold}" / WEIGHTS)
         return variant
 
     def folds_of(self, key: str) -> list[int]:
@@ -165,9 +169,30 @@ def run_methods(table: Table, keys: Sequence[str], dataset_dir: str, out: Path) 
             folder, variant = out / key / f"fold{fold}", table.variant(key, out, fold)
             plan = table.plan(fold)
             claim(plan, variant, folder)
+            is_new = not (folder / WEIGHTS).exists()
+            started = time.monotonic()
             train(plan, variant, dataset_dir, folder)
             if table.rows[key].get("score", True):
                 evaluate(plan, variant, dataset_dir, folder, table.part)
+            if is_new:
+                (folder / SECONDS).write_text(json.dumps(time.monotonic() - started))
+
+
+def hours_of(table: Table, key: str, out: Path) -> str:
+    """Hours that a row's training and scoring took, in all folds and with what it goes on from.
+
+    A dash where they were not recorded. Of a run that was stopped they are those of the last call.
+    """
+    seconds = 0.0
+    for fold in table.folds_of(key):
+        path = out / key / f"fold{fold}" / SECONDS
+        if not path.exists():
+            return report.NONE
+        seconds += json.loads(path.read_text())
+    if "after" not in table.rows[key]:
+        return f"{seconds / 3600:.3g}"
+    before = hours_of(table, table.rows[key]["after"], out)
+    return before if before == report.NONE else f"{seconds / 3600 + float(before):.3g}"
 
 
 def about_network(table: Table, key: str, out: Path) -> dict[str, str]:
@@ -243,6 +268,7 @@ def write_table(
         all_rows[key] = rows
         classes = by_class(rows)
         line |= about_network(table, key, out)
+        line[HOURS] = hours_of(table, key, out)
         for index, cases in classes.items():
             if index == "mean" and len(classes) == 2:
                 continue
@@ -290,7 +316,7 @@ def experiment(table: Table, key: str, dataset_dir: str, out: Path, fold: int) -
     folder = out / key / f"fold{fold}"
     run = {"dataset_dir": dataset_dir, "output_dir": str(folder / "drawn"), "part": table.part}
     values = overrides(table.plan(fold), variant, **run)
-    return Experiment(table.bundle, variant.get("overlays", ()), str(folder / "model.pt"), **values)
+    return Experiment(table.bundle, variant.get("overlays", ()), str(folder / WEIGHTS), **values)
 
 
 def run_steps(

@@ -1,0 +1,155 @@
+"""What the results say in short: time and memory of each bundle, and what each table costs.
+
+    python -m benchmarks.overview [--out FILE]
+
+Nothing is measured: the figures are those of the files in `results`, which name their machines and
+commands. Where a file or a figure is missing there is a dash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import command, report
+from benchmarks.accuracy.paper import HOURS, TABLES, Table
+from benchmarks.accuracy.study import parsed
+from ldseg_monai.bundle import Bundle
+
+ABOUT = """Of the files beside this one, by `python -m benchmarks.overview`. Compare a row's own
+figures, not rows: the machines differ. A dash stands for what was not measured."""
+OF_BUNDLES = """Network: one sample of one image in the bundle's own number of steps. File to file:
+reading, network, writing, with the bundle's own number of samples. Peak memory: of the whole
+command on an image of the size beside it."""
+OF_TABLES = """Each command trains what is left, in `--out`. Steps: optimizer steps of all rows and
+folds together. Hours: of training and scoring, of the rows that the results have them of. Runs
+before 2026-11-30 did not record them."""
+METHODS = ("LDSeg", "CDAL")  # what the networks of the bundles are called in the results
+
+
+def read_tables(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of all tables of a Markdown file, by their headings; none where there is no file."""
+    if not path.is_file():
+        return
+    columns: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("|"):
+            columns = []
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if not columns:
+            columns = cells
+        elif not set(line) <= set("|- "):
+            yield dict(zip(columns, cells, strict=True))
+
+
+def machine_of(path: Path) -> str:
+    """The processor that a file's figures are of, and how many of its cores, without the rest."""
+    text = path.read_text(encoding="utf-8")
+    found = re.search(r"^- machine: (.*?) \((.*?)\), (\d+) of \d+ cores", text, re.MULTILINE)
+    if found is None:
+        return report.NONE
+    held = re.search(r"held to (\w+)", text)
+    kind = held[1] if held else found[2].rpartition(", ")[2]
+    return f"{found[1].replace('(R)', '')} ({kind}), cores: {found[3]}"
+
+
+def bundle_row(bundle: Bundle, folder: Path) -> dict[str, str]:
+    """Time and memory of a bundle, from its results.
+
+    Args:
+        bundle: the bundle.
+        folder: of its results.
+    """
+    row = {"bundle": bundle.name}
+    steps = str(bundle.config("inference.yaml").get_parsed_content("num_inference_steps"))
+    for path in sorted(folder.glob("inference_*.md"), reverse=True):  # AVX2, which most have
+        own = [
+            entry
+            for entry in read_tables(path)
+            if entry["network"] in METHODS and entry["steps K"] == steps
+        ]
+        if own:
+            row |= {"parameters, M": own[0]["parameters, M"], "steps K": steps}
+            row |= {"network, s": own[0]["seconds"], "precision": own[0]["precision"]}
+            row["machine"] = machine_of(path)
+            break
+    for name, label, column in (("throughput", "part", "each file"), ("files", "step", "seconds")):
+        totals = [
+            entry[column]
+            for entry in read_tables(folder / f"{name}.md")
+            if entry.get(label, "").startswith("total")
+        ]
+        if totals:
+            row["file to file, s"] = totals[0]
+            break
+    memory = list(read_tables(folder / "memory.md"))
+    if memory:
+        row["peak memory, MB"] = memory[0]["peak memory, MB"]
+        row["of an image of"] = memory[0]["size"]
+    return row
+
+
+def table_row(table: Table, results: Path) -> dict[str, str]:
+    """What a table of a paper takes: its command, its rows, steps and hours.
+
+    Args:
+        table: of the paper.
+        results: folder of all results.
+    """
+    steps = 0
+    for key in table.trained():
+        folds = table.folds_of(key)
+        config = parsed(table.plan(folds[0]), table.variant(key, Path("OUT"), folds[0]))
+        epochs, cases, batch = (
+            config.get_parsed_content(name)
+            for name in ("max_epochs", "cases_per_epoch", "batch_size")
+        )
+        steps += len(folds) * (epochs * cases // batch)
+    file = results / table.bundle.name / f"{table.name}.md"
+    found = [entry for entry in read_tables(file) if "parameters, M" in entry]
+    scored = [entry for entry in found if not entry["parameters, M"].endswith(("trained", "only"))]
+    hours = [float(entry[HOURS]) for entry in scored if entry.get(HOURS, report.NONE)[0].isdigit()]
+    return {
+        "table": table.title,
+        "command": f"`python -m benchmarks.accuracy.paper {table.name} --data DIR --out DIR`",
+        "rows": str(len(table.scored())),
+        "folds": str(len(table.folds)),
+        "steps": str(steps),
+        "rows in the results": str(len(scored)) if found else report.NONE,
+        "hours": f"{sum(hours):.1f} for {len(hours)} rows" if hours else report.NONE,
+    }
+
+
+def overview(bundles: Sequence[Bundle], tables: Sequence[Table], results: Path) -> str:
+    """Both tables, as Markdown."""
+    columns = dict.fromkeys(
+        ["bundle", "parameters, M", "steps K", "network, s", "precision", "machine"]
+        + ["file to file, s", "peak memory, MB", "of an image of"],
+        report.NONE,
+    )
+    rows: list[Mapping[str, str]] = []
+    for bundle in bundles:
+        rows.append(columns | bundle_row(bundle, results / bundle.name))
+    parts = ["# Time, memory, and what the tables cost", "", ABOUT, "", "## Bundles", ""]
+    parts += [OF_BUNDLES, "", report.table(rows), "## Tables of the papers", "", OF_TABLES, ""]
+    parts.append(report.table([table_row(table, results) for table in tables]))
+    return "\n".join(parts)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the overview, and write it if a file is named."""
+    parser = command.argument_parser(__doc__)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown file to write")
+    arguments = parser.parse_args(argv)
+    bundles = Bundle.installed()
+    tables = [Table(path) for path in sorted(TABLES.glob("*.yaml"))]
+    text = overview(bundles, tables, command.RESULTS)
+    if arguments.out is not None:
+        report.write(arguments.out, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
