@@ -13,6 +13,7 @@ from typing import Any
 from ldseg_monai.bundle import Bundle
 
 RESULTS = Path(__file__).parent / "results"
+OWN = Path("runs", "benchmarks")  # of who measures, in the current folder, which git leaves alone
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -29,8 +30,14 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 def add_out(parser: argparse.ArgumentParser) -> None:
     """Add where the report goes; `folder_of` makes it."""
-    parser.add_argument(
-        "--out", type=Path, help="folder for the report (default: benchmarks/results/BUNDLE)"
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--out", type=Path, help=f"folder for the report (default: {OWN.as_posix()}/BUNDLE)"
+    )
+    place.add_argument(
+        "--record",
+        action="store_true",
+        help="write the report to benchmarks/results/BUNDLE of the repository, over the one there",
     )
 
 
@@ -71,6 +78,7 @@ def bundle(text: str) -> Bundle:
 
 def folder_of(arguments: argparse.Namespace) -> Path:
     """The folder for the report, made where missing; of a parser with `add_bundle`, `add_out`."""
-    folder: Path = arguments.out or RESULTS / arguments.bundle.name
+    place = RESULTS if arguments.record else OWN
+    folder: Path = arguments.out or place / arguments.bundle.name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,0 +1,32 @@
+"""Where the programs write: to a folder of one's own, unless they are to record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import command
+from benchmarks.speed.workload import argument_parser
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [([], "runs/benchmarks/ldseg_glas"), (["--out", "mine"], "mine"), (["--record"], "recorded")],
+)
+def test_report_s_folder(
+    options: list[str], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "recorded")
+    arguments = argument_parser("").parse_args(["ldseg_glas", *options])
+    folder = command.folder_of(arguments)
+    expected = tmp_path / place / ("ldseg_glas" if options == ["--record"] else "")
+    assert folder.resolve() == expected.resolve() and folder.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == [Path(place).parts[0]]
+
+
+def test_a_place_and_the_record_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        argument_parser("").parse_args(["ldseg_glas", "--out", "mine", "--record"])
+    assert "not allowed with argument --out" in capsys.readouterr().err
