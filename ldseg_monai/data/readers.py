@@ -17,6 +17,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from ldseg_monai.data.checks import MAX_SHIFT
 from ldseg_monai.data.formats import (
     FORMS,
+    UNKNOWN_SIDES,
     LabelReading,
     Volume,
     forms_text,
@@ -68,6 +69,8 @@ class NiftiReader(NibabelReader):
         }
         if volume.header is not None:
             meta[FORMS] = forms_text(volume.header)
+        if not volume.has_sides:
+            meta[UNKNOWN_SIDES] = True
         return voxels, meta
 
     def _voxels(self, path: str) -> tuple[np.ndarray, Volume]:

@@ -33,6 +33,7 @@ from ldseg_monai.data.formats.volumes import (
     spread,
 )
 
+UNKNOWN_SIDES = "unknown_sides"  # in the metadata of a volume: that nothing says where its left is
 FORMS = "nifti_forms"  # in the metadata of an image that was read from NIfTI: `forms_text`
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "FORMS",
     "LabelReading",
     "PICTURE_ENDINGS",
+    "UNKNOWN_SIDES",
     "VOLUME_ENDINGS",
     "Volume",
     "data_files",

@@ -8,7 +8,7 @@ import os
 import sys
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,13 @@ class Volume:
             axes are 3, or fewer of a file that has no more.
         affine: from voxels to mm right, anterior, superior, ``(4, 4)``.
         header: of a NIfTI file; None of others.
+        has_sides: whether the file says where right and left are.
     """
 
     voxels: Any
     affine: np.ndarray
     header: nib.Nifti1Header | None = None
+    has_sides: bool = True
 
     @property
     def readings(self) -> list[np.ndarray]:
@@ -122,7 +124,8 @@ def _load_nifti(path: str, require_codes: bool) -> Volume:
     affine = _affine(path, image, header, require_codes)
     check_affine(path, affine)
     check_memory(path, image.shape)
-    return Volume(image.dataobj, affine, image.header)
+    has_sides = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+    return Volume(image.dataobj, affine, image.header, has_sides)
 
 
 def _check_offset(path: str, image: Any, header: Any) -> None:
@@ -327,7 +330,8 @@ def _load_itk(path: str, require_codes: bool) -> Volume:
             _check_nrrd(path, wanted)
         else:
             _check_meta_image(path, wanted)
-        if is_nrrd and not reader.HasMetaDataKey("NRRD_space"):
+        has_sides = not is_nrrd or reader.HasMetaDataKey("NRRD_space")
+        if not has_sides:
             _tell_no_space(path, require_codes)
     except InputError:
         raise
@@ -345,7 +349,7 @@ def _load_itk(path: str, require_codes: bool) -> Volume:
     affine[:within, 3] = image.GetOrigin()[:within]
     affine = LPS @ affine
     check_affine(path, affine)
-    return Volume(voxels, affine)
+    return Volume(voxels, affine, has_sides=has_sides)
 
 
 def _check_nrrd(path: str, wanted: int) -> None:
@@ -450,7 +454,7 @@ def _without_axes_of_1(path: str, volume: Volume) -> Volume:
         kind="axes of 1",
     )
     voxels = np.asanyarray(_read(path, volume)).reshape(kept)
-    return Volume(voxels, volume.affine, volume.header)
+    return replace(volume, voxels=voxels)
 
 
 def _read(path: str, volume: Volume) -> np.ndarray:
