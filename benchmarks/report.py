@@ -153,6 +153,11 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def plain(value: float) -> str:
+    """A number of an axis without an exponent, such as 0.01 and 1,000,000."""
+    return f"{value:,.10f}".rstrip("0").rstrip(".")
+
+
 def spread(values: Sequence[float]) -> str:
     """Smallest to largest."""
     return f"{number(min(values))} to {number(max(values))}" if values else NONE
@@ -178,6 +183,7 @@ def plot(
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError:
         return "No plot: `pip install matplotlib` for one.\n"
     figure = Figure(figsize=(6, 4.5), layout="constrained")
@@ -185,7 +191,12 @@ def plot(
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
     for name, (x, y) in lines.items():
         axes.plot(x, y, marker="o", label=name)
-    axes.grid(which="both", alpha=0.3)
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        few = high < 1000 * low  # powers of ten alone would be too few
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
     return f"![{y_label} against {x_label}]({path.name})\n"
