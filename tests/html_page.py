@@ -59,7 +59,7 @@ class Page(HTMLParser):
             self.titles[-1] += data
         else:
             self.text += data
-            if self.open and self.open[-1] in ("td", "th"):
+            if {"td", "th"} & set(self.open):
                 self.tables[-1][-1][-1] += data
 
     def images(self) -> dict[str, np.ndarray]:
@@ -75,13 +75,17 @@ class Page(HTMLParser):
             )
         return pictures
 
+    def links(self) -> list[str]:
+        """Where its links lead to, in order."""
+        return [attributes["href"] or "" for tag, attributes in self.tags if tag == "a"]
+
     def loaded(self) -> list[str]:
         """What a browser would fetch for it, or run."""
         values = [
             value or ""
-            for _, attributes in self.tags
+            for tag, attributes in self.tags
             for name, value in attributes.items()
-            if name in LOADING
+            if name in LOADING and not (tag == "a" and name == "href")  # which waits for a click
         ]
         wanted = [value for value in values if not value.startswith("data:")]
         styles = [self.style, *(attributes.get("style") or "" for _, attributes in self.tags)]

@@ -20,6 +20,7 @@ from ldseg_monai.data.names import case_name
 from ldseg_monai.evaluation.case_files import MeasureCased
 from ldseg_monai.evaluation.ejection import Ejection, ejection_fraction
 from ldseg_monai.evaluation.pictures import COLORS, overlay
+from ldseg_monai.evaluation.sheets import BAR_SHARE, round_length
 from ldseg_monai.runtime.errors import InputError
 
 
@@ -201,6 +202,8 @@ def draw_areas(
             axes[title].imshow(picture, aspect=spacing[1] / spacing[0], extent=extent)
             axes[title].set_title(f"{title}: frame {frame + 1}{_volume(ejection, frame)}")
             axes[title].set_axis_off()
+            if unit == "mm2":
+                _scale_bar(axes[title], label.shape[1:3], float(spacing[0]))
             if ejection is not None:
                 axes[title].plot(*ejection.axes[frame].T, color="white", linewidth=1)
     times = np.arange(areas.shape[1]) * (1.0 if seconds is None else seconds)
@@ -212,7 +215,7 @@ def draw_areas(
     for frame in shown.values():
         axes["plot"].axvline(times[frame], color="gray", linewidth=0.8, linestyle=":")
     axes["plot"].set(
-        xlabel="frame" if seconds is None else "seconds",
+        xlabel="frame" if seconds is None else "time (s)",
         ylabel="area (mm²)" if unit == "mm2" else "area (pixels)",
         ylim=(0, None),
     )
@@ -226,6 +229,22 @@ def draw_areas(
     file = io.BytesIO()
     canvas.print_png(file)
     return file.getvalue()
+
+
+def _scale_bar(axes: Any, size: Sequence[int], pixel: float) -> None:
+    """Draw a bar of a round length at the bottom right of a frame.
+
+    Args:
+        axes: whose unit is a pixel.
+        size: columns and rows.
+        pixel: mm of a column.
+    """
+    columns, rows = size
+    length = round_length(BAR_SHARE * columns * pixel)
+    right, height = 0.97 * columns, 0.96 * rows
+    axes.plot([right - length / pixel, right], [height, height], color="white", linewidth=3)
+    place = (right - length / pixel / 2, height - 0.015 * rows)
+    axes.text(*place, f"{length:g} mm", color="white", ha="center", va="bottom")
 
 
 def _two_frames(

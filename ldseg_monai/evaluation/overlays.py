@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
-from PIL import Image
 
 from ldseg_monai.data.checks import remark
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.data.writers import png_remark
-from ldseg_monai.evaluation.pictures import load_image, overlay, upright
+from ldseg_monai.evaluation.pictures import COLORS, load_image, upright
+from ldseg_monai.evaluation.sheets import sheet
 from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.runtime.errors import ExistingFileError
 from ldseg_monai.runtime.files import note_saved, whole_file
@@ -27,19 +29,29 @@ class SaveOverlay:
     """Evaluator handler that draws each segmentation on its image: a PNG file, and in TensorBoard.
 
     Reads the evaluator's decollated output: ``pred`` (a picture's with or without its channel) and,
-    if there, ``label``, in the geometry of the image's file. The engine's own image went through
-    the preprocessing; that of the file is there from a `CaseDataset`, else the file is read again.
+    if there, ``label`` and ``pred_sd``, in the geometry of the image's file. The engine's own image
+    went through the preprocessing; that of the file is there from a `CaseDataset`, else the file is
+    read again. What is drawn, `sheet` says.
 
     Args:
         output_dir: folder of the pictures, ``CASE_overlay.png``, each validation over the last.
         max_cases: pictures drawn in one run; None for all.
         tensorboard_dir: folder of a TensorBoard log that the pictures also go to; None for none.
+        class_names: of the classes from 0 on, which is the background; None for numbers.
+        colors: red, green, blue of classes, by their names, whatever the capitals; others get
+            those of `COLORS`.
     """
 
     def __init__(
-        self, output_dir: str, max_cases: int | None = None, tensorboard_dir: str | None = None
+        self,
+        output_dir: str,
+        max_cases: int | None = None,
+        tensorboard_dir: str | None = None,
+        class_names: Mapping[int, str] | None = None,
+        colors: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.output_dir = output_dir
+        self.classes = None if class_names is None else _colors_of(class_names, colors)
         self.max_cases = max_cases
         self.tensorboard_dir = tensorboard_dir
         self.drawn = 0
@@ -63,22 +75,23 @@ class SaveOverlay:
             self.drawn += 1
             meta = case["image"].meta
             path = meta["filename_or_obj"]
-            pred, label = case["pred"], case.get("label")
+            pred, label, sd = case["pred"], case.get("label"), case.get("pred_sd")
             pred = upright(pred[None] if pred.ndim == 2 else pred)
             label = None if label is None else upright(label)
+            sd = None if sd is None else upright(sd)
             original = loaded.get(ORIGINAL)
             if original is None:
                 original = load_image(path, meta.get(SERIES_UID, ""))
             else:
                 original = upright(original)
-            picture = overlay(original, pred, label)
+            picture = sheet(original, pred, label, sd, self.classes)
             os.makedirs(self.output_dir, exist_ok=True)
             file = os.path.join(self.output_dir, f"{case_name(meta)}_overlay.png")
             try:
                 with whole_file(file, place_of(path)) as hidden:
                     # This level takes a quarter of the default's time.
                     said = png_remark(remark(meta))
-                    Image.fromarray(picture).save(hidden, "PNG", compress_level=1, pnginfo=said)
+                    picture.save(hidden, "PNG", compress_level=1, pnginfo=said)
             except ExistingFileError:
                 logger.warning(
                     "%s is kept as it is, since this program did not write it so: no picture of "
@@ -92,4 +105,19 @@ class SaveOverlay:
 
                 tag = f"overlay/{case_name(meta)}"
                 with SummaryWriter(self.tensorboard_dir) as writer:
-                    writer.add_image(tag, picture, engine.state.epoch, dataformats="HWC")
+                    drawn = np.asarray(picture)
+                    writer.add_image(tag, drawn, engine.state.epoch, dataformats="HWC")
+
+
+def _colors_of(
+    names: Mapping[int, str], colors: Mapping[str, Sequence[int]] | None
+) -> dict[str, Sequence[int]]:
+    """The color of each class but the background, by its name."""
+    # A client's request may have something else in their place, such as a name
+    given = colors if isinstance(colors, Mapping) else {}
+    own = {name.lower(): color for name, color in given.items()}
+    found = {}
+    for index in range(1, len(names)):
+        default = COLORS[(index - 1) % len(COLORS)].tolist()
+        found[names[index]] = own.get(names[index].lower(), default)
+    return found

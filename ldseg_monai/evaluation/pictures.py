@@ -1,9 +1,11 @@
-"""Pictures of a segmentation on its image, as arrays."""
+"""Pictures of a segmentation on its image, as arrays: planes, outlines, maps."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -11,18 +13,42 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
 from monai.utils import convert_to_tensor
+from PIL import Image
 from torch.nn import functional
 
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader
 from ldseg_monai.data.exports.label_map import COLORS
-from ldseg_monai.data.formats import is_deep, is_volume, load_picture
+from ldseg_monai.data.formats import UNKNOWN_SIDES, is_deep, is_volume, load_picture
 from ldseg_monai.data.loaders import without_codec_warning
-from ldseg_monai.runtime.errors import InputError
 
 TRUTH = np.array([255, 255, 255])
 # Evenly from low to high.
 HEAT = np.array([[0, 0, 0], [110, 20, 130], [230, 60, 60], [255, 180, 40], [255, 255, 200]])
 MAX_SD = 0.5  # of a probability
+OPAQUE = 0.1  # SD from which on its color hides the anatomy
+LEAST, MOST = 400, 1280  # pixels along the longest side of what is drawn
+OBLIQUE = 0.34  # of a direction along an axis of the body: less, of 20 degrees, has no letter
+LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # against and along each of the affine's axes
+PLANES = ("axial", "coronal", "sagittal")  # across the axes of an upright volume
+FILE_AFFINE = "file_affine"  # in the metadata of an upright volume: the affine of its file
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A picture, or a plane of a volume, with all that is drawn of it.
+
+    Attributes:
+        planes: of each volume, ``(C, rows, columns)``; None of those that are not there.
+        size: rows and columns that it is drawn in.
+        title: which plane it is; "" of a picture.
+        sides: what is at the left, the right, the top and the bottom, such as ``R``; nothing where
+            it is not known.
+    """
+
+    planes: list[Any]
+    size: tuple[int, int]
+    title: str = ""
+    sides: tuple[str, ...] = ()
 
 
 def load_image(path: str, series_uid: str = "") -> torch.Tensor:
@@ -41,7 +67,7 @@ def load_image(path: str, series_uid: str = "") -> torch.Tensor:
             load = LoadImage(reader, image_only=True, ensure_channel_first=True)
         return upright(load(item))
     picture = load_picture(path)
-    if is_deep(picture.mode):  # which RGB would cut to 255
+    if is_deep(picture.mode) or picture.mode == "L":  # RGB would cut the former to 255
         return torch.from_numpy(np.array(picture, dtype=np.float32))[None]
     return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)
 
@@ -58,60 +84,166 @@ def upright(image: torch.Tensor) -> torch.Tensor:
         return image.transpose(1, 2)
     if not isinstance(image, MetaTensor):
         return image
-    return cast(torch.Tensor, Orientation("IPL", labels=None)(image))
+    turned = cast(MetaTensor, Orientation("IPL", labels=None)(image))
+    turned.meta[FILE_AFFINE] = image.affine
+    return turned
 
 
-def overlay(
-    image: torch.Tensor,
+def cuts(
+    volumes: Sequence[torch.Tensor | None], grid: torch.Tensor, by: torch.Tensor
+) -> tuple[list[Cut], float]:
+    """Cut volumes in three planes, each where it shows the most of a label; pictures stay whole.
+
+    They are drawn in their own grid: in the least whole multiple of it that has 400 pixels along
+    its longest side, or in a whole part where there are more than 1,280. All planes of a volume
+    have one scale, and its voxels their proportions.
+
+    Args:
+        volumes: `upright`, ``(C, *spatial)`` each.
+        grid: one of them, whose affine and metadata, if it has any, say how large and where it is.
+        by: the label, ``(1, *spatial)``.
+
+    Returns:
+        The cuts, and how many pixels a mm is drawn in, or a voxel where its size is not known.
+    """
+    spacing = _spacing(grid)
+    extent = [side * length for side, length in zip(grid.shape[1:], spacing, strict=True)]
+    finest = min(spacing)
+    scale = _zoom(max(extent) / finest) / finest
+    sides = [max(1, round(length * scale)) for length in extent]
+    plain = [None if volume is None else _plain(volume) for volume in volumes]
+    if grid.ndim == 3:
+        return [Cut(plain, (sides[0], sides[1]))], scale
+    found = []
+    for axis, index in enumerate(_fullest(_plain(by))):
+        planes = [None if volume is None else volume.select(axis + 1, index) for volume in plain]
+        rows, columns = (other for other in range(3) if other != axis)
+        letters = (*_letters(grid, columns), *_letters(grid, rows))
+        size = sides[rows], sides[columns]
+        found.append(Cut(planes, size, _title(grid, axis, index), letters))
+    return found, scale
+
+
+def window(images: Sequence[torch.Tensor]) -> tuple[float, float]:
+    """The values that are shown as black and as white, the same in all planes of a volume.
+
+    Those of a color picture are its own, 0 and 255; of others they are nearly the range.
+
+    Args:
+        images: planes, ``(C, rows, columns)``, as of `shown`.
+    """
+    every = max(1, sum(image.numel() for image in images) // 60_000)  # all take longer to sort
+    parts = [_gray_or_color(image).flatten()[::every].float() for image in images]
+    values = torch.cat(parts)
+    if len(images[0]) == 3 and float(values.max()) <= 255:
+        return 0.0, 255.0
+    low, high = torch.quantile(values, torch.tensor([0.005, 0.995])).tolist()
+    return low, high
+
+
+def shown(image: torch.Tensor, size: Sequence[int], values: tuple[float, float]) -> np.ndarray:
+    """An image as it is seen: RGB, uint8, ``(*size, 3)``.
+
+    Args:
+        image: ``(C, rows, columns)``; three channels are shown as RGB, else the first as gray.
+        size: rows and columns of the picture.
+        values: of black and of white.
+    """
+    low, high = values
+    image = _scaled(_gray_or_color(image), size, "bilinear")
+    image = ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
+    bright = (image * 255).round().byte().expand(3, -1, -1).numpy()
+    panel = np.empty([*size, 3], np.uint8)
+    for channel in range(3):  # faster than all at once
+        panel[..., channel] = bright[channel]
+    return panel
+
+
+def outlined(
+    panel: np.ndarray,
     prediction: torch.Tensor,
     label: torch.Tensor | None = None,
-    height: int = 384,
+    colors: Sequence[Sequence[int]] | np.ndarray = COLORS,
 ) -> np.ndarray:
     """Draw on an image the outlines of its segmentation (a color a class) and true label (white).
 
+    Those of the segmentation run inside of its edge and those of the true label outside, so that
+    both show where they agree. A black rim lets them show on white as well.
+
     Args:
-        image: ``(C, *spatial)``; three channels are shown as RGB, else the first as gray.
-        prediction: class indices ``(1, *spatial)``; a volume's affine, if it has one, gives the
-            proportions.
+        panel: RGB, uint8 ``(rows, columns, 3)``.
+        prediction: class indices, ``(1, rows, columns)`` of its own grid.
         label: true class indices, or None.
-        height: rows of the picture in pixels; each panel is scaled to it.
+        colors: red, green, blue of the classes from 1 on; the first again where there are more.
 
     Returns:
-        RGB picture, uint8 ``(height, width, 3)``. A volume is cut in three planes through the
-        middle of the label (or of the prediction where there is none), one panel each.
+        Another picture like the panel.
     """
-    spacing = _spacing(prediction)
-    volumes = [_plain(image), _plain(prediction), None if label is None else _plain(label)]
-    cut_by = prediction if label is None else label
-    cuts = _cuts(volumes, _plain(cut_by), spacing, height)
-    panels = [_panel(shown, predicted, true, size) for (shown, predicted, true), size in cuts]
-    return np.concatenate(panels, axis=1)
+    size = panel.shape[:2]
+    width = max(2, max(size) // 512)
+    classes = _scaled(prediction, size, "nearest-exact")[0].numpy()
+    true = np.zeros(size, bool)
+    if label is not None:
+        true = _outer_edges(_scaled(label, size, "nearest-exact")[0].numpy(), width)
+    masks = [classes == index for index in range(1, int(classes.max()) + 1)]
+    found = [mask & ~_eroded(mask, width) for mask in masks]
+    lines = true.copy()
+    for line in found:
+        lines |= line
+    drawn = panel.copy()
+    drawn[_dilated(lines, width // 2)] = 0
+    drawn[true] = TRUTH
+    for index, line in enumerate(found):
+        drawn[line] = colors[index % len(colors)]
+    return drawn
 
 
-def sd_map(sd: torch.Tensor, label: torch.Tensor, height: int = 384) -> np.ndarray:
-    """Scale the map of the samples' standard deviation to the size and the planes of an `overlay`.
+def overlay(
+    image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | None = None
+) -> np.ndarray:
+    """Draw on a picture the outlines of its segmentation and true label, as `outlined` does.
 
     Args:
-        sd: ``(1, *spatial)``; a volume's affine, if it has one, gives the proportions.
-        label: what the overlay was cut by, ``(1, *spatial)``.
-        height: as of `overlay`.
+        image: `upright`, ``(C, rows, columns)``.
+        prediction: class indices, ``(1, rows, columns)``.
+        label: true class indices, or None.
 
     Returns:
-        The standard deviation, ``(height, width)``.
-
-    Raises:
-        ValueError: for maps of different shapes.
+        RGB, uint8, in the size that `cuts` says.
     """
-    spacing = _spacing(sd)
-    sd, label = _plain(sd), _plain(label)
-    if sd.shape != label.shape:
-        raise InputError(
-            f"SD map of shape {list(sd.shape)}: expected the label's {list(label.shape)}; "
-            "invert it to its geometry"
-        )
-    cuts = _cuts([sd], label, spacing, height)
-    panels = [_scaled(plane, size, "bilinear")[0] for (plane,), size in cuts]
-    return torch.cat(panels, dim=1).numpy()
+    ((cut,), _) = cuts([image, prediction, label], prediction, prediction)
+    image, prediction, label = cut.planes
+    return outlined(shown(image, cut.size, window([image])), prediction, label)
+
+
+def uncertain(panel: np.ndarray, sd: torch.Tensor) -> np.ndarray:
+    """Draw where samples differ over an image in gray, by the colors of `translucent`.
+
+    Args:
+        panel: RGB, uint8 ``(rows, columns, 3)``.
+        sd: standard deviation of a probability, ``(1, rows, columns)`` of its own grid.
+
+    Returns:
+        Another picture like the panel.
+    """
+    share = _scaled(sd, panel.shape[:2], "bilinear")[0].clamp(0, MAX_SD) / MAX_SD
+    level = (share * 255).round().byte().numpy()
+    drawn = np.array(Image.fromarray(panel).convert("L").convert("RGB"))
+    there = level > 0  # nothing is in most places
+    colors, opacity = translucent(256)
+    over = level[there]
+    under = drawn[there] * (1 - opacity[over, None])
+    drawn[there] = (under + colors[over] * opacity[over, None]).astype(np.uint8)
+    return drawn
+
+
+def translucent(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Colors of the SD in even steps from 0 to `MAX_SD`, ``(steps, 3)``, and their opacities.
+
+    Where nothing differs, the anatomy shows.
+    """
+    values = np.linspace(0, MAX_SD, steps)
+    return heat(values, MAX_SD), np.clip(values / OPAQUE, 0, 1)
 
 
 def heat(values: np.ndarray, highest: float) -> np.ndarray:
@@ -122,11 +254,8 @@ def heat(values: np.ndarray, highest: float) -> np.ndarray:
 
 
 def fullest_plane(classes: torch.Tensor) -> tuple[int, int]:
-    """Axis of ``(1, *spatial)`` and index there of the cut that shows the most of a label.
-
-    The cuts go through its middle.
-    """
-    planes = list(enumerate(_center(classes), start=1))
+    """Axis of ``(1, *spatial)`` and index there of the cut that shows the most of a label."""
+    planes = list(enumerate(_fullest(classes), start=1))
     return max(planes, key=lambda plane: int((classes.select(*plane) > 0).sum()))
 
 
@@ -141,9 +270,15 @@ def _plain(volume: torch.Tensor) -> torch.Tensor:
     return convert_to_tensor(volume, device="cpu", track_meta=False)
 
 
-def _scaled(plane: torch.Tensor, size: list[int], mode: str) -> torch.Tensor:
+def _scaled(plane: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
     """Scale ``(C, rows, columns)`` to a size."""
-    return functional.interpolate(plane[None].float(), size=size, mode=mode)[0]
+    if tuple(plane.shape[1:]) == tuple(size):
+        return plane.float()
+    return functional.interpolate(plane[None].float(), size=list(size), mode=mode)[0]
+
+
+def _gray_or_color(image: torch.Tensor) -> torch.Tensor:
+    return image if image.shape[0] == 3 else image[:1]
 
 
 def _spacing(volume: torch.Tensor) -> list[float]:
@@ -153,72 +288,74 @@ def _spacing(volume: torch.Tensor) -> list[float]:
     return [1.0] * (volume.ndim - 1)
 
 
-def _cuts(
-    volumes: Sequence[torch.Tensor | None],
-    label: torch.Tensor,
-    spacing: Sequence[float],
-    height: int,
-) -> list[tuple[list[Any], list[int]]]:
-    """The three planes of volumes through the middle of a label, with their size in pixels.
+def _zoom(longest: float) -> float:
+    """How many pixels are drawn of one, where the longest side has so many: see `cuts`."""
+    if longest < LEAST:
+        return math.ceil(LEAST / longest)
+    return 1 / math.ceil(longest / MOST)
 
-    Pictures stay whole.
+
+def _fullest(classes: torch.Tensor) -> list[int]:
+    """Along each axis of a label ``(1, *spatial)`` the index of the plane with the most of it.
+
+    Of several it is the middle one, and so it is where the label is empty.
     """
-    extent = [side * length for side, length in zip(label.shape[1:], spacing, strict=True)]
-    if len(extent) == 2:
-        return [(list(volumes), _size(extent, height))]
-    cuts = []
-    for axis, index in enumerate(_center(label), start=1):
-        planes = [None if volume is None else volume.select(axis, index) for volume in volumes]
-        cuts.append((planes, _size(extent[: axis - 1] + extent[axis:], height)))
-    return cuts
-
-
-def _center(classes: torch.Tensor) -> list[int]:
-    """Middle of a label ``(1, *spatial)``, or of the volume if it is empty."""
     marked = (classes[0] > 0).numpy()
-    if not marked.any():
-        return [side // 2 for side in marked.shape]
-    middle = []
+    found = []
     for axis in range(marked.ndim):
         others = tuple(other for other in range(marked.ndim) if other != axis)
-        weights = np.count_nonzero(marked, axis=others)  # faster than the mean of all places
-        middle.append(round(np.average(np.arange(len(weights)), weights=weights)))
-    return middle
+        areas = np.count_nonzero(marked, axis=others)
+        best = np.flatnonzero(areas == areas.max())
+        found.append(int(best[len(best) // 2]))
+    return found
 
 
-def _size(extent: Sequence[float], height: int) -> list[int]:
-    return [height, max(1, round(height * extent[1] / extent[0]))]
+def is_oriented(volume: torch.Tensor) -> bool:
+    """Whether it is known where a volume's right and left are."""
+    return isinstance(volume, MetaTensor) and not volume.meta.get(UNKNOWN_SIDES)
 
 
-def _panel(
-    image: torch.Tensor, prediction: torch.Tensor, label: torch.Tensor | None, size: list[int]
-) -> np.ndarray:
-    image = image if image.shape[0] == 3 else image[:1]
-    image = _scaled(image, size, "bilinear")
-    every = max(1, image.numel() // 20_000)  # sorting all of them takes longer than all the rest
-    low, high = torch.quantile(image.flatten()[::every], torch.tensor([0.005, 0.995]))
-    image = ((image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    values = (image * 255).byte().expand(3, -1, -1).numpy()
-    panel = np.empty([*size, 3], np.uint8)
-    for channel in range(3):  # faster than all at once
-        panel[..., channel] = values[channel]
-    if label is not None:
-        for outline in _outlines(label, size):
-            panel[outline] = TRUTH
-    for index, outline in enumerate(_outlines(prediction, size)):
-        panel[outline] = COLORS[index % len(COLORS)]
-    return panel
+def _letters(volume: torch.Tensor, axis: int) -> tuple[str, str]:
+    """What is where an axis begins and where it ends, such as R and L, by a volume's affine.
 
-
-def _outlines(classes: torch.Tensor, size: list[int]) -> list[np.ndarray]:
-    """The inner edge of each class but the background, as masks of the given size.
-
-    It is two pixels wide in 384 rows.
+    A direction between two axes of the body has the letters of both, the nearer one first.
     """
-    scaled = _scaled(classes, size, "nearest-exact")[0].numpy()
-    masks = [scaled == index for index in range(1, int(classes.max()) + 1)]
-    width = max(1, size[0] // 192)
-    return [mask & ~_eroded(mask, width) for mask in masks]
+    if not is_oriented(volume):
+        return "", ""
+    direction = np.asarray(cast(MetaTensor, volume).affine[:3, axis], float)
+    direction = direction / np.linalg.norm(direction)  # the affine stays as it is
+    begins = ends = ""
+    for along in np.argsort(-np.abs(direction)):
+        if abs(direction[along]) > OBLIQUE:
+            against, with_it = LETTERS[along][:: 1 if direction[along] > 0 else -1]
+            begins, ends = begins + against, ends + with_it
+    return begins, ends
+
+
+def _title(volume: torch.Tensor, axis: int, index: int) -> str:
+    """Which plane of a volume it is, and which slice of its file, from 1 on."""
+    size = volume.shape[axis + 1]
+    number, name = index, f"across axis {axis + 1}"
+    if isinstance(volume, MetaTensor):
+        own = np.asarray(volume.meta.get(FILE_AFFINE, volume.affine), float)
+        place = np.linalg.solve(own, np.asarray(volume.affine, float))  # voxel to the file's voxel
+        along = int(np.abs(place[:3, axis]).argmax())
+        number = round(place[along, axis] * index + place[along, 3])
+        name = PLANES[axis] if is_oriented(volume) else f"across axis {along + 1}"
+    return f"{name}, slice {number + 1} of {size}"
+
+
+def _outer_edges(classes: np.ndarray, width: int) -> np.ndarray:
+    """What is next to a class and is background, or a class of a lower number."""
+    edges = np.zeros(classes.shape, bool)
+    for index in range(1, int(classes.max()) + 1):
+        edges |= _dilated(classes == index, width) & (classes < index)
+    return edges
+
+
+def _dilated(mask: np.ndarray, width: int) -> np.ndarray:
+    """Add to a mask ``(rows, columns)`` what is so near to it."""
+    return ~_eroded(~mask, width)
 
 
 def _eroded(mask: np.ndarray, width: int) -> np.ndarray:

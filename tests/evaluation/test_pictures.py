@@ -10,19 +10,29 @@ from monai.transforms import Orientation
 from PIL import Image
 from scipy.ndimage import minimum_filter
 
+from ldseg_monai.data.formats import UNKNOWN_SIDES
 from ldseg_monai.evaluation.pictures import (
     COLORS,
     HEAT,
+    LEAST,
+    MAX_SD,
+    MOST,
     TRUTH,
     _eroded,
+    cuts,
     fullest_plane,
     heat,
     label_map,
     load_image,
+    outlined,
     overlay,
-    sd_map,
+    shown,
+    uncertain,
     upright,
+    window,
 )
+
+SIDE = 24  # of a square that is drawn
 
 
 def image(channels: int, *size: int) -> torch.Tensor:
@@ -35,141 +45,170 @@ def square(start: int, side: int, index: int = 1, size: tuple[int, ...] = (20, 3
     return classes
 
 
-def outline_of(start: int, side: int) -> np.ndarray:
-    inner = np.zeros((20, 30), bool)
-    inner[start : start + side, start : start + side] = True
-    inner[start + 1 : start + side - 1, start + 1 : start + side - 1] = False
-    return inner
+def within(start: int, side: int, margin: int, size: tuple[int, int]) -> np.ndarray:
+    """A square that is larger by a margin, or smaller by one below 0."""
+    mask = np.zeros(size, bool)
+    mask[(slice(start - margin, start + side + margin),) * 2] = True
+    return mask
+
+
+def ring(start: int, outer: int, inner: int, size: tuple[int, int] = (60, 90)) -> np.ndarray:
+    """What is between two margins around a square."""
+    return within(start, SIDE, outer, size) & ~within(start, SIDE, inner, size)
 
 
 def has_color(picture: np.ndarray, color: np.ndarray) -> np.ndarray:
     return (picture == color).all(axis=-1)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("brightness", [0, 255])
 @pytest.mark.parametrize("index", [1, 2, 3])
-def test_outline_in_2d_has_the_color_of_its_class_and_nothing_else_is_drawn(
-    index: int, channels: int
+def test_outline_has_its_color_and_a_dark_rim_on_white_and_on_black(
+    index: int, brightness: int
 ) -> None:
-    background = overlay(image(channels, 20, 30), square(0, 0), height=20)
-    picture = overlay(image(channels, 20, 30), square(4, 8, index), height=20)
-    assert picture.shape == (20, 30, 3) and picture.dtype == np.uint8
-    outline = outline_of(4, 8)
-    assert has_color(picture, COLORS[index - 1])[outline].all()
-    assert np.array_equal(picture[~outline], background[~outline])
+    panel = np.full((60, 90, 3), brightness, np.uint8)
+    drawn = outlined(panel, square(20, SIDE, index, (60, 90)))
+    line = ring(20, 0, -2)
+    rim = ring(20, 1, -3) & ~line
+    assert has_color(drawn, COLORS[index - 1])[line].all()
+    assert (drawn[rim] == 0).all()
+    assert (drawn[~line & ~rim] == brightness).all()
 
 
-def test_true_label_is_white_under_the_prediction() -> None:
-    picture = overlay(image(1, 20, 30), square(4, 8), square(7, 10), height=20)
-    predicted, true = outline_of(4, 8), outline_of(7, 10)
-    assert has_color(picture, COLORS[0])[predicted].all()
-    assert has_color(picture, TRUTH)[true & ~predicted].all()
+def test_true_outline_shows_around_one_that_agrees_with_it() -> None:
+    panel = np.full((60, 90, 3), 128, np.uint8)
+    label = square(20, SIDE, size=(60, 90))
+    drawn = outlined(panel, label, label)
+    assert np.array_equal(has_color(drawn, TRUTH), ring(20, 2, 0))
+    assert np.array_equal(has_color(drawn, COLORS[0]), ring(20, 0, -2))
 
 
-def test_three_channels_are_shown_in_color_and_others_as_the_first_in_gray() -> None:
-    empty = square(0, 0)
-    rgb = image(3, 20, 30)
-    assert np.ptp(overlay(rgb, empty, height=20), axis=-1).max() > 50
-    correlation = np.corrcoef(
-        overlay(rgb, empty, height=20).reshape(-1), rgb.movedim(0, -1).reshape(-1)
-    )
-    assert correlation[0, 1] > 0.99
-    gray = overlay(image(2, 20, 30), empty, height=20)
-    assert np.ptp(gray, axis=-1).max() == 0
-    assert np.array_equal(gray, overlay(image(2, 20, 30)[:1], empty, height=20))
+def test_true_outline_between_two_classes_is_drawn_once() -> None:
+    label = torch.zeros(1, 60, 90)
+    label[:, 10:50, 10:40], label[:, 10:50, 40:70] = 1, 2
+    drawn = outlined(np.zeros((60, 90, 3), np.uint8), torch.zeros(1, 60, 90), label)
+    white = has_color(drawn, TRUTH)
+    assert np.flatnonzero(white[30]).tolist() == [8, 9, 38, 39, 70, 71]
 
 
-def test_picture_is_scaled_to_its_height() -> None:
-    picture = overlay(image(1, 20, 30), square(4, 8), square(6, 8), height=80)
-    assert picture.shape == (80, 120, 3)
-    outline = has_color(picture, COLORS[0])
-    assert outline[16, 16:48].all() and outline[47, 16:48].all() and not outline[20:44, 20:44].any()
+def test_classes_have_the_colors_that_are_given() -> None:
+    panel = np.full((60, 90, 3), 128, np.uint8)
+    drawn = outlined(panel, square(20, SIDE, 2, (60, 90)), colors=[(1, 2, 3), (4, 5, 6)])
+    assert np.array_equal(has_color(drawn, np.array([4, 5, 6])), ring(20, 0, -2))
 
 
-@pytest.mark.parametrize("labeled", [False, True])
-def test_volume_is_cut_in_three_planes_through_the_middle_of_the_label(labeled: bool) -> None:
-    size = (16, 20, 24)
-    volume, prediction, label = image(1, *size), square(2, 4, 1, size), square(10, 5, 1, size)
-    picture = overlay(volume, prediction, label if labeled else None, height=48)
-    center = 12 if labeled else 4  # of 10 to 14, or of 2 to 5, rounded to even
-    planes = [
-        tuple(
-            part.select(axis, center)
-            for part in (volume, prediction, *([label] if labeled else []))
-        )
-        for axis in (1, 2, 3)
+def test_a_color_picture_keeps_its_colors_and_others_are_shown_in_their_range() -> None:
+    rgb = torch.randint(20, 200, (3, 20, 30))
+    kept = shown(rgb, (20, 30), window([rgb]))
+    np.testing.assert_allclose(kept, rgb.movedim(0, -1).numpy(), atol=1)
+    dim = image(2, 20, 30) * 0.01 + 1000  # the second channel is not shown
+    gray = shown(dim, (20, 30), window([dim]))
+    assert np.ptp(gray, axis=-1).max() == 0 and (gray.min(), gray.max()) == (0, 255)
+    assert np.corrcoef(gray[..., 0].ravel(), dim[0].ravel())[0, 1] > 0.99
+    flat = torch.full((1, 20, 30), 7.0)
+    assert (shown(flat, (20, 30), window([flat])) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [((20, 30), 14), ((LEAST, 300), 1), ((522, 775), 1), ((MOST + 2, 300), 0.5)],
+)
+def test_picture_is_drawn_in_its_own_grid(size: tuple[int, int], scale: float) -> None:
+    ((cut,), drawn) = cuts([torch.zeros(3, *size)], torch.zeros(1, *size), torch.zeros(1, *size))
+    assert drawn == scale and cut.size == (size[0] * scale, size[1] * scale)
+
+
+def test_picture_is_outlined_in_whole_multiples_of_its_pixels() -> None:
+    drawn = overlay(torch.full((1, 200, 300), 5.0), square(40, 80, size=(200, 300)))
+    rows, columns = np.nonzero(has_color(drawn, COLORS[0]))
+    assert drawn.shape == (400, 600, 3)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (80, 239, 80, 239)
+
+
+def anatomy(spacing: tuple[float, float, float], axes: str = "RAS") -> MetaTensor:
+    """A label of 20 x 30 x 10 voxels to R, A, S, fullest in slices 5, 21 and 7, from 0 on."""
+    label = MetaTensor(torch.zeros(1, 20, 30, 10), affine=np.diag([*spacing, 1.0]))
+    label[:, 2:8, 15:26, 7] = 1
+    label[:, 5, 15:26, 4:8] = 1
+    label[:, 2:8, 21, 4:8] = 1
+    return Orientation(axes, labels=None)(label)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SRA"])
+def test_volume_is_cut_where_most_of_the_label_is_whatever_its_axes(axes: str) -> None:
+    label = upright(anatomy((2.0, 1.0, 4.0), axes))
+    drawn, scale = cuts([label, None], label, label)
+    own = {"R": 5, "L": 19 - 5, "A": 21, "P": 29 - 21, "S": 7, "I": 9 - 7}
+    number = {name: own[axis] + 1 for axis in axes for name in PLANES if axis in PLANES[name]}
+    assert [cut.title for cut in drawn] == [
+        f"axial, slice {number['axial']} of 10",
+        f"coronal, slice {number['coronal']} of 30",
+        f"sagittal, slice {number['sagittal']} of 20",
     ]
-    panels = [overlay(*plane, height=48) for plane in planes]
-    assert [panel.shape[1] for panel in panels] == [
-        58,
-        72,
-        60,
-    ]  # 20 x 24, 16 x 24 and 16 x 20 at a height of 48
-    assert np.array_equal(picture, np.concatenate(panels, axis=1))
-    assert has_color(picture, TRUTH if labeled else COLORS[0]).sum() > 100
+    assert scale == 10  # 40 x 30 x 40 mm
+    assert [cut.size for cut in drawn] == [(300, 400), (400, 400), (400, 300)]
+    assert [cut.sides for cut in drawn] == [tuple("RLAP"), tuple("RLSI"), tuple("APSI")]
+    assert [int(cut.planes[0].sum()) for cut in drawn] == [66, 24, 44]
+    assert drawn[0].planes[1] is None
+
+
+PLANES = {"axial": "SI", "coronal": "AP", "sagittal": "RL"}
+
+
+def test_direction_between_two_axes_of_the_body_has_the_letters_of_both() -> None:
+    turned = np.eye(4)
+    angle = np.deg2rad(30)
+    turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    label = upright(MetaTensor(torch.zeros(1, 20, 20, 20), affine=turned))
+    axial = cuts([label], label, label)[0][0]
+    assert axial.sides == ("RA", "LP", "AL", "PR")
+
+
+def test_volume_whose_sides_are_not_known_has_no_letters() -> None:
+    label = anatomy((2.0, 1.0, 4.0))
+    label.meta[UNKNOWN_SIDES] = True
+    drawn, scale = cuts([upright(label)], upright(label), upright(label))
+    assert [cut.title for cut in drawn] == [
+        "across axis 3, slice 8 of 10",
+        "across axis 2, slice 22 of 30",
+        "across axis 1, slice 6 of 20",
+    ]
+    assert scale == 10 and {letter for cut in drawn for letter in cut.sides} == {""}
+    plain = label.as_tensor()
+    assert cuts([plain], plain, plain)[0][0].title == "across axis 1, slice 6 of 20"
 
 
 @pytest.mark.parametrize("size", [(20, 30), (8, 10, 12)])
-@pytest.mark.parametrize("labeled", [False, True])
-def test_empty_prediction_and_label_leave_the_image(size: tuple[int, ...], labeled: bool) -> None:
+def test_empty_label_is_cut_in_the_middle_and_leaves_the_image(size: tuple[int, ...]) -> None:
     empty = torch.zeros(1, *size, dtype=torch.uint8)
-    picture = overlay(image(3, *size), empty, empty if labeled else None, height=40)
-    assert picture.shape[0] == 40 and picture.dtype == np.uint8
-    assert not has_color(picture, COLORS[0]).any()
-
-
-def test_label_without_a_prediction_is_drawn() -> None:
-    picture = overlay(image(1, 20, 30), square(0, 0), square(4, 8), height=20)
-    assert has_color(picture, TRUTH)[outline_of(4, 8)].all()
-
-
-def test_flat_image_and_metadata_and_float_classes_are_drawn() -> None:
-    flat = MetaTensor(torch.full((1, 20, 30), 7.0))
-    picture = overlay(flat, MetaTensor(square(4, 8).float()), MetaTensor(square(4, 8)), height=20)
-    assert has_color(picture, COLORS[0])[outline_of(4, 8)].all()
-    assert (picture[~outline_of(4, 8)] == 0).all()
+    drawn, _ = cuts([image(3, *size), empty], empty, empty)
+    for cut in drawn:
+        panel = shown(cut.planes[0], cut.size, (0, 255))
+        assert np.array_equal(outlined(panel, cut.planes[1], cut.planes[1]), panel)
+    if len(size) == 3:
+        assert [cut.title[-12:] for cut in drawn] == [
+            "slice 5 of 8",
+            "lice 6 of 10",
+            "lice 7 of 12",
+        ]
 
 
 def test_what_is_drawn_stays_as_it_was() -> None:
     volumes = [image(3, 20, 30), square(4, 8), square(6, 8)]
     before = [volume.clone() for volume in volumes]
-    overlay(*volumes, height=20)
+    overlay(*volumes)
     assert all(torch.equal(*both) for both in zip(volumes, before, strict=True))
 
 
-def test_outline_of_a_large_picture_is_two_pixels_wide() -> None:
-    picture = overlay(image(1, 384, 400), square(100, 50, size=(384, 400)))
-    outline = has_color(picture, COLORS[0])
-    assert outline[100:102, 100:150].all() and outline[148:150, 100:150].all()
-    assert not outline[102:148, 102:148].any() and outline.sum() == 50**2 - 46**2
-
-
-def test_panels_of_a_volume_have_the_proportions_of_its_voxels() -> None:
-    size = (10, 20, 30)
-    volumes = [
-        MetaTensor(volume, torch.diag(torch.tensor([4.0, 2.0, -1.0, 1.0])))
-        for volume in (square(2, 6, 1, size),)
-    ]
-    picture = overlay(image(1, *size), *volumes, height=120)  # 40 x 40 x 30 mm
-    assert picture.shape == (120, 90 + 90 + 120, 3)
-    assert sd_map(volumes[0] * 0.25, square(2, 6, 1, size), height=120).shape == picture.shape[:2]
-
-
-@pytest.mark.parametrize("size", [(20, 30), (20, 30, 24)])
-def test_sd_map_lies_on_the_overlay(size: tuple[int, ...]) -> None:
-    label = square(8, 6, 1, size)
-    drawn = sd_map(label * 0.25, label, height=20)
-    picture = overlay(torch.zeros(1, *size), square(0, 0, 1, size), label, height=20)
-    assert drawn.shape == picture.shape[:2] and has_color(picture, TRUTH).any()
-    assert (drawn[has_color(picture, TRUTH)] > 0.1).all()
-    assert drawn.max() == pytest.approx(0.25) and drawn.min() == 0
-
-
-def test_sd_map_of_another_geometry_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"SD map of shape \[1, 20, 31\]: expected the label's \[1, 20, 30\]"
-    ):
-        sd_map(torch.zeros(1, 20, 31), square(4, 8))
+def test_sd_is_colored_over_the_anatomy_in_gray() -> None:
+    panel = np.full((40, 60, 3), (200, 100, 50), np.uint8)
+    sd = torch.zeros(1, 40, 60)
+    sd[:, :20], sd[:, 30:] = MAX_SD, MAX_SD / 2
+    drawn = uncertain(panel, sd)
+    gray = np.array([0.299, 0.587, 0.114]) @ [200, 100, 50]  # luma of ITU-R 601
+    np.testing.assert_allclose(drawn[20:30], gray, atol=1)
+    assert has_color(drawn, HEAT[-1])[:20].all()
+    np.testing.assert_allclose(drawn[30:], np.broadcast_to(HEAT[2], (10, 60, 3)), atol=3)
 
 
 def test_heat_goes_from_its_first_color_to_its_last() -> None:
@@ -204,11 +243,9 @@ def test_label_map_has_the_colors_of_the_outlines() -> None:
 def test_picture_of_16_bits_is_shown_in_its_range(tmp_path: Path) -> None:
     pixels = np.linspace(0, 40950, 400).astype(np.uint16).reshape(20, 20)
     Image.fromarray(pixels).save(tmp_path / "deep.png")
-    assert np.array_equal(load_image(str(tmp_path / "deep.png"))[0].numpy(), pixels)
-    assert (
-        len(np.unique(overlay(load_image(str(tmp_path / "deep.png")), torch.zeros(1, 20, 20))))
-        > 100
-    )
+    deep = load_image(str(tmp_path / "deep.png"))
+    assert np.array_equal(deep[0].numpy(), pixels)
+    assert len(np.unique(overlay(deep, torch.zeros(1, 20, 20)))) > 100
 
 
 def test_picture_is_turned_upright_and_a_volume_of_unknown_axes_is_not() -> None:

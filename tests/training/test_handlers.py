@@ -26,6 +26,7 @@ from ldseg_monai.data.draws import SeededCacheDataset, SeededSampler
 from ldseg_monai.diffusion.draws import draw_per_sample
 from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.pictures import COLORS, TRUTH
+from ldseg_monai.evaluation.sheets import GAP
 from ldseg_monai.networks import LDSeg
 from ldseg_monai.training.average import UpdateAverage, average_weights
 from ldseg_monai.training.handlers import GradientClipping, Reseed, TensorBoard, Validate
@@ -681,7 +682,8 @@ def test_overlays_are_written_for_the_first_cases_of_each_validation(tmp_path: P
         engine.run([cases[:1], cases[1:]])
     files = sorted((tmp_path / "pictures").glob("*.png"))
     assert [file.name for file in files] == ["knee.0_overlay.png", "knee.1_overlay.png"]
-    assert np.asarray(Image.open(files[0])).shape == (384, 480 + 640 + 512, 3)
+    drawn = np.asarray(Image.open(files[0]))
+    assert drawn.shape[0] > 320 and drawn.shape[1] == 400 + 400 + 320 + 2 * GAP
     assert list((tmp_path / "log").glob("events*"))
 
 
@@ -689,7 +691,7 @@ WIDE = (24, 40)  # rows and columns of a picture
 MARK = (slice(0, 6), slice(34, 40))  # its corner at the top right
 SEGMENTED = (slice(14, 22), slice(4, 18))  # at the bottom left
 TRUE = (slice(14, 22), slice(22, 30))
-SCALE = 384 // WIDE[0]
+SCALE = 10  # to 400 columns
 
 
 def marked(area: tuple[slice, slice], value: int, elsewhere: int = 0) -> np.ndarray:
@@ -733,12 +735,15 @@ def test_overlay_of_a_picture_has_its_rows_and_columns(
     engine.run([[case]])
 
     drawn = np.asarray(Image.open(tmp_path / "image_overlay.png")).astype(int)
-    assert drawn.shape == (384, SCALE * WIDE[1], 3)
-    for color, area in [(COLORS[0], SEGMENTED)] + [(TRUTH, TRUE)] * label:
+    drawn = drawn[: SCALE * WIDE[0]]  # the legend is below
+    assert drawn.shape == (SCALE * WIDE[0], SCALE * WIDE[1], 3)
+    for color, area, around in [(COLORS[0], SEGMENTED, 0)] + [(TRUTH, TRUE, 2)] * label:
         outline = (drawn == color).all(axis=-1)
+        outline[: SCALE * 7] = False  # of a gray picture the corner is white
         rows, columns = (np.unique(index) for index in np.nonzero(outline))
-        assert (rows[0], rows[-1] + 1) == (SCALE * area[0].start, SCALE * area[0].stop)
-        assert (columns[0], columns[-1] + 1) == (SCALE * area[1].start, SCALE * area[1].stop)
+        for found, side in ((rows, area[0]), (columns, area[1])):
+            assert found[0] == SCALE * side.start - around
+            assert found[-1] + 1 == SCALE * side.stop + around
         assert not outline[
             tuple(slice(SCALE * side.start + 5, SCALE * side.stop - 5) for side in area)
         ].any()

@@ -14,18 +14,15 @@ from typing import Any, cast
 
 import ignite.distributed as idist
 import monai
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.engines.utils import IterationEvents
 from PIL import Image
 
 from ldseg_monai import __version__
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.evaluation.pictures import MAX_SD, sd_map, upright
 from ldseg_monai.evaluation.report.curves import training_curves
-from ldseg_monai.evaluation.report.page import page, png
+from ldseg_monai.evaluation.report.page import page
 from ldseg_monai.evaluation.report.sections import (
     case_section,
     head_section,
@@ -39,13 +36,14 @@ from ldseg_monai.runtime.errors import MissingFileError
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.processes import unwrapped
 
+WIDEST = 1600  # columns of a picture in the page; the linked one is whole
+
 
 class Report:
-    """Evaluator handler that writes ``report.html`` beside the scores, its pictures in the file.
+    """Evaluator handler that writes ``report.html`` beside the scores.
 
-    Reads the evaluator's decollated output: ``image`` with its file's name and, for several
-    samples, ``pred_sd`` and ``label``, both ``(1, *spatial)`` in the image's own geometry. The
-    overlays are those that `SaveOverlay` left in the same folder; the case of median Dice is
+    The overlays are those that `SaveOverlay` left in the same folder: of a few cases they are in
+    the file, small where they are large, and of all cases linked. The case of median Dice is
     segmented once more to show its reverse process.
 
     Args:
@@ -67,13 +65,10 @@ class Report:
         self.bundle_root = bundle_root
         self.training_dir = training_dir or "."
         self.settings = dict(settings or {})
-        self.sd_maps: dict[str, bytes] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Keep the SD map of each case, and write the page when the run is complete."""
+        """Write the page when the run is complete."""
         engine.add_event_handler(Events.STARTED, self.check)
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.sd_maps.clear())
-        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.keep_sd_maps)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
     def check(self) -> None:
@@ -88,24 +83,15 @@ class Report:
                 "training that made the weights; leave it out to go without training curves"
             )
 
-    def keep_sd_maps(self, engine: Engine) -> None:
-        """Keep the SD maps of one iteration, small: which are shown is known at the end only."""
-        for case in cast(list[dict[str, Any]], engine.state.output):
-            if "pred_sd" in case:
-                share = sd_map(upright(case["pred_sd"]), upright(case["label"])) / MAX_SD
-                self.sd_maps[_name(case)] = png((255 * share).round().astype(np.uint8))
-
     def write(self, engine: Engine) -> None:
         """Write the page, in the first process, of the cases of all."""
-        for part in cast(list, idist.all_gather(self.sd_maps)):
-            self.sd_maps |= part
         if idist.get_rank() > 0:
             return
         rows, bundle, classes = self.scores.rows, Bundle(self.bundle_root), self.scores.class_names
         shown = shown_cases(rows)
         middle = _middle_case(shown)
-        maps = self._shown_sd_maps(shown)
-        overlays = self._overlays(shown)
+        links = self._links(sorted({str(row["case"]) for row in rows}))
+        pictures = self._pictures(shown, links)
         title = f"{bundle.title}: evaluation"
         about = {"bundle": _version(bundle), **self.settings, **_facts(engine)}
         if self.scores.outside:
@@ -115,7 +101,7 @@ class Report:
         sections = [
             head_section(title, about),
             score_section(rows, classes, self.scores.tell_trained_on()),
-            case_section(shown, rows, classes, overlays, maps, _why_no_sd_map(engine)),
+            case_section(shown, rows, classes, pictures, links, _why_no_sd_map(engine)),
             trajectory_section(middle, _trajectory(engine, middle), classes),
             training_section(self.training_dir, curves),
         ]
@@ -124,25 +110,35 @@ class Report:
             file.write(page(title, sections))
         engine.logger.info("wrote %s", path)
 
-    def _shown_sd_maps(self, names: Iterable[str]) -> dict[str, np.ndarray]:
-        maps = {}
-        for name in names:
-            if name in self.sd_maps:
-                maps[name] = _read_png(self.sd_maps[name]) * (MAX_SD / 255)
-        return maps
+    def _links(self, names: Iterable[str]) -> dict[str, str]:
+        """The file of each case's picture, as seen from the page."""
+        files = {name: f"{name}_overlay.png" for name in names}
+        folder = self.scores.output_dir
+        return {
+            name: file for name, file in files.items() if os.path.isfile(os.path.join(folder, file))
+        }
 
-    def _overlays(self, names: Iterable[str]) -> dict[str, bytes]:
-        overlays = {}
+    def _pictures(self, names: Iterable[str], links: Mapping[str, str]) -> dict[str, bytes]:
+        """The pictures of a few cases as PNG files of at most `WIDEST` columns."""
+        pictures = {}
         for name in names:
-            path = os.path.join(self.scores.output_dir, f"{name}_overlay.png")
-            if os.path.isfile(path):
-                with open(path, "rb") as file:
-                    overlays[name] = file.read()
-        return overlays
+            if name not in links:
+                continue
+            path = os.path.join(self.scores.output_dir, links[name])
+            with Image.open(path) as picture:
+                if picture.width <= WIDEST:
+                    with open(path, "rb") as file:
+                        pictures[name] = file.read()
+                    continue
+                small, content = picture.convert("RGB"), io.BytesIO()
+                small.thumbnail((WIDEST, picture.height))
+                small.save(content, "PNG")
+                pictures[name] = content.getvalue()
+        return pictures
 
 
 def shown_cases(rows: Sequence[dict]) -> dict[str, str]:
-    """Names of the cases of best, median and worst mean Dice, and which of these each is.
+    """Names of the cases of worst, median and best mean Dice, and which of these each is.
 
     Of an even number of cases, the better of the middle two is the median; of fewer than three
     there is none. Cases without a Dice are left out.
@@ -152,12 +148,12 @@ def shown_cases(rows: Sequence[dict]) -> dict[str, str]:
         for name, scores in case_means(rows).items()
         if math.isfinite(scores["dice"])
     }
-    ranked = sorted(dice, key=lambda name: (-dice[name], name))
+    ranked = sorted(dice, key=lambda name: (dice[name], name))
     if len(ranked) < 3:
         return dict(
-            zip(ranked, ("Best", "Worst") if len(ranked) == 2 else ("The only case",), strict=False)
+            zip(ranked, ("Worst", "Best") if len(ranked) == 2 else ("The only case",), strict=False)
         )
-    return {ranked[0]: "Best", ranked[(len(ranked) - 1) // 2]: "Median", ranked[-1]: "Worst"}
+    return {ranked[0]: "Worst", ranked[len(ranked) // 2]: "Median", ranked[-1]: "Best"}
 
 
 def _middle_case(shown: Mapping[str, str]) -> str | None:
@@ -187,7 +183,9 @@ def _facts(engine: Engine) -> dict[str, Any]:
         f"ldseg_monai {__version__}, MONAI {monai.__version__}, PyTorch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
-    if "monai.bundle" in sys.orig_argv:
+    if os.path.basename(sys.argv[0]) == "ldseg":
+        facts["command"] = " ".join(map(_quoted, ["ldseg", *sys.argv[1:]]))
+    elif "monai.bundle" in sys.orig_argv:
         facts["command"] = " ".join(map(_quoted, sys.orig_argv))
     return facts
 
@@ -206,8 +204,12 @@ def _trajectory(engine: Engine, name: str | None) -> Trajectory | None:
 
 
 def _why_no_sd_map(engine: Engine) -> str:
-    if _sampler(engine) is None:
+    """Why the pictures do not show where samples differ; "" where they do."""
+    sampler = _sampler(engine)
+    if sampler is None:
         return "No map of uncertainty: this network draws no samples."
+    if sampler.num_samples > 1:
+        return ""
     return (
         "No map of uncertainty: one sample of each image was drawn; --num_samples 5 draws five and "
         "maps their SD."
@@ -220,14 +222,6 @@ def _network(engine: Engine) -> torch.nn.Module | None:
 
 def _sampler(engine: Engine) -> Any:
     return sampler_of(getattr(engine, "inferer", None))
-
-
-def _name(case: Mapping[str, Any]) -> str:
-    return case_name(case["image"].meta["filename_or_obj"])
-
-
-def _read_png(file: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(file)))
 
 
 def _quoted(argument: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from monai.data import MetaTensor
 from ldseg_monai.evaluation.pictures import (
     COLORS,
     HEAT,
+    MAX_SD,
+    PLANES,
     TRUTH,
     fullest_plane,
-    heat,
     label_map,
     upright,
 )
@@ -31,7 +33,7 @@ SCORE_NAMES = dict(
 STATISTICS = ("mean", "SD", "median", "min", "max", "n")
 MEAN, MEAN_COLOR = "mean of the classes", "#9aa3b0"
 MAX_CHANNELS = 6  # of a latent that are shown
-MIN_SCALE = 0.05  # of the SD maps
+MANY = 30  # rows of the table of all cases that are shown at once
 AXES = {"train": "iteration", "val": "epoch"}  # of a training's curves, by their names' beginning
 
 
@@ -69,8 +71,6 @@ def score_section(rows: Sequence[dict], classes: Mapping[int, str], trained_on: 
         statistics=statistics,
         dice_plot=dot_plot(dice, colors, "Dice"),
         trained_on=trained_on,
-        cases_head=["Case", "Class", *titles.values(), "Trained on"],
-        every_case=[_line(row, classes) for row in rows],
     )
 
 
@@ -78,48 +78,57 @@ def case_section(
     shown: Mapping[str, str],
     rows: Sequence[dict],
     classes: Mapping[int, str],
-    overlays: Mapping[str, bytes],
-    sd_maps: Mapping[str, np.ndarray],
+    pictures: Mapping[str, bytes],
+    links: Mapping[str, str],
     no_sd_map: str,
 ) -> Markup:
-    """Pictures and scores of a few cases.
+    """Pictures and scores of a few cases, and the scores of all, the worst first.
 
     Args:
         shown: by a case's name, what it is shown as.
         rows: of `CaseScores`.
         classes: name of each class but the background.
-        overlays: PNG files of the cases.
-        sd_maps: standard deviations of the cases, ``(rows, columns)``.
-        no_sd_map: why there are none.
+        pictures: PNG files of those cases.
+        links: files of the pictures of all cases, from where the page is.
+        no_sd_map: why they do not show where samples differ; "" where they do.
     """
-    highest = max([MIN_SCALE, *(float(values.max()) for values in sd_maps.values())])
     cases = []
     for name, role in shown.items():
         of_case = [row for row in rows if row["case"] == name]
         scores = [[classes[row["class"]], *_numbers(row)] for row in of_case]
-        case = {"name": name, "role": role, "scores": scores, "overlay": overlays.get(name)}
-        case["sd_map"] = png(heat(sd_maps[name], highest)) if name in sd_maps else None
+        case = {"name": name, "role": role, "scores": scores, "picture": pictures.get(name)}
         cases.append(case)
+    titles = score_titles(rows)
     predicted = {f"predicted {name}": class_color(index) for index, name in classes.items()}
+    every = [(row["case"], _line(row, classes)) for row in worst_first(rows)]
     return render(
         "cases.html",
         cases=cases,
-        head=["", *score_titles(rows).values()],
+        head=["", *titles.values()],
+        links={name: quote(file) for name, file in links.items()},
         outlines={"true outline": hex_color(TRUTH)} | predicted,
-        has_sd_maps=bool(sd_maps),
         sd_colors=list(map(hex_color, HEAT)),
-        highest_sd=highest,
+        highest_sd=f"{MAX_SD:g}",
         no_sd_map=no_sd_map,
+        all_head=["Class", *titles.values(), "Trained on"],
+        every_case=every,
+        is_short=len(every) <= MANY,
     )
 
 
 def trajectory_section(
     name: str | None, trajectory: Trajectory | None, classes: Mapping[int, str]
 ) -> Markup:
-    """The states of a case's reverse process, channel by channel, and what each is decoded to."""
+    """The states of a case's reverse process, channel by channel, and what each is decoded to.
+
+    Args:
+        name: of the case; None for none.
+        trajectory: its states; None where there is no reverse process.
+        classes: name of each class but the background.
+    """
     if name is None or trajectory is None:
         return render("trajectory.html", states=[])
-    states, labels = _plane(trajectory)
+    states, labels, plane = _plane(trajectory)
     is_label = states.shape[1] == len(classes) + 1 and states.shape[2:] == labels.shape[1:]
     shown = min(states.shape[1], MAX_CHANNELS)
     headings = [f"latent channel {index + 1}" for index in range(shown)]
@@ -133,14 +142,17 @@ def trajectory_section(
             pictures.append((f"{heading} at t = {t}", png(_gray(state, low, high))))
         pictures.append((f"decoded label at t = {t}", png(label_map(labels[place]))))
         drawn.append({"t": t, "what": _what(place, t), "pictures": pictures})
-    kind = "noisy label" if is_label else "latent"
+    cells = " x ".join(str(side) for side in states.shape[2:])
+    kind = "noisy label, a column a class" if is_label else f"latent of {cells} cells"
     if shown < states.shape[1]:
-        kind += f" (first {shown} of {states.shape[1]} channels)"
+        kind += f", the first {shown} of its {states.shape[1]} channels"
     return render(
         "trajectory.html",
         states=drawn,
         head=["", *headings, "decoded"],
         kind=kind,
+        plane=plane,
+        first=trajectory.timesteps[0],
         name=name,
         low=low,
         high=high,
@@ -169,9 +181,16 @@ def score_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return SCORE_NAMES | {score: " ".join([SCORE_NAMES[score], *units]) for score in DISTANCES}
 
 
+def worst_first(rows: Sequence[dict]) -> list[dict]:
+    """Rows of `CaseScores`, those of a case together, by its mean Dice; without one, at the end."""
+    dice = {name: scores["dice"] for name, scores in case_means(rows).items()}
+    order = {name: (not math.isfinite(value), value) for name, value in dice.items()}
+    return sorted(rows, key=lambda row: (order[row["case"]], row["case"]))
+
+
 def _line(row: Mapping[str, Any], classes: Mapping[int, str]) -> list[str]:
     """A case's class in the table of all."""
-    return [row["case"], classes[row["class"]], *_numbers(row), row["trained_on"]]
+    return [classes[row["class"]], *_numbers(row), row["trained_on"]]
 
 
 def _numbers(row: Mapping[str, float]) -> list[str]:
@@ -202,20 +221,22 @@ def _what(place: int, t: int) -> str:
     return "on the way" if t else "result"
 
 
-def _plane(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
+def _plane(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor, str]:
     """The states, and the label of each, of a picture or of a volume's fullest plane.
 
     Returns:
-        ``(states, C, rows, columns)`` and ``(states, rows, columns)``.
+        ``(states, C, rows, columns)``, ``(states, rows, columns)``, and which plane it is.
     """
     labels = trajectory.labels
     states = torch.stack([upright(_placed(state, labels)) for state in trajectory.states])
     labels = upright(labels)
     if labels.ndim == 3:
-        return states, labels
+        return states, labels, ""
     axis, index = fullest_plane(labels[-1:])
     position = index * states.shape[axis + 1] // labels.shape[axis]
-    return states.select(axis + 1, position), labels.select(axis, index)
+    name = PLANES[axis - 1] if isinstance(labels, MetaTensor) else f"axis {axis}"
+    plane = f" in the plane with the most of the result ({name})"
+    return states.select(axis + 1, position), labels.select(axis, index), plane
 
 
 def _placed(state: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

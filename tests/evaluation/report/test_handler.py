@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ldseg_monai.bundle import class_names
 from ldseg_monai.evaluation.overlays import SaveOverlay
-from ldseg_monai.evaluation.report.handler import Report, shown_cases
+from ldseg_monai.evaluation.report.handler import WIDEST, Report, shown_cases
 from ldseg_monai.evaluation.scores import SCORES, CaseScores
 from ldseg_monai.inference.postprocessing import SplitPredictiond
 from ldseg_monai.inference.samplers import SamplingInferer
@@ -106,7 +106,7 @@ def rows(**dice: Sequence[float]) -> list[dict[str, Any]]:
             rows(a=[0.5, 0.9], b=[0.8, NAN], c=[NAN, NAN], d=[0.1, 0.3]),
             {"b": "Best", "a": "Median", "d": "Worst"},
         ),
-        (rows(b=[0.5], a=[0.5], c=[0.5]), {"a": "Best", "b": "Median", "c": "Worst"}),
+        (rows(b=[0.5], a=[0.5], c=[0.5]), {"a": "Worst", "b": "Median", "c": "Best"}),
         (rows(a=[0.7], b=[0.8]), {"b": "Best", "a": "Worst"}),
         (rows(a=[0.7], b=[NAN]), {"a": "The only case"}),
         (rows(a=[NAN]), {}),
@@ -116,7 +116,10 @@ def rows(**dice: Sequence[float]) -> list[dict[str, Any]]:
 def test_cases_are_ranked_by_their_mean_dice(
     scores: list[dict[str, Any]], expected: dict[str, str]
 ) -> None:
-    assert shown_cases(scores) == expected
+    shown = shown_cases(scores)
+    assert shown == expected
+    order = ["Worst", "Median", "Best", "The only case"]
+    assert list(shown.values()) == sorted(shown.values(), key=order.index)
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -146,20 +149,25 @@ def test_page_has_the_scores_and_the_pictures_of_three_cases(
         assert words in page.text
     assert "predicted femur" in page.text and "predicted tibia <i>" in page.text
     unit = {2: "pixel", 3: "mm"}[spatial_dims]
-    assert page.tables[1][0][-4:] == [
+    assert page.tables[-1][0][-4:] == [
         f"HD95 ({unit})",
         f"ASD ({unit})",
         "Surface Dice",
         "Trained on",
     ]
-    assert {row[-1] for row in page.tables[1][1:]} == {"unknown"}
+    assert {row[-1] for row in page.tables[-1][1:]} == {"unknown"}
+    names = ["worse", "poor", "fair", "good"]
+    assert [row[0] for row in page.tables[-1][1:]] == [name for name in names for _ in range(2)]
+    assert page.links() == [
+        f"{name}_overlay.png"
+        for name in ["worse", "fair", "good"] + sorted(names * 2, key=names.index)
+    ]
     assert "whether the weights were trained on these cases is not known" in page.text
     overlays = {name: image for name, image in page.images().items() if "outlines" in name}
-    assert [name.split(" ")[0] for name in overlays] == ["good", "fair", "worse"]
+    assert [name.split(" ")[0] for name in overlays] == ["worse", "fair", "good"]
     for name, picture in overlays.items():
         case = name.split(" ")[0]
         assert np.array_equal(picture, np.asarray(Image.open(tmp_path / f"{case}_overlay.png")))
-        assert page.images()[f"{case}: standard deviation over the samples"].shape == picture.shape
     summary = json.loads((tmp_path / "summary.json").read_text())
     score_table = page.tables[0]
     place = next(i for i, row in enumerate(score_table) if row == ["mean of the classes"])
@@ -168,7 +176,7 @@ def test_page_has_the_scores_and_the_pictures_of_three_cases(
         assert float(cells[0]) == pytest.approx(wanted["mean"], abs=6e-5), title
         assert float(cells[1]) == pytest.approx(wanted["sd"], abs=6e-5), title
         assert int(cells[5]) == wanted["n"] == 4
-    dice = sorted(float(row[2]) for row in page.tables[1][1:] if row[1] == "femur")
+    dice = sorted(float(row[2]) for row in page.tables[-1][1:] if row[1] == "femur")
     femur = score_table[score_table.index(["femur"]) + 1]
     assert [float(cell) for cell in femur[3:6]] == pytest.approx(
         [(dice[1] + dice[2]) / 2, dice[0], dice[3]], abs=1e-4
@@ -215,21 +223,14 @@ def test_cases_without_any_class_give_a_page(tmp_path: Path) -> None:
     assert page.images() == {}
 
 
-def test_sd_maps_share_one_scale_and_show_where_samples_differ(tmp_path: Path) -> None:
+def test_large_picture_is_small_in_the_page_and_linked_as_it_is(tmp_path: Path) -> None:
     evaluation = Evaluation(tmp_path)
-    high, low = np.zeros((16, 16)), np.zeros((16, 16))
-    high[2:6, 8:12], low[2:6, 8:12] = 0.4, 0.1  # columns before rows, as MONAI's readers have it
-    evaluation.add("high", square(3), square(3), high)
-    evaluation.add("low", square(4), square(3), low)
-    page = evaluation.run()
-    assert "0.40" in page.text
-    bright = {
-        name: page.images()[f"{name}: standard deviation over the samples"].sum(axis=-1)
-        for name in ("high", "low")
-    }
-    rows, columns = np.nonzero(bright["high"] > 300)
-    assert (rows.mean(), columns.mean()) == pytest.approx((10 * 24, 4 * 24), abs=2)
-    assert bright["low"].max() < bright["high"].max() / 2
+    wide = np.zeros((1700, 40), np.uint8)  # columns before rows
+    evaluation.add("a", wide, wide + 1)
+    (picture,) = evaluation.run().images().values()
+    assert picture.shape[1] == WIDEST
+    with Image.open(tmp_path / "a_overlay.png") as drawn:
+        assert drawn.width >= 1700
 
 
 def test_one_sample_has_no_sd_map_and_the_page_says_what_gives_one(tmp_path: Path) -> None:
@@ -240,12 +241,12 @@ def test_one_sample_has_no_sd_map_and_the_page_says_what_gives_one(tmp_path: Pat
 
 def test_second_run_shows_its_own_cases(tmp_path: Path) -> None:
     evaluation = Evaluation(tmp_path)
-    evaluation.add("first", square(3), square(3), np.full((16, 16), 0.1))
-    assert "first" in evaluation.run().text
+    evaluation.add("earlier", square(3), square(3), np.full((16, 16), 0.1))
+    assert "earlier" in evaluation.run().text
     evaluation.cases.clear()
     evaluation.add("second", square(3), square(3))
     page = evaluation.run()
-    assert "first" not in page.text and len(page.images()) == 1
+    assert "earlier" not in page.text and len(page.images()) == 1
 
 
 def test_training_curves_are_drawn_or_their_absence_is_explained(tmp_path: Path) -> None:
@@ -290,7 +291,7 @@ def test_one_of_several_processes_writes(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
     with pytest.raises(FileNotFoundError, match=r"report\.html"):
         evaluation.run()
-    assert not (tmp_path / "metrics.csv").exists() and evaluation.report.sd_maps
+    assert not (tmp_path / "metrics.csv").exists()
 
 
 def evaluate(folder: Path, network: nn.Module, inferer: Inferer) -> Page:
@@ -319,7 +320,7 @@ def evaluate(folder: Path, network: nn.Module, inferer: Inferer) -> Page:
 def test_states_of_the_reverse_process_are_shown(tmp_path: Path) -> None:
     page = evaluate(tmp_path, tiny_cdal(num_train_timesteps=2), SamplingInferer(num_samples=2))
     for words in (
-        "The noisy label of",
+        "the noisy label, a column a class",
         "samples of each image2",
         "reverse steps K2",
         "networkCDAL",
@@ -333,7 +334,8 @@ def test_states_of_the_reverse_process_are_shown(tmp_path: Path) -> None:
     assert all(
         picture.shape[:2] == (16, 12) for picture in pictures.values()
     )  # rows before columns
-    assert "There is no overlay of it." in page.text  # nothing drew overlays
+    assert "There is no picture of it." in page.text and page.links() == []  # nothing drew any
+    assert "SD over the samples" in page.text
 
 
 def test_network_without_a_reverse_process_gives_a_page(tmp_path: Path) -> None:
