@@ -17,15 +17,28 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
 from monai.transforms import LoadImage
 from PIL import Image
 
-from ldseg_monai.bundle import Bundle
+from ldseg_monai.bundle import Bundle, class_names
 from ldseg_monai.data.phantoms import write_phantoms
-from ldseg_monai.evaluation.pictures import load_image, overlay, upright
+from ldseg_monai.evaluation.pictures import (
+    COLORS,
+    MAX_SD,
+    load_image,
+    overlay,
+    shown,
+    translucent,
+    uncertain,
+    upright,
+    window,
+)
+from ldseg_monai.evaluation.sheets import sheet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOLUMES = {"ldseg_knee3d": "knee", "ldseg_hippocampus": "hippocampus",
@@ -34,7 +47,6 @@ PICTURES = {"ldseg_glas": "gland", "cdal_monuseg": "nuclei", "cdal_cxr": "thorax
     "ldseg_echo": "echo"}  # fmt: skip
 CLASSES = {"echo": 4}  # background included; of the others an object is numbered
 SEED = 1  # of the phantoms; commands that are given no data generate theirs with seed 0
-HEIGHT = 320  # rows of an overlay
 PART, INK = "#dbe9f6", "#444444"
 TITLE = {"fontsize": 14, "fontweight": "bold", "color": INK}
 
@@ -56,36 +68,38 @@ def draw_all(out: Path) -> None:
         for number, (bundle, kind) in enumerate(VOLUMES.items()):
             volumes = Path(folder, kind)
             write_phantoms(kind, volumes, len(VOLUMES), SEED)
-            _save(draw_volume(volumes, f"case_{number:03d}"), cards[bundle] / "phantom.png")
+            drawn = draw_volume(volumes, f"case_{number:03d}", bundle)
+            _write(drawn, cards[bundle] / "phantom.png")
 
 
 def draw_picture(data: Path, case: str) -> Figure:
     """A phantom picture, what the shipped weights find in it, and how sure they are."""
     image = load_image(str(data / "images" / f"{case}.png"))
     truth = _label(data, case)
-    found, mean, sd = (
-        load_image(str(data / "out" / f"{case}_{kind}.png"))[:1].float()
-        for kind in ("label", "mean", "sd")
-    )
+    found = _values(data / "out" / f"{case}_label.png")
+    mean, sd = (_values(data / "out" / f"{case}_{kind}.png") / 255 for kind in ("mean", "sd"))
     count = CLASSES.get(data.name, 2)
     classes = [one_hot(label[None], num_classes=count) for label in (found, truth)]
     dice = float(compute_dice(*classes, include_background=False).mean())
-    found_in = "found (red)" if count == 2 else "found (colors)"
+    found_in = "found (red)" if count == 2 else "found"
+    plain = shown(image, image.shape[1:], window([image]))
     panels = {
-        "image": _shown(image),
-        f"{found_in}, true (white): Dice {dice:.2f}": overlay(image, found, truth, HEIGHT),
-        "mean of 5 samples": mean[0].numpy() / 255,
-        "their standard deviation": sd[0].numpy() / 255,
+        "image": plain,
+        f"{found_in}, true (white): Dice {dice:.2f}": overlay(image, found, truth),
+        "mean of 5 samples": mean[0].numpy(),
+        "where they differ": uncertain(plain, sd),
     }
     return _panels(panels)
 
 
-def draw_volume(data: Path, case: str) -> Figure:
+def draw_volume(data: Path, case: str, bundle: str) -> Image.Image:
     """Three planes of a phantom volume with the outlines of its true label."""
     read = LoadImage(image_only=True, ensure_channel_first=True)
     files = (data / kind / f"{case}.nii.gz" for kind in ("images", "labels"))
     image, label = (upright(read(file)) for file in files)
-    return _panels({"a generated phantom with its true label": overlay(image, label, None, HEIGHT)})
+    names = list(class_names(REPOSITORY / "bundles" / bundle).values())[1:]
+    colors = dict(zip(names, COLORS.tolist(), strict=False))
+    return sheet(image, label, classes=colors)
 
 
 def draw_method(data: Path, case: str) -> Figure:
@@ -130,10 +144,16 @@ def _shown(image: torch.Tensor) -> np.ndarray:
     return image.movedim(0, -1).squeeze(-1).numpy()
 
 
+def _values(path: Path) -> torch.Tensor:
+    """A map as its file has it, ``(1, rows, columns)``: of a palette the indices."""
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture)).float()[None]
+
+
 def _label(data: Path, case: str) -> torch.Tensor:
     """Class indices ``(1, rows, columns)``."""
-    values = load_image(str(data / "labels" / f"{case}_anno.png"))[:1]
-    return values.float() if data.name in CLASSES else (values > 0).float()
+    values = _values(data / "labels" / f"{case}_anno.png")
+    return values if data.name in CLASSES else (values > 0).float()
 
 
 def _segment(data: Path, bundle: str) -> None:
@@ -223,23 +243,40 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _panels(panels: Mapping[str, np.ndarray]) -> Figure:
-    """Pictures and maps side by side, each under its title."""
+    """Pictures, a map of the mean and one of the SD side by side, each under its title."""
     widths = [panel.shape[1] / panel.shape[0] for panel in panels.values()]
-    figure = Figure(figsize=(2.8 * sum(widths), 3.05), dpi=100, layout="constrained")
+    figure = Figure(figsize=(2.8 * sum(widths), 3.8), dpi=105, layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)
+    colors, opacity = translucent(256)
+    over_gray = (colors * opacity[:, None] + 128 * (1 - opacity[:, None])) / 255
+    ramps = {
+        "mean of 5 samples": ("probability", 1.0, "viridis"),
+        "where they differ": ("SD of the probability", MAX_SD, ListedColormap(over_gray)),
+    }
     for axes, (title, panel) in zip(grid[0], panels.items(), strict=True):
-        highest = 0.3 if "deviation" in title else 1
-        axes.imshow(panel, cmap="inferno", vmin=0, vmax=highest)
+        axes.imshow(panel, cmap="viridis", vmin=0, vmax=1)
         axes.set_title(title, fontsize=11)
         axes.axis("off")
+        name, highest, ramp = ramps.get(title, ("", 1.0, None))
+        bar = ScalarMappable(Normalize(0, highest), ramp)
+        ticks = [0, highest / 2, highest]
+        labels = [f"{tick:g}" for tick in ticks]
+        place = {"ax": axes, "location": "bottom", "fraction": 0.05, "pad": 0.02}
+        drawn = figure.colorbar(bar, ticks=ticks, label=name or " ", **place)
+        drawn.ax.set_xticklabels(labels)
+        drawn.ax.set_visible(bool(name))  # panels without one are as high
     return figure
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write a small PNG file, of 256 colors."""
+    """Write a figure as a small PNG file."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    _write(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]), path)
+
+
+def _write(picture: Image.Image, path: Path) -> None:
+    """Write a small PNG file, of 256 colors."""
     picture.quantize(palette=picture.quantize(256)).save(path, optimize=True)  # dithered
 
 
