@@ -108,6 +108,13 @@ class Bundle:
         names = outputs.get("pred", {}).get("channel_def", {})
         return {int(index): name for index, name in names.items()}
 
+    @property
+    def channel_names(self) -> list[str]:
+        """Names of an image's channels, by the metadata."""
+        inputs = self.metadata.get("network_data_format", {}).get("inputs", {})
+        names = inputs.get("image", {}).get("channel_def", {})
+        return [names[key] for key in sorted(names, key=int)]
+
     def config_file(self, name: str) -> Path:
         """Path of a config below ``configs``: that of its JSON form where there is no YAML.
 

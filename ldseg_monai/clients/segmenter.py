@@ -23,7 +23,7 @@ from ldseg_monai.bundle.bundle import SEQUENCES
 from ldseg_monai.bundle.components import has_id
 from ldseg_monai.bundle.knobs import check_values
 from ldseg_monai.data.checks import OUTSIDE
-from ldseg_monai.data.datalist import case_name, find_cases
+from ldseg_monai.data.datalist import case_name, case_of_channels, find_cases
 from ldseg_monai.data.formats.geometry import check_affine
 from ldseg_monai.data.formats.kinds import NIFTI_ENDINGS
 from ldseg_monai.data.names import PathLike
@@ -267,9 +267,10 @@ class Segmenter:
         """Segment one image.
 
         Args:
-            image: path of a file or of a folder with one DICOM series; an image of Pillow, nibabel
-                or SimpleITK; or an array: a picture ``(rows, columns)`` or ``(rows, columns, 3)``,
-                uint8, or a volume.
+            image: path of a file or of a folder with one DICOM series; of a volume of several
+                channels, a list of paths in their order; an image of Pillow, nibabel or SimpleITK;
+                or an array: a picture ``(rows, columns)`` or ``(rows, columns, 3)``, uint8, or a
+                volume, of several channels ``(C, *spatial)``.
             affine: of an array that is a volume: from voxels to mm right, anterior, superior,
                 ``(4, 4)``.
             spacing: in its place, the size of a voxel in mm, for axes to the right, anterior and
@@ -285,6 +286,15 @@ class Segmenter:
             if affine is not None or spacing is not None:
                 raise InputError("affine and spacing are of arrays: a file has its own")
             return self._segment(os.fspath(image), backwards=self.is_picture)
+        if isinstance(image, (list, tuple)):
+            if not image or not all(isinstance(path, (str, os.PathLike)) for path in image):
+                raise ArgumentError(
+                    "got a list of what are no paths: expected the path of each channel's file; "
+                    "give several images one by one, and an array as (C, *spatial)"
+                )
+            if affine is not None or spacing is not None:
+                raise InputError("affine and spacing are of arrays: a file has its own")
+            return self._segment([os.fspath(path) for path in image], backwards=self.is_picture)
         with tempfile.TemporaryDirectory(prefix="ldseg_") as folder:
             path = self._write(image, Path(folder), affine, spacing)
             is_itk = type(image).__module__.startswith("SimpleITK")
@@ -300,11 +310,14 @@ class Segmenter:
         """Whether images are pictures, whose arrays have rows first."""
         return self.bundle.spatial_dims == 2 and not self.is_sequence
 
-    def _segment(self, path: str, backwards: bool, shown: str = "") -> Segmentation:
-        if self.is_sequence:
+    def _segment(self, path: str | list[str], backwards: bool, shown: str = "") -> Segmentation:
+        if isinstance(path, list):
+            cases = case_of_channels(path)
+        elif self.is_sequence:
             cases = find_sequences(path)
         else:
-            cases = find_cases(path, require_labels=False, series_uid=self._series_uid)
+            channels = self._channels
+            cases = find_cases(path, False, self._series_uid, channels=channels)
         if len(cases) != 1:
             raise InputError(f"{path} holds {len(cases)} images: expected one at a time")
         try:
@@ -317,11 +330,17 @@ class Segmenter:
         except Exception as error:
             told = cause(error)  # MONAI wraps what a transform says
             if isinstance(told, UserError):
-                text = str(told).replace(path, shown or path)
+                text = str(told).replace(str(path), shown) if shown else str(told)
                 raise type(told)(KNOB.sub(r"\1=\2", text)) from error
             raise
         needed = None if "pred_mean" in data else prediction
         return Segmentation(self, data, item, needed, backwards)
+
+    @property
+    def _channels(self) -> int:
+        """Of a volume; 1 of a picture."""
+        number: int = self._config.get("load", {}).get("channels", 1)
+        return number
 
     @property
     def _series_uid(self) -> str | None:
@@ -351,7 +370,6 @@ class Segmenter:
         """Write an image to a file, as the bundle reads it, so that all of it is checked."""
         if isinstance(image, MetaTensor) and not self.is_picture:
             affine = image.affine.numpy() if affine is None and spacing is None else affine
-            image = image[0] if image.ndim == 4 and len(image) == 1 else image  # MONAI's channel
         if isinstance(image, torch.Tensor):
             image = image.detach().cpu()
             image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
@@ -436,8 +454,11 @@ def _volume(
     check_affine("the array", affine)
     if not array.size or array.ndim not in (3, 4):
         raise InputError(
-            f"got an array of shape {list(array.shape)}: expected a volume's three axes"
+            f"got an array of shape {list(array.shape)}: expected a volume's three axes, or (C, "
+            "*spatial) of several channels"
         )
+    if array.ndim == 4:
+        array = np.moveaxis(array, 0, -1)  # as NIfTI has them
     if array.dtype not in INTEGERS:
         array = array.astype(np.float32)
     return nib.Nifti1Image(array, np.asarray(affine, dtype=float))

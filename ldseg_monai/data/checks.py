@@ -69,6 +69,17 @@ def check_voxels(path: str, image: torch.Tensor, allow_constant: bool = False) -
         )
 
 
+def check_channels(path: str, image: torch.Tensor, allow_constant: bool = False) -> None:
+    """Check that each channel of a volume ``(C, *spatial)`` shows something.
+
+    Raises:
+        ValueError: as of `check_voxels`, which names the channel where there are several.
+    """
+    for number, channel in enumerate(image):
+        what = path if len(image) == 1 else f"channel {number} of {path}"
+        check_voxels(what, channel, allow_constant)
+
+
 def check_place(
     image_path: str, image: MetaTensor, label_path: str, label: MetaTensor
 ) -> MetaTensor:
@@ -179,13 +190,16 @@ class CheckImaged(MapTransform):
                     f"{self.spatial_dims}"
                 )
             if image.shape[0] != self.channels:
+                advice = "choose one" if self.channels == 1 else "give a file of each"
                 raise InputError(
-                    f"{path} has {image.shape[0]} channels: expected {self.channels}; choose one, "
-                    "or a bundle of such "
-                    "images"
+                    f"{path} has {image.shape[0]} channels: expected {self.channels}; {advice}, or "
+                    "take a bundle of such images"
                 )
             check_affine(path, np.asarray(image.affine, dtype=float))
-            check_voxels(path, image.as_tensor(), self.allow_constant)
+            if self.spatial_dims == 2:  # of which a color may be the same everywhere
+                check_voxels(path, image.as_tensor(), self.allow_constant)
+            else:
+                check_channels(path, image.as_tensor(), self.allow_constant)
         return dict(data)
 
 

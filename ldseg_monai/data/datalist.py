@@ -12,6 +12,7 @@ from typing import Any, cast
 import ignite.distributed as idist
 from monai.utils import ensure_tuple
 
+from ldseg_monai.data.channels import join_channels, require_channels
 from ldseg_monai.data.dicom.series import (
     DicomSeries,
     is_dicom,
@@ -19,7 +20,8 @@ from ldseg_monai.data.dicom.series import (
     series_datalist,
     series_files,
 )
-from ldseg_monai.data.formats import data_files
+from ldseg_monai.data.formats import VOLUME_ENDINGS, data_files, is_volume
+from ldseg_monai.data.formats.kinds import require_file
 from ldseg_monai.data.leftovers import (
     Leftovers,
     is_beside,
@@ -31,7 +33,14 @@ from ldseg_monai.data.leftovers import (
 )
 from ldseg_monai.data.leftovers import some as _some
 from ldseg_monai.data.listed_cases import Cases, listed_cases
-from ldseg_monai.data.names import EXTENSIONS, PathLike, name_cases, plain_name
+from ldseg_monai.data.names import (
+    CHANNEL,
+    EXTENSIONS,
+    PathLike,
+    image_place,
+    name_cases,
+    plain_name,
+)
 from ldseg_monai.data.names import case_name as case_name  # where others look for it
 from ldseg_monai.data.phantoms.files import (
     PhantomKind,
@@ -58,12 +67,14 @@ def find_cases(
     require_labels: bool = True,
     series_uid: str | None = None,
     skip_unreadable: bool = False,
+    channels: int = 1,
 ) -> Cases:
     """List the cases of a data set, before anything is read.
 
     It is a folder with `images/` and `labels/` paired by stem, where a label's stem may end in
-    `_anno`, `_label` or `_gt`, or with a `dataset.json` (see `listed_cases`). Whatever is left out
-    is in the `leftovers` of what is returned; hidden files are not.
+    `_anno`, `_label` or `_gt`, or with a `dataset.json` (see `listed_cases`). Where a label has the
+    name of a case, its images may be a file for each channel, ``CASE_0000``, ``CASE_0001``.
+    Whatever is left out is in the `leftovers` of what is returned; hidden files are not.
 
     Args:
         dataset_dir: the folder, or the `dataset.json` itself. Without labels, also one image.
@@ -74,11 +85,14 @@ def find_cases(
             is wanted, "" for every one in the folder and all below it, beside other images; None
             where DICOM is not read.
         skip_unreadable: whether a DICOM series is taken without files that cannot be read.
+        channels: that an image has. Where no labels are required, files ``CASE_0000`` and on are
+            one image where it has several, and an image each where it has one.
 
     Returns:
         `{"image": path, "label": path}` each; no "label" if labels are not required. The image of
-        a DICOM series is its folder, or `[folder, UID]` where that has several. They are in the
-        order of names; series come last, in that of folders.
+        a DICOM series is its folder, or `[folder, UID]` where that has several. That of files of
+        several channels is their list. They are in the order of names; series come last, in that of
+        folders.
 
     Raises:
         FileNotFoundError: a folder or a listed file is missing, a link leads to nowhere, or there
@@ -101,10 +115,38 @@ def find_cases(
         return listed_cases(root / "dataset.json", require_labels)
     if require_labels:
         return _pairs(root)
-    return _images(root, series_uid, skip_unreadable)
+    return _images(root, series_uid, skip_unreadable, channels)
 
 
-def find_together(places: Sequence[PathLike], find: Callable[[PathLike], Cases]) -> Cases:
+def case_of_channels(paths: Sequence[PathLike]) -> Cases:
+    """The case whose channels are these files, in this order.
+
+    Raises:
+        FileNotFoundError: if one is not there.
+        ValueError: if one is no volume, or their names have the numbers of channels in another
+            order.
+    """
+    files = [os.fspath(path) for path in paths]
+    for file in files:
+        require_file(file)
+        if not is_volume(file):
+            raise InputError(
+                f"{file} is no volume: expected a file for each channel, ending in "
+                f"{', '.join(VOLUME_ENDINGS)}"
+            )
+    numbers = [CHANNEL.fullmatch(plain_name(file)) for file in files]
+    if all(numbers) and files != sorted(files, key=lambda file: plain_name(file)[-4:]):
+        raise InputError(
+            f"got the channels {', '.join(files)}: expected them in the order of their numbers, "
+            "as the network was trained; turn them round"
+        )
+    image = files if len(files) > 1 else files[0]
+    return _named([{"image": image}], Path(files[0]).parent, Leftovers())
+
+
+def find_together(
+    places: Sequence[PathLike], find: Callable[[PathLike], Cases], channels: int = 1
+) -> Cases:
     """List the cases of several files and folders, each image once.
 
     Images of one name are called by their whole paths below the folder that all are in.
@@ -112,6 +154,7 @@ def find_together(places: Sequence[PathLike], find: Callable[[PathLike], Cases])
     Args:
         places: the files and folders.
         find: lists the cases of one, such as `find_cases`.
+        channels: that an image has; where it has several, files of one case are put together.
 
     Raises:
         FileNotFoundError, ValueError: as of ``find``.
@@ -122,16 +165,34 @@ def find_together(places: Sequence[PathLike], find: Callable[[PathLike], Cases])
     for place in places:
         cases = find(place)
         for case in cases:
-            path, *series = (os.fspath(part) for part in ensure_tuple(case["image"]))
+            path, *series = image_place(case["image"])
             key = (os.path.realpath(path), *series)
             if key not in items:
                 items[key] = case
                 names[(path, *series)] = case_name(case["image"])
         for reason, left in cases.leftovers.by_reason.items():
             leftovers.add(reason, *left)
+    if channels > 1:
+        _join_items(items, names, channels)
     folders = [os.path.dirname(os.path.abspath(path)) for path, *_ in names]
     name_cases([case["image"] for case in items.values()], os.path.commonpath(folders), names)
     return Cases(list(items.values()), leftovers)
+
+
+def _join_items(
+    items: dict[tuple[str, ...], dict[str, Any]], names: dict[tuple[str, ...], str], channels: int
+) -> None:
+    """Put files of one case that were given one by one together, in place."""
+    alone = {}
+    for key, item in items.items():
+        if isinstance(item["image"], str) and CHANNEL.fullmatch(plain_name(item["image"])):
+            alone[item["image"]] = key
+    for name, image in join_channels(alone, channels):
+        for path in image:
+            names.pop((path,))
+            items.pop(alone[path])
+        names[(image[0],)] = name
+        items[alone[image[0]]] = {"image": image}
 
 
 def tell_cases(dataset_dir: PathLike | Sequence[PathLike], cases: Cases) -> None:
@@ -161,6 +222,7 @@ def resolve_datalist(
     label_values: Sequence[int | str] | None = None,
     phantoms: bool = True,
     skip_unreadable: bool = False,
+    channels: int = 1,
 ) -> list[dict[str, Any]]:
     """List the cases of `dataset_dir`, or of generated phantoms where no `dataset_dir` is given.
 
@@ -176,11 +238,13 @@ def resolve_datalist(
         label_values: of the phantoms, as in `write_phantoms`.
         phantoms: whether phantoms may stand in for a data set.
         skip_unreadable: as in `find_cases`.
+        channels: of a volume, that the network takes; 1 of a picture, whatever its colors.
 
     Raises:
         FileNotFoundError: `dataset_dir` was given and does not exist; phantoms are no answer to a
             misspelt path. Or none was given, and phantoms are not wanted.
-        ValueError: as of `find_cases`, or a `series_uid` for other data.
+        ValueError: as of `find_cases`, a `series_uid` for other data, or volumes of another number
+            of channels.
     """
     if dataset_dir:
         places = ensure_tuple(dataset_dir)
@@ -198,14 +262,20 @@ def resolve_datalist(
                 )
         wanted = None if require_labels else series_uid
         if len(places) == 1:
-            cases = find_cases(places[0], require_labels, wanted, skip_unreadable)
+            cases = find_cases(places[0], require_labels, wanted, skip_unreadable, channels)
         else:
             cases = find_together(
                 places,
                 lambda place: find_cases(
-                    place, series_uid=wanted, require_labels=False, skip_unreadable=skip_unreadable
+                    place,
+                    series_uid=wanted,
+                    require_labels=False,
+                    skip_unreadable=skip_unreadable,
+                    channels=1 if os.path.isfile(place) else channels,
                 ),
+                channels,
             )
+        require_channels(cases, channels)
         tell_cases(places, cases)
         return cases
     if series_uid:
@@ -224,11 +294,12 @@ def resolve_datalist(
         phantom_dir,
     )
     with idist.one_rank_first():
-        if not phantoms_complete(phantom, phantom_dir, num_phantoms, seed, label_values):
-            write_phantoms(
-                cast(PhantomKind, phantom), phantom_dir, num_phantoms, seed, label_values
-            )
-    files = phantom_files(phantom, phantom_dir, num_phantoms)
+        given = (phantom_dir, num_phantoms, seed, label_values, channels)
+        if not phantoms_complete(phantom, *given):
+            write_phantoms(cast(PhantomKind, phantom), *given)
+    files = phantom_files(phantom, phantom_dir, num_phantoms, channels)
+    if channels > 1:
+        name_cases([item["image"] for item in files], phantom_dir)
     return files if require_labels else [{"image": item["image"]} for item in files]
 
 
@@ -259,12 +330,15 @@ def _one_file(
     return _named_series([], series, path.parent, leftovers)
 
 
-def _images(root: Path, series_uid: str | None, skip_unreadable: bool) -> Cases:
+def _images(root: Path, series_uid: str | None, skip_unreadable: bool, channels: int = 1) -> Cases:
     """Every image of a folder, and where they are read the DICOM series in it and all below."""
     folder, leftovers = image_folder(root), Leftovers()
     found = {below: series_files(below) for below in folders_in(folder)}
     with_dicom = [below for below, files in found.items() if files.dicom or files.doubtful]
-    images = _image_files(folder, leftovers, str(folder) in with_dicom, looked_into=with_dicom)
+    plain = _image_files(folder, leftovers, str(folder) in with_dicom, looked_into=with_dicom)
+    images: dict[str, Any] = dict(plain)
+    if channels > 1:
+        images = _joined(plain.values(), channels)
     _leave_masks(images, leftovers)
     if folder != root:
         _leave_beside(root, leftovers)
@@ -287,7 +361,7 @@ def _images(root: Path, series_uid: str | None, skip_unreadable: bool) -> Cases:
             "dataset_dir"
         )
     if series_uid:
-        leftovers.add(f"series_uid is {series_uid}", *images.values())
+        leftovers.add(f"series_uid is {series_uid}", *plain.values())
         images = {}
     if not with_dicom and not images:
         raise _no_images(folder, leftovers)
@@ -299,8 +373,21 @@ def _images(root: Path, series_uid: str | None, skip_unreadable: bool) -> Cases:
     return _named_series([images[name] for name in sorted(images)], series, folder, leftovers)
 
 
+def _joined(paths: Iterable[str], channels: int | None = None) -> dict[str, Any]:
+    """Images by the names of their cases, where a case may have a file for each channel."""
+    by_case: dict[str, Any] = {}
+    for name, image in join_channels(paths, channels):
+        other = by_case.setdefault(name, image)
+        if other is not image:
+            raise InputError(
+                f"two images for case {name!r}, {ensure_tuple(other)[0]} and "
+                f"{ensure_tuple(image)[0]}: expected one; remove one"
+            )
+    return by_case
+
+
 def _named_series(
-    images: list[str], series: list[DicomSeries], root: Path, leftovers: Leftovers
+    images: list[Any], series: list[DicomSeries], root: Path, leftovers: Leftovers
 ) -> Cases:
     """Cases of files and of DICOM series, which have a number where they share a folder."""
     items: list[dict[str, Any]] = [{"image": image} for image in images]
@@ -338,7 +425,9 @@ def _pairs(root: Path) -> Cases:
     if (root / "dataset.json").is_file():
         leftovers.add("not its lists, since there is images/", str(root / "dataset.json"))
     _leave_beside(root, leftovers)
-    return _named(_pair(images, labels), root, leftovers)
+    pairs = _pair(images, labels)
+    given = {image_place(item["image"]): name for name, item in pairs.items()}
+    return _named([*pairs.values()], root, leftovers, given)
 
 
 def _leave_beside(root: Path, leftovers: Leftovers) -> None:
@@ -426,7 +515,7 @@ def _image_files(
     return _unique_by_case(paths)
 
 
-def _leave_masks(images: dict[str, str], leftovers: Leftovers) -> None:
+def _leave_masks(images: dict[str, Any], leftovers: Leftovers) -> None:
     """Leave out files that are masks of others beside them."""
     for name in list(images):
         image = mask_of(name, images.keys() - {name})
@@ -446,9 +535,19 @@ def _unique_by_case(paths: Iterable[str]) -> dict[str, str]:
     return by_case
 
 
-def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]]:
-    """Give every image its label."""
+def _pair(files: dict[str, str], labels: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Give every image its label, by the names of the cases.
+
+    Files of channels are one image where the label has the name of their case.
+    """
+    images: dict[str, Any] = dict(files)
     label_of: dict[str, str] = {}
+    stems = {stem.removesuffix(end) for stem in labels for end in ("", *LABEL_ENDINGS)}
+    numbered = {name: CHANNEL.fullmatch(name) for name in files.keys() - stems}
+    parts = [files[name] for name, found in sorted(numbered.items()) if found and found[1] in stems]
+    if parts:
+        images = {name: path for name, path in files.items() if path not in parts}
+        images |= _joined(parts)
     for stem, path in labels.items():
         stripped = (stem.removesuffix(end) for end in LABEL_ENDINGS if stem.endswith(end))
         name = stem if stem in images else next(stripped, stem)
@@ -457,8 +556,9 @@ def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]
             raise InputError(
                 f"two labels for image {name!r}, {other} and {path}: expected one; remove one"
             )
+    unlabeled = [ensure_tuple(images[name])[0] for name in images.keys() - label_of.keys()]
     for what, partner, lonely in (
-        ("images", "label", [images[name] for name in images.keys() - label_of.keys()]),
+        ("images", "label", unlabeled),
         ("labels", "image", [label_of[name] for name in label_of.keys() - images.keys()]),
     ):
         if lonely:
@@ -467,7 +567,7 @@ def _pair(images: dict[str, str], labels: dict[str, str]) -> list[dict[str, str]
                 "label's may end in "
                 f"{', '.join(LABEL_ENDINGS)}); add the missing files or remove these"
             )
-    return [{"image": images[name], "label": label_of[name]} for name in sorted(images)]
+    return {name: {"image": images[name], "label": label_of[name]} for name in sorted(images)}
 
 
 def _layouts() -> str:

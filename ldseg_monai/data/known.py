@@ -63,7 +63,7 @@ class KnownImages(NamedTuple):
         least_size: voxels or pixels along each axis.
         tilt_degrees: largest angle between an axis of the voxels and the nearest one of the body.
         intensity: ranges of quantiles (``low`` 1%, ``middle`` 50%, ``high`` 99%) after the mean is
-            0 and the standard deviation 1.
+            0 and the standard deviation 1; of several channels a list, with the ranges of each.
         colors: ranges of the tissue's mean color and of its differences, for -1 to 1: ``red``,
             ``green``, ``blue``, ``red_over_green``, ``blue_over_green``.
         appearance: groups of images that the weights know, by name, each with ``mean`` and ``sd``
@@ -82,7 +82,7 @@ class KnownImages(NamedTuple):
     field_of_view_mm: Ranges | None = None
     least_size: int = 1
     tilt_degrees: float | None = None
-    intensity: Mapping[str, Sequence[float]] = {}
+    intensity: Mapping[str, Sequence[float]] | Sequence[Mapping[str, Sequence[float]]] = {}
     colors: Mapping[str, Sequence[float]] = {}
     appearance: Mapping[str, Group] = {}
     appearance_limit: float = np.inf
@@ -112,7 +112,9 @@ def read_known(metadata: str) -> KnownImages:
     known = KnownImages(**{**declared, "appearance": groups})
     for name, entries in NAMED.items():
         given = getattr(known, name)
-        others = sorted(given.keys() - set(entries)) if isinstance(given, Mapping) else []
+        several = given if isinstance(given, (list, tuple)) else [given]
+        mappings = [one for one in several if isinstance(one, Mapping)]
+        others = sorted({key for one in mappings for key in one} - set(entries))
         if others:
             raise InputError(
                 f"known_images of {metadata} has {name} of {', '.join(others)}: expected only "
@@ -256,11 +258,19 @@ class CheckKnownImaged(MapTransform):
     def _intensity_reasons(self, image: MetaTensor) -> Iterator[str]:
         if not self.known.intensity:
             return
-        values = standardized_quantiles(image.as_tensor())
-        for name, limits in self.known.intensity.items():
-            if name in values:
-                what = f"{QUANTILES[name]:.0%} of its intensities, standardized, are up to"
-                yield from _range_reasons(what, [values[name]], limits, "")
+        if isinstance(self.known.intensity, Mapping):
+            parts = [("its intensities", image.as_tensor(), self.known.intensity)]
+        else:
+            parts = []
+            for number, ranges in enumerate(self.known.intensity):
+                channel = image.as_tensor()[number : number + 1]
+                parts.append((f"the intensities of channel {number}", channel, ranges))
+        for whose, channels, ranges in parts:
+            values = standardized_quantiles(channels)
+            for name, limits in ranges.items():
+                if name in values:
+                    what = f"{QUANTILES[name]:.0%} of {whose}, standardized, are up to"
+                    yield from _range_reasons(what, [values[name]], limits, "")
 
     def _color_reasons(self, image: MetaTensor) -> Iterator[str]:
         if not self.known.colors:

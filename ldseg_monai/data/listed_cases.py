@@ -9,9 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ldseg_monai.data.formats import tell_once
+from monai.utils import ensure_tuple
+
+from ldseg_monai.data.channels import names_of_files, require_all
+from ldseg_monai.data.formats import is_volume, tell_once
 from ldseg_monai.data.leftovers import Leftovers, is_hidden, some
-from ldseg_monai.data.names import EXTENSIONS, PathLike, name_cases
+from ldseg_monai.data.names import (
+    CHANNEL,
+    EXTENSIONS,
+    PathLike,
+    image_place,
+    name_cases,
+)
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 
 # What lists are called, whoever wrote them
@@ -22,7 +31,6 @@ LABELED = (*TRAINING, *VALIDATION)
 EXPECTED = "expected a Decathlon file whose 'training' lists {'image': path, 'label': path}"
 PARTS = ("image", "label")  # of an entry: paths
 NNUNET = ("channel_names", "file_ending")  # keys of nnU-Net's own files, which list nothing
-CHANNEL = "_0000"  # what ends the name of nnU-Net's first channel
 NAME = "name of the case"  # in entries that are made of nnU-Net's folders
 READ = (*PARTS, "fold", NAME)  # keys of an entry that say something here
 
@@ -35,6 +43,7 @@ class Cases(list[dict[str, Any]]):
         validation: names of the cases that it keeps for validation itself.
         folds: the fold of each case that has one, by its name.
         class_names: what it calls each value of its labels, by the value.
+        channel_names: what it calls the channels of an image, in their order; empty without names.
         source: file that lists it; "" where folders do.
     """
 
@@ -44,6 +53,7 @@ class Cases(list[dict[str, Any]]):
         self.validation: set[str] = set()
         self.folds: dict[str, int] = {}
         self.class_names: dict[int, str] = {}
+        self.channel_names: list[str] = []
         self.source = ""
 
 
@@ -51,7 +61,7 @@ class _Entry(NamedTuple):
     """What a list says of a case: the key of the list, paths, fold, and a name of its own."""
 
     key: str
-    paths: dict[str, str]
+    paths: dict[str, Any]
     fold: int | None = None
     name: str | None = None
 
@@ -73,7 +83,7 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     try:
         lists = _lists(_content(dataset_json), dataset_json)
         for entry in _entries(lists, dataset_json, require_labels, leftovers):
-            image = entry.paths["image"]
+            (image,) = image_place(entry.paths["image"])
             other = entries.setdefault(image, entry)
             if other is not entry and require_labels:
                 raise InputError(
@@ -90,7 +100,7 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
             f"{dataset_json} lists no images: expected some under 'training'{told}"
         )
     items = [entry.paths for entry in entries.values()]
-    missing = [path for item in items for path in item.values() if not os.path.isfile(path)]
+    missing = [path for path in _files(items) if not os.path.isfile(path)]
     if missing:
         raise MissingFileError(
             f"{len(missing)} files listed in {dataset_json} do not exist: {some(missing)}: "
@@ -101,12 +111,15 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     for image, entry in entries.items():
         if entry.name:
             given[(image,)] = entry.name
-    names = name_cases(list(entries), dataset_json.parent, given)
+    names = name_cases([item["image"] for item in items], dataset_json.parent, given)
     named = dict(sorted(zip(names, entries.values(), strict=True)))
     cases = Cases([entry.paths for entry in named.values()], leftovers)
     cases.validation = {name for name, entry in named.items() if entry.key in VALIDATION}
     cases.folds = {name: entry.fold for name, entry in named.items() if entry.fold is not None}
     cases.class_names = class_names(dataset_json)
+    cases.channel_names = channel_names(dataset_json) or names_of_files(
+        item["image"] for item in items
+    )
     cases.source = str(dataset_json)
     return cases
 
@@ -120,6 +133,27 @@ def class_names(dataset_json: PathLike) -> dict[int, str]:
         return {int(value): " ".join(str(name).split()) for value, name in named.items()}
     except (OSError, KeyError, ValueError, TypeError, AttributeError):  # none, or of another form
         return {}
+
+
+def channel_names(dataset_json: PathLike) -> list[str]:
+    """Names of an image's channels: nnU-Net's ``channel_names``, the Decathlon's ``modality``.
+
+    Returns:
+        The names in their order; none where the file has none, or of another form.
+    """
+    try:
+        content = json.loads(Path(dataset_json).read_text(encoding="utf-8-sig"))
+        named = content.get("channel_names") or content["modality"]
+        return [" ".join(str(named[str(number)]).split()) for number in range(len(named))]
+    except (OSError, KeyError, ValueError, TypeError, AttributeError):
+        return []
+
+
+def _files(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Every file of some items."""
+    for item in items:
+        for files in item.values():
+            yield from ensure_tuple(files)
 
 
 def compare_class_names(cases: Cases, expected: Mapping[int, str]) -> None:
@@ -246,13 +280,13 @@ def _entries(
 
 
 def _add_unlisted(
-    items: Sequence[Mapping[str, str]],
+    items: Sequence[Mapping[str, Any]],
     lists: Mapping[str, list[Any]],
     root: Path,
     leftovers: Leftovers,
 ) -> None:
     """Note the images beside listed ones that no list has."""
-    listed = {path for item in items for path in item.values()}
+    listed = set(_files(items))
     for entries in lists.values():
         for entry in entries:
             entry = {"image": entry} if isinstance(entry, str) else entry
@@ -260,7 +294,7 @@ def _add_unlisted(
                 paths = entry.get(part) or []
                 for path in [paths] if isinstance(paths, str) else paths:
                     listed.add(_path_of(str(path), root))
-    for folder in sorted({os.path.dirname(path) for item in items for path in item.values()}):
+    for folder in sorted({os.path.dirname(path) for path in _files(items)}):
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
             if name.lower().endswith(EXTENSIONS) and not is_hidden(name) and path not in listed:
@@ -283,7 +317,7 @@ def _is_case(entry: Any) -> bool:
 
 def _read(
     entry: Mapping[str, Any], place: str, root: Path, require_labels: bool
-) -> tuple[dict[str, str], int | None, str | None]:
+) -> tuple[dict[str, Any], int | None, str | None]:
     """Paths, fold and name that a list gives a case.
 
     Args:
@@ -293,19 +327,16 @@ def _read(
         require_labels: whether a label has to be there.
 
     Raises:
-        ValueError: for a part without a path or with several files, or a fold that is none.
+        ValueError: for a part without a path, a label of several files, or a fold that is none.
     """
-    item = {}
+    item: dict[str, Any] = {}
     for part in PARTS if require_labels else PARTS[:1]:
         paths = entry.get(part)
         if isinstance(paths, list) and len(paths) == 1:
             paths = paths[0]
         if isinstance(paths, list) and paths:
-            raise InputError(
-                f"{place} has {len(paths)} files for one {part}, {some(map(str, paths))}: expected "
-                "one, since the bundles see one image and not several as channels; list the one "
-                "that is wanted"
-            )
+            item[part] = _channels(paths, part, place, root)
+            continue
         if not paths or not isinstance(paths, str):
             raise InputError(f"{place} has {paths!r} as {part}: {EXPECTED}; correct it")
         item[part] = _path_of(paths, root)
@@ -315,21 +346,46 @@ def _read(
     return item, fold, entry.get(NAME)
 
 
+def _channels(paths: Sequence[Any], part: str, place: str, root: Path) -> list[str]:
+    """The files of several channels.
+
+    Raises:
+        ValueError: if they are of a label, or no volumes.
+    """
+    texts = [str(path) for path in paths]
+    if part != "image":
+        raise InputError(
+            f"{place} has {len(paths)} files for one {part}, {some(texts)}: expected one, with a "
+            "class in each voxel; list the one that is wanted"
+        )
+    if not all(map(is_volume, texts)):
+        raise InputError(
+            f"{place} has {len(paths)} files for one image, {some(texts)}: expected volumes, a "
+            "file for each channel; a picture is one file"
+        )
+    return [_path_of(text, root) for text in texts]
+
+
 def _nnunet_lists(root: Path, content: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The lists of a data set of nnU-Net, whose folders say what is in it.
 
     An image is ``imagesTr/NAME_0000.nii.gz``, its further channels ``NAME_0001``..., its label
     ``labelsTr/NAME.nii.gz``.
     """
-    ending = content.get("file_ending", ".nii.gz")
+    ending = str(content.get("file_ending", ".nii.gz"))
+    channels = len(content.get("channel_names") or content.get("modality") or ())
     lists: dict[str, list[Any]] = {"training": [], "test": []}
     for key, images, labels in (("training", "imagesTr", "labelsTr"), ("test", "imagesTs", "")):
-        for first in sorted((root / images).glob(f"[!.]*{CHANNEL}{ending}")):
-            name = first.name[: -len(CHANNEL + ending)]
-            channels = sorted(
-                (root / images).glob(f"{glob.escape(name)}_[0-9][0-9][0-9][0-9]{ending}")
-            )
-            entry: dict[str, Any] = {NAME: name, "image": [str(path) for path in channels]}
+        found: dict[str, dict[int, str]] = {}
+        for path in sorted((root / images).glob(f"[!.]*{glob.escape(ending)}")):
+            numbered = CHANNEL.fullmatch(path.name[: -len(ending)])
+            if numbered is not None:
+                found.setdefault(numbered[1], {})[int(numbered[2])] = str(path)
+        for name, files in found.items():
+            if is_volume(ending):  # a picture in colors is one file of three channels
+                require_all(name, files, channels or max(files) + 1)
+            in_order = [files[number] for number in sorted(files)]
+            entry: dict[str, Any] = {NAME: name, "image": in_order}
             if labels:
                 entry["label"] = f"{labels}/{name}{ending}"
             lists[key].append(entry)

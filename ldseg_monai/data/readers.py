@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,11 +55,7 @@ class NiftiReader(NibabelReader):
             ValueError: if it is no volume or not whole, its affine is none, it is too large for
                 memory, or files of several channels differ in size or place.
         """
-        read = [self._voxels(path) for path in img]
-        _require_one_grid(img, read)
-        voxels, volume = read[0]
-        if len(read) > 1:
-            voxels = np.stack([channel for channel, _ in read], axis=-1)
+        voxels, volume = read_channels(img, self._voxels)
         meta: dict[str, Any] = {
             MetaKeys.AFFINE: volume.affine.copy(),
             MetaKeys.ORIGINAL_AFFINE: volume.affine.copy(),
@@ -153,6 +149,30 @@ class LabelPictureReader(PictureReader):
         }
 
 
+def read_channels(
+    paths: Sequence[str], read: Callable[[str], tuple[np.ndarray, Volume]] = read_voxels
+) -> tuple[np.ndarray, Volume]:
+    """Read a volume that may have a file for each channel, which becomes the last axis.
+
+    Args:
+        paths: of its files.
+        read: reads one.
+
+    Returns:
+        The voxels, and the volume of the first file.
+
+    Raises:
+        FileNotFoundError, ValueError: as of ``read``; ValueError for files of different size or
+            place.
+    """
+    files = [read(path) for path in paths]
+    _require_one_grid(paths, files)
+    voxels, volume = files[0]
+    if len(files) > 1:
+        voxels = np.stack([channel for channel, _ in files], axis=-1)
+    return voxels, volume
+
+
 def _require_one_grid(paths: Sequence[str], read: Sequence[tuple[np.ndarray, Volume]]) -> None:
     """Check that files of several channels have one size and place.
 
@@ -164,11 +184,12 @@ def _require_one_grid(paths: Sequence[str], read: Sequence[tuple[np.ndarray, Vol
         if voxels.shape != first.shape or voxels.ndim != 3:
             raise InputError(
                 f"{path} has size {list(voxels.shape)} and {paths[0]} {list(first.shape)}: "
-                "expected the same three axes, as of channels of one image"
+                "expected the same three axes, as of channels of one image; resample one to the "
+                "other, or remove the case"
             )
         shift = largest_shift(volume.affine, other.affine, first.shape)
         if shift > MAX_SHIFT:
             raise InputError(
                 f"{path} lies up to {shift:.3g} voxels beside {paths[0]}: expected the same place, "
-                "as of channels of one image"
+                "as of channels of one image; resample one to the other, or remove the case"
             )

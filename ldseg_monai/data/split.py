@@ -16,7 +16,7 @@ import numpy as np
 
 from ldseg_monai.data.leftovers import some, tell
 from ldseg_monai.data.listed_cases import Cases, compare_class_names
-from ldseg_monai.data.names import PathLike, case_name, plain_name
+from ldseg_monai.data.names import PathLike, case_name, image_place, plain_name
 from ldseg_monai.data.trained_cases import TrainedCases, cases_file, digest
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 
@@ -444,8 +444,9 @@ def _require_different_images(
     """
     by_sample: dict[tuple[int, bytes], list[str]] = {}
     for name, item in items.items():
-        if os.access(str(item["image"]), os.R_OK) and os.path.isfile(item["image"]):
-            by_sample.setdefault(_sample(item["image"]), []).append(name)
+        path = image_place(item["image"])[0]  # of channels the first
+        if os.access(path, os.R_OK) and os.path.isfile(path):
+            by_sample.setdefault(_sample(path), []).append(name)
     by_sample.pop((0, b""), None)  # empty files, which are told when they are read
     for alike in by_sample.values():
         if len(chosen.intersection(alike)) in (0, len(alike)):

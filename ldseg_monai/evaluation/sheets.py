@@ -68,7 +68,8 @@ def sheet(
     its pixels are. The legend also says why the weights do not know the image, if they do not.
 
     Args:
-        image: `upright`, ``(C, *spatial)``; three channels are shown as RGB, else the first.
+        image: `upright`, ``(C, *spatial)``; three channels of a picture are shown as RGB, else the
+            first.
         prediction: class indices ``(1, *spatial)``, with the metadata of the image.
         label: true class indices, or None.
         sd: standard deviation over the samples, ``(1, *spatial)``; None of one sample.
@@ -79,6 +80,7 @@ def sheet(
         numbers = range(int(prediction.max()))
         classes = {f"class {index + 1}": COLORS[index % len(COLORS)] for index in numbers}
     by = prediction if label is None else label
+    image = image[:1] if image.ndim == 4 else image
     drawn, scale = cuts([image, prediction, label, sd], prediction, by)
     values = window([cut.planes[0] for cut in drawn])
     panels, maps = [], []

@@ -68,7 +68,8 @@ def label_statistics(
         - the same with ``_sd``: the standard deviation of the size over the samples, with n - 1 in
           the denominator; None for fewer than two
         - ``mean_intensity`` and ``sd_intensity``: of the image's values in it, of a color picture
-          of the mean of its channels. This deviation has n in the denominator
+          of the mean of its channels. This deviation has n in the denominator. A volume of several
+          channels has both of each: ``mean_intensity_0`` of the first
         - ``objects``: how many pieces it has; voxels that touch at a corner alone are of two
         - ``largest_object``, ``smallest_object``, ``median_object``: their sizes, in ``unit``
         - ``bounding_box``: first and last index along each axis, both inside, in the order of the
@@ -82,7 +83,7 @@ def label_statistics(
     """
     _check_shapes(label, class_names, image, samples)
     classes = convert_to_tensor(label, track_meta=False)[0].cpu().numpy()
-    gray = None if image is None else _gray(image)
+    shown = {} if image is None else _shown(image)
     unit, voxel = _voxel_size(label, in_mm)
     spread = _size_spread(samples, len(class_names))
     boxes = ndimage.find_objects(classes, max_label=len(class_names) - 1)
@@ -90,15 +91,16 @@ def label_statistics(
     for index in range(1, len(class_names)):
         box = boxes[index - 1]
         mask = classes[box] == index if box is not None else np.zeros(0, bool)
-        values = None if gray is None or box is None else gray[box][mask]
         objects = _object_sizes(mask) * voxel
         size = SIZES[unit]
         voxels = int(np.count_nonzero(mask))
         deviation = None if spread is None else float(spread[index] * voxel)
         row: dict[str, Any] = {"class": index, "name": class_names[index], "voxels": voxels}
         row |= {size: voxels * voxel, f"{size}_sd": deviation, "unit": unit}
-        row["mean_intensity"] = None if values is None else float(values.mean())
-        row["sd_intensity"] = None if values is None else float(values.std())
+        for ending in shown or [""]:
+            values = shown[ending][box][mask] if shown and box is not None else None
+            row[f"mean_intensity{ending}"] = None if values is None else float(values.mean())
+            row[f"sd_intensity{ending}"] = None if values is None else float(values.std())
         row["objects"] = len(objects)
         row["largest_object"] = float(objects.max()) if len(objects) else None
         row["smallest_object"] = float(objects.min()) if len(objects) else None
@@ -143,10 +145,15 @@ def _check_shapes(
         )
 
 
-def _gray(image: torch.Tensor) -> NDArray[np.floating]:
-    """An image's values, the mean of its channels, ``(*spatial)``."""
+def _shown(image: torch.Tensor) -> dict[str, NDArray[np.floating]]:
+    """An image's values ``(*spatial)`` by what ends the names of their columns.
+
+    They are the mean of a picture's colors, and each channel of a volume.
+    """
     channels = convert_to_tensor(image, track_meta=False).cpu()
-    return channels.double().mean(0).numpy()
+    if image.ndim == 3 or len(channels) == 1:
+        return {"": channels.double().mean(0).numpy()}
+    return {f"_{number}": channel.double().numpy() for number, channel in enumerate(channels)}
 
 
 def _voxel_size(label: MetaTensor, in_mm: bool) -> tuple[str, float]:

@@ -19,6 +19,7 @@ from monai.utils import ensure_tuple
 from ldseg_monai import __version__
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.names import channel_files
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import saved_files
 from ldseg_monai.runtime.ownership import (
@@ -232,7 +233,9 @@ class FinishedCases:
     def _origin(self, case: Mapping[str, Any]) -> str:
         """What the files of a case depend on, in one number."""
         path, *rest = map(os.fspath, ensure_tuple(case["image"]))
-        parts = sorted(entry.path for entry in os.scandir(path)) if os.path.isdir(path) else [path]
+        parts = channel_files(case["image"]) or [path]
+        if os.path.isdir(path):
+            parts = sorted(entry.path for entry in os.scandir(path))
         return _digest(
             [self._common, os.path.abspath(path), rest, [[part, _stat(part)] for part in parts]]
         )

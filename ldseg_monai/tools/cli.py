@@ -34,7 +34,8 @@ EXAMPLES = """examples:
 Training, scoring and segmenting are commands of MONAI too: python -m monai.bundle run, with a
 bundle's configs.
 exit codes: 0 when all is done; 2 after an error that a person can put right, told on stderr."""
-PHANTOMS = ("knee", "hippocampus", "gland", "nuclei", "thorax", "echo", "beat")  # `PhantomKind`
+# `PhantomKind`
+PHANTOMS = ("knee", "hippocampus", "tumor", "gland", "nuclei", "thorax", "echo", "beat")
 PUBLISHED_AS = ("hf", "folder")
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
@@ -133,7 +134,8 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         nargs="+",
         required=True,
         metavar="INPUT",
-        help="images, folders of images or of DICOM series, zip archives of such",
+        help="images, folders of images or of DICOM series, zip archives of such; files "
+        "CASE_0000, CASE_0001 and on are one image where the bundle takes several channels",
     )
     parser.add_argument(
         "-o",
@@ -437,7 +439,12 @@ def _add_info(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser = subparsers.add_parser(
         "info", help="say what bundles would make of an image", description=_info.__doc__
     )
-    parser.add_argument("image", metavar="IMAGE", help="file, or folder of a DICOM series")
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        nargs="+",
+        help="file, or folder of a DICOM series; of a volume of several channels, a file each",
+    )
     parser.add_argument(
         "-m", "--model", metavar="BUNDLE", help="folder or name of a bundle (default: all here)"
     )
@@ -480,8 +487,9 @@ def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "kind",
         choices=PHANTOMS,
-        help="MR volumes of a knee or a hippocampus, H&E pictures of glands or nuclei, a chest "
-        "X-ray (thorax) or an ultrasound picture of the heart (echo), or a sequence of a beat",
+        help="MR volumes of a knee, a hippocampus or a brain tumor, H&E pictures of glands or "
+        "nuclei, a chest X-ray (thorax) or an ultrasound picture of the heart (echo), or a "
+        "sequence of a beat",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder to write images/ and labels/ to"
@@ -492,14 +500,24 @@ def _add_phantom(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed, 0 or more (default: %(default)s)"
     )
+    parser.add_argument(
+        "--channels",
+        type=int,
+        metavar="N",
+        help="sequences of a tumor, each in a file of its own: FLAIR, T1 with contrast, T1, T2 "
+        "(default: 2, of other kinds 1)",
+    )
     parser.set_defaults(command=_phantom)
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
     """Write phantoms as a data set of images/ and labels/, a dataset_dir of every bundle."""
-    from ldseg_monai.data.phantoms.files import write_phantoms
+    from ldseg_monai.data.phantoms.files import CHANNELS, write_phantoms
 
-    write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed)
+    channels = arguments.channels
+    if channels is None:
+        channels = CHANNELS.get(arguments.kind, 1)
+    write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed, channels=channels)
 
 
 def _add_path(subparsers: argparse._SubParsersAction[_Parser]) -> None:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from monai.data import MetaTensor
-from monai.utils import fall_back_tuple
+from monai.utils import ensure_tuple, fall_back_tuple
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.bundle.bundle import SEQUENCES
-from ldseg_monai.data.datalist import find_cases
+from ldseg_monai.data.datalist import case_of_channels, find_cases
 from ldseg_monai.data.formats import is_volume
 from ldseg_monai.data.known import BODY_AXES
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
@@ -151,23 +151,26 @@ def _entries(text: str) -> list[str]:
     return entries
 
 
-def describe_image(path: str | os.PathLike[str], bundles: Sequence[Bundle]) -> str:
+def describe_image(path: str | os.PathLike[str] | Sequence[str], bundles: Sequence[Bundle]) -> str:
     """What bundles would make of an image: its size, what the network sees, whether it is known.
 
     Args:
-        path: of a file, or of a folder with DICOM series.
+        path: of a file, or of a folder with DICOM series; or those of the files of a volume's
+            channels.
         bundles: that are asked.
 
     Raises:
         FileNotFoundError: if there is no such file.
     """
-    if not os.path.exists(path):
-        raise MissingFileError(f"{os.fspath(path)} does not exist: expected an image")
-    lines = [os.fspath(path)]
+    paths = [os.fspath(part) for part in ensure_tuple(path)]
+    for part in paths:
+        if not os.path.exists(part):
+            raise MissingFileError(f"{part} does not exist: expected an image")
+    lines = [", ".join(paths)]
     for bundle in bundles:
         lines.append(f"  {bundle.name}")
         try:
-            lines.extend(f"    {line}" for line in _facts(os.fspath(path), bundle))
+            lines.extend(f"    {line}" for line in _facts(paths, bundle))
         except Exception as error:  # a reader's or a transform's
             told = cause(error)
             if not isinstance(told, (UserError, OSError)):
@@ -176,20 +179,29 @@ def describe_image(path: str | os.PathLike[str], bundles: Sequence[Bundle]) -> s
     return "\n".join(lines) + "\n"
 
 
-def _facts(path: str, bundle: Bundle) -> Iterator[str]:
+def _facts(paths: Sequence[str], bundle: Bundle) -> Iterator[str]:
     """Lines on an image and a bundle."""
     overlays = []
+    path = paths[0]
     dims = bundle.spatial_dims
     is_picture = not os.path.isdir(path) and not is_volume(path) and dims == 2
     if dims == 2 and not is_picture and (bundle.configs / SEQUENCES).is_file():
         overlays.append(SEQUENCES)
     config = bundle.config("inference.yaml", *overlays, dataset_dir=path, force=True)
-    cases = find_cases(path, require_labels=False, series_uid=None if is_picture else "")
+    if len(paths) > 1:
+        cases = case_of_channels(paths)
+    else:
+        number = config.get("load", {}).get("channels", 1)
+        cases = find_cases(path, False, None if is_picture else "", channels=number)
     if len(cases) > 1:
-        yield f"{len(cases)} images, of which this is the first: {cases[0]['image']}"
+        first = ", ".join(ensure_tuple(cases[0]["image"]))
+        yield f"{len(cases)} images, of which this is the first: {first}"
     loaded = config.get_parsed_content("load")(cases[0])
     image = loaded["image"]
     yield f"size: {_by(image.shape[1:])}{_place(image, dims)}"
+    names = bundle.channel_names
+    told = f" ({', '.join(names)})" if len(names) == len(image) > 1 else ""
+    yield f"channels: {len(image)}{told}"
     known = config.get_parsed_content("known")
     reasons = list(known.reasons(MetaTensor(image), image.shape[1:]))
     if reasons:

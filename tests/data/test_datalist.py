@@ -336,7 +336,7 @@ def test_misspelt_dataset_dir_never_means_phantoms(tmp_path: Path) -> None:
 
 def test_unknown_phantom(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="phantom 'elbow': expected one of knee, hippocampus, gland"
+        ValueError, match="phantom 'elbow': expected one of knee, hippocampus, tumor"
     ):
         resolve_datalist(None, "elbow", tmp_path)
 

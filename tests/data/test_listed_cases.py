@@ -90,16 +90,35 @@ def test_folds_of_cases_are_used(tmp_path: Path) -> None:
         find_cases(tmp_path)
 
 
-def test_a_list_of_one_image_is_an_image_and_of_several_an_error(tmp_path: Path) -> None:
+def test_a_list_of_one_image_is_an_image_and_of_several_its_channels(tmp_path: Path) -> None:
     images = ["imagesTr/a_t1.nii.gz", "imagesTr/a_t2.nii.gz"]
     write(tmp_path, {"training": [{"image": images[:1], "label": "labelsTr/a.nii.gz"}]})
     assert names_of(find_cases(tmp_path)) == ["a_t1"]
     write(tmp_path, {"training": [{"image": images, "label": "labelsTr/a.nii.gz"}]})
     for require_labels in (True, False):
-        with pytest.raises(
-            ValueError, match="has 2 files for one image, .*a_t1.*a_t2.*not several"
-        ):
-            find_cases(tmp_path, require_labels)
+        cases = find_cases(tmp_path, require_labels)
+        assert names_of(cases) == ["a"] and cases.channel_names == ["t1", "t2"]
+        assert cases[0]["image"] == [str(tmp_path / image) for image in images]
+        assert not cases.leftovers
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            {"image": ["imagesTr/a.png", "imagesTr/b.png"], "label": "labelsTr/a.png"},
+            "has 2 files for one image, .*a.png, .*b.png: expected volumes, a file for each",
+        ),
+        (
+            {"image": "imagesTr/a.nii.gz", "label": ["labelsTr/a.nii.gz", "labelsTr/b.nii.gz"]},
+            "has 2 files for one label, .*a.nii.gz, .*b.nii.gz: expected one, with a class in",
+        ),
+    ],
+)
+def test_pictures_and_labels_are_one_file(tmp_path: Path, entry: dict, message: str) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry]}))
+    with pytest.raises(ValueError, match=message):
+        find_cases(tmp_path)
 
 
 def test_a_case_in_two_lists_is_refused(tmp_path: Path) -> None:
@@ -132,8 +151,11 @@ def test_a_data_set_of_nnunet_is_found_by_its_folders(tmp_path: Path) -> None:
     assert cases[1]["label"] == str(root / "labelsTr" / "b_0000.nii.gz")
     assert names_of(find_cases(root, require_labels=False)) == ["a", "b_0000", "c"]
     assert class_names(root / "dataset.json") == {0: "background", 1: "left atrium"}
+    assert find_cases(root).channel_names == ["MRI"]
     (root / "imagesTr" / "a_0001.nii.gz").touch()
-    with pytest.raises(ValueError, match="has 2 files for one image, .*a_0000.*a_0001"):
+    with pytest.raises(
+        ValueError, match="case a has the channels 0000, 0001, .*: expected 0000, a file each"
+    ):
         find_cases(root)
 
 
@@ -203,6 +225,9 @@ def test_another_number_of_cases_than_is_said_is_told(
 
 def test_a_data_set_of_nnunet_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     root = nnunet(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/b_0000_0001.nii.gz")
+    with pytest.raises(ValueError, match="case b_0000 has the channels 0001, .*: expected 0000, a"):
+        find_cases(root)
+    (root / "imagesTr" / "b_0000_0001.nii.gz").unlink()
     with pytest.raises(ValueError, match="numTraining 2, and there are 1 cases: expected as many"):
         find_cases(root)
 

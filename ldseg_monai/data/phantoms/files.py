@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import nibabel as nib
 import numpy as np
+from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -28,8 +29,9 @@ from ldseg_monai.runtime.ownership import make_folder, require_own
 
 logger = logging.getLogger("ldseg_monai.data")
 
-PhantomKind = Literal["knee", "hippocampus", "gland", "nuclei", "thorax", "echo", "beat"]
-VOLUMES = ("knee", "hippocampus", "beat")
+PhantomKind = Literal["knee", "hippocampus", "tumor", "gland", "nuclei", "thorax", "echo", "beat"]
+VOLUMES = ("knee", "hippocampus", "tumor", "beat")
+CHANNELS = {"tumor": 2}  # that a volume has unless asked otherwise, of kinds that can have several
 
 # Raise it when the same seed gives other voxels: phantoms already on disk are then rewritten.
 GENERATOR_VERSION = 2
@@ -37,19 +39,29 @@ MANIFEST_NAME = "phantoms.json"
 BEAT_FRAMES = 16  # of a sequence
 
 
-def phantom_files(kind: str, out_dir: str | os.PathLike[str], num: int) -> list[dict[str, str]]:
-    """Names of the files of each case, `{"image": ..., "label": ...}`, in order."""
+def phantom_files(
+    kind: str, out_dir: str | os.PathLike[str], num: int, channels: int = 1
+) -> list[dict[str, Any]]:
+    """Names of the files of each case, `{"image": ..., "label": ...}`, in order.
+
+    The image of several channels is a list, `case_000_0000.nii.gz` and on.
+    """
     if kind not in get_args(PhantomKind):
         raise InputError(f"phantom {kind!r}: expected one of {', '.join(get_args(PhantomKind))}")
+    if channels < 1 or (channels > 1 and kind not in CHANNELS):
+        raise InputError(
+            f"phantom {kind} of {channels} channels: expected 1, or more of {', '.join(CHANNELS)}"
+        )
     image_end, label_end = (".nii.gz", ".nii.gz") if kind in VOLUMES else (".png", "_anno.png")
     images, labels = Path(out_dir) / "images", Path(out_dir) / "labels"
-    return [
-        {
-            "image": str(images / f"case_{i:03d}{image_end}"),
-            "label": str(labels / f"case_{i:03d}{label_end}"),
-        }
-        for i in range(num)
-    ]
+    files: list[dict[str, Any]] = []
+    for index in range(num):
+        name = f"case_{index:03d}"
+        image: Any = str(images / f"{name}{image_end}")
+        if channels > 1:
+            image = [str(images / f"{name}_{part:04d}{image_end}") for part in range(channels)]
+        files.append({"image": image, "label": str(labels / f"{name}{label_end}")})
+    return files
 
 
 def phantoms_complete(
@@ -58,16 +70,17 @@ def phantoms_complete(
     num: int,
     seed: int = 0,
     label_values: Sequence[int | str] | None = None,
+    channels: int = 1,
 ) -> bool:
     """Whether `out_dir` holds, finished, the phantoms that `write_phantoms` would write."""
     try:
         manifest = json.loads((Path(out_dir) / MANIFEST_NAME).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    wanted = _manifest(kind, seed, label_values) | {"complete": True}
+    wanted = _manifest(kind, seed, label_values, channels) | {"complete": True}
     if any(manifest.get(key) != value for key, value in wanted.items()):
         return False
-    return all(map(os.path.isfile, _paths(phantom_files(kind, out_dir, num))))
+    return all(map(os.path.isfile, _paths(phantom_files(kind, out_dir, num, channels))))
 
 
 def write_phantoms(
@@ -76,6 +89,7 @@ def write_phantoms(
     num: int,
     seed: int = 0,
     label_values: Sequence[int | str] | None = None,
+    channels: int = 1,
 ) -> None:
     """Write `num` phantoms as `images/case_000.nii.gz`, `labels/case_000.nii.gz`; pictures as PNG.
 
@@ -84,8 +98,8 @@ def write_phantoms(
     processes may write the same phantoms at once.
 
     Args:
-        kind: "knee" or "hippocampus" (volumes); "beat" (sequences, NIfTI whose last axis is time);
-            "gland" or "nuclei" (RGB images, label stems
+        kind: "knee", "hippocampus" or "tumor" (volumes); "beat" (sequences, NIfTI whose last axis
+            is time); "gland" or "nuclei" (RGB images, label stems
             ending in `_anno`); "thorax" or "echo" (gray images, the same stems).
         out_dir: folder to write to; made where missing.
         num: number of cases.
@@ -93,29 +107,35 @@ def write_phantoms(
         label_values: value of the background and of each class in the label files, a number or a
             color such as ``#800000``, where phantoms stand in for a data set with these values;
             labels beyond the last class are of the last class. None for the phantoms' own.
+        channels: of a "tumor", each in a file of its own where there are several.
 
     Raises:
-        ValueError: unknown kind, `num` < 1, `seed` < 0, or a folder that holds other data, which is
-            never overwritten.
+        ValueError: unknown kind, channels that it does not have, `num` < 1, `seed` < 0, or a folder
+            that holds other data, which is never overwritten.
         FileExistsError: a folder that holds phantoms of another seed, or changed ones.
     """
     if num < 1:
         raise InputError(f"num {num}: expected at least 1 phantom")
     if seed < 0:
         raise InputError(f"seed {seed}: expected 0 or more")
-    files = phantom_files(kind, out_dir, num)
+    files = phantom_files(kind, out_dir, num, channels)
     _refuse_other_data(Path(out_dir), files)
     of = f"{kind} phantoms of seed {seed} with label values {label_values or 'of their own'}"
+    if channels > 1:
+        of += f" and {channels} channels"
     require_own(sorted(_paths(files)), of, out_dir)
     for folder in ("images", "labels"):
         make_folder(Path(out_dir) / folder)
-    manifest = _manifest(kind, seed, label_values) | {"num": num}
+    manifest = _manifest(kind, seed, label_values, channels) | {"num": num}
     _write_manifest(Path(out_dir), manifest | {"complete": False})
     for index, item in enumerate(tqdm(files, desc=f"{kind} phantoms")):
         if kind in VOLUMES:
-            volume, mask, affine = _volume(kind, [seed, index])
+            volume, mask, affine = _volume(kind, [seed, index], channels)
             mask = _with_values(mask, label_values)
-            _write_whole(item["image"], nib.Nifti1Image(volume, affine).to_filename, of, out_dir)
+            paths = [item["image"]] if channels == 1 else item["image"]
+            for part, path in enumerate(paths):
+                voxels = volume if channels == 1 else volume[..., part]
+                _write_whole(path, nib.Nifti1Image(voxels, affine).to_filename, of, out_dir)
             _write_whole(item["label"], nib.Nifti1Image(mask, affine).to_filename, of, out_dir)
         else:
             picture, label = _picture(kind, [seed, index])
@@ -126,8 +146,10 @@ def write_phantoms(
     logger.info("wrote %d %s phantoms to %s", num, kind, out_dir)
 
 
-def _volume(kind: str, seed: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Make a volume, its label and its affine."""
+def _volume(
+    kind: str, seed: Sequence[int], channels: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Make a volume, with several channels in the last axis, its label and its affine."""
     if kind == "knee":  # imported here, since SciPy's parts for it take long
         from ldseg_monai.data.phantoms.knee import knee_phantom
 
@@ -138,14 +160,21 @@ def _volume(kind: str, seed: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any],
         frames, labels = beating_ventricle(seed, BEAT_FRAMES)
         affine = np.diag([*frame_spacing(seed), 1.0, 1.0])
         return frames.transpose(2, 1, 0), labels.transpose(2, 1, 0), affine  # columns, rows, frames
+    if kind == "tumor":
+        from ldseg_monai.data.phantoms.tumor import tumor_phantom
+
+        return tumor_phantom(seed, channels)
     from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
 
     return hippocampus_phantom(seed)
 
 
-def _manifest(kind: str, seed: int, label_values: Sequence[int | str] | None) -> dict[str, Any]:
+def _manifest(
+    kind: str, seed: int, label_values: Sequence[int | str] | None, channels: int
+) -> dict[str, Any]:
     values = None if label_values is None else list(label_values)
-    return {"kind": kind, "seed": seed, "version": GENERATOR_VERSION, "label_values": values}
+    said = {"kind": kind, "seed": seed, "version": GENERATOR_VERSION, "label_values": values}
+    return said | {"channels": channels} if channels > 1 or kind in CHANNELS else said
 
 
 def _picture(kind: str, seed: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -183,7 +212,7 @@ def _write_manifest(out_dir: Path, content: dict[str, Any]) -> None:
     _write_whole(str(out_dir / MANIFEST_NAME), lambda name: Path(name).write_text(text))
 
 
-def _refuse_other_data(out_dir: Path, files: list[dict[str, str]]) -> None:
+def _refuse_other_data(out_dir: Path, files: list[dict[str, Any]]) -> None:
     """Raise unless the folder is empty or holds nothing but phantoms of these names."""
     present = {*map(str, out_dir.glob("images/[!.]*")), *map(str, out_dir.glob("labels/[!.]*"))}
     # Looked up after the files: another process writes it before them.
@@ -196,8 +225,9 @@ def _refuse_other_data(out_dir: Path, files: list[dict[str, str]]) -> None:
         )
 
 
-def _paths(files: list[dict[str, str]]) -> set[str]:
-    return set(chain.from_iterable(item.values() for item in files))
+def _paths(files: list[dict[str, Any]]) -> set[str]:
+    parts = chain.from_iterable(item.values() for item in files)
+    return set(chain.from_iterable(map(ensure_tuple, parts)))
 
 
 def _write_whole(

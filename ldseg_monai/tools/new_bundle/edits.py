@@ -187,7 +187,14 @@ def _set_intensity(config: Any, plan: Plan, inspection: Inspection) -> None:
         gray = "I" if inspection.deep else "L"
         for load in components(config, "LoadImagePictured"):
             load["mode"] = "RGB" if inspection.colored else gray
-    elif plan.intensity_range:
+        return
+    for load in components(config, "LoadImageVolumed"):
+        load["channels"] = plan.in_channels
+    if plan.in_channels > 1:
+        config["datalist"]["phantom"] = "tumor"  # which can have as many channels
+        for normalize in components(config, "NormalizeIntensityd"):
+            normalize["channel_wise"] = True
+    if plan.intensity_range:
         comment = "HU that become -2 to 2; beyond them all is alike"
         add_value(config, "intensity_range", list(plan.intensity_range), "num_classes", comment)
         scaled = component(

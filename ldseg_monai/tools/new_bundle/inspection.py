@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from monai.utils import ensure_tuple
 from nibabel.orientations import (
     apply_orientation,
     inv_ornt_aff,
@@ -16,7 +19,8 @@ from nibabel.orientations import (
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ldseg_monai.data.checks import check_voxels, require_one_place
+from ldseg_monai.data.channels import channels_text, names_of_files
+from ldseg_monai.data.checks import check_channels, check_voxels, require_one_place
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.formats import (
     COLOR,
@@ -31,6 +35,7 @@ from ldseg_monai.data.formats import (
     value_names,
 )
 from ldseg_monai.data.known import standardized_quantiles, tilt_of, tissue_colors
+from ldseg_monai.data.readers import read_channels
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.new_bundle.instances import are_instances, values_in_one_piece
 
@@ -55,9 +60,11 @@ class InspectedCase:
         foreground: intensities of up to `SAMPLED_VOXELS` voxels that are not background.
         counts: number of voxels of each label value, as `ldseg_monai.data.formats` has it.
         single: number of label values that are one piece, as of `values_in_one_piece`.
-        quantiles: of its standardized intensities, as of `standardized_quantiles`.
+        quantiles: of the standardized intensities of each channel, as of `standardized_quantiles`;
+            of a picture, of all of them together.
         colors: of a picture, as of `tissue_colors`.
         tilt: of a volume, in degrees, as of `tilt_of`.
+        channels: of a volume.
     """
 
     name: str
@@ -71,9 +78,10 @@ class InspectedCase:
     foreground: NDArray[np.float32]
     counts: dict[int, int]
     single: int = 0
-    quantiles: dict[str, float] = field(default_factory=dict)
+    quantiles: list[dict[str, float]] = field(default_factory=list)
     colors: dict[str, float] = field(default_factory=dict)
     tilt: float = 0.0
+    channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,25 @@ class Inspection:
         warnings: what to look at before training, one sentence each.
     """
 
-    datalist: Sequence[dict[str, str]]
+    datalist: Sequence[dict[str, Any]]
     cases: list[InspectedCase]
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a volume, or 3 of pictures in colors and 1 of gray ones."""
+        return 3 if self.colored else self.cases[0].channels
+
+    @property
+    def channel_names(self) -> list[str]:
+        """Names of a volume's channels, by the data set or by the names of files."""
+        if self.channels == 1:
+            return ["image"]
+        named: list[str] = getattr(self.datalist, "channel_names", [])
+        named = named or names_of_files(item["image"] for item in self.datalist)
+        if len(set(named)) == self.channels:
+            return named
+        return [f"channel {number}" for number in range(self.channels)]
 
     @property
     def spatial_dims(self) -> int:
@@ -118,7 +142,9 @@ class Inspection:
     @property
     def is_ct(self) -> bool:
         """Whether most images have the negative numbers of air in Hounsfield units."""
-        return self.spatial_dims == 3 and bool(np.median([case.low for case in self.cases]) <= -200)
+        if self.spatial_dims == 2 or self.channels > 1:
+            return False
+        return bool(np.median([case.low for case in self.cases]) <= -200)
 
     @property
     def label_values(self) -> list[int]:
@@ -153,6 +179,8 @@ class Inspection:
         ]
         if self.spatial_dims == 3:
             rows.append(("spacing in mm", _three(self.spacings, "{:.3g}")))
+            if self.channels > 1:
+                rows.append(("channels", ", ".join(self.channel_names)))
         else:
             rows.append(("channels", "red, green, blue" if self.colored else "gray"))
         lowest, highest = (
@@ -170,7 +198,7 @@ class Inspection:
 
 
 def inspect_datalist(
-    datalist: Sequence[dict[str, str]],
+    datalist: Sequence[dict[str, Any]],
     reading: LabelReading | None = None,
     require_codes: bool = False,
 ) -> Inspection:
@@ -183,12 +211,14 @@ def inspect_datalist(
 
     Raises:
         ValueError: volumes beside pictures, or files that no training could use: unreadable, of
-            several channels, not finite, an image and a label of different size or axes, label
-            values that are no classes, no foreground. Up to five are named.
+            another number of channels than the first, not finite, channels, an image and a label of
+            different size or axes, label values that are no classes, no foreground. Up to five are
+            named.
     """
     kinds = set()
     for item in datalist:
-        kinds |= {is_volume(path) for path in item.values()}
+        for paths in item.values():
+            kinds |= {is_volume(path) for path in ensure_tuple(paths)}
     if len(kinds) > 1:
         raise InputError(
             "the data set has volumes beside pictures: expected one kind; put them into two folders"
@@ -205,6 +235,12 @@ def inspect_datalist(
             continue
         cases.append(case)
         warnings += notes
+        if case.channels != cases[0].channels:
+            faults.append(
+                f"{case.name} has {channels_text(case.channels)} and {cases[0].name} "
+                f"{channels_text(cases[0].channels)}: expected as many of every case; add the "
+                "missing files, or leave the case out"
+            )
     if faults:
         more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
         raise InputError("; ".join(faults[:5]) + more)
@@ -220,22 +256,33 @@ class _Fault(ValueError):
 
 
 def _inspect_volume(
-    image_path: str, label_path: str, reading: LabelReading, require_codes: bool
+    image_paths: str | list[str], label_path: str, reading: LabelReading, require_codes: bool
 ) -> tuple[InspectedCase, list[str]]:
-    image, of_image = read_voxels(image_path, require_codes)
+    files = [os.fspath(path) for path in ensure_tuple(image_paths)]
+    image_path = files[0]
+    read = partial(read_voxels, require_codes=require_codes)
+    image, of_image = read_channels(files, read)
     label, of_label = reading.volume(label_path, require_codes)
-    for path, volume in ((image_path, of_image), (label_path, of_label)):
-        if len(volume.shape) != 3 or min(volume.shape) < 2:
+    wanted = {"image": "a volume of three axes, and perhaps one of channels"}
+    wanted["label"] = "a volume of three axes, with a class in each voxel"
+    for key, path, shape in (
+        ("image", image_path, image.shape),
+        ("label", label_path, of_label.shape),
+    ):
+        axes = (3, 4) if key == "image" else (3,)
+        if len(shape) not in axes or min(shape) < 2:
             raise _Fault(
-                f"{path} has shape {volume.shape}: expected a volume of three axes and one "
-                "channel; choose a channel, or write single slices as PNG"
+                f"{path} has shape {tuple(shape)}: expected {wanted[key]}; correct it, or write "
+                "single slices as PNG"
             )
-    places = [(volume.shape, volume.readings) for volume in (of_image, of_label)]
+    places = [(volume.shape[:3], volume.readings) for volume in (of_image, of_label)]
     require_one_place(image_path, *places[0], label_path, *places[1])
     image, affine = in_ras(image.astype(np.float32), of_image)
     label, _ = in_ras(label, of_image)
     spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
     case = _inspect_arrays(image_path, label_path, image, label, spacing)
+    channels = image.shape[3] if image.ndim == 4 else 1
+    case = replace(case, name=case_name(image_paths), channels=channels)
     return replace(case, tilt=tilt_of(affine[:3, :3] / np.array(spacing))), _notes(case)
 
 
@@ -277,7 +324,13 @@ def _inspect_arrays(
     deep: bool = False,
 ) -> InspectedCase:
     shape = image.shape[: label.ndim]
-    check_voxels(image_path, torch.from_numpy(np.ascontiguousarray(image)))
+    voxels = torch.from_numpy(np.ascontiguousarray(image))
+    parts = [voxels]  # of a picture, whose colors may be the same everywhere
+    if label.ndim == 3:
+        parts = [voxels] if voxels.ndim == 3 else [*voxels.unbind(-1)]
+        check_channels(image_path, torch.stack(parts))
+    else:
+        check_voxels(image_path, voxels)
     counts = _label_counts(label_path, label)
     every = max(1, image.size // SAMPLED_VOXELS)
     low, middle, high = (
@@ -297,7 +350,7 @@ def _inspect_arrays(
             :: -(-foreground.size // SAMPLED_VOXELS) or 1
         ].copy(),  # a view would keep all
         counts=counts,
-        quantiles=standardized_quantiles(torch.from_numpy(np.ascontiguousarray(image))),
+        quantiles=[standardized_quantiles(part) for part in parts],
         single=values_in_one_piece(label),
     )
 

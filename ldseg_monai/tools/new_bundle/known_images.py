@@ -46,8 +46,10 @@ def known_images(template: Template, inspection: Inspection, data_name: str) -> 
         margins = {name: DIFFERENCE if "over" in name else COLOR for name in COLORS}
         known["colors"] = _ranges(measured, margins, 0.0)
     else:
-        measured = [case.quantiles for case in inspection.cases]
-        known["intensity"] = _ranges(measured, dict.fromkeys(QUANTILES, INTENSITY), SHARE)
+        ranges = []
+        for channel in zip(*(case.quantiles for case in inspection.cases), strict=True):
+            ranges.append(_ranges(channel, dict.fromkeys(QUANTILES, INTENSITY), SHARE))
+        known["intensity"] = ranges if len(ranges) > 1 else ranges[0]
     return known
 
 

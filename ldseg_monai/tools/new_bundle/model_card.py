@@ -41,8 +41,8 @@ def new_metadata(
     shape = plan.sizes.get("spatial_size") or plan.sizes["window_size"]
     tensors = copy.deepcopy(old["network_data_format"])
     kind = "hounsfield" if inspection.is_ct else "magnitude"
-    channels = {"0": "image"}
-    if plan.in_channels == 3:
+    channels = {str(number): name for number, name in enumerate(inspection.channel_names)}
+    if inspection.colored:
         kind, channels = "rgb", {"0": "red", "1": "green", "2": "blue"}
     tensors["inputs"]["image"] |= {
         "format": kind,
@@ -69,7 +69,7 @@ def new_metadata(
         "says how sure it is",
         "data_source": f"{len(inspection.cases)} cases of {data_name}",
         "data_type": "nifti" if inspection.spatial_dims == 3 else "png",
-        "image_classes": f"{_channels(plan)}, {_choice(plan, 'intensity')}",
+        "image_classes": f"{_channels(inspection)}, {_choice(plan, 'intensity')}",
         "label_classes": described,
         "pred_classes": described,
         "network_data_format": tensors,
@@ -161,8 +161,12 @@ def _value_range(plan: Plan, inspection: Inspection) -> list[int]:
     return [-2, 2] if plan.intensity_range else [-5, 15]
 
 
-def _channels(plan: Plan) -> str:
-    return "RGB" if plan.in_channels == 3 else "single channel"
+def _channels(inspection: Inspection) -> str:
+    if inspection.colored:
+        return "RGB"
+    if inspection.channels == 1:
+        return "single channel"
+    return f"{inspection.channels} channels ({', '.join(inspection.channel_names)})"
 
 
 def _choice(plan: Plan, what: str) -> str:

@@ -125,6 +125,10 @@ def make_plan(
     """
     values, names = _classes(inspection, class_names, names_by_value, instances)
     choices = [_class_choice(inspection, values)]
+    if inspection.channels > 1 and inspection.spatial_dims == 3:
+        listed = ", ".join(inspection.channel_names)
+        why = "all of them go into the network, in this order"
+        choices.append(Choice("channels", f"{inspection.channels}: {listed}", why))
     sizes = _sizes(template, inspection, values, len(names) + 1)
     choices += sizes.choices
     whole = sizes.resizes or _holds_all(sizes.window, inspection)
@@ -167,7 +171,7 @@ def make_plan(
         resizes=sizes.resizes,
         common_frame=common_frame,
         oversample=oversampling is not None,
-        in_channels=3 if inspection.colored else 1,
+        in_channels=inspection.channels,
         intensity_range=intensity_range,
         max_epochs=epochs,
         val_fraction=val_fraction,
@@ -483,6 +487,10 @@ def _intensities(
         return (low, high), Choice(
             "intensity", f"{low:g} to {high:g} HU, clipped, become -2 to 2", why
         )
+    if inspection.channels > 1 and inspection.spatial_dims == 3:
+        why = "channels have units of their own, which differ from volume to volume"
+        what = "each channel of each volume is standardized (mean 0, SD 1)"
+        return None, Choice("intensity", what, why)
     if inspection.spatial_dims == 3:
         why = "no negative Hounsfield units, so not CT: units differ from volume to volume"
         return None, Choice("intensity", "each volume is standardized (mean 0, SD 1)", why)

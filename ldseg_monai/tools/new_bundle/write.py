@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import find_cases
@@ -110,8 +111,8 @@ def _target(name: str, out: str) -> Path:
     return target
 
 
-def _require_same_dimensions(template: Template, image: str) -> None:
-    dims = 3 if is_volume(image) else 2
+def _require_same_dimensions(template: Template, image: str | Sequence[str]) -> None:
+    dims = 3 if is_volume(ensure_tuple(image)[0]) else 2
     if template.spatial_dims == dims:
         return
     kinds = {2: "2D pictures", 3: "3D volumes"}

@@ -19,6 +19,7 @@ from ldseg_monai.data.phantoms.hippocampus import hippocampus_phantom
 from ldseg_monai.data.phantoms.knee import knee_phantom
 from ldseg_monai.data.phantoms.nuclei import nuclei_phantom
 from ldseg_monai.data.phantoms.thorax import thorax_phantom
+from ldseg_monai.data.phantoms.tumor import tumor_phantom
 
 SEEDS = range(8)
 
@@ -36,6 +37,7 @@ def glands() -> list[tuple[NDArray, NDArray]]:
 MAKERS = [
     knee_phantom,
     hippocampus_phantom,
+    tumor_phantom,
     gland_phantom,
     nuclei_phantom,
     thorax_phantom,
