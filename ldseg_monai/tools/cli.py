@@ -517,7 +517,7 @@ def _phantom(arguments: argparse.Namespace) -> None:
     channels = arguments.channels
     if channels is None:
         channels = CHANNELS.get(arguments.kind, 1)
-    write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed, channels=channels)
+    write_phantoms(arguments.kind, arguments.out, arguments.num, arguments.seed, None, channels)
 
 
 def _add_path(subparsers: argparse._SubParsersAction[_Parser]) -> None:

@@ -53,9 +53,9 @@ def files(place: Path, case: str = "case_001") -> list[str]:
     return [str(place / "data" / "images" / f"{case}_{part:04d}.nii.gz") for part in (0, 1)]
 
 
-def predict(place: Path, out: Path, *inputs: str) -> int:
+def predict(place: Path, out: Path, *inputs: str, form: str = "nrrd") -> int:
     argv = ["predict", "-m", str(place / "bundles" / "tumor"), "-i", *inputs, "-o", str(out)]
-    weights = ["--weights", str(place / "run" / "model.pt"), "--statistics"]
+    weights = ["--weights", str(place / "run" / "model.pt"), "--statistics", "--format", form]
     return main([*argv, *weights, "--config", "small.yaml"])
 
 
@@ -104,6 +104,24 @@ def test_files_of_a_case_become_one_mask_in_its_place(
     told = capsys.readouterr().err
     assert "case_001_0000 has 1 channel: expected 2" in told
     assert not (tmp_path / "less").exists()
+
+
+def test_a_class_is_renamed_in_one_place(place: Path, tmp_path: Path) -> None:
+    metadata = place / "bundles" / "tumor" / "configs" / "metadata.json"
+    before = metadata.read_text()
+    content = json.loads(before)
+    content["network_data_format"]["outputs"]["pred"]["channel_def"]["2"] = "Enhancing tumor"
+    metadata.write_text(json.dumps(content))
+    try:
+        assert predict(place, tmp_path, *files(place), form="stl") == 0
+    finally:
+        metadata.write_text(before)
+    rows = json.loads((tmp_path / "case_001_statistics.json").read_text())
+    assert [row["name"] for row in rows] == ["edema", "Enhancing tumor"]
+    surfaces = {path.name for path in tmp_path.glob("*.stl")}
+    assert surfaces == {
+        f"case_001_surface.{row['name'].replace(' ', '_')}.stl" for row in rows if row["voxels"]
+    }
 
 
 def test_a_bundle_of_one_channel_refuses_two_before_work(

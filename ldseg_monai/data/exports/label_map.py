@@ -105,7 +105,8 @@ def classes_of(
         metadata: of the bundle.
         output: of the network, whose ``channel_def`` names the classes.
         colors: red, green, blue by the class's name, whatever its capitals; others get those of
-            `COLORS`.
+            `COLORS`. Where there is one for each class, a name that is no class's is that of the
+            class in its place, so that ``channel_def`` alone may rename a class.
 
     Raises:
         ValueError: for a color of no class, or one that is none.
@@ -114,6 +115,7 @@ def classes_of(
     # A client's request may have something else in their place, such as a name
     given = colors if isinstance(colors, Mapping) else {}
     own = {name.lower(): _color(name, color) for name, color in given.items()}
+    own = _by_new_names(own, [names[str(number)].lower() for number in range(1, len(names))])
     unknown = sorted(own.keys() - {name.lower() for name in names.values()})
     if unknown:
         raise InputError(
@@ -133,6 +135,17 @@ def classes_of(
             LabelClass(number, name, own.get(name.lower()) or _color(name, default), file_name)
         )
     return found
+
+
+def _by_new_names(colors: dict[str, Color], classes: Sequence[str]) -> dict[str, Color]:
+    """Colors by the classes' names, where these were renamed and their colors were not."""
+    if len(colors) != len(classes):
+        return colors
+    renamed: dict[str, Color] = {}
+    for (name, color), own in zip(colors.items(), classes, strict=True):
+        is_old = name not in classes and own not in colors
+        renamed[own if is_old else name] = color
+    return renamed
 
 
 def _color(name: str, color: Sequence[int]) -> Color:

@@ -178,6 +178,17 @@ def test_names_of_files_are_those_of_one_class_each() -> None:
     assert found == ["A_b", "a_b_2", "class", "x_stl", "\u00e9" * 20, "Knorpel-1"]
 
 
+def test_a_class_is_renamed_by_its_definition_alone() -> None:
+    colors = {"femur": [1, 2, 3], "tibia": [4, 5, 6]}
+    found = classes(["background", "thighbone", "tibia"], colors=colors)
+    assert [(item.name, item.color) for item in found] == [
+        ("thighbone", (1, 2, 3)),
+        ("tibia", (4, 5, 6)),
+    ]
+    found = classes(["background", "tibia", "femur"], colors=colors)  # by name, not by place
+    assert [item.color for item in found] == [(4, 5, 6), (1, 2, 3)]
+
+
 def test_more_classes_than_colors_take_them_again() -> None:
     found = [item.color for item in classes([str(number) for number in range(9)])]
     assert len(set(found)) == 6 and found[6:] == found[:2]

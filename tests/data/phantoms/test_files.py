@@ -320,7 +320,7 @@ def test_kinds_do_not_mix_in_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "num", "seed", "message"),
     [
-        ("elbow", 1, 0, "phantom 'elbow': expected one of knee, hippocampus, gland"),
+        ("elbow", 1, 0, "phantom 'elbow': expected one of knee, hippocampus, tumor"),
         ("knee", 0, 0, "num 0: expected at least 1"),
         ("knee", 1, -1, "seed -1: expected 0 or more"),
     ],

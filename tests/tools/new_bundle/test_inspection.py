@@ -116,7 +116,8 @@ def corrupt(kind: str, image: np.ndarray, label: np.ndarray) -> dict[str, np.nda
         "size": {"label": label[:-1]},
         "fraction": {"label": label * np.float32(0.5)},
         "negative": {"label": -label.astype(np.int16)},
-        "channels": {"image": np.stack([image, image], axis=-1)},
+        "axes of time": {"image": np.stack([image[..., None]] * 2, axis=-1).repeat(2, 3)},
+        "label of channels": {"label": np.stack([label, label], axis=-1)},
         "axes": {"label_affine": np.diag([-1.0, 1, 1, 1])},
         "shifted": {
             "label_affine": np.array([[1.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -134,7 +135,8 @@ def corrupt(kind: str, image: np.ndarray, label: np.ndarray) -> dict[str, np.nda
         ("size", "expected the same"),
         ("fraction", "has the values 0.5: expected whole numbers"),
         ("negative", "values -1 to 0"),
-        ("channels", "expected a volume of three axes"),
+        ("axes of time", "expected a volume of three axes, and perhaps one of channels"),
+        ("label of channels", "expected a volume of three axes, with a class in each voxel"),
         ("axes", "lies up to .* voxels beside its image"),
         ("shifted", "lies up to 1 voxels beside its image"),
         ("constant", "every voxel of .* is 5"),
@@ -144,6 +146,25 @@ def corrupt(kind: str, image: np.ndarray, label: np.ndarray) -> dict[str, np.nda
 def test_what_no_training_can_use_is_an_error(tmp_path: Path, kind: str, message: str) -> None:
     write_volume(tmp_path, "a", **corrupt(kind, *volume()))
     with pytest.raises(ValueError, match=message):
+        inspect(tmp_path)
+
+
+def test_channels_are_measured_each_and_of_one_number(tmp_path: Path) -> None:
+    image, label = volume()
+    both = np.stack([image, image**2 + 3], axis=-1)
+    write_volume(tmp_path, "a", both, label)
+    write_volume(tmp_path, "b", both, label)
+    inspection = inspect(tmp_path)
+    assert (inspection.channels, inspection.is_ct, len(inspection.shapes[0])) == (2, False, 3)
+    assert inspection.channel_names == ["channel 0", "channel 1"]
+    assert ("channels", "channel 0, channel 1") in inspection.table()
+    for channel, found in zip(both.T, inspection.cases[0].quantiles, strict=True):
+        standard = (channel - channel.mean()) / channel.std()
+        assert found["middle"] == pytest.approx(np.median(standard), abs=1e-4)
+    write_volume(tmp_path, "b", image, label)
+    with pytest.raises(
+        ValueError, match="b has 1 channel and a 2 channels: expected as many of ev"
+    ):
         inspect(tmp_path)
 
 
