@@ -17,6 +17,7 @@ from torch.nn import functional
 
 LEVELS = 4  # halvings of an image
 BINS = 4  # parts of an axis
+NUM_COLORS = 2  # numbers that a picture in colors has at the end
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 SAMPLE = 200_000  # voxels that quantiles are taken of
 LEAST = 1e-5  # share of the variance, below which nothing is told apart

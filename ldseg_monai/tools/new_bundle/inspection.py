@@ -19,6 +19,7 @@ from nibabel.orientations import (
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ldseg_monai.data.appearance import appearance
 from ldseg_monai.data.channels import channels_text, names_of_files
 from ldseg_monai.data.checks import check_channels, check_voxels, require_one_place
 from ldseg_monai.data.datalist import case_name
@@ -63,6 +64,7 @@ class InspectedCase:
         quantiles: of the standardized intensities of each channel, as of `standardized_quantiles`;
             of a picture, of all of them together.
         colors: of a picture, as of `tissue_colors`.
+        appearance: as of `ldseg_monai.data.appearance`; of a picture as if it had colors.
         tilt: of a volume, in degrees, as of `tilt_of`.
         channels: of a volume.
     """
@@ -80,6 +82,7 @@ class InspectedCase:
     single: int = 0
     quantiles: list[dict[str, float]] = field(default_factory=list)
     colors: dict[str, float] = field(default_factory=dict)
+    appearance: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     tilt: float = 0.0
     channels: int = 1
 
@@ -282,7 +285,9 @@ def _inspect_volume(
     spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
     case = _inspect_arrays(image_path, label_path, image, label, spacing)
     channels = image.shape[3] if image.ndim == 4 else 1
-    case = replace(case, name=case_name(image_paths), channels=channels)
+    first = np.moveaxis(image, 3, 0) if channels > 1 else image.reshape(1, *image.shape[:3])
+    looks = appearance(torch.from_numpy(np.ascontiguousarray(first)))
+    case = replace(case, name=case_name(image_paths), channels=channels, appearance=looks)
     return replace(case, tilt=tilt_of(affine[:3, :3] / np.array(spacing))), _notes(case)
 
 
@@ -311,7 +316,9 @@ def _inspect_picture(
     require_one_place(image_path, pixels.shape[:2], place, label_path, label.shape, place)
     case = _inspect_arrays(image_path, label_path, pixels, label, (1.0, 1.0), colored, deep)
     colors = np.broadcast_to(np.atleast_3d(pixels), (*pixels.shape[:2], 3)).transpose(2, 0, 1)
-    return replace(case, colors=tissue_colors(torch.tensor(colors))), _notes(case)
+    color = torch.tensor(colors)
+    case = replace(case, colors=tissue_colors(color), appearance=appearance(color))
+    return case, _notes(case)
 
 
 def _inspect_arrays(

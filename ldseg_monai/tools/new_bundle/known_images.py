@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ldseg_monai.data.appearance import FEWEST, NUM_COLORS, fit, limit
 from ldseg_monai.data.known import BODY_AXES, COLORS, QUANTILES
 from ldseg_monai.tools.new_bundle.config_tree import components
 from ldseg_monai.tools.new_bundle.inspection import Inspection
@@ -50,7 +51,20 @@ def known_images(template: Template, inspection: Inspection, data_name: str) -> 
         for channel in zip(*(case.quantiles for case in inspection.cases), strict=True):
             ranges.append(_ranges(channel, dict.fromkeys(QUANTILES, INTENSITY), SHARE))
         known["intensity"] = ranges if len(ranges) > 1 else ranges[0]
+    if count >= FEWEST:
+        known |= _appearance(inspection)
     return known
+
+
+def _appearance(inspection: Inspection) -> dict[str, Any]:
+    numbers = np.stack([case.appearance for case in inspection.cases])
+    if inspection.spatial_dims == 2 and not inspection.colored:
+        numbers = numbers[:, :-NUM_COLORS]
+    group = fit(numbers)
+    return {
+        "appearance": {"labeled cases": group._asdict()},
+        "appearance_limit": limit(numbers),
+    }
 
 
 def _geometry(template: Template, inspection: Inspection) -> dict[str, Any]:

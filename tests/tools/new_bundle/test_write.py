@@ -12,13 +12,16 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from PIL import Image
 from small_data import write_boxes, write_picture, write_volume
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.known import CheckKnownImaged
 from ldseg_monai.data.loaders import LoadImagePictured, LoadImageVolumed
+from ldseg_monai.data.phantoms.files import write_phantoms
 from ldseg_monai.networks import BatchStandardization, load_weights
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.new_bundle import write
@@ -574,3 +577,20 @@ def test_codes_are_required_where_they_are_asked_for(capsys: pytest.CaptureFixtu
     assert "box_1.nii.gz has no form code" in error and "--require_codes False" in error
     assert main([*argv, "--require_codes", "False"]) == 0
     assert config("other")["require_codes"] is False
+
+
+def test_new_bundle_marks_pictures_that_look_unlike_its_own() -> None:
+    write_phantoms("echo", Path("data"), 9, seed=3)
+    new_bundle(str(Path(GLAS).parent / "ldseg_echo"), "new", "data")
+    known = known_of("new")
+    assert list(known["appearance"]) == ["labeled cases"] and known["appearance_limit"] > 1
+    config = Bundle(Path("bundles/new")).config("inference.yaml")
+    check = Compose([config.get_parsed_content(name) for name in ("load", "known")])
+    own = sorted(map(str, Path("data/images").iterdir()))
+    assert all(OUTSIDE not in check({"image": path})["image"].meta for path in own)
+    first = np.asarray(Image.open(own[0]))
+    Image.fromarray(np.rot90(first).copy()).save("turned.png")
+    assert "looks unlike" in check({"image": "turned.png"})["image"].meta[OUTSIDE]
+    write_boxes(Path("few"), 2)
+    new_bundle(str(Path(GLAS).parent / "ldseg_echo"), "few", "few")
+    assert "appearance" not in known_of("few")  # of four
