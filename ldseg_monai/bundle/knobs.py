@@ -90,6 +90,10 @@ RULES = {
         lambda value: 0 <= value < 1, "a number from 0 to below 1, or one for each axis"
     ),
     "spacing": _numbers(lambda value: 0 < value < float("inf"), "positive numbers, in mm"),
+    "microns": Rule(
+        lambda value: value is None or (type(value) in (int, float) and 0 < value < float("inf")),
+        "a positive number, in micrometers, or null (on the command line None) for none",
+    ),
     "size": Rule(_is_size, "a list of whole numbers, 1 or more, one for each axis"),
     "switch": Rule(
         lambda value: isinstance(value, bool), "true or false (on the command line True or False)"
@@ -135,10 +139,11 @@ SHARED = {
     "fraction": ["val_fraction"],
     "overlap": ["overlap"],
     "spacing": ["voxel_size"],
+    "microns": ["slide_microns"],
     "size": ["crop_size", "spatial_size", "window_size"],
     "switch": [
         "force", "partial_weights", "phantoms", "require_codes", "resume", "save_overlay",
-        "save_statistics", "skip_unreadable",
+        "save_statistics", "skip_empty", "skip_unreadable",
     ],
     "precision": ["amp"],
     "fold": ["fold"],

@@ -57,6 +57,8 @@ class KnownImages(NamedTuple):
         stain: of a picture, for a person; `colors` is what is asked.
         voxel_mm: voxel size that the weights know, which other sizes are resampled to.
         voxel_tolerance: share of `voxel_mm` by which a size may differ and is not resampled.
+        microns_per_pixel: resolution that the weights know, at which whole-slide images are read;
+            None for that of their own level 0.
         spacing_mm: range of each side of a voxel, before it is resampled; or a range for each of
             ``left_right``, ``front_back`` and ``up_down``, the nearest axes of the body.
         field_of_view_mm: range of each side of the volume, or ranges as of ``spacing_mm``.
@@ -78,6 +80,7 @@ class KnownImages(NamedTuple):
     stain: str = ""
     voxel_mm: Sequence[float] | None = None
     voxel_tolerance: float = 0.1
+    microns_per_pixel: float | None = None
     spacing_mm: Ranges | None = None
     field_of_view_mm: Ranges | None = None
     least_size: int = 1

@@ -12,10 +12,10 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from ldseg_monai.data.formats import PICTURE_ENDINGS, VOLUME_ENDINGS
+from ldseg_monai.data.formats import PICTURE_ENDINGS, SLIDE_ENDINGS, VOLUME_ENDINGS
 from ldseg_monai.runtime.errors import InputError
 
-EXTENSIONS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
+EXTENSIONS = (*VOLUME_ENDINGS, ".ome.tif", ".ome.tiff", *PICTURE_ENDINGS, *SLIDE_ENDINGS)
 LONGEST = 180  # bytes of a name, so that a file system (255) has room for what follows it
 DIGITS = 8  # of the digest that ends a name which was too long
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # what nnU-Net calls a channel: name of the case, number

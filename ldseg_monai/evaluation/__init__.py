@@ -6,6 +6,7 @@ from ldseg_monai.evaluation.overlays import SaveOverlay
 from ldseg_monai.evaluation.report import Report
 from ldseg_monai.evaluation.scores import CaseScores, MeanCaseDice
 from ldseg_monai.evaluation.statistics import SaveStatisticsd, StatisticsTable, label_statistics
+from ldseg_monai.evaluation.strip_statistics import SaveStripStatisticsd
 
 __all__ = [
     "CaseScores",
@@ -14,6 +15,7 @@ __all__ = [
     "SaveAreasd",
     "SaveOverlay",
     "SaveStatisticsd",
+    "SaveStripStatisticsd",
     "StatisticsTable",
     "ejection_fraction",
     "label_statistics",

@@ -8,21 +8,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
+from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
+from PIL import Image
 
 from ldseg_monai.data.checks import remark
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.dicom.reader import SERIES_UID
+from ldseg_monai.data.exports.pyramid import MICROMETERS
+from ldseg_monai.data.formats import Slide
 from ldseg_monai.data.writers import png_remark
 from ldseg_monai.evaluation.pictures import COLORS, load_image, upright
-from ldseg_monai.evaluation.sheets import sheet
+from ldseg_monai.evaluation.sheets import Color, sheet
 from ldseg_monai.inference.case_evaluator import ORIGINAL
+from ldseg_monai.inference.strip_reader import open_label, small_label, small_picture
+from ldseg_monai.inference.tiff import open_picture
 from ldseg_monai.runtime.errors import ExistingFileError
-from ldseg_monai.runtime.files import note_saved, whole_file
+from ldseg_monai.runtime.files import note_saved, saved_files, whole_file
 from ldseg_monai.runtime.ownership import place_of
 
 logger = logging.getLogger("ldseg_monai.evaluation.overlays")
+
+LONGEST = 1280  # pixels of the longest side of a picture that was segmented in strips
 
 
 class SaveOverlay:
@@ -31,7 +40,7 @@ class SaveOverlay:
     Reads the evaluator's decollated output: ``pred`` (a picture's with or without its channel) and,
     if there, ``label`` and ``pred_sd``, in the geometry of the image's file. The engine's own image
     went through the preprocessing; that of the file is there from a `CaseDataset`, else the file is
-    read again. What is drawn, `sheet` says.
+    read again. What is drawn, `sheet` says. Of what `StripInferer` wrote, small copies are drawn.
 
     Args:
         output_dir: folder of the pictures, ``CASE_overlay.png``, each validation over the last.
@@ -75,16 +84,11 @@ class SaveOverlay:
             self.drawn += 1
             meta = case["image"].meta
             path = meta["filename_or_obj"]
-            pred, label, sd = case["pred"], case.get("label"), case.get("pred_sd")
-            pred = upright(pred[None] if pred.ndim == 2 else pred)
-            label = None if label is None else upright(label)
-            sd = None if sd is None else upright(sd)
-            original = loaded.get(ORIGINAL)
-            if original is None:
-                original = load_image(path, meta.get(SERIES_UID, ""))
+            if case["pred"].ndim == 1:  # the size of what was segmented in strips
+                label_path = saved_files(case["pred"])[0]
+                picture = _sheet_of_strips(path, label_path, self.classes)
             else:
-                original = upright(original)
-            picture = sheet(original, pred, label, sd, self.classes)
+                picture = _sheet_of(case, loaded.get(ORIGINAL), self.classes)
             os.makedirs(self.output_dir, exist_ok=True)
             file = os.path.join(self.output_dir, f"{case_name(meta)}_overlay.png")
             try:
@@ -121,3 +125,34 @@ def _colors_of(
         default = COLORS[(index - 1) % len(COLORS)].tolist()
         found[names[index]] = own.get(names[index].lower(), default)
     return found
+
+
+def _sheet_of(
+    case: Mapping[str, Any], original: torch.Tensor | None, classes: Mapping[str, Color] | None
+) -> Image.Image:
+    """The picture of a case; its image is read again where it is None."""
+    meta, pred, label, sd = case["image"].meta, case["pred"], case.get("label"), case.get("pred_sd")
+    pred = upright(pred[None] if pred.ndim == 2 else pred)
+    label = None if label is None else upright(label)
+    sd = None if sd is None else upright(sd)
+    if original is None:
+        shown = load_image(meta["filename_or_obj"], meta.get(SERIES_UID, ""))
+    else:
+        shown = upright(original)
+    return sheet(shown, pred, label, sd, classes)
+
+
+def _sheet_of_strips(
+    path: str, label_path: str, classes: Mapping[str, Color] | None
+) -> Image.Image:
+    """The picture of one that was segmented in strips, and its label map, both read in strips."""
+    with open_picture(path) as opened:
+        image = small_picture(opened, LONGEST)  # (rows, columns, 3)
+        microns = opened.own_microns if isinstance(opened, Slide) else None
+        columns = opened.size[0]
+    with open_label(label_path) as label:
+        small = small_label(label, LONGEST)  # (rows, columns)
+    prediction = MetaTensor(torch.from_numpy(small.copy())[None])
+    if microns is not None:
+        prediction.meta[MICROMETERS] = microns[0] * columns / small.shape[1]
+    return sheet(torch.from_numpy(image.transpose(2, 0, 1).copy()), prediction, classes=classes)

@@ -216,7 +216,7 @@ class SaveStatisticsd(MeasureCased):
             why = {OUTSIDE: label.meta[OUTSIDE]} if label.meta.get(OUTSIDE) else {}
             measured = label_statistics(label, self.class_names, image, in_mm, samples)
             rows = [{**about, **row, **why} for row in measured]
-            self.write(label, ENDING, _as_json(rows))
+            self.write(label, ENDING, as_json(rows))
         return result
 
 
@@ -274,7 +274,7 @@ class StatisticsTable:
         if not rows:
             return
         os.makedirs(self.output_dir, exist_ok=True)
-        for file, content in zip(TABLES, (_as_csv(rows), _as_json(rows)), strict=True):
+        for file, content in zip(TABLES, (_as_csv(rows), as_json(rows)), strict=True):
             with whole_file(os.path.join(self.output_dir, file)) as hidden:
                 with open(hidden, "wb") as opened:
                     opened.write(content)
@@ -320,7 +320,7 @@ class StatisticsTable:
             )
 
 
-def _as_json(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def as_json(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Rows as JSON, a line each."""
     lines = [f"  {json.dumps(row)}" for row in rows]
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()

@@ -11,6 +11,8 @@ from ldseg_monai.inference.postprocessing import (
 )
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.sliding_window import SliceSamplingInferer, SlidingWindowSamplingInferer
+from ldseg_monai.inference.strip_exports import SaveStripsAsd
+from ldseg_monai.inference.strip_reader import StripReader
 from ldseg_monai.inference.strips import MeasurePictured, StripInferer
 
 __all__ = [
@@ -23,9 +25,11 @@ __all__ = [
     "InvertMapsd",
     "MeasurePictured",
     "SamplingInferer",
+    "SaveStripsAsd",
     "SliceSamplingInferer",
     "SlidingWindowSamplingInferer",
     "SplitPredictiond",
     "StripInferer",
+    "StripReader",
     "SummarizeUncertaintyd",
 ]

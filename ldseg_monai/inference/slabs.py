@@ -71,7 +71,7 @@ def slide(
     margins: list[int] = []  # of the last axis first, as PyTorch pads
     for pair in zip(reversed(before), reversed(after), strict=True):
         margins.extend(pair)
-    starts = _starts(padded, window, overlaps, axis)
+    starts = window_starts(padded, window, overlaps, axis)
 
     mean: _RollingMean | None = None
     slab = torch.empty(0)
@@ -148,10 +148,17 @@ class _RollingMean:
         return rolled
 
 
-def _starts(
+def window_starts(
     size: Sequence[int], window: Sequence[int], overlap: Sequence[float], axis: int
 ) -> list[Start]:
-    """First positions of MONAI's windows, in the order of those along an axis."""
+    """First positions of MONAI's windows, in the order of those along an axis.
+
+    Args:
+        size: of the image, at least that of a window.
+        window: size of a window.
+        overlap: share that overlaps with the next window, for each axis.
+        axis: spatial axis.
+    """
     steps = [
         side if side == length else max(int(length * (1 - share)), 1)
         for side, length, share in zip(size, window, overlap, strict=True)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
 import torch
 from monai.data.utils import compute_importance_map
 from monai.inferers import SliceInferer, SlidingWindowInferer
-from monai.utils import PytorchPadMode, fall_back_tuple
+from monai.utils import PytorchPadMode, ensure_tuple_rep, fall_back_tuple
 
 from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.samplers import SamplingInferer
-from ldseg_monai.inference.slabs import slide
+from ldseg_monai.inference.slabs import Start, slide, window_starts
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 from ldseg_monai.runtime.errors import ArgumentError, InputError
 from ldseg_monai.runtime.processes import plain
+
+FIELD = 2048  # positions of the latent along an axis after which the noise repeats
 
 
 class SlidingWindowSamplingInferer(SlidingWindowInferer):
@@ -99,6 +101,7 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
         read: Callable[[int, int], torch.Tensor],
         size: Sequence[int],
         network: Callable[..., Any],
+        empty: Collection[Start] = (),
     ) -> Iterator[torch.Tensor]:
         """Segment an image of which only a part is in memory.
 
@@ -106,26 +109,40 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
             read: returns a range of the image along ``buffer_dim``, ``(1, in_channels, *spatial)``.
             size: spatial size of the whole image.
             network: as of `SamplingInferer`.
+            empty: where windows begin that are background, and are not computed.
 
         Yields:
             What the sampler returns for the whole image, ``(1, K, *spatial)``, slab after slab
             along ``buffer_dim``.
         """
         model = diffusion_segmenter(network)
-        window = fall_back_tuple(self.roi_size, size)
+        window = self.window(size)
         latent = model.noise_shape(torch.empty(1, 0, *window))[1:]
         noise = self.sampler.seeded_noise(model, self.noise_field_shape(model, size))
+        channels = model.out_channels + (self.sampler.num_samples > 1)
 
-        def segment(windows: torch.Tensor, starts: list[tuple[int, ...]]) -> torch.Tensor:
+        def sample(windows: torch.Tensor, starts: list[Start]) -> torch.Tensor:
             fields = []
             for start in starts:
-                area = [slice(None)] * 4  # (draws, 1, samples, C_z, *latent)
-                for position, length in zip(start, latent, strict=True):
-                    corner = round(position / model.stride)
-                    area.append(slice(corner, corner + length))
-                fields.append(noise.field[tuple(area)])
+                field = noise.field  # (draws, 1, samples, C_z, *latent)
+                for axis, (position, length) in enumerate(zip(start, latent, strict=True), 4):
+                    first = round(position / model.stride)
+                    places = torch.arange(first, first + length) % noise.field.shape[axis]
+                    field = field.index_select(axis, places)
+                fields.append(field)
             own = Noise(torch.cat(fields, dim=1), noise.latents)
             return self.sampler(windows.to(self.sw_device or windows.device), model, noise=own)
+
+        def segment(windows: torch.Tensor, starts: list[Start]) -> torch.Tensor:
+            kept = [number for number, start in enumerate(starts) if start not in empty]
+            if len(kept) == len(starts):
+                return sample(windows, starts)
+            maps = windows.new_zeros([len(starts), channels, *window])
+            maps[:, 0] = 1  # background, in probabilities as in logits
+            if kept:
+                found = sample(windows[kept], [starts[number] for number in kept])
+                maps[kept] = found.to(maps)
+            return maps
 
         return slide(
             read,
@@ -141,14 +158,29 @@ class SlidingWindowSamplingInferer(SlidingWindowInferer):
             self.progress,
         )
 
+    def window(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Size of a window of an image of this size."""
+        return tuple(fall_back_tuple(self.roi_size, size))
+
+    def starts(self, size: Sequence[int]) -> list[Start]:
+        """Where the windows of an image of this size begin, in the order of `slabs`."""
+        window = self.window(size)
+        padded = [max(side, length) for side, length in zip(size, window, strict=True)]
+        overlap = ensure_tuple_rep(self.overlap, len(window))
+        return window_starts(padded, window, overlap, self.buffer_dim % len(size))
+
     def noise_field_shape(self, network: DiffusionSegmenter, size: Sequence[int]) -> list[int]:
-        """``[C_z, *sides]`` of the noise of a whole image: it ends where the last window's does."""
-        window = fall_back_tuple(self.roi_size, size)
+        """``[C_z, *sides]`` of the noise of a whole image: it ends where the last window's does.
+
+        Along an axis on which that is more than `FIELD` positions, the noise repeats, so that it
+        takes no more memory whatever the image's size.
+        """
+        window = self.window(size)
         channels, *latent = network.noise_shape(torch.empty(1, 0, *window))
         sides = []
         for side, length, own in zip(size, window, latent, strict=True):
             last_start = round(max(side - length, 0) / network.stride)
-            sides.append(last_start + own)
+            sides.append(max(own, min(last_start + own, FIELD)))
         return [channels, *sides]
 
     def _device_of_maps(self, size: Sequence[int]) -> torch.device | str | None:

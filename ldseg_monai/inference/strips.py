@@ -7,13 +7,13 @@ pixel by pixel.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -24,14 +24,18 @@ from tqdm import tqdm
 
 from ldseg_monai.data.checks import OUTSIDE, remark
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.formats import Slide
+from ldseg_monai.data.formats.slides import Box
 from ldseg_monai.data.known import CheckKnownImaged
 from ldseg_monai.inference.ensemble import most_probable_class
+from ldseg_monai.inference.slabs import Start
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
-from ldseg_monai.inference.tiff import TiffPicture, TiledFile, WholePicture, open_picture
+from ldseg_monai.inference.strip_reader import Picture, StripReader
+from ldseg_monai.inference.tiff import TiledFile
 from ldseg_monai.runtime.errors import ArgumentError, InputError
 from ldseg_monai.runtime.ownership import place_of
 
-BAND = 64  # rows of each part of a picture that tells its kind
+logger = logging.getLogger("ldseg_monai.inference.strips")
 
 
 class MeasurePictured(MapTransform):
@@ -39,8 +43,9 @@ class MeasurePictured(MapTransform):
 
     Args:
         keys: keys of the pictures' paths.
-        known: what refuses pictures that the weights do not know, by some of their rows; None for
-            nothing.
+        known: what refuses pictures that the weights do not know, by some of their rows, slides by
+            their resolution and a small picture of them; None for nothing.
+        reader: opens the pictures; None for one without a resolution.
         allow_missing_keys: whether a missing key is passed over.
     """
 
@@ -48,10 +53,12 @@ class MeasurePictured(MapTransform):
         self,
         keys: KeysCollection,
         known: CheckKnownImaged | None = None,
+        reader: StripReader | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.known = known
+        self.reader = reader or StripReader()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with columns and rows of each picture, ``(2,)``, and its path.
@@ -65,38 +72,29 @@ class MeasurePictured(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             path = os.fspath(result[key])
-            with open_picture(path) as picture:
+            with self.reader.open(path) as picture:
                 size = MetaTensor(torch.tensor(picture.size), meta={"filename_or_obj": path})
                 if self.known is not None:
-                    rows = torch.from_numpy(_some_rows(picture))  # (3, rows, columns)
-                    self.known.judge(size, list(self.known.reasons(MetaTensor(rows), picture.size)))
+                    self.known.judge(size, list(self.reader.reasons(picture, self.known)))
                 result[key] = size
         return result
-
-
-def _some_rows(picture: WholePicture | TiffPicture) -> np.ndarray:
-    """Three bands of a picture's rows, red, green and blue, ``(3, rows, columns)``."""
-    columns, rows = picture.size
-    bands = []
-    for share in (0.25, 0.5, 0.75):
-        start = int(share * max(0, rows - BAND))
-        band = picture.rows(start, min(rows, start + BAND)).convert("RGB")
-        bands.append(np.asarray(band))  # (rows, columns, 3)
-    return np.concatenate(bands).transpose(2, 0, 1)
 
 
 class StripInferer(Inferer):
     """Segment pictures from file to file, a strip of rows at a time.
 
-    For each picture ``NAME``, it writes ``NAME_label.tif`` and, for an ensemble, ``NAME_mean.tif``
-    (probabilities of the classes beside the background) and ``NAME_sd.tif``, both with 255 for 1:
-    tiled, compressed TIFF. A file of that name is always whole.
+    For each picture ``NAME``, it writes ``NAME_label.ome.tif`` and, for an ensemble,
+    ``NAME_mean.ome.tif`` (probabilities of the classes beside the background) and
+    ``NAME_sd.ome.tif``, both with 255 for 1: OME-TIFF in compressed tiles and levels, with the
+    micrometers of a slide's pixels as it was read. A file of that name is always whole. Windows of
+    a slide that have no tissue are background.
 
     Args:
         inferer: segments windows; its ``buffer_dim`` is that of a picture's rows, 1.
         preprocessing: makes of the path of a picture under ``image`` what the network takes. It is
             called with strips as files, so it must treat each pixel alone.
         output_dir: folder of the files.
+        reader: opens the pictures; None for one without a resolution.
 
     Raises:
         ValueError: for another ``buffer_dim``, or a sampler that keeps its samples.
@@ -107,6 +105,7 @@ class StripInferer(Inferer):
         inferer: SlidingWindowSamplingInferer,
         preprocessing: Callable[[dict], Mapping],
         output_dir: str,
+        reader: StripReader | None = None,
     ) -> None:
         super().__init__()
         if inferer.buffer_dim not in (1, -1):
@@ -121,6 +120,21 @@ class StripInferer(Inferer):
         self.inferer = inferer
         self.preprocessing = preprocessing
         self.output_dir = output_dir
+        self.reader = reader or StripReader()
+
+    def empty_windows(self, picture: Picture) -> tuple[set[Start], int]:
+        """Where the windows of a slide begin that have no tissue, and how many there are in all."""
+        starts = self.inferer.starts(picture.size)
+        tissue = self.reader.tissue(picture)
+        if tissue is None:
+            return set(), len(starts)
+        columns, rows = self.inferer.window(picture.size)
+        empty = set()
+        for start in starts:
+            left, top = start
+            if not tissue.is_in((left, top, left + columns, top + rows)):
+                empty.add(start)
+        return empty, len(starts)
 
     @torch.no_grad()
     def __call__(
@@ -165,15 +179,17 @@ class StripInferer(Inferer):
         """Segment one picture, and return the paths of its files, the label first."""
         os.makedirs(self.output_dir, exist_ok=True)
         with ExitStack() as stack:
-            picture = stack.enter_context(open_picture(path))
+            picture = stack.enter_context(self.reader.open(path))
+            microns = picture.microns if isinstance(picture, Slide) else None
+            empty, number = self.empty_windows(picture)
+            if isinstance(picture, Slide):
+                _tell_slide(path, picture, number - len(empty), number)
             os.makedirs(self.output_dir, exist_ok=True)
-            files = [
-                os.path.join(self.output_dir, f"{case_name(path)}_{name}") for name in self._maps()
-            ]
-            writers = [
-                stack.enter_context(TiledFile(f"{file}.tif", picture.size, place_of(path), said))
-                for file in files
-            ]
+            writers = []
+            for name in self._maps():
+                file = os.path.join(self.output_dir, f"{case_name(path)}_{name}.ome.tif")
+                writer = TiledFile(file, picture.size, place_of(path), said, microns)
+                writers.append(stack.enter_context(writer))
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self.output_dir))
             strip_path = os.path.join(folder, f"{case_name(path)}_strip.tif")
             progress = stack.enter_context(
@@ -181,7 +197,11 @@ class StripInferer(Inferer):
             )
 
             def read(start: int, stop: int) -> torch.Tensor:
-                picture.rows(start, stop).save(strip_path)
+                if isinstance(picture, Slide):
+                    rows = picture.rows(start, stop, self._needed(picture))
+                else:
+                    rows = picture.rows(start, stop)
+                rows.save(strip_path)
                 strip = torch.as_tensor(self.preprocessing({"image": strip_path})["image"])
                 size, expected = list(strip.shape[1:]), [picture.size[0], stop - start]
                 if size != expected:
@@ -191,13 +211,26 @@ class StripInferer(Inferer):
                     )
                 return MetaTensor(strip).as_tensor()[None].to(device)
 
-            for slab in self.inferer.slabs(read, picture.size, network):
-                for writer, rows in zip(writers, self._split(slab), strict=True):
-                    writer.append(rows[0].permute(2, 1, 0).cpu().numpy())
+            for slab in self.inferer.slabs(read, picture.size, network, empty):
+                for writer, maps in zip(writers, self._split(slab), strict=True):
+                    writer.append(maps[0].permute(2, 1, 0).cpu().numpy())
                 progress.update(slab.shape[-1])
             for writer in reversed(writers):
                 writer.save()
             return [writer.path for writer in writers]
+
+    def _needed(self, slide: Slide) -> Callable[[Box], bool] | None:
+        """What says whether a window that has tissue may touch a box."""
+        tissue = self.reader.tissue(slide)
+        if tissue is None:
+            return None
+        columns, rows = self.inferer.window(slide.size)
+
+        def is_near(box: Box) -> bool:
+            left, top, right, bottom = box
+            return tissue.is_in((left - columns, top - rows, right + columns, bottom + rows))
+
+        return is_near
 
     def _maps(self) -> list[str]:
         """What is written of a picture, the label first."""
@@ -209,3 +242,19 @@ class StripInferer(Inferer):
             return [most_probable_class(slab, dim=1)]
         maps = (slab.clamp(0, 1) * 255).to(torch.uint8)
         return [most_probable_class(slab[:, :-1], dim=1), maps[:, 1:-1], maps[:, -1:]]
+
+
+def _tell_slide(path: str, slide: Slide, number: int, total: int) -> None:
+    """Say at which resolution a slide is read, and how much of it is computed."""
+    own, read = slide.own_microns, slide.microns
+    how = "at its level 0, of unknown resolution"
+    if own is not None and read is not None:
+        how = f"at {read[0]:.3g} micrometers a pixel, its own {own[0]:.3g}"
+    logger.info(
+        "%s: read %s, %d x %d; %d of %d windows have tissue, the others are background",
+        os.path.basename(path),
+        how,
+        *slide.size,
+        number,
+        total,
+    )

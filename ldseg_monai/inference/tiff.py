@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ldseg_monai.data.formats import load_picture, unreadable
+from ldseg_monai.data.exports.pyramid import CLASSIC, TILE, ome_metadata
+from ldseg_monai.data.formats import TIFF_ENDINGS, Slide, is_slide, load_picture, unreadable
 from ldseg_monai.runtime.errors import InputError, MissingPackageError, UserError
 from ldseg_monai.runtime.files import whole_file
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-TIFF_ENDINGS = (".tif", ".tiff")
 ORIENTATION, SUBSAMPLING = 274, 530  # tags of TIFF
 TURNED = range(2, 9)  # orientations beside 1, for which Pillow takes every other number
 MODES = {1: "L", 2: "LA", 3: "RGB"}  # of Pillow, by samples of a pixel
 FOURTH = {"ASSOCALPHA": "RGBa", "UNASSALPHA": "RGBA"}  # of Pillow, by what the fourth sample is
 AS_SHOWN = {"RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}  # for modes that are not written
-TILE = 256  # rows and columns of a tile of the files that are written
 ADVICE = (
     "convert it to a TIFF in tiles, such as by `vips tiffsave IN OUT.tif --tile --compression "
     "deflate`"
@@ -225,13 +224,26 @@ class TiffPicture:
 
 
 @contextmanager
-def open_picture(path: str) -> Iterator[WholePicture | TiffPicture]:
+def open_picture(
+    path: str, microns: float | None = None, slide_microns: float | None = None
+) -> Iterator[WholePicture | TiffPicture | Slide]:
     """Open a picture to read ranges of its rows.
+
+    Args:
+        path: of the file.
+        microns: micrometers of a pixel at which a whole-slide image is read; None for its own.
+        slide_microns: those of level 0 of a slide that does not say them.
 
     Raises:
         ValueError: if it cannot be read so.
     """
-    picture = TiffPicture(path) if path.lower().endswith(TIFF_ENDINGS) else WholePicture(path)
+    picture: WholePicture | TiffPicture | Slide
+    if is_slide(path):
+        picture = Slide(path, microns, slide_microns)
+    elif path.lower().endswith(TIFF_ENDINGS):
+        picture = TiffPicture(path)
+    else:
+        picture = WholePicture(path)
     try:
         yield picture
     finally:
@@ -239,36 +251,118 @@ def open_picture(path: str) -> Iterator[WholePicture | TiffPicture]:
 
 
 class TiledFile:
-    """A tiled, compressed TIFF file whose rows come one strip after the other.
+    """An OME-TIFF file in compressed tiles and levels, whose rows come one strip after the other.
 
-    The tiles go to a temporary file in the same folder, and to the file itself when all are there.
+    Each level has every second row and column of the one before. The tiles go to temporary files in
+    the same folder, and to the file itself when all are there.
 
     Args:
         path: of the file.
         size: columns and rows.
         of: what it is made of, as of `whole_file`.
         remark: its description; "" for none.
+        microns: micrometers of a pixel along columns and rows; None where they are not known.
 
     Raises:
         ImportError: without tifffile.
     """
 
     def __init__(
-        self, path: str, size: Sequence[int], of: str | None = None, remark: str = ""
+        self,
+        path: str,
+        size: Sequence[int],
+        of: str | None = None,
+        remark: str = "",
+        microns: Sequence[float] | None = None,
     ) -> None:
         self.tifffile = _tifffile()
         self.remark = remark
         self.path = path
         self.of = of
+        self.microns = microns
+        folder = os.path.dirname(path) or "."
+        self.levels = [_Level(size, folder)]
+        while max(size) > TILE:
+            size = [-(-side // 2) for side in size]
+            self.levels.append(_Level(size, folder))
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add a strip, uint8 ``(rows, columns, samples)``, below the ones before."""
+        for level in self.levels:
+            first = level.came % 2  # of the strip's rows whose number in the level is even
+            level.append(rows)
+            rows = rows[first::2, ::2]
+
+    def save(self) -> None:
+        """Write the file, when all rows have come."""
+        for level in self.levels:
+            level.finish()
+        samples = self.levels[0].samples
+        options: dict[str, Any] = {
+            "dtype": np.uint8,
+            "tile": (TILE, TILE),
+            "compression": "zlib",
+            "photometric": "minisblack",
+            "planarconfig": None if samples == 1 else "contig",
+        }
+        if self.microns is not None:
+            options["resolution"] = tuple(1e4 / side for side in self.microns)  # pixels a cm
+            options["resolutionunit"] = "CENTIMETER"
+        name = os.path.basename(self.path)
+        axes = "YX" if samples == 1 else "YXS"
+        metadata = ome_metadata(name, self.remark, self.microns, axes)
+        size = sum(sum(level.lengths) for level in self.levels)
+        with (
+            whole_file(self.path, self.of) as hidden,
+            self.tifffile.TiffWriter(hidden, ome=True, bigtiff=size > CLASSIC) as file,
+        ):
+            first, *smaller = self.levels
+            file.write(
+                first.tiles(),
+                shape=first.shape,
+                subifds=len(smaller),
+                metadata=metadata,
+                **options,
+            )
+            for level in smaller:
+                file.write(
+                    level.tiles(), shape=level.shape, subfiletype=1, metadata=None, **options
+                )
+
+    def __enter__(self) -> TiledFile:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for level in self.levels:
+            level.close()
+
+
+class _Level:
+    """The compressed tiles of a picture whose rows come one strip after the other.
+
+    Args:
+        size: columns and rows.
+        folder: of the temporary file that they are in.
+    """
+
+    def __init__(self, size: Sequence[int], folder: str) -> None:
         self.columns, self.rows = size
-        self.tiles = tempfile.TemporaryFile(dir=os.path.dirname(path) or ".")
+        self.file = tempfile.TemporaryFile(dir=folder)
         self.lengths: list[int] = []
         self.samples = 1
+        self.came = 0  # rows
         self.waiting: list[np.ndarray] = []
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the picture, as NumPy has it."""
+        shape = (self.rows, self.columns)
+        return shape if self.samples == 1 else (*shape, self.samples)
 
     def append(self, rows: np.ndarray) -> None:
         """Add a strip, uint8 ``(rows, columns, samples)``, below the ones before."""
         self.samples = rows.shape[-1]
+        self.came += len(rows)
         self.waiting.append(rows)
         if sum(map(len, self.waiting)) >= TILE:
             strip = np.concatenate(self.waiting)
@@ -277,27 +371,21 @@ class TiledFile:
                 self._compress(strip[first : first + TILE])
             self.waiting = [strip[whole:].copy()]
 
-    def save(self) -> None:
-        """Write the file, when all rows have come."""
+    def finish(self) -> None:
+        """Compress what is left, when all rows have come."""
         if rest := [rows for rows in self.waiting if len(rows)]:
             self._compress(np.concatenate(rest))
-        self.tiles.seek(0)
-        with whole_file(self.path, self.of) as hidden:
-            self.tifffile.imwrite(
-                hidden,
-                (self.tiles.read(length) for length in self.lengths),
-                shape=(self.rows, self.columns)
-                if self.samples == 1
-                else (self.rows, self.columns, self.samples),
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                compression="zlib",
-                photometric="minisblack",
-                planarconfig=None if self.samples == 1 else "contig",
-                metadata=None,
-                description=self.remark.encode("ascii", "replace") or None,
-                bigtiff=sum(self.lengths) > 2**32 - 2**28,
-            )
+        self.waiting = []
+
+    def tiles(self) -> Iterator[bytes]:
+        """All of them, row by row."""
+        self.file.seek(0)
+        for length in self.lengths:
+            yield self.file.read(length)
+
+    def close(self) -> None:
+        """Close the temporary file, which is gone then."""
+        self.file.close()
 
     def _compress(self, strip: np.ndarray) -> None:
         """Write a row of tiles; what they have beyond the picture is 0."""
@@ -305,14 +393,8 @@ class TiledFile:
         padded[: len(strip), : self.columns] = strip
         for first in range(0, padded.shape[1], TILE):
             data = zlib.compress(padded[:, first : first + TILE].tobytes())
-            self.tiles.write(data)
+            self.file.write(data)
             self.lengths.append(len(data))
-
-    def __enter__(self) -> TiledFile:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.tiles.close()
 
 
 def _tifffile() -> Any:

@@ -15,11 +15,12 @@ from monai.utils import ensure_tuple, ensure_tuple_rep, fall_back_tuple
 from PIL import Image
 
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.data.formats import is_volume, load_volume
+from ldseg_monai.data.formats import TIFF_ENDINGS, is_volume, load_volume
 from ldseg_monai.data.formats.kinds import ITK_ENDINGS
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.inference.strips import StripInferer
-from ldseg_monai.inference.tiff import TIFF_ENDINGS, open_picture
+from ldseg_monai.inference.tiff import open_picture
+from ldseg_monai.runtime.errors import UserError
 
 logger = logging.getLogger("ldseg_monai.tools")
 
@@ -43,9 +44,13 @@ def tell_large(parser: ConfigParser) -> None:
     cases = parser.get_parsed_content("dataset#data")
     large = {}
     for number in parser.get_parsed_content("dataloader").sampler:
-        size = image_size(cases[number]["image"])
-        fits = len(size) == len(ensure_tuple(windows.roi_size))  # else it fails later, by its name
-        count = number_of_windows(size, windows) if fits else 0
+        image = cases[number]["image"]
+        if in_strips:
+            size, count = size_in_strips(inferer, image)
+        else:
+            size = image_size(image)
+            fits = len(size) == len(ensure_tuple(windows.roi_size))  # else it fails later
+            count = number_of_windows(size, windows) if fits else 0
         if count >= MANY:
             large[number] = (size, count)
     if not large:
@@ -65,6 +70,16 @@ def tell_large(parser: ConfigParser) -> None:
             duration,
             memory,
         )
+
+
+def size_in_strips(inferer: StripInferer, image: str) -> tuple[tuple[int, ...], int]:
+    """Size of a picture as strips have it, and windows to compute; 0 of what cannot be read."""
+    try:
+        with inferer.reader.open(image) as picture:
+            empty, number = inferer.empty_windows(picture)
+            return tuple(picture.size), number - len(empty)
+    except (UserError, OSError):  # whoever segments it says what is wrong
+        return (), 0
 
 
 def image_size(image: Any) -> tuple[int, ...]:

@@ -7,20 +7,21 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple, fall_back_tuple
 
 from ldseg_monai.bundle import Bundle
-from ldseg_monai.bundle.bundle import SEQUENCES
+from ldseg_monai.bundle.bundle import SEQUENCES, STRIPS
 from ldseg_monai.data.datalist import case_of_channels, find_cases
-from ldseg_monai.data.formats import is_volume
+from ldseg_monai.data.formats import Slide, is_slide, is_volume
 from ldseg_monai.data.known import BODY_AXES
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
-from ldseg_monai.runtime.errors import MissingFileError, UserError, cause, one_line
-from ldseg_monai.tools.forecast import number_of_windows
+from ldseg_monai.inference.strips import StripInferer
+from ldseg_monai.runtime.errors import InputError, MissingFileError, UserError, cause, one_line
+from ldseg_monai.tools.forecast import bytes_of_image, number_of_windows
 
 WIDTH = 100  # columns of a terminal
 INDENT = "            "
@@ -181,8 +182,11 @@ def describe_image(path: str | os.PathLike[str] | Sequence[str], bundles: Sequen
 
 def _facts(paths: Sequence[str], bundle: Bundle) -> Iterator[str]:
     """Lines on an image and a bundle."""
-    overlays = []
     path = paths[0]
+    if is_slide(path):
+        yield from _slide_facts(path, bundle)
+        return
+    overlays = []
     dims = bundle.spatial_dims
     is_picture = not os.path.isdir(path) and not is_volume(path) and dims == 2
     if dims == 2 and not is_picture and (bundle.configs / SEQUENCES).is_file():
@@ -204,10 +208,7 @@ def _facts(paths: Sequence[str], bundle: Bundle) -> Iterator[str]:
     yield f"channels: {len(image)}{told}"
     known = config.get_parsed_content("known")
     reasons = list(known.reasons(MetaTensor(image), image.shape[1:]))
-    if reasons:
-        yield f"not known to the weights, refused without --force: {'; '.join(reasons)}"
-    else:
-        yield "known to the weights, by what the bundle declares"
+    yield from _known_line(reasons)
     seen = loaded
     for transform in config.get_parsed_content("image_transforms"):
         seen = transform(seen)
@@ -218,9 +219,45 @@ def _facts(paths: Sequence[str], bundle: Bundle) -> Iterator[str]:
         window = fall_back_tuple(inferer.roi_size, size)
         number = number_of_windows(size, inferer)
         yield f"windows: {number} of {_by(window)}"
+    yield _written_line(config)
+
+
+def _slide_facts(path: str, bundle: Bundle) -> Iterator[str]:
+    """Lines on a whole-slide image and a bundle."""
+    if not (bundle.configs / STRIPS).is_file():
+        raise InputError(f"{path} is a whole-slide image: expected a bundle with {STRIPS}")
+    config = bundle.config("inference.yaml", STRIPS, dataset_dir=path, force=True)
+    strips: StripInferer = config.get_parsed_content("strips")
+    reader, known = strips.reader, config.get_parsed_content("known")
+    with reader.open(path) as opened:
+        slide = cast(Slide, opened)
+        yield f"whole-slide image of format {slide.vendor}"
+        yield f"levels: {', '.join(map(_by, slide.levels))} pixels, columns by rows"
+        own = "not known" if slide.own_microns is None else f"{slide.own_microns[0]:.3g}"
+        yield f"micrometers a pixel: {own}"
+        yield from _known_line(list(reader.reasons(slide, known)))
+        how = "its own pixels" if slide.microns is None else f"{slide.microns[0]:.3g} micrometers"
+        yield f"seen by the network as: {_by(slide.size)}, of {how}"
+        empty, number = strips.empty_windows(slide)
+        window = _by(strips.inferer.window(slide.size))
+        yield f"windows: {number} of {window}, of which {number - len(empty)} have tissue"
+        network = config.get_parsed_content("network_def")
+        memory = bytes_of_image(slide.size, strips.inferer, network, in_strips=True) / 1e9
+        yield f"memory: about {memory:.2g} GB beside the network; predict times a window first"
+    yield _written_line(config)
+
+
+def _known_line(reasons: Sequence[str]) -> Iterator[str]:
+    if reasons:
+        yield f"not known to the weights, refused without --force: {'; '.join(reasons)}"
+    else:
+        yield "known to the weights, by what the bundle declares"
+
+
+def _written_line(config: Any) -> str:
     samples = config.get_parsed_content("num_samples")
     results = ["label"] if samples == 1 else ["label", "mean", "sd"]
-    yield f"written: {', '.join(results)} ({samples} sample{'s' * (samples > 1)})"
+    return f"written: {', '.join(results)} ({samples} sample{'s' * (samples > 1)})"
 
 
 def _place(image: Any, dims: int) -> str:

@@ -24,9 +24,14 @@ from ldseg_monai.bundle.components import has_id
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, folders_in
 from ldseg_monai.data.exports.kinds import KINDS, check_kinds
-from ldseg_monai.data.formats import PICTURE_ENDINGS, VOLUME_ENDINGS
+from ldseg_monai.data.formats import (
+    PICTURE_ENDINGS,
+    SLIDE_ENDINGS,
+    TIFF_ENDINGS,
+    VOLUME_ENDINGS,
+    is_slide,
+)
 from ldseg_monai.inference.case_evaluator import CaseEvaluator
-from ldseg_monai.inference.tiff import TIFF_ENDINGS
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.files import saved_files
 from ldseg_monai.tools.archives import ZIP, places_in, unpacked
@@ -63,7 +68,8 @@ def predict(
             ``NAME_segmentation`` beside one that is a folder.
         overlays: configs of the bundle that go over ``inference.yaml``; None for those that the
             inputs ask for: ``sequences.yaml`` for volumes where the bundle is of pictures,
-            ``strips.yaml`` for TIFF of more than 64 million pixels, each where the bundle has it.
+            ``strips.yaml`` for whole-slide images, and for TIFF of more than 64 million pixels,
+            each where the bundle has it.
         lines: gets a line of JSON for each image; None for nothing.
         knobs: of the config, by their names.
 
@@ -173,14 +179,22 @@ def folder_of_results(inputs: Sequence[str | os.PathLike[str]]) -> Path:
 def overlays_for(bundle: Bundle, places: Sequence[str]) -> list[str]:
     """The overlays on ``inference.yaml`` that images ask for: see `predict`."""
     there = [name for name in (SEQUENCES, STRIPS) if (bundle.configs / name).is_file()]
+    files = [file for place in places for file in _files(place)]
+    slides = [file for file in files if file.lower().endswith(SLIDE_ENDINGS)]
+    if slides and STRIPS not in there:
+        raise InputError(
+            f"{slides[0]} is a whole-slide image, which {bundle.name} does not take: expected a "
+            "bundle with strips.yaml, such as ldseg_glas or cdal_monuseg"
+        )
     if not there:
         return []
-    files = [file for place in places for file in _files(place)]
     pictures = [file for file in files if file.lower().endswith(PICTURE_ENDINGS)]
     others = [file for file in files if file.lower().endswith(VOLUME_ENDINGS)]
     if SEQUENCES in there and not pictures and files:
         return [SEQUENCES]
-    if STRIPS in there and pictures and not others:
+    if STRIPS in there and not others:
+        if slides or any(map(is_slide, pictures)):
+            return [STRIPS]
         is_tiff = all(file.lower().endswith(TIFF_ENDINGS) for file in pictures)
         if is_tiff and any(math.prod(image_size(file)) > LARGE for file in pictures):
             return [STRIPS]

@@ -15,7 +15,6 @@ from test_many_cases import LAUNCHER, contents, one_bundle
 from workplace import Workplace, find_case, read_image
 
 from ldseg_monai.bundle import class_names
-from ldseg_monai.runtime.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
 
@@ -99,7 +98,7 @@ def test_a_table_of_another_hand_is_refused_where_it_would_be_written(
     assert [path.name for path in tmp_path.iterdir()] == ["statistics.csv"]
 
 
-def test_it_is_refused_in_one_line_where_there_is_nothing_to_measure(
+def test_numbers_of_strips_are_those_of_the_whole_picture(
     workplace: Workplace, untrained: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     if not (workplace.bundle_root / "configs" / "strips.yaml").is_file():
@@ -107,14 +106,15 @@ def test_it_is_refused_in_one_line_where_there_is_nothing_to_measure(
     options = {
         "dataset_dir": str(phantoms),
         "model_path": str(untrained),
-        "output_dir": str(tmp_path / "out"),
+        "save_statistics": True,
+        **SAMPLES,
     }
-    with pytest.raises(Exception) as caught:
-        workplace.run_here("inference.yaml", "strips.yaml", save_statistics=True, **options)
-    error = cause(caught.value)
-    assert isinstance(error, InputError)
-    assert str(error).startswith("save_statistics is True: expected false")
-    assert not (tmp_path / "out").exists()
+    whole, strips = tmp_path / "whole", tmp_path / "strips"
+    workplace.run_here("inference.yaml", output_dir=str(whole), **options)
+    workplace.run_here("inference.yaml", "strips.yaml", output_dir=str(strips), **options)
+    of_samples = ("area_pixels_sd", "mean_intensity", "sd_intensity")  # which strips do not keep
+    for row, expected in zip(table(strips), table(whole), strict=True):
+        assert row == {**expected, **dict.fromkeys(of_samples, "")}
 
 
 @one_bundle

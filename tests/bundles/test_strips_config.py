@@ -36,7 +36,7 @@ def test_strips_of_a_picture_with_blank_parts_are_the_whole_picture_and_are_not_
         workplace, "inference.yaml", "strips.yaml", output_dir=str(tmp_path / "strips"), **options
     )
     (whole,) = (tmp_path / "whole").glob("*_label.*")
-    label = tmp_path / "strips" / "slide_label.tif"
+    label = tmp_path / "strips" / "slide_label.ome.tif"
     assert np.array_equal(read_image(label)[0], read_image(whole)[0])
     written = label.stat().st_mtime_ns
     segment(

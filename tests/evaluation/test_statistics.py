@@ -20,6 +20,7 @@ from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.clips import IN_MM
 from ldseg_monai.data.writers import SaveImageVolumed
 from ldseg_monai.evaluation import SaveStatisticsd, StatisticsTable, label_statistics
+from ldseg_monai.evaluation.strip_statistics import strip_statistics
 from ldseg_monai.inference.finished_cases import FinishedCases
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.ownership import claim
@@ -235,3 +236,18 @@ def test_a_mask_that_was_corrected_by_hand_is_told(
     assert "numbers of the segmentations as they were before: a, b" in caplog.text
     assert "b_statistics.json is no JSON" in caplog.text
     assert table(tmp_path) == before[:1]
+
+
+@pytest.mark.parametrize("pixel_mm2", [None, 0.62**2 / 1e6])
+def test_numbers_of_strips_are_those_of_the_whole_picture(pixel_mm2: float | None) -> None:
+    classes = np.random.default_rng(0).choice(3, (60, 40), p=[0.6, 0.4, 0]).astype(np.uint8)
+    affine = torch.diag(torch.tensor([0.62e-3, 0.62e-3, 1, 1], dtype=torch.float64))
+    whole = MetaTensor(torch.from_numpy(classes.T.copy())[None], affine)
+    strips = np.split(classes, [7, 8, 30])
+    measured = strip_statistics(lambda: strips, NAMES, pixel_mm2)
+    for row, expected in zip(
+        measured, label_statistics(whole, NAMES, in_mm=pixel_mm2 is not None), strict=True
+    ):
+        assert list(row) == list(expected)
+        for name, value in expected.items():
+            assert row[name] == (pytest.approx(value) if isinstance(value, float) else value), name

@@ -8,6 +8,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from small_networks import RecordingSampler, Wrapper, noisy_ldseg, pair_of, tiny_cdal
 
+from ldseg_monai.inference import sliding_window as module
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.sliding_window import (
     SliceSamplingInferer,
@@ -242,3 +243,18 @@ def test_planes_of_a_volume_keep_their_samples() -> None:
     assert planes.shape == (1, 3 + 1 + 2 * 3, 16, 24, 3)
     for index in range(3):
         assert torch.allclose(planes[..., index], sampler(volume[..., index], network), atol=1e-5)
+
+
+def test_the_noise_of_a_large_image_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, size = noisy_ldseg(), (96, 32)
+    inferer = SlidingWindowSamplingInferer(SamplingInferer(seed=3), (32, 32), overlap=0)
+    channels, columns, rows = inferer.noise_field_shape(model, size)
+    image = torch.rand(1, model.in_channels, 32, 32).tile(1, 1, 3, 1)
+    different = inferer(image, model)
+    monkeypatch.setattr(module, "FIELD", columns // 3)
+    assert inferer.noise_field_shape(model, size) == [channels, columns // 3, rows]
+    first, second, third = inferer(image, model).split(32, dim=2)
+    assert torch.equal(first, second) and torch.equal(first, third)
+    assert not torch.equal(different[:, :, :32], different[:, :, 32:64])
+    monkeypatch.setattr(module, "FIELD", 1)  # a window's own noise is always whole
+    assert inferer.noise_field_shape(model, size)[1] == columns // 3

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ import torch
 from monai.data import MetaTensor, decollate_batch
 from monai.transforms import CastToTyped, Compose, LoadImaged, ScaleIntensityRanged
 from PIL import Image
+from slide_phantoms import write_svs
 from small_networks import small_ldseg
 
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.formats import load_picture
+from ldseg_monai.data.known import CheckKnownImaged
 from ldseg_monai.inference import tiff
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
+from ldseg_monai.inference.strip_reader import StripReader, small_picture
 from ldseg_monai.inference.strips import MeasurePictured, StripInferer
 from ldseg_monai.inference.tiff import TiledFile, open_picture
 from ldseg_monai.networks.ldseg.network import LDSeg
@@ -57,17 +61,23 @@ def windows(num_samples: int = 1, amp: bool = False, **arguments) -> SlidingWind
 
 
 def in_strips(
-    path: Path, folder: Path, inferer: SlidingWindowSamplingInferer
+    path: Path,
+    folder: Path,
+    inferer: SlidingWindowSamplingInferer,
+    reader: StripReader | None = None,
 ) -> dict[str, np.ndarray]:
     """The files that are written of a picture, by what follows its name."""
-    size = MeasurePictured("image")({"image": path})["image"]
+    size = MeasurePictured("image", reader=reader)({"image": path})["image"]
     batch = MetaTensor(size.as_tensor()[None], meta={"filename_or_obj": [str(path)]})
-    output = StripInferer(inferer, preprocessing(), str(folder))(batch, network())
+    output = StripInferer(inferer, preprocessing(), str(folder), reader)(batch, network())
     files = sorted(path for path in folder.iterdir() if path.name != "written.jsonl")
     (written,) = decollate_batch(output)
     assert sorted(saved_files(written)) == [str(file) for file in files]
-    assert [file.suffix for file in files] == [".tif"] * len(files)  # nothing else is left
-    return {file.stem.removeprefix(f"{path.stem}_"): np.asarray(Image.open(file)) for file in files}
+    names = [file.name.removeprefix(f"{path.stem}_").split(".") for file in files]
+    assert [ending for _, *ending in names] == [["ome", "tif"]] * len(files)  # nothing else is left
+    return {
+        name: np.asarray(Image.open(file)) for (name, *_), file in zip(names, files, strict=True)
+    }
 
 
 def test_tiff_says_that_the_weights_do_not_know_the_picture(tmp_path: Path) -> None:
@@ -79,9 +89,11 @@ def test_tiff_says_that_the_weights_do_not_know_the_picture(tmp_path: Path) -> N
         meta = {"filename_or_obj": [str(path)], **known}
         batch = MetaTensor(torch.tensor([[20, 9]]), meta=meta)
         StripInferer(windows(), preprocessing(), str(tmp_path / name))(batch, network())
-        with tifffile.TiffFile(tmp_path / name / "picture_label.tif") as file:
+        with tifffile.TiffFile(tmp_path / name / "picture_label.ome.tif") as file:
             said = "outside of known images: its size is 9" if known else ""
-            assert file.pages[0].description == said
+            assert (
+                ElementTree.fromstring(file.ome_metadata).findtext(".//{*}Description", "") == said
+            )
 
 
 def as_a_whole(path: Path, inferer: SlidingWindowSamplingInferer) -> dict[str, np.ndarray]:
@@ -154,6 +166,126 @@ def test_only_the_rows_of_a_strip_are_read(tmp_path: Path, monkeypatch: pytest.M
     assert asked[0] == (0, 24) and asked[-1] == (376, 400)
     assert [stop - start for start, stop in asked] == [24] * len(asked)
     assert asked == sorted(set(asked))
+
+
+# Slides
+
+
+def stained(columns: int, rows: int, seed: int = 0) -> np.ndarray:
+    """Random pixels whose every part is saturated, as stained tissue is."""
+    random = np.random.default_rng(seed).integers(0, 120, (rows, columns, 3), dtype=np.uint8)
+    return random + np.array([120, 0, 120], np.uint8)
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_strips_of_a_slide_are_those_of_the_same_picture(tmp_path: Path, num_samples: int) -> None:
+    pixels = stained(70, 90)
+    fine = pixels.repeat(2, axis=0).repeat(2, axis=1)
+    write_svs(tmp_path / "slide.svs", [fine, pixels], 0.31)
+    Image.fromarray(pixels).save(tmp_path / "slide.png")
+    (tmp_path / "metadata.json").write_text('{"known_images": {"microns_per_pixel": 0.62}}')
+    reader = StripReader(str(tmp_path / "metadata.json"))
+    inferer = windows(num_samples)
+    found = in_strips(tmp_path / "slide.svs", tmp_path / "out", inferer, reader)
+    expected = as_a_whole(tmp_path / "slide.png", inferer)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values), name
+    with tifffile.TiffFile(tmp_path / "out" / "slide_label.ome.tif") as file:
+        pixel = ElementTree.fromstring(file.ome_metadata).find(".//{*}Pixels")
+        assert (pixel.get("PhysicalSizeX"), pixel.get("PhysicalSizeXUnit")) == ("0.62", "µm")
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_windows_without_tissue_are_background_and_not_computed(
+    tmp_path: Path,
+    num_samples: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pixels = np.full((300, 200, 3), 244, np.uint8)
+    pixels[100:200, :100] = stained(100, 100)
+    write_svs(tmp_path / "slide.svs", [pixels], 0.62)
+    computed = []
+    inferer, sample = windows(num_samples), SamplingInferer.__call__
+    monkeypatch.setattr(
+        SamplingInferer,
+        "__call__",
+        lambda self, images, *rest, **more: (
+            computed.append(len(images)) or sample(self, images, *rest, **more)
+        ),
+    )
+    with caplog.at_level("INFO"):
+        found = in_strips(tmp_path / "slide.svs", tmp_path / "out", inferer)
+    starts = inferer.starts((200, 300))
+    near = [  # windows that touch the tissue, or one pixel of it beside them
+        start
+        for start in starts
+        if start[0] <= 100 and start[0] + 32 >= 0 and start[1] <= 200 and start[1] + 24 >= 99
+    ]
+    assert sum(computed) == len(near) < len(starts) / 2
+    told = f"{len(near)} of {len(starts)} windows have tissue, the others are background"
+    assert any(told in message for message in caplog.messages)
+    everything = in_strips(
+        tmp_path / "slide.svs",
+        tmp_path / "all",
+        windows(num_samples),
+        StripReader(skip_empty=False),
+    )
+    for name, values in found.items():
+        assert np.array_equal(values[110:190, :90], everything[name][110:190, :90]), name
+        assert not values[:70].any() and not values[:, 140:].any(), name
+
+
+def test_a_slide_without_tissue_is_background(tmp_path: Path) -> None:
+    write_svs(tmp_path / "slide.svs", [np.full((90, 70, 3), 244, np.uint8)], 0.62)
+    found = in_strips(tmp_path / "slide.svs", tmp_path / "out", windows(3))
+    assert {name: values.max() for name, values in found.items()} == dict.fromkeys(found, 0)
+
+
+@pytest.mark.parametrize(
+    ("microns", "said", "reason"),
+    [
+        (None, None, "it does not say its micrometers a pixel, expected 0.5 or less"),
+        (None, 0.5, None),
+        (0.25, None, None),
+        (0.6, None, None),  # 20% larger
+        (0.7, None, "its pixels are 0.7 micrometers, expected 0.5 or less"),
+    ],
+)
+def test_a_slide_of_another_resolution_is_not_known(
+    tmp_path: Path, microns: float | None, said: float | None, reason: str | None
+) -> None:
+    path, metadata = tmp_path / "slide.svs", tmp_path / "metadata.json"
+    write_svs(path, [stained(70, 90)], microns)
+    metadata.write_text('{"known_images": {"microns_per_pixel": 0.5}}')
+    reader = StripReader(str(metadata), said)
+    measure = MeasurePictured("image", CheckKnownImaged("image", str(metadata)), reader)
+    if reason is None:
+        measure({"image": path})
+        return
+    with pytest.raises(ValueError, match=reason):
+        measure({"image": path})
+    force = MeasurePictured("image", CheckKnownImaged("image", str(metadata), force=True), reader)
+    size = force({"image": path})["image"]
+    assert reason in size.meta[OUTSIDE]
+    if microns is None:
+        assert size.tolist() == [70, 90]
+
+
+@pytest.mark.parametrize("name", ["slide.svs", "picture.tif", "picture.png"])
+def test_small_copies_are_of_the_whole_picture(tmp_path: Path, name: str) -> None:
+    pixels = np.zeros((160, 240, 3), np.uint8)
+    pixels[80:, :120] = (200, 10, 90)
+    if name == "slide.svs":
+        write_svs(tmp_path / name, [pixels])
+    else:
+        Image.fromarray(pixels).save(tmp_path / name)
+    with open_picture(str(tmp_path / name)) as picture:
+        small = small_picture(picture, 60)
+    assert small.shape == (40, 60, 3)
+    assert np.abs(small[3:17].astype(int)).max() == 0 and (small[23:, 33:] == 0).all()
+    assert np.abs(small[23:, :27].astype(int) - (200, 10, 90)).max() <= 1
 
 
 # Pictures
@@ -351,6 +483,11 @@ def test_file_holds_the_rows_that_came(tmp_path: Path, heights: list[int], sampl
         assert not path.exists()
         file.save()
     assert np.array_equal(tifffile.imread(path), pixels.squeeze())
+    levels = tifffile.TiffFile(path).series[0].levels
+    for number, level in enumerate(levels):  # every second row and column of the one before
+        step = 2**number
+        assert np.array_equal(level.asarray().squeeze(), pixels[::step, ::step].squeeze())
+    assert max(levels[-1].shape[:2]) <= 256
     page = tifffile.TiffFile(path).pages[0]
     assert (page.tilelength, page.tilewidth, page.compression.name) == (256, 256, "ADOBE_DEFLATE")
     assert list(tmp_path.iterdir()) == [path]

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from slide_phantoms import write_svs
 from workplace import restored_process
 
 from ldseg_monai.bundle import Bundle
@@ -267,15 +268,80 @@ def test_the_images_choose_the_overlay(tmp_path: Path, monkeypatch: pytest.Monke
     for path, side in ((small, 20), (large, 50)):
         tifffile.imwrite(path, np.zeros((side, side, 3), np.uint8), photometric="rgb")
     Image.new("L", (50, 50)).save(tmp_path / "large.png")
+    write_svs(tmp_path / "vendor.tif", [np.zeros((20, 20, 3), np.uint8)])
     for bundle, names, wanted in (
         (echo, ["clip.nii.gz"], ["sequences.yaml"]),
         (echo, ["frame.png"], []),
         (glas, ["small.tif"], []),
         (glas, ["small.tif", "large.tif"], ["strips.yaml"]),
         (glas, ["large.tif", "large.png"], []),
+        (glas, ["small.tif", "vendor.tif"], ["strips.yaml"]),
         (Bundle(HIPPOCAMPUS), ["scan.nii.gz"], []),
     ):
         assert overlays_for(bundle, [str(tmp_path / name) for name in names]) == wanted
+
+
+def test_a_slide_is_segmented_from_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantoms("gland", tmp_path / "glands", 1, seed=0)
+    phantom = Image.open(tmp_path / "glands" / "images" / "case_000.png").convert("RGB")
+    tissue = np.asarray(phantom.crop((0, 0, 128, 128)))
+    pixels = np.full((128, 320, 3), 244, np.uint8)
+    pixels[:, :128] = tissue
+    picture, slide = tmp_path / "picture.png", tmp_path / "slide.svs"
+    Image.fromarray(pixels).save(picture)
+    write_svs(slide, [pixels.repeat(2, axis=0).repeat(2, axis=1), pixels], 0.31)
+    options = ["--num-samples", 1, "--set", "window_size=[128, 128]", "--quiet"]
+    more = ["--format", "geojson", "tiff", "--preview", "--statistics", "--json"]
+    assert run("-m", GLAS, "-i", picture, "-o", tmp_path / "out", *options) == 0
+    assert run("-m", GLAS, "-i", slide, "-o", tmp_path / "out", *options, *more) == 0
+    (line,) = lines(capsys)
+    ends = ("label.ome.tif", "objects.geojson", "overlay.png", "statistics.json")
+    assert line["files"] == [str(tmp_path / "out" / f"slide_{end}") for end in ends]
+    label = tifffile.imread(tmp_path / "out" / "slide_label.ome.tif")
+    expected = np.asarray(Image.open(tmp_path / "out" / "picture_label.png"))
+    assert label[:, :128].any()
+    assert np.array_equal(label[:, :120], expected[:, :120])  # where glass is in no other window
+    (row,) = json.loads((tmp_path / "out" / "slide_statistics.json").read_text())
+    area = np.count_nonzero(label) * 0.62**2  # in square micrometers
+    assert row["area_mm2"] == pytest.approx(area / 1e6)
+    features = json.loads((tmp_path / "out" / "slide_objects.geojson").read_text())["features"]
+    told = [feature["properties"]["measurements"] for feature in features]
+    assert sum(each["Area µm^2"] for each in told) == pytest.approx(area)
+    corners = np.concatenate(
+        [np.array(feature["geometry"]["coordinates"][0]) for feature in features]
+    )
+    rows, columns = np.nonzero(label)
+    assert corners.min(axis=0).tolist() == [2 * columns.min(), 2 * rows.min()]  # of level 0
+    assert corners.max(axis=0).tolist() == [2 * columns.max() + 2, 2 * rows.max() + 2]
+    overlay = Image.open(tmp_path / "out" / "slide_overlay.png").convert("RGB")
+    assert overlay.size == (640, 256)
+    is_line = (np.asarray(overlay) == (255, 80, 60)).all(axis=-1)
+    assert is_line.any() and not is_line[:, 400:].any()
+
+
+def test_a_slide_is_told_before_it_is_segmented(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.full((700, 900, 3), 244, np.uint8)
+    pixels[:300, :300] = (190, 80, 170)
+    slide = tmp_path / "slide.svs"
+    write_svs(slide, [pixels.repeat(2, axis=0).repeat(2, axis=1), pixels], 0.31)
+    assert main(["info", str(slide), "-m", str(GLAS)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    for line in (
+        "    whole-slide image of format aperio",
+        "    levels: 1800 x 1400, 900 x 700 pixels, columns by rows",
+        "    micrometers a pixel: 0.31",
+        "    seen by the network as: 900 x 700, of 0.62 micrometers",
+        "    windows: 4 of 800 x 544, of which 4 have tissue",
+    ):
+        assert line in told
+    assert run("-m", HIPPOCAMPUS, "-i", slide, "-o", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "slide.svs is a whole-slide image, which ldseg_hippocampus does not take" in error
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

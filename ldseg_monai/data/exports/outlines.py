@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -28,6 +28,39 @@ def objects_of(mask: np.ndarray) -> Iterator[tuple[np.ndarray, tuple[int, int]]]
     labels, _ = ndimage.label(mask)  # by sides
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         yield labels[rows, columns] == number, (rows.start, columns.start)
+
+
+def objects_in_strips(
+    strips: Iterable[np.ndarray], number: int
+) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    """The objects of a class of a label map whose rows come strip by strip.
+
+    They are those of `objects_of`, each as soon as no further row touches it. Of the rows, those
+    from the first of an object that is not complete are in memory.
+
+    Args:
+        strips: class indices, ``(rows, columns)`` each, the upper ones first.
+        number: of the class.
+
+    Yields:
+        As of `objects_of`, in the whole label map.
+    """
+    top = 0  # the row that the mask begins at
+    mask = np.zeros((0, 0), bool)
+    for strip in strips:
+        mask = np.concatenate([mask.reshape(-1, strip.shape[1]), strip == number])
+        begin = len(mask)  # of what is not complete
+        is_open = np.zeros_like(mask)
+        for cut, (row, column) in objects_of(mask):
+            if row + len(cut) < len(mask):
+                yield cut, (top + row, column)
+            else:
+                is_open[row : row + len(cut), column : column + cut.shape[1]] |= cut
+                begin = min(begin, row)
+        mask, top = is_open[begin:].copy(), top + begin
+    if mask.size:
+        for cut, (row, column) in objects_of(mask):
+            yield cut, (top + row, column)
 
 
 def rings(mask: np.ndarray) -> list[np.ndarray]:

@@ -38,19 +38,29 @@ def write_pyramid(label: LabelMap, path: str) -> None:
         "compression": "zlib",
         "photometric": "minisblack",
     }
+    metadata = ome_metadata(label.name, label.remark, label.meta.get(MICROMETERS))
     with tifffile.TiffWriter(path, ome=True, bigtiff=size > CLASSIC) as file:
-        file.write(pixels, subifds=len(levels) - 1, metadata=_metadata(label), **options)
+        file.write(pixels, subifds=len(levels) - 1, metadata=metadata, **options)
         for level in levels[1:]:
             file.write(level, subfiletype=1, metadata=None, **options)
 
 
-def _metadata(label: LabelMap) -> dict[str, Any]:
-    """What OME says of the picture."""
-    said: dict[str, Any] = {"axes": "YX", "Name": label.name}
-    if label.remark:
-        said["Description"] = label.remark
-    if MICROMETERS in label.meta:
-        columns, rows = ensure_tuple_rep(label.meta[MICROMETERS], 2)
+def ome_metadata(
+    name: str, remark: str = "", microns: Any = None, axes: str = "YX"
+) -> dict[str, Any]:
+    """What OME says of a picture.
+
+    Args:
+        name: of it.
+        remark: its description; "" for none.
+        microns: micrometers of a pixel along columns and rows, or one of both; None for not known.
+        axes: of its array, as tifffile names them.
+    """
+    said: dict[str, Any] = {"axes": axes, "Name": name}
+    if remark:
+        said["Description"] = remark
+    if microns is not None:
+        columns, rows = ensure_tuple_rep(microns, 2)
         said |= {"PhysicalSizeX": float(columns), "PhysicalSizeXUnit": "µm"}
         said |= {"PhysicalSizeY": float(rows), "PhysicalSizeYUnit": "µm"}
     return said

@@ -7,6 +7,8 @@ labels through these functions, so that what one of them takes, the others take 
 from ldseg_monai.data.formats.detached import data_files
 from ldseg_monai.data.formats.kinds import (
     PICTURE_ENDINGS,
+    SLIDE_ENDINGS,
+    TIFF_ENDINGS,
     VOLUME_ENDINGS,
     is_volume,
     tell_once,
@@ -22,6 +24,7 @@ from ldseg_monai.data.formats.labels import (
     value_number,
 )
 from ldseg_monai.data.formats.pictures import in_mode, is_deep, load_picture
+from ldseg_monai.data.formats.slides import Slide, Tissue, is_slide
 from ldseg_monai.data.formats.volumes import (
     Volume,
     forms_text,
@@ -41,6 +44,10 @@ __all__ = [
     "FORMS",
     "LabelReading",
     "PICTURE_ENDINGS",
+    "SLIDE_ENDINGS",
+    "Slide",
+    "TIFF_ENDINGS",
+    "Tissue",
     "UNKNOWN_SIDES",
     "VOLUME_ENDINGS",
     "Volume",
@@ -49,6 +56,7 @@ __all__ = [
     "header_with_forms",
     "in_mode",
     "is_deep",
+    "is_slide",
     "is_volume",
     "label_picture",
     "least_shift",

@@ -12,6 +12,8 @@ NIFTI_ENDINGS = (".nii.gz", ".nii")
 ITK_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr")
 VOLUME_ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
 PICTURE_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+TIFF_ENDINGS = (".tif", ".tiff")
+SLIDE_ENDINGS = (".svs", ".ndpi", ".mrxs", ".scn", ".bif")  # of scanners; theirs may be TIFF too
 PathLike = str | os.PathLike[str]
 
 logger = logging.getLogger("ldseg_monai.data")

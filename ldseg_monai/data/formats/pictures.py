@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ldseg_monai.data.formats.kinds import (
     PICTURE_ENDINGS,
+    SLIDE_ENDINGS,
     is_volume,
     require_file,
     tell_once,
@@ -50,6 +51,11 @@ def load_picture(path: str) -> Image.Image:
         raise InputError(
             f"{path} is a volume: expected a picture, a file ending in "
             f"{', '.join(PICTURE_ENDINGS)}; a sequence of frames needs a bundle's sequences.yaml"
+        )
+    if path.lower().endswith(SLIDE_ENDINGS):
+        raise InputError(
+            f"{path} is a whole-slide image: expected a picture; segment it by `ldseg predict`, "
+            "or by inference.yaml with strips.yaml, of a bundle that has it"
         )
     check_pages(path)
     try:

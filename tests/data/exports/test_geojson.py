@@ -15,7 +15,9 @@ from matplotlib.path import Path as Outline
 from scipy import ndimage
 
 from ldseg_monai.data.exports import SaveImageAsd
-from ldseg_monai.data.exports.outlines import between_pixels, objects_of, rings
+from ldseg_monai.data.exports.geojson import Place, feature_of
+from ldseg_monai.data.exports.label_map import LabelClass
+from ldseg_monai.data.exports.outlines import between_pixels, objects_in_strips, objects_of, rings
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -214,3 +216,28 @@ def test_one_outline_with_channels_has_the_same_centers_inside(name: str) -> Non
 def test_outline_of_a_diagonal_is_straight() -> None:
     [(mask, _)] = objects_of(np.tri(50, dtype=bool))
     assert len(between_pixels(rings(mask))) == 6  # three sides, and a cut at each corner
+
+
+@pytest.mark.parametrize("heights", [[60], [1] * 60, [7, 1, 30, 22], [59, 1]])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.65])  # specks; snakes; one object with holes
+def test_objects_of_strips_are_those_of_the_whole(heights: list[int], share: float) -> None:
+    classes = np.random.default_rng(0).choice(3, (60, 40), p=[1 - share, share * 0.9, share * 0.1])
+    strips = np.split(classes, np.cumsum(heights)[:-1])
+    for number in (1, 2):
+        found = objects_in_strips(strips, number)
+        whole = [(place, mask.tolist()) for mask, place in objects_of(classes == number)]
+        assert sorted((place, mask.tolist()) for mask, place in found) == sorted(whole)
+
+
+def test_an_outline_is_in_pixels_of_the_slide_s_own_level() -> None:
+    item = LabelClass(1, "gland", (255, 0, 0), "gland")
+    place = Place("slide", (2.48, 2.5), (0.25, 0.24))
+    feature = feature_of(place, item, np.ones((3, 4), bool), (10, 20))
+    left, right, top, bottom = 49.6, 59.52, 25.0, 32.5
+    assert feature["geometry"]["coordinates"] == [
+        [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    ]
+    area = (right - left) * (bottom - top)
+    measured = feature["properties"]["measurements"]
+    assert measured["Area px^2"] == pytest.approx(area)
+    assert measured["Area µm^2"] == pytest.approx(area * 0.25 * 0.24)
