@@ -14,7 +14,15 @@ import numpy as np
 from PIL import Image
 
 from ldseg_monai.data.exports.pyramid import CLASSIC, TILE, ome_metadata
-from ldseg_monai.data.formats import TIFF_ENDINGS, Slide, is_slide, load_picture, unreadable
+from ldseg_monai.data.formats import (
+    TIFF_ENDINGS,
+    Slide,
+    is_slide,
+    is_stack,
+    load_picture,
+    require_openslide,
+    unreadable,
+)
 from ldseg_monai.runtime.errors import InputError, MissingPackageError, UserError
 from ldseg_monai.runtime.files import whole_file
 
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     from tifffile import TiffPage
 
 ORIENTATION, SUBSAMPLING = 274, 530  # tags of TIFF
+VENDORS = ("svs", "ndpi", "philips", "scn", "bif")  # of scanners, as tifffile tells them
 TURNED = range(2, 9)  # orientations beside 1, for which Pillow takes every other number
 MODES = {1: "L", 2: "LA", 3: "RGB"}  # of Pillow, by samples of a pixel
 FOURTH = {"ASSOCALPHA": "RGBa", "UNASSALPHA": "RGBA"}  # of Pillow, by what the fourth sample is
@@ -74,7 +83,7 @@ class TiffPicture:
         path: of the file.
 
     Raises:
-        ImportError: without tifffile.
+        ImportError: without tifffile, or without OpenSlide for a scanner's slide.
         ValueError: if it is no gray or RGB picture of 8 bits, a stack of them, in one piece that is
             too large, or of a compression that cannot be decoded.
     """
@@ -130,8 +139,8 @@ class TiffPicture:
         except Exception as error:  # decompressors raise many kinds
             raise InputError(
                 f"rows {start} to {stop} of {self.path} cannot be read ({error}): expected a whole "
-                "TIFF file, and imagecodecs installed for a compression other than deflate; write "
-                "it again"
+                "TIFF file, and imagecodecs installed for a compression other than deflate (or "
+                "ldseg-monai[slides], for JPEG in tiles); write it again"
             ) from error
         strip = np.ascontiguousarray(
             pixels[start - first * tile_rows : stop - first * tile_rows]
@@ -162,20 +171,10 @@ class TiffPicture:
         """Whether a decoder of JPEG turns the pixels into RGB."""
         return "JPEG" in getattr(self.page.compression, "name", "")
 
-    def _is_stack(self) -> bool:
-        """Whether a page is as wide or as high as the first: `check_pages` cannot open a slide."""
-        first = self.page
-        try:
-            others = [page.aspage() for page in self.file.pages[1:]]
-        except Exception:  # tifffile raises several kinds
-            return False
-        return any(
-            page.imagewidth >= first.imagewidth or page.imagelength >= first.imagelength
-            for page in others
-        )
-
     def _check(self) -> None:
         page = self.page
+        if any(getattr(page, f"is_{vendor}") for vendor in VENDORS):
+            require_openslide(self.path)  # else it would be read at whatever its resolution is
         photometric = getattr(page.photometric, "name", str(page.photometric))
         kind = (
             f"{photometric} of {page.samplesperpixel} x {page.bitspersample} bits, axes {page.axes}"
@@ -211,7 +210,7 @@ class TiffPicture:
                 f"{self.path} is YCbCr with colors of fewer pixels (subsampling {subsampling}): "
                 f"expected RGB; {ADVICE}"
             )
-        if self._is_stack():
+        if is_stack(self.file):
             raise InputError(
                 f"{self.path} is a stack of pages: expected one picture; write each page as its "
                 "own file"

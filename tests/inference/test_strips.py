@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -271,6 +272,17 @@ def test_a_slide_of_another_resolution_is_not_known(
     assert reason in size.meta[OUTSIDE]
     if microns is None:
         assert size.tolist() == [70, 90]
+
+
+def test_a_scanner_s_tiff_is_not_taken_for_a_picture_without_openslide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "slide.tif"
+    write_svs(path, [stained(70, 90)])
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    monkeypatch.setattr(tiff, "is_slide", lambda path: False)  # as it is where none is installed
+    with pytest.raises(ImportError, match=r'slide.tif .*pip install "ldseg-monai\[slides\]"'):
+        MeasurePictured("image")({"image": path})
 
 
 @pytest.mark.parametrize("name", ["slide.svs", "picture.tif", "picture.png"])

@@ -24,7 +24,7 @@ from ldseg_monai.data.formats.labels import (
     value_number,
 )
 from ldseg_monai.data.formats.pictures import in_mode, is_deep, load_picture
-from ldseg_monai.data.formats.slides import Slide, Tissue, is_slide
+from ldseg_monai.data.formats.slides import Slide, Tissue, is_slide, is_stack, require_openslide
 from ldseg_monai.data.formats.volumes import (
     Volume,
     forms_text,
@@ -57,6 +57,7 @@ __all__ = [
     "in_mode",
     "is_deep",
     "is_slide",
+    "is_stack",
     "is_volume",
     "label_picture",
     "least_shift",
@@ -64,6 +65,7 @@ __all__ = [
     "load_volume",
     "read_voxels",
     "readings",
+    "require_openslide",
     "spread",
     "tell_once",
     "unreadable",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -33,30 +32,32 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
     name = os.fspath(path).lower()
     if not name.endswith(TIFF_ENDINGS):
         return name.endswith(SLIDE_ENDINGS)
-    if find_spec("openslide") is None:
-        return False
-    import openslide
-
     try:
+        import openslide
+        import tifffile
+
         vendor = openslide.OpenSlide.detect_format(path)
         if vendor != GENERIC:
             return vendor is not None
-        with openslide.OpenSlide(path) as slide:
-            if all(_microns_of(slide)):
-                return True
-        return _is_jpeg(os.fspath(path))
+        with tifffile.TiffFile(path) as file, openslide.OpenSlide(path) as slide:
+            page = file.pages[0].aspage()
+            if page.dtype != np.uint8 or is_stack(file):  # which OpenSlide would cut to 8 bits
+                return False
+            return int(page.compression) in JPEG or all(_microns_of(slide))
     except Exception:  # of many kinds; whoever reads it as a picture says what is wrong
         return False
 
 
-def _is_jpeg(path: str) -> bool:
-    """Whether the first page of a TIFF is compressed as JPEG or JPEG 2000."""
-    if find_spec("tifffile") is None:
+def is_stack(file: Any) -> bool:
+    """Whether a page of tifffile's ``TiffFile`` is as wide or as high as the first one."""
+    try:
+        first, *others = [page.aspage() for page in file.pages]
+    except Exception:  # tifffile raises several kinds
         return False
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        return int(file.pages[0].aspage().compression) in JPEG
+    return any(
+        page.imagewidth >= first.imagewidth or page.imagelength >= first.imagelength
+        for page in others
+    )
 
 
 def _microns_of(slide: Any) -> tuple[float, float]:
@@ -93,7 +94,7 @@ class Slide:
         self, path: str, microns: float | None = None, own_microns: float | None = None
     ) -> None:
         require_file(path)
-        openslide = _openslide(path)
+        openslide = require_openslide(path)
         self.path = path
         self.error = openslide.OpenSlideError
         try:
@@ -241,10 +242,15 @@ class Tissue:
         return bool(self.mask[rows, columns].any())
 
 
-def _openslide(path: str) -> Any:
+def require_openslide(path: str) -> Any:
+    """The package, for a file that takes it.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
     try:
         import openslide
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError without the library itself
         raise MissingPackageError(
             f"{path} is a whole-slide image, which takes OpenSlide: pip install "
             '"ldseg-monai[slides]"'

@@ -13,6 +13,7 @@ from programs import ROOT, overrides, tables
 
 from benchmarks.speed import memory
 from benchmarks.speed.workload import argument_parser, workload_of
+from ldseg_monai.data.formats import Slide
 
 
 def test_peak_is_what_the_command_held_at_most() -> None:
@@ -51,6 +52,25 @@ def test_picture_is_the_phantom_again_and_again(tmp_path: Path) -> None:
     phantom, _ = memory.gland_phantom(0)
     expected = np.tile(phantom, (3, 3, 1))[:600, :700]
     assert np.array_equal(tifffile.imread(path), expected)
+
+
+def test_slide_has_tissue_in_the_middle_of_glass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "TISSUE", 600)
+    path = tmp_path / "slide.svs"
+    memory.write_slide(path, (2000, 1500), 0, 0.25)
+    slide = Slide(str(path))
+    assert (slide.vendor, slide.own_microns) == ("aperio", (0.25, 0.25))
+    assert tuple(slide.levels) == ((2000, 1500), (500, 375), (125, 94))
+    pixels = np.asarray(slide.rows(0, 1500))
+    assert (pixels[:200] == memory.GLASS).all() and (pixels[:, -400:] == memory.GLASS).all()
+    phantom, _ = memory.gland_phantom(0)
+    rows, columns = np.ix_(range(600, 900), range(800, 1200))
+    expected = phantom[rows % phantom.shape[0], columns % phantom.shape[1]]
+    assert np.array_equal(pixels[600:900, 800:1200], expected)
+    small = np.asarray(Slide(str(path), 1.0).rows(0, 375))  # the second level
+    assert np.array_equal(small[180:200, 240:260], pixels[720:800:4, 960:1040:4])
 
 
 def test_table_of_tiny_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,16 +65,21 @@ def test_slides_are_told_from_pictures(tmp_path: Path) -> None:
     }
     for name, options in kinds.items():
         tifffile.imwrite(tmp_path / name, pixels, tile=(64, 64), photometric="rgb", **options)
+    layout = {"tile": (64, 64), "photometric": "rgb", **kinds["microns.tif"]}
+    tifffile.imwrite(tmp_path / "deep.tif", pixels.astype(np.uint16), **layout)
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([pixels, pixels]), **layout)
     write_compressed(tmp_path / "jpeg.tif", pixels, "JPEG")
     (tmp_path / "broken.tif").write_bytes(b"II*\0no picture")
     for path in sorted(tmp_path.iterdir()):
         found[path.name] = is_slide(path)
     assert found == {
         "broken.tif": False,
+        "deep.tif": False,  # OpenSlide would cut it to 8 bits
         "jpeg.tif": True,
         "microns.tif": True,
         "plain.tif": False,
         "screen.tif": False,
+        "stack.tif": False,
         "vendor.tif": True,
     }
     assert is_slide("a.SVS") and not is_slide("a.png")
