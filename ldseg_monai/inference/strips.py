@@ -32,6 +32,7 @@ from ldseg_monai.inference.slabs import Start
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.inference.strip_reader import Picture, StripReader
 from ldseg_monai.inference.tiff import TiledFile
+from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import ArgumentError, InputError
 from ldseg_monai.runtime.ownership import place_of
 
@@ -183,7 +184,7 @@ class StripInferer(Inferer):
             microns = picture.microns if isinstance(picture, Slide) else None
             empty, number = self.empty_windows(picture)
             if isinstance(picture, Slide):
-                _tell_slide(path, picture, number - len(empty), number)
+                _tell_slide(picture, number - len(empty), number)
             os.makedirs(self.output_dir, exist_ok=True)
             writers = []
             for name in self._maps():
@@ -196,7 +197,13 @@ class StripInferer(Inferer):
                 tqdm(total=picture.size[1], unit=" rows", desc=os.path.basename(path))
             )
 
+            starts = set(self.inferer.starts(picture.size)) - empty
+            tops = {top for _, top in starts}
+            channels = diffusion_segmenter(network).in_channels
+
             def read(start: int, stop: int) -> torch.Tensor:
+                if start not in tops:  # no window sees it
+                    return torch.zeros(1, channels, picture.size[0], stop - start, device=device)
                 if isinstance(picture, Slide):
                     rows = picture.rows(start, stop, self._needed(picture))
                 else:
@@ -244,15 +251,15 @@ class StripInferer(Inferer):
         return [most_probable_class(slab[:, :-1], dim=1), maps[:, 1:-1], maps[:, -1:]]
 
 
-def _tell_slide(path: str, slide: Slide, number: int, total: int) -> None:
+def _tell_slide(slide: Slide, number: int, total: int) -> None:
     """Say at which resolution a slide is read, and how much of it is computed."""
     own, read = slide.own_microns, slide.microns
     how = "at its level 0, of unknown resolution"
     if own is not None and read is not None:
         how = f"at {read[0]:.3g} micrometers a pixel, its own {own[0]:.3g}"
     logger.info(
-        "%s: read %s, %d x %d; %d of %d windows have tissue, the others are background",
-        os.path.basename(path),
+        "%s: read %s, %d x %d; %d of %d windows are computed, those without tissue are background",
+        os.path.basename(slide.path),
         how,
         *slide.size,
         number,

@@ -107,7 +107,8 @@ def test_overlay_overrides_what_its_base_has_or_adds_a_knob_that_it_uses(path: P
 def test_overlay_changes_everything_it_holds(path: Path) -> None:
     base = load(*bases(path))
     overlay = ConfigParser.load_config_file(path)
-    assert [key for key, value in overlay.items() if base.get(plain_id(key)) == value] == []
+    for key, value in overlay.items():
+        assert plain_id(key) not in base or base.get(plain_id(key)) != value, key
 
 
 @pytest.mark.parametrize("knob", KNOBS)

@@ -197,7 +197,7 @@ def test_strips_of_a_slide_are_those_of_the_same_picture(tmp_path: Path, num_sam
         assert (pixel.get("PhysicalSizeX"), pixel.get("PhysicalSizeXUnit")) == ("0.62", "µm")
 
 
-@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize("num_samples", [1, 2])
 def test_windows_without_tissue_are_background_and_not_computed(
     tmp_path: Path,
     num_samples: int,
@@ -225,7 +225,7 @@ def test_windows_without_tissue_are_background_and_not_computed(
         if start[0] <= 100 and start[0] + 32 >= 0 and start[1] <= 200 and start[1] + 24 >= 99
     ]
     assert sum(computed) == len(near) < len(starts) / 2
-    told = f"{len(near)} of {len(starts)} windows have tissue, the others are background"
+    told = f"{len(near)} of {len(starts)} windows are computed, those without tissue are background"
     assert any(told in message for message in caplog.messages)
     everything = in_strips(
         tmp_path / "slide.svs",
