@@ -24,7 +24,7 @@ WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wa
 USER_ERROR = 2
 EXAMPLES = """examples:
   ldseg predict -m ldseg_hippocampus -i scan.nii.gz -o results
-  ldseg predict -m ldseg_glas -i pictures/ slide.tif --num-samples 5 --preview
+  ldseg predict -m ldseg_glas -i pictures/ slide.svs --num-samples 5 --preview
   ldseg new-bundle --from ldseg_knee3d --name my_organ --dataset_dir DIR
   ldseg train -m my_organ --data DIR -o runs/my_organ
   ldseg evaluate -m my_organ --data DIR -o runs/scores --weights runs/my_organ/model.pt --part val
