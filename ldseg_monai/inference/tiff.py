@@ -20,7 +20,6 @@ from ldseg_monai.data.formats import (
     is_slide,
     is_stack,
     load_picture,
-    require_openslide,
     unreadable,
 )
 from ldseg_monai.runtime.errors import InputError, MissingPackageError, UserError
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from tifffile import TiffPage
 
 ORIENTATION, SUBSAMPLING = 274, 530  # tags of TIFF
-VENDORS = ("svs", "ndpi", "philips", "scn", "bif")  # of scanners, as tifffile tells them
 TURNED = range(2, 9)  # orientations beside 1, for which Pillow takes every other number
 MODES = {1: "L", 2: "LA", 3: "RGB"}  # of Pillow, by samples of a pixel
 FOURTH = {"ASSOCALPHA": "RGBa", "UNASSALPHA": "RGBA"}  # of Pillow, by what the fourth sample is
@@ -83,7 +81,7 @@ class TiffPicture:
         path: of the file.
 
     Raises:
-        ImportError: without tifffile, or without OpenSlide for a scanner's slide.
+        ImportError: without tifffile.
         ValueError: if it is no gray or RGB picture of 8 bits, a stack of them, in one piece that is
             too large, or of a compression that cannot be decoded.
     """
@@ -173,8 +171,6 @@ class TiffPicture:
 
     def _check(self) -> None:
         page = self.page
-        if any(getattr(page, f"is_{vendor}") for vendor in VENDORS):
-            require_openslide(self.path)  # else it would be read at whatever its resolution is
         photometric = getattr(page.photometric, "name", str(page.photometric))
         kind = (
             f"{photometric} of {page.samplesperpixel} x {page.bitspersample} bits, axes {page.axes}"

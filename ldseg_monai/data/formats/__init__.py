@@ -24,7 +24,7 @@ from ldseg_monai.data.formats.labels import (
     value_number,
 )
 from ldseg_monai.data.formats.pictures import in_mode, is_deep, load_picture
-from ldseg_monai.data.formats.slides import Slide, Tissue, is_slide, is_stack, require_openslide
+from ldseg_monai.data.formats.slides import Slide, Tissue, is_slide, is_stack
 from ldseg_monai.data.formats.volumes import (
     Volume,
     forms_text,
@@ -65,7 +65,6 @@ __all__ = [
     "load_volume",
     "read_voxels",
     "readings",
-    "require_openslide",
     "spread",
     "tell_once",
     "unreadable",

@@ -16,6 +16,7 @@ from ldseg_monai.runtime.errors import InputError, MissingPackageError
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 SAME = 0.1  # share by which a resolution may differ from the one asked for, and is that one
 PIECE = 2048  # pixels of the file along each side that are decoded at once
+VENDORS = ("svs", "ndpi", "philips", "scn", "bif")  # of scanners, as tifffile tells them
 GENERIC = "generic-tiff"  # what OpenSlide calls a tiled TIFF that is of no vendor
 PLAUSIBLE = (0.02, 20.0)  # micrometers a pixel; 72 dots an inch are 353
 JPEG = (6, 7, 33003, 33005)  # compressions of TIFF, JPEG 2000 among them, that OpenSlide decodes
@@ -27,24 +28,33 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a whole-slide image: by its ending, or a TIFF by its tags.
 
     Such a TIFF is a vendor's, or says its micrometers a pixel, or is in tiles of JPEG or JPEG 2000.
-    Without OpenSlide a TIFF is a picture.
+    Without OpenSlide it is a vendor's alone, which must not be read at whatever resolution it has.
     """
     name = os.fspath(path).lower()
     if not name.endswith(TIFF_ENDINGS):
         return name.endswith(SLIDE_ENDINGS)
     try:
-        import openslide
         import tifffile
 
-        vendor = openslide.OpenSlide.detect_format(path)
-        if vendor != GENERIC:
-            return vendor is not None
-        with tifffile.TiffFile(path) as file, openslide.OpenSlide(path) as slide:
+        with tifffile.TiffFile(path) as file:
             page = file.pages[0].aspage()
-            if page.dtype != np.uint8 or is_stack(file):  # which OpenSlide would cut to 8 bits
-                return False
-            return int(page.compression) in JPEG or all(_microns_of(slide))
+            is_vendors = any(getattr(page, f"is_{vendor}") for vendor in VENDORS)
+            is_jpeg = int(page.compression) in JPEG
+            # Of others OpenSlide would cut 16 bits to 8, and drop pages
+            is_plain = page.dtype == np.uint8 and not is_stack(file)
     except Exception:  # of many kinds; whoever reads it as a picture says what is wrong
+        return False
+    try:
+        import openslide
+
+        format_ = openslide.OpenSlide.detect_format(path)
+        if format_ != GENERIC:
+            return format_ is not None
+        with openslide.OpenSlide(path) as slide:
+            return is_plain and (is_jpeg or all(_microns_of(slide)))
+    except (ImportError, OSError):  # without it
+        return is_vendors
+    except openslide.OpenSlideError:
         return False
 
 
@@ -94,7 +104,7 @@ class Slide:
         self, path: str, microns: float | None = None, own_microns: float | None = None
     ) -> None:
         require_file(path)
-        openslide = require_openslide(path)
+        openslide = _openslide(path)
         self.path = path
         self.error = openslide.OpenSlideError
         try:
@@ -242,12 +252,7 @@ class Tissue:
         return bool(self.mask[rows, columns].any())
 
 
-def require_openslide(path: str) -> Any:
-    """The package, for a file that takes it.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
+def _openslide(path: str) -> Any:
     try:
         import openslide
     except (ImportError, OSError) as error:  # OSError without the library itself
