@@ -380,7 +380,7 @@ def _nnunet_lists(root: Path, content: Mapping[str, Any]) -> dict[str, list[Any]
         for path in sorted((root / images).glob(f"[!.]*{glob.escape(ending)}")):
             numbered = CHANNEL.fullmatch(path.name[: -len(ending)])
             if numbered is not None:
-                found.setdefault(numbered[1], {})[int(numbered[2])] = str(path)
+                found.setdefault(numbered[1], {})[int(numbered[2])] = f"{images}/{path.name}"
         for name, files in found.items():
             if is_volume(ending):  # a picture in colors is one file of three channels
                 require_all(name, files, channels or max(files) + 1)

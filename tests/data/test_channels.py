@@ -94,6 +94,15 @@ def test_every_layout_gives_the_same_cases(tmp_path: Path, write: Callable) -> N
         assert case_name(loaded["image"]) == name
 
 
+@pytest.mark.parametrize("write", LAYOUTS)
+def test_the_folder_may_be_named_from_here(
+    tmp_path: Path, write: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert [case_name(case["image"]) for case in find_cases("data")] == ["a", "b"]
+
+
 @pytest.mark.parametrize("write", [in_list, as_nnunet, in_four_axes])
 def test_channels_have_the_names_of_the_data_set(tmp_path: Path, write: Callable) -> None:
     write(tmp_path)
