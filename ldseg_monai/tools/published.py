@@ -49,7 +49,7 @@ def verify(folder: str, out: str) -> None:
     )
     missing = workflow.check_properties()
     if missing:
-        raise ValueError(f"inference.json lacks {', '.join(missing)}")
+        sys.exit(f"inference.json lacks {', '.join(missing)}")
     workflow.network_def = network
     workflow.run()
 
