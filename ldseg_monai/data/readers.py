@@ -17,6 +17,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from ldseg_monai.data.checks import MAX_SHIFT
 from ldseg_monai.data.formats import (
     FORMS,
+    MICROMETERS,
     UNKNOWN_SIDES,
     LabelReading,
     Volume,
@@ -112,14 +113,21 @@ class PictureReader(PILReader):
             ValueError: if it is no picture or not whole, has too many pixels, more bits than the
                 mode keeps, is a stack of pictures, or pictures of several channels differ in size.
         """
-        pictures = [in_mode(path, load_picture(path), self.mode) for path in img]
+        loaded = [load_picture(path) for path in img]
+        pictures = [
+            in_mode(path, picture, self.mode) for path, picture in zip(img, loaded, strict=True)
+        ]
         for path, picture in zip(img, pictures, strict=True):
             if picture.size != pictures[0].size:
                 raise InputError(
                     f"{path} has size {list(picture.size)} and {img[0]} {list(pictures[0].size)}: "
                     "expected the same, as of channels of one picture"
                 )
-        return super().get_data(pictures)
+        pixels, meta = super().get_data(pictures)
+        side = loaded[0].info.get(MICROMETERS)
+        if side is not None:
+            meta[MICROMETERS] = side
+        return pixels, meta
 
 
 class LabelPictureReader(PictureReader):

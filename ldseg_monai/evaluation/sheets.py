@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple_rep
 from PIL import Image, ImageDraw, ImageFont
 
 from ldseg_monai.data.checks import remark
-from ldseg_monai.data.exports.pyramid import MICROMETERS
+from ldseg_monai.data.formats import MICROMETERS
 from ldseg_monai.evaluation.pictures import (
     COLORS,
     MAX_SD,
@@ -129,6 +129,8 @@ def _legend(
         entries.append(_Entry(f"{MAX_SD:g}", ramp="SD of the probability over the samples: 0"))
     if prediction.ndim == 4 and is_oriented(prediction):
         entries.append(_Entry("radiological: patient's right (R) at the left"))
+    elif prediction.ndim == 4:
+        entries.append(_Entry("which side is left is not known"))
     if prediction.ndim == 3 and scale != 1:
         times = f"{scale:g} times" if scale > 1 else f"1/{1 / scale:g} of"
         entries.append(_Entry(f"{times} the picture's size"))

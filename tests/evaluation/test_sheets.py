@@ -9,8 +9,7 @@ from monai.data import MetaTensor
 from PIL import Image, ImageDraw
 
 from ldseg_monai.data.checks import OUTSIDE
-from ldseg_monai.data.exports.pyramid import MICROMETERS
-from ldseg_monai.data.formats import UNKNOWN_SIDES
+from ldseg_monai.data.formats import MICROMETERS, UNKNOWN_SIDES
 from ldseg_monai.evaluation.pictures import COLORS, HEAT, MAX_SD, upright
 from ldseg_monai.evaluation.sheets import GAP, INK, WARNING, font, round_length, sheet
 
@@ -71,6 +70,7 @@ def test_volume_of_unknown_sides_has_none_said(said: list[str]) -> None:
     sheet(torch.zeros(label.shape), label)
     assert not {"R", "L", "A", "P", "S", "I"} & set(said)
     assert not any("radiological" in text for text in said)
+    assert "which side is left is not known" in said
     assert "10 mm" in said  # the size of its voxels is known
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from monai.utils import ensure_tuple_rep
 
 from ldseg_monai.data.exports.label_map import File, LabelMap
+from ldseg_monai.data.formats import MICROMETERS
 
-MICROMETERS = "micrometers_a_pixel"  # in an image's metadata: along x and y, or one of both
 TILE = 256  # rows and columns of a tile; the smallest level is one
 CLASSIC = 2**32 - 2**28  # bytes that a TIFF file of 32 bits has room for, with its tags
 

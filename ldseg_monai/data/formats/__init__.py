@@ -23,7 +23,7 @@ from ldseg_monai.data.formats.labels import (
     value_names,
     value_number,
 )
-from ldseg_monai.data.formats.pictures import in_mode, is_deep, load_picture
+from ldseg_monai.data.formats.pictures import MICROMETERS, in_mode, is_deep, load_picture
 from ldseg_monai.data.formats.slides import Slide, Tissue, is_slide, is_stack
 from ldseg_monai.data.formats.volumes import (
     Volume,
@@ -43,6 +43,7 @@ __all__ = [
     "COLOR",
     "FORMS",
     "LabelReading",
+    "MICROMETERS",
     "PICTURE_ENDINGS",
     "SLIDE_ENDINGS",
     "Slide",

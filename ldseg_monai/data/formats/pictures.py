@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import struct
 import zlib
 from typing import Any
@@ -22,9 +23,12 @@ from ldseg_monai.data.formats.kinds import (
 )
 from ldseg_monai.runtime.errors import InputError
 
+MICROMETERS = "micrometers_a_pixel"  # in a picture's metadata: along x and y, or one of both
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B",
     "I;16L", "F")  # fmt: skip
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF
+DESCRIPTION, X_RESOLUTION, Y_RESOLUTION = 270, 282, 283
+OF_PRINT = 10.0  # micrometers of a pixel: coarser is a resolution of print, written unasked
 COMPRESSION, RAW = 259, 1
 WIDTH, LENGTH, STRIP_ROWS = 256, 257, 278
 PLANES, SEPARATE = 284, 2
@@ -66,8 +70,10 @@ def load_picture(path: str) -> Image.Image:
             _check_length(path, file)
             file.load()
             _check_signs(path, file)
+            size = micrometers(file)
             picture = ImageOps.exif_transpose(file)
             picture.format = file.format
+            picture.info[MICROMETERS] = size
     except InputError:
         raise
     except Exception as error:  # Pillow raises many kinds
@@ -87,6 +93,43 @@ def load_picture(path: str) -> Image.Image:
             "0; convert it"
         )
     return picture
+
+
+def micrometers(picture: Image.Image) -> float | None:
+    """How large a square pixel is, where the file says so.
+
+    That is by OME's XML, by ImageJ's unit, or by a resolution finer than a printer's, which is what
+    microscopes write.
+
+    Args:
+        picture: as Pillow opens a file.
+
+    Returns:
+        The side of a pixel; None where the file does not say it, or pixels are no squares.
+    """
+    tags: Any = getattr(picture, "tag_v2", {})
+    said = str(tags.get(DESCRIPTION, ""))
+    said = said.encode("latin-1", "replace").decode("utf-8", "replace")  # which Pillow does not do
+    ome = [re.search(rf'PhysicalSize{axis}="([\d.eE+-]+)"', said) for axis in "XY"]
+    sides: list[float] = []
+    if "<OME" in said:
+        if ome[0] and ome[1] and not re.search(r'PhysicalSize[XY]Unit="(?!(µm|μm|um)")', said):
+            sides = [float(ome[0][1]), float(ome[1][1])]
+    elif said.startswith("ImageJ") and re.search(r"^unit=(micron|um|µm|μm|\\u00B5m)$", said, re.M):
+        sides = [_inverse(tags.get(tag)) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+    elif "dpi" in picture.info:
+        sides = [25_400 * _inverse(resolution) for resolution in picture.info["dpi"]]
+        if max(sides) > OF_PRINT:
+            return None
+    if not sides or min(sides) <= 0 or max(sides) > 1.01 * min(sides):
+        return None
+    return sides[0]
+
+
+def _inverse(value: Any) -> float:
+    """1 over a number, 0 of none."""
+    number = float(value or 0)
+    return 1 / number if number > 0 else 0.0
 
 
 def in_mode(path: str, picture: Image.Image, mode: str) -> Image.Image:

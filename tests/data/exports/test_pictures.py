@@ -9,7 +9,7 @@ import tifffile
 from export_phantoms import blobs, label_of, write_metadata
 
 from ldseg_monai.data.exports import SaveImageAsd
-from ldseg_monai.data.exports.pyramid import MICROMETERS
+from ldseg_monai.data.formats import MICROMETERS
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 

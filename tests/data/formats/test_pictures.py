@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from ldseg_monai.data import LoadImagePictured
-from ldseg_monai.data.formats import load_picture
+from ldseg_monai.data.formats import MICROMETERS, load_picture
 from ldseg_monai.inference.tiff import open_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -178,3 +181,50 @@ def test_volume_is_no_picture(tmp_path: Path, name: str) -> None:
 def test_folder_is_no_picture(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a folder: expected a file with an image"):
         load_picture(str(tmp_path))
+
+
+# How large a pixel is
+
+
+def with_resolution(path: Path, side: float, **options: Any) -> None:
+    """A picture whose file gives a side in micrometers as a resolution."""
+    Image.fromarray(PIXELS).save(path, dpi=(25_400 / side,) * 2, **options)
+
+
+def as_ome(path: Path, unit: str = "µm", rows: float = 0.25) -> None:
+    size = {"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": unit}
+    size |= {"PhysicalSizeY": rows, "PhysicalSizeYUnit": unit, "axes": "YXS"}
+    tifffile.imwrite(path, PIXELS, ome=True, photometric="rgb", metadata=size)
+
+
+def of_imagej(path: Path, unit: str) -> None:
+    tifffile.imwrite(path, PIXELS, imagej=True, resolution=(4, 4), metadata={"unit": unit})
+
+
+@pytest.mark.parametrize(
+    ("write", "side"),
+    [
+        (partial(with_resolution, side=0.25), 0.25),
+        (partial(with_resolution, side=25_400 / 300), None),  # of print
+        (as_ome, 0.25),
+        (partial(as_ome, unit="mm"), None),
+        (partial(as_ome, rows=0.5), None),  # no square
+        (partial(of_imagej, unit="um"), 0.25),
+        (partial(of_imagej, unit="micron"), 0.25),
+        (partial(of_imagej, unit="inch"), None),
+        (lambda path: Image.fromarray(PIXELS).save(path), None),
+    ],
+)
+def test_side_of_a_pixel_is_that_of_the_file(
+    tmp_path: Path, write: Callable[[Path], None], side: float | None
+) -> None:
+    write(tmp_path / "a.tif")
+    read = LoadImagePictured("image")({"image": str(tmp_path / "a.tif")})["image"]
+    assert read.meta.get(MICROMETERS) == (side and pytest.approx(side, rel=1e-3))
+
+
+def test_side_of_a_pixel_of_png_and_jpeg(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        with_resolution(tmp_path / name, 0.62)
+        found = load_picture(str(tmp_path / name)).info[MICROMETERS]
+        assert found == pytest.approx(0.62, rel=1e-2)
