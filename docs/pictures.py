@@ -32,8 +32,8 @@ from ldseg_monai.evaluation.pictures import (
     MAX_SD,
     load_image,
     overlay,
+    ramp,
     shown,
-    translucent,
     uncertain,
     upright,
     window,
@@ -247,18 +247,16 @@ def _panels(panels: Mapping[str, np.ndarray]) -> Figure:
     widths = [panel.shape[1] / panel.shape[0] for panel in panels.values()]
     figure = Figure(figsize=(2.8 * sum(widths), 3.8), dpi=105, layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)
-    colors, opacity = translucent(256)
-    over_gray = (colors * opacity[:, None] + 128 * (1 - opacity[:, None])) / 255
     ramps = {
         "mean of 5 samples": ("probability", 1.0, "viridis"),
-        "where they differ": ("SD of the probability", MAX_SD, ListedColormap(over_gray)),
+        "where they differ": ("SD of the probability", MAX_SD, ListedColormap(ramp(256) / 255)),
     }
     for axes, (title, panel) in zip(grid[0], panels.items(), strict=True):
         axes.imshow(panel, cmap="viridis", vmin=0, vmax=1)
         axes.set_title(title, fontsize=11)
         axes.axis("off")
-        name, highest, ramp = ramps.get(title, ("", 1.0, None))
-        bar = ScalarMappable(Normalize(0, highest), ramp)
+        name, highest, colors = ramps.get(title, ("", 1.0, None))
+        bar = ScalarMappable(Normalize(0, highest), colors)
         ticks = [0, highest / 2, highest]
         labels = [f"{tick:g}" for tick in ticks]
         place = {"ax": axes, "location": "bottom", "fraction": 0.05, "pad": 0.02}

@@ -267,10 +267,9 @@ def draw_maps(path: Path, planes: dict[str, torch.Tensor], title: str) -> None:
     axes[0].imshow(image.movedim(0, -1).squeeze(-1), cmap="gray")
     axes[0].set_title(title)
     for axis, name, limit in ((axes[1], "mean", 1.0), (axes[2], "SD", 0.5)):
-        figure.colorbar(axis.imshow(planes[name][0], cmap="viridis", vmin=0, vmax=limit), ax=axis)
-        axis.set_title(
-            f"{name} of the foreground probability" if name == "mean" else "standard deviation"
-        )
+        drawn = axis.imshow(planes[name][0], cmap="viridis", vmin=0, vmax=limit)
+        figure.colorbar(drawn, ax=axis, label="probability")
+        axis.set_title(f"{name} of the foreground's probability")
     for axis in axes:
         axis.contour(planes["label"][0] > 0, levels=[0.5], colors="red", linewidths=0.8)
         axis.set_axis_off()
@@ -309,7 +308,7 @@ def draw_spread(path: Path, columns: dict[str, dict[str, float]]) -> None:
     """Draw each case's spread against its Dice."""
     figure, (axis,) = canvas(1, 1, (6, 4.2))
     axis.scatter(list(columns["Dice"].values()), list(columns["SD"].values()), s=14)
-    axis.set(xlabel="Dice of the mean", ylabel="mean standard deviation of a case")
+    axis.set(xlabel="Dice of the mean", ylabel="mean SD of the probability in a case")
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 

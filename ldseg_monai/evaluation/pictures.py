@@ -246,6 +246,13 @@ def translucent(steps: int) -> tuple[np.ndarray, np.ndarray]:
     return heat(values, MAX_SD), np.clip(values / OPAQUE, 0, 1)
 
 
+def ramp(steps: int) -> np.ndarray:
+    """The colors of `translucent` as they are over gray anatomy: RGB, uint8, ``(steps, 3)``."""
+    colors, opacity = translucent(steps)
+    mixed = colors * opacity[:, None] + 128 * (1 - opacity[:, None])
+    return mixed.astype(np.uint8)
+
+
 def heat(values: np.ndarray, highest: float) -> np.ndarray:
     """Color values from 0 to the highest by `HEAT`: RGB, uint8, ``(*values, 3)``."""
     stops = np.linspace(0, highest, len(HEAT))

@@ -26,8 +26,8 @@ from ldseg_monai.evaluation.pictures import (
     cuts,
     is_oriented,
     outlined,
+    ramp,
     shown,
-    translucent,
     uncertain,
     window,
 )
@@ -259,11 +259,8 @@ class _Page:
             self.draw.text((words, middle), entry.text, tuple(ink), self.font, "lm")
 
     def _ramp(self, box: tuple[int, ...]) -> None:
-        """The SD's colors as they are over gray anatomy."""
-        colors, opacity = translucent(256)
-        mixed = colors * opacity[:, None] + 128 * (1 - opacity[:, None])
         left, top, right, bottom = box
-        bar = Image.fromarray(mixed.astype(np.uint8)[None])
+        bar = Image.fromarray(ramp(256)[None])
         self.picture.paste(bar.resize((right - left, bottom - top)), (left, top))
 
 

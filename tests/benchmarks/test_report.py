@@ -71,6 +71,11 @@ def test_head_says_how_to_get_the_report_again_without_a_path_of_this_machine(
     assert "seed: 7" in head
 
 
+def test_numbers_of_an_axis_have_no_exponent() -> None:
+    values = [1e-5, 0.01, 0.5, 1, 1e6]
+    assert [report.plain(value) for value in values] == ["0.00001", "0.01", "0.5", "1", "1,000,000"]
+
+
 def test_plot_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     markdown = report.plot(

@@ -14,12 +14,12 @@ from monai.data import MetaTensor
 
 from ldseg_monai.evaluation.pictures import (
     COLORS,
-    HEAT,
     MAX_SD,
     PLANES,
     TRUTH,
     fullest_plane,
     label_map,
+    ramp,
     upright,
 )
 from ldseg_monai.evaluation.report.charts import dot_plot, line_chart, neighbors
@@ -107,7 +107,7 @@ def case_section(
         head=["", *titles.values()],
         links={name: quote(file) for name, file in links.items()},
         outlines={"true outline": hex_color(TRUTH)} | predicted,
-        sd_colors=list(map(hex_color, HEAT)),
+        sd_colors=list(map(hex_color, ramp(11))),
         highest_sd=f"{MAX_SD:g}",
         no_sd_map=no_sd_map,
         all_head=["Class", *titles.values(), "Trained on"],
