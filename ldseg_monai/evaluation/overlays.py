@@ -17,10 +17,10 @@ from PIL import Image
 from ldseg_monai.data.checks import remark
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.dicom.reader import SERIES_UID
-from ldseg_monai.data.exports.pyramid import MICROMETERS
-from ldseg_monai.data.formats import Slide
+from ldseg_monai.data.exports.label_map import named_classes
+from ldseg_monai.data.formats import MICROMETERS, Slide
 from ldseg_monai.data.writers import png_remark
-from ldseg_monai.evaluation.pictures import COLORS, load_image, upright
+from ldseg_monai.evaluation.pictures import load_image, upright
 from ldseg_monai.evaluation.sheets import Color, sheet
 from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.inference.strip_reader import open_label, small_label, small_picture
@@ -49,6 +49,9 @@ class SaveOverlay:
         class_names: of the classes from 0 on, which is the background; None for numbers.
         colors: red, green, blue of classes, by their names, whatever the capitals; others get
             those of `COLORS`.
+
+    Raises:
+        ValueError: for a color of no class, or one that is none.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class SaveOverlay:
         colors: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.output_dir = output_dir
-        self.classes = None if class_names is None else _colors_of(class_names, colors)
+        self.classes: dict[str, Sequence[int]] | None = None
+        if class_names is not None:
+            self.classes = {item.name: item.color for item in named_classes(class_names, colors)}
         self.max_cases = max_cases
         self.tensorboard_dir = tensorboard_dir
         self.drawn = 0
@@ -111,20 +116,6 @@ class SaveOverlay:
                 with SummaryWriter(self.tensorboard_dir) as writer:
                     drawn = np.asarray(picture)
                     writer.add_image(tag, drawn, engine.state.epoch, dataformats="HWC")
-
-
-def _colors_of(
-    names: Mapping[int, str], colors: Mapping[str, Sequence[int]] | None
-) -> dict[str, Sequence[int]]:
-    """The color of each class but the background, by its name."""
-    # A client's request may have something else in their place, such as a name
-    given = colors if isinstance(colors, Mapping) else {}
-    own = {name.lower(): color for name, color in given.items()}
-    found = {}
-    for index in range(1, len(names)):
-        default = COLORS[(index - 1) % len(COLORS)].tolist()
-        found[names[index]] = own.get(names[index].lower(), default)
-    return found
 
 
 def _sheet_of(

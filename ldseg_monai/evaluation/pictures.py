@@ -22,8 +22,8 @@ from ldseg_monai.data.formats import UNKNOWN_SIDES, is_deep, is_volume, load_pic
 from ldseg_monai.data.loaders import without_codec_warning
 
 TRUTH = np.array([255, 255, 255])
-# Evenly from low to high.
-HEAT = np.array([[0, 0, 0], [110, 20, 130], [230, 60, 60], [255, 180, 40], [255, 255, 200]])
+# Evenly from low to high; black would look like a shadow of the anatomy
+HEAT = np.array([[90, 40, 200], [160, 30, 150], [230, 60, 60], [255, 180, 40], [255, 255, 200]])
 MAX_SD = 0.5  # of a probability
 OPAQUE = 0.1  # SD from which on its color hides the anatomy
 LEAST, MOST = 400, 1280  # pixels along the longest side of what is drawn

@@ -754,6 +754,16 @@ def test_overlay_of_a_picture_has_its_rows_and_columns(
     assert columns.max() == SCALE * WIDE[1] - 1 and columns.min() >= SCALE * 33
 
 
+def test_overlay_has_the_classes_of_the_bundle_and_refuses_what_is_no_color(tmp_path: Path) -> None:
+    names = {0: "background", 1: "Gland", 2: "vessel"}
+    handler = SaveOverlay(str(tmp_path), class_names=names, colors={"gland": (1, 2, 3)})
+    assert handler.classes == {"Gland": (1, 2, 3), "vessel": tuple(COLORS[1].tolist())}
+    with pytest.raises(ValueError, match=r"color \[300\] of gland: expected red, green and blue"):
+        SaveOverlay(str(tmp_path), class_names=names, colors={"gland": [300]})
+    with pytest.raises(ValueError, match="colors of bone: expected those of classes"):
+        SaveOverlay(str(tmp_path), class_names=names, colors={"bone": [1, 2, 3]})
+
+
 # TensorBoard
 
 

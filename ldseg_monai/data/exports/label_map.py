@@ -109,9 +109,25 @@ def classes_of(
             class in its place, so that ``channel_def`` alone may rename a class.
 
     Raises:
-        ValueError: for a color of no class, or one that is none.
+        ValueError: as of `named_classes`.
     """
     names = metadata["network_data_format"]["outputs"][str(output)]["channel_def"]
+    numbered = {int(number): name for number, name in names.items()}
+    return named_classes(numbered, colors)
+
+
+def named_classes(
+    names: Mapping[int, str], colors: Mapping[str, Sequence[int]] | None
+) -> list[LabelClass]:
+    """The classes but the background, by their names.
+
+    Args:
+        names: of the classes from 0 on.
+        colors: as of `classes_of`.
+
+    Raises:
+        ValueError: for a color of no class, or one that is none.
+    """
     # A client's request may have something else in their place, such as a name
     given = colors if isinstance(colors, Mapping) else {}
     own = {name.lower(): _color(name, color) for name, color in given.items()}
@@ -125,7 +141,7 @@ def classes_of(
     found: list[LabelClass] = []
     taken: set[str] = set()
     for number in range(1, len(names)):
-        name = names[str(number)]
+        name = names[number]
         default = COLORS[(number - 1) % len(COLORS)].tolist()
         file_name = _file_name(name)
         if file_name.casefold() in taken:  # a file system may not tell capitals from small letters
