@@ -365,6 +365,11 @@ def argument_parser() -> argparse.ArgumentParser:
         help="let the samples see a picture in its eight orientations",
     )
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="of steps")
+    parser.add_argument(
+        "--last_timestep",
+        type=float,
+        help="of the scheduler: the share of T at which the last step begins",
+    )
     parser.add_argument("--sigmas", type=float, nargs="+", default=SIGMAS, help="of noise")
     parser.add_argument(
         "--peer",
@@ -400,6 +405,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--num_samples {arguments.num_samples}: expected {least} or more")
     bundle, out = arguments.bundle, command.folder_of(arguments)
     overrides = {**overrides_of(arguments), "output_dir": str(out)}
+    if arguments.last_timestep is not None:
+        overrides["network_def#scheduler#last_timestep"] = arguments.last_timestep
     ours = Experiment(bundle, (), arguments.model_path, **overrides)
     where = WHERE.format(
         part=arguments.part,
@@ -413,6 +420,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sampler.num_samples = arguments.num_samples or NUM_SAMPLES
     sampler.turned |= arguments.turned
     kind = " turned" if sampler.turned else ""
+    kind += "" if arguments.last_timestep is None else " early"
     about = ABOUT[arguments.experiment].format(where=where, samples=f"{sampler.num_samples}{kind}")
     stem = f"{arguments.experiment}{kind}".replace(" ", "_")
     title = f"{arguments.experiment.capitalize()}{kind}: {bundle.name}"

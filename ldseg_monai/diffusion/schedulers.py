@@ -44,11 +44,14 @@ class EvenlySpacedScheduler(DDIMScheduler):
         timestep_spacing: ``inclusive`` for timesteps from T to 1, both among them (the paper), of
             which the last has hardly any noise to remove; ``trailing`` for T, T - T/K, ..., T/K
             (Lin et al., 2024, Table 2), so that all K steps remove the same share of the timesteps.
+        last_timestep: share of T at which the last step begins, which leads to the clean latent;
+            None for that of the spacing. A network that was trained on true latents trusts a nearly
+            clean one, and so keeps the errors of its own first estimate.
         schedule_args: further arguments of the schedule.
 
     Raises:
-        ValueError: for an unknown prediction type or spacing, an ``eta`` outside 0 to 1, or
-            ``epsilon`` where the schedule leaves nothing of the latent at T.
+        ValueError: for an unknown prediction type or spacing, an ``eta`` or ``last_timestep``
+            outside 0 to 1, or ``epsilon`` where the schedule leaves nothing of the latent at T.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class EvenlySpacedScheduler(DDIMScheduler):
         prediction_type: str = "epsilon",
         eta: float = 0.0,
         timestep_spacing: str = "inclusive",
+        last_timestep: float | None = None,
         **schedule_args,
     ) -> None:
         if prediction_type not in PREDICTION_TYPES:
@@ -72,9 +76,12 @@ class EvenlySpacedScheduler(DDIMScheduler):
             )
         if not 0 <= eta <= 1:
             raise InputError(f"eta is {eta}: expected 0 (DDIM) to 1 (DDPM)")
+        if last_timestep is not None and not 0 < last_timestep < 1:
+            raise InputError(f"last_timestep is {last_timestep}: expected a share of T, 0 to 1")
         self.timestep_spacing: str = str(timestep_spacing)  # MONAI's __init__ sets the timesteps
         # The timesteps as plain numbers, which an export to ONNX takes as constants.
         self.indices: list[int] = []
+        self.last_timestep: float = 0.0  # MONAI's __init__ sets all timesteps
         super().__init__(
             num_train_timesteps,
             schedule,
@@ -89,6 +96,8 @@ class EvenlySpacedScheduler(DDIMScheduler):
             )
         self.prediction_type: str = str(prediction_type)
         self.eta = float(eta)
+        if last_timestep is not None:
+            self.last_timestep = float(last_timestep)
 
     def set_timesteps(  # type: ignore[override]
         self, num_inference_steps: int, device: torch.device | None = None
@@ -98,16 +107,21 @@ class EvenlySpacedScheduler(DDIMScheduler):
         Raises:
             ValueError: if ``num_inference_steps`` is below 1 or above T.
         """
-        if num_inference_steps < 1 or num_inference_steps > self.num_train_timesteps:
+        most = self.num_train_timesteps
+        if self.last_timestep > 0:
+            most = int((1 - self.last_timestep) * most + 0.5) + 1
+        if num_inference_steps < 1 or num_inference_steps > most:
             raise InputError(
-                f"num_inference_steps is {num_inference_steps}: expected 1 to "
-                f"{self.num_train_timesteps}, the number of timesteps in training"
+                f"num_inference_steps is {num_inference_steps}: expected 1 to {most}, the number "
+                "of timesteps in training down to the last"
             )
         self.num_inference_steps = num_inference_steps
         last = self.num_train_timesteps - 1
         end = 0.0
         if self.timestep_spacing == "trailing":
             end = self.num_train_timesteps / num_inference_steps - 1
+        if self.last_timestep > 0:
+            end = self.last_timestep * self.num_train_timesteps - 1
         self.timesteps = (
             torch.linspace(last, end, num_inference_steps, device=device).round().long()
         )

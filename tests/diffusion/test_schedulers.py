@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
@@ -437,3 +438,28 @@ def test_number_of_steps_outside_1_to_t_is_refused(num_inference_steps: int) -> 
 def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EvenlySpacedScheduler(**arguments)
+
+
+@pytest.mark.parametrize("spacing", TIMESTEP_SPACINGS)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_last_step_may_begin_early_and_leads_to_the_clean_latent(steps: int, spacing: str) -> None:
+    scheduler = EvenlySpacedScheduler(
+        1000, prediction_type="sample", timestep_spacing=spacing, last_timestep=0.8
+    )
+    scheduler.set_timesteps(steps)
+    expected = [999] if steps == 1 else np.linspace(999, 799, steps).round().tolist()
+    assert scheduler.timesteps.tolist() == scheduler.indices == expected
+    latent, clean = torch.randn(2, 1, 4), torch.randn(2, 1, 4)
+    found, _ = scheduler.step(clean, scheduler.indices[-1], latent)
+    assert torch.equal(found, clean)
+
+
+def test_last_step_is_within_the_timesteps_and_no_step_is_done_twice() -> None:
+    for share in (0, 1, -0.5):
+        with pytest.raises(ValueError, match="last_timestep is .*: expected a share of T, 0 to 1"):
+            EvenlySpacedScheduler(last_timestep=share)
+    scheduler = EvenlySpacedScheduler(1000, last_timestep=0.8)
+    scheduler.set_timesteps(201)
+    assert len(set(scheduler.indices)) == 201
+    with pytest.raises(ValueError, match="num_inference_steps is 202: expected 1 to 201"):
+        scheduler.set_timesteps(202)
