@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 from monai.utils import ensure_tuple
 
-from ldseg_monai.data.formats.kinds import NIFTI_ENDINGS
+from ldseg_monai.data.formats.kinds import NIFTI_ENDINGS, is_volume
 from ldseg_monai.data.names import (
     CHANNEL,
     case_name,
@@ -38,7 +38,7 @@ def join_channels(paths: Iterable[str], channels: int | None = None) -> list[tup
         is called otherwise stays an image of its own.
 
     Raises:
-        ValueError: if a case lacks a channel, or has too many.
+        ValueError: if a case lacks a channel, has too many, or they are pictures.
     """
     numbered: dict[tuple[str, str], dict[int, str]] = {}
     others: list[tuple[str, Any]] = []
@@ -56,6 +56,11 @@ def join_channels(paths: Iterable[str], channels: int | None = None) -> list[tup
     for (_, case), files in numbered.items():
         require_all(case, files, channels or max(files) + 1)
         image = [files[number] for number in sorted(files)]
+        if len(image) > 1 and not all(map(is_volume, image)):
+            raise InputError(
+                f"case {case} has {len(image)} files, {', '.join(image)}: expected volumes where "
+                "each is a channel; a picture is one file"
+            )
         joined.append((case, image if len(image) > 1 else image[0]))
     return joined + others
 

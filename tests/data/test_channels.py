@@ -178,6 +178,22 @@ def test_a_channel_that_does_not_fit_the_others_is_refused(
         LoadImageVolumed("image", channels=2)(find_cases(tmp_path)[0])
 
 
+def test_one_channel_may_have_its_number(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a_0000.nii.gz", voxels("a", 0))
+    save(tmp_path / "labels" / "a.nii.gz", label("a"))
+    (case,) = resolve_datalist(tmp_path, "", "")
+    assert case["image"] == str(tmp_path / "images" / "a_0000.nii.gz")
+    assert case_name(case["image"]) == "a"
+
+
+def test_pictures_are_no_channels(tmp_path: Path) -> None:
+    for name in ("images/a_0000.png", "images/a_0001.png", "labels/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="case a has 2 files, .*: expected volumes where each is"):
+        find_cases(tmp_path)
+
+
 def test_two_cases_of_one_name_are_refused(tmp_path: Path) -> None:
     in_pairs(tmp_path)
     save(tmp_path / "images" / "a.nii.gz", voxels("a", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,25 @@ def test_files_of_a_case_become_one_mask_in_its_place(
     told = capsys.readouterr().err
     assert "case_001_0000 has 1 channel: expected 2" in told
     assert not (tmp_path / "less").exists()
+
+
+def test_a_case_is_done_again_if_its_second_channel_changed(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copies = [str(tmp_path / Path(file).name) for file in files(place)]
+    for file, copy in zip(files(place), copies, strict=True):
+        shutil.copyfile(file, copy)
+    done = "1 of 1 cases are finished already"
+    caplog.set_level("INFO")
+    for again in (False, True):
+        caplog.clear()
+        assert predict(place, tmp_path / "out", *copies) == 0
+        assert (done in caplog.text) is again
+    volume = nib.load(copies[1])
+    nib.save(nib.Nifti1Image(np.asarray(volume.dataobj) + 1, volume.affine), copies[1])
+    caplog.clear()
+    assert predict(place, tmp_path / "out", *copies) == 0
+    assert done not in caplog.text
 
 
 def test_a_class_is_renamed_in_one_place(place: Path, tmp_path: Path) -> None:
