@@ -178,12 +178,12 @@ def verify_fetched(bundle: Bundle, fetched: Path, out: Path) -> list[str]:
     Raises:
         RuntimeError: if it does not.
     """
+    task = {"folder": str(fetched), "out": f"{out}/there"}
+    _run("as others get it", [str(CHECK)], out, json.dumps(task))
     config = ["--config_file", str(bundle.config_file("inference.yaml"))]
     options = {**SEGMENT, "bundle_root": str(bundle.root.resolve()), "output_dir": f"{out}/here"}
     given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     _run("as it is here", ["-m", "monai.bundle", "run", *config, *given], out)
-    task = {"folder": str(fetched), "out": f"{out}/there"}
-    _run("as others get it", [str(CHECK)], out, json.dumps(task))
     here, there = (_contents(out / name, MASKS) for name in ("here", "there"))
     if here != there or not here:
         raise RunError(
