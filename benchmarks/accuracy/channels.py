@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_bundle(parser)
     command.add_out(parser)
     parser.add_argument("--work", type=Path, required=True, help="folder of data and trainings")
-    parser.add_argument("--epochs", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=6, help="default: %(default)s")
     parser.add_argument("--num", type=int, default=24, help="cases (default: %(default)s)")
     parser.add_argument(
         "--cases_per_epoch", type=int, default=96, help="cases drawn (default: %(default)s)"
