@@ -146,4 +146,5 @@ def _sheet_of_strips(
     prediction = MetaTensor(torch.from_numpy(small.copy())[None])
     if microns is not None:
         prediction.meta[MICROMETERS] = microns[0] * columns / small.shape[1]
-    return sheet(torch.from_numpy(image.transpose(2, 0, 1).copy()), prediction, classes=classes)
+    picture = torch.from_numpy(image.transpose(2, 0, 1).copy())
+    return sheet(picture, prediction, classes=classes, is_copy=True)

@@ -60,6 +60,7 @@ def sheet(
     label: torch.Tensor | None = None,
     sd: torch.Tensor | None = None,
     classes: Mapping[str, Color] | None = None,
+    is_copy: bool = False,
 ) -> Image.Image:
     """Draw a segmentation's outlines, below or beside them where its samples differ, and a legend.
 
@@ -75,6 +76,7 @@ def sheet(
         sd: standard deviation over the samples, ``(1, *spatial)``; None of one sample.
         classes: red, green, blue of the classes from 1 on, by their names; None for the package's
             colors, by numbers.
+        is_copy: whether the image is a small copy, whose scale the legend then does not tell.
     """
     if classes is None:
         numbers = range(int(prediction.max()))
@@ -94,7 +96,7 @@ def sheet(
     cells = drawn * (1 if is_volume or not maps else 2)
     mm_or_micrometers = _bar_of(prediction)
     unit, size = mm_or_micrometers if mm_or_micrometers else ("", 1.0)
-    entries = _legend(prediction, label, sd, classes, scale)
+    entries = _legend(prediction, label, sd, classes, 1.0 if is_copy else scale)
     page = _Page(rows, cells, entries, remark(getattr(prediction, "meta", None)))
     if unit:
         page.scale_bar(scale / size, unit)

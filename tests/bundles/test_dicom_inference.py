@@ -68,7 +68,7 @@ def test_a_series_is_segmented_and_written_as_nifti_and_dicom(
         metadata["version"],
     )
     assert item.ReferencedSeriesSequence[0].SeriesInstanceUID == SERIES.uid
-    assert Image.open(output_dir / "knee 1_overlay.png").size[1] == 384
+    assert max(Image.open(output_dir / "knee 1_overlay.png").size) >= 400
 
 
 @pytest.mark.costly(by=dims)
