@@ -8,8 +8,7 @@ outline that goes between pixels, as these do and as planning systems take it, i
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,17 +17,14 @@ import numpy as np
 
 from ldseg_monai import __version__
 from ldseg_monai.data.checks import OUTSIDE
-from ldseg_monai.data.dicom.reader import SERIES_UID
-from ldseg_monai.data.dicom.segmentation import check_geometry
-from ldseg_monai.data.dicom.series import REFERRED, read_dicom, read_series
+from ldseg_monai.data.dicom.series import REFERRED, read_dicom
 from ldseg_monai.data.exports.label_map import File, LabelMap
+from ldseg_monai.data.exports.of_series import file_of_series
 from ldseg_monai.data.exports.outlines import between_pixels, objects_of, rings
-from ldseg_monai.runtime.errors import InputError, one_line, printable
+from ldseg_monai.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-logger = logging.getLogger("ldseg_monai.data.exports.structure_set")
 
 STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"  # SOP class of RT structure sets
 STUDY = "1.2.840.10008.3.1.2.3.1"  # SOP class by which they refer to a study, retired elsewhere
@@ -43,21 +39,11 @@ def structure_set_files(label: LabelMap) -> Iterator[File]:
     Raises:
         ValueError: if the label map is not in the geometry of its series.
     """
-    folder = label.meta["filename_or_obj"]
-    # Files that cannot be read are left out: the reader has answered for them.
-    slices = read_series(folder, label.meta[SERIES_UID], skip_unreadable=True)
-    check_geometry(label.voxels.shape, label.affine, slices)
-    write = None
-    try:
-        dataset = _structure_set(label, slices)
-        write = partial(dataset.save_as, enforce_file_format=True)
-    except Exception as error:  # pydicom raises many kinds for headers that it refuses
-        logger.warning(
-            "no RT structure set of %s can be written (%s): the result is in the other files",
-            printable(str(folder)),
-            printable(one_line(error)),
-        )
-    yield "rtstruct.dcm", write
+
+    def make(slices: Sequence[Dataset]) -> Callable[[str], None]:
+        return partial(_structure_set(label, slices).save_as, enforce_file_format=True)
+
+    return file_of_series(label, "rtstruct.dcm", "RT structure set", make)
 
 
 def _structure_set(label: LabelMap, slices: Sequence[Dataset]) -> Dataset:
