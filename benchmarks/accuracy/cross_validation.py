@@ -325,7 +325,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 claims.append((plans[fold], variant, folder))
     claims.sort(key=lambda one: not one[2].exists())  # refused before a folder is made
     for claimed in claims:
-        claim(*claimed)
+        try:
+            claim(*claimed)
+        except ValueError as error:
+            parser.error(str(error))
     for fold in folds:
         for name, variant in variants.items():
             train(plans[fold], variant, arguments.dataset_dir, folders[name][fold])

@@ -10,10 +10,8 @@ import json
 import logging
 import os
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +34,13 @@ from ldseg_monai.networks.weights import require_weights
 from ldseg_monai.runtime.errors import InputError, MissingPackageError, show_errors_in_one_line
 from ldseg_monai.runtime.ownership import claim, place_of, require_own
 from ldseg_monai.runtime.signals import end_in_one_line
+from ldseg_monai.runtime.threads import finish_thread_pools
 
 logger = logging.getLogger("ldseg_monai.bundle")
 
 METADATA = "configs/metadata.json"
 TRANSFORM, LOSS = "output_transform", "$lambda output: output['loss']"
 MLFLOW = ("mlflow", "sqlalchemy", "alembic")  # the last two: its store in a file of SQLite
-CASE_SECONDS = 60.0  # the most that is waited for one case to be read
 
 
 def check_command() -> None:
@@ -207,15 +205,3 @@ def _claim_output(parser: ConfigParser, files: Sequence[str], command: Mapping[s
     claim(output_dir, of, json.dumps([files, same_for_all], default=str, sort_keys=True), int(rank))
     writes = parser.get_parsed_content("writes") if "writes" in parser else []
     require_own([Path(output_dir, name) for name in writes], of)
-
-
-def finish_thread_pools() -> None:
-    """Wait, at exit, for the case that a thread of a pool is at.
-
-    Such pools fill MONAI's `CacheDataset`. An error in one case ends the process while the pool is
-    at the next one. Python cuts a thread off where it is then, and if that is inside of torch, the
-    process is aborted (exit code 134) after the error was told.
-    """
-    for thread in threading.enumerate():
-        if isinstance(thread, DummyProcess):
-            thread.join(CASE_SECONDS)

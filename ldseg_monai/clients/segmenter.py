@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -223,8 +224,11 @@ class Segmenter:
         own = self.bundle.config("inference.yaml", *configs)
         for name in knobs:
             if not has_id(own, name):
+                close = get_close_matches(name, list(own.get()), n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
                 raise InputError(
-                    f"{self.bundle.name} has no knob {name}: expected one of its inference.yaml"
+                    f"{self.bundle.name} has no knob {name}: expected one of its "
+                    f"inference.yaml{hint}"
                 )
         if keep_samples:
             knobs["save_statistics"] = True
@@ -285,6 +289,8 @@ class Segmenter:
                 raise InputError("got an empty path: expected that of an image")
             if affine is not None or spacing is not None:
                 raise InputError("affine and spacing are of arrays: a file has its own")
+            if not os.path.exists(image):
+                raise MissingFileError(f"{os.fspath(image)} does not exist: expected an image")
             return self._segment(os.fspath(image), backwards=self.is_picture)
         if isinstance(image, (list, tuple)):
             if not image or not all(isinstance(path, (str, os.PathLike)) for path in image):

@@ -136,6 +136,7 @@ class CheckKnownImaged(MapTransform):
             ``outside_of_known`` what is wrong, which the results repeat.
         allow_missing_keys: whether a missing key is passed over.
         frames: whether the last axis is time: pictures that are judged together.
+        any_field_of_view: whether a volume may be of any size, as where windows are taken of it.
     """
 
     def __init__(
@@ -145,10 +146,13 @@ class CheckKnownImaged(MapTransform):
         force: bool = False,
         allow_missing_keys: bool = False,
         frames: bool = False,
+        any_field_of_view: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.frames = frames
         self.known = read_known(metadata)
+        if any_field_of_view:
+            self.known = self.known._replace(field_of_view_mm=None)
         self.wrong_headers = read_wrong_headers(metadata)
         self.force = force
 
@@ -164,30 +168,33 @@ class CheckKnownImaged(MapTransform):
             reasons = list(self.reasons(image, image.shape[1:]))
             self.judge(data[key], reasons)
             if not reasons:
-                self._compare(image, data[key])
+                self._mark_unlike(image, data[key])
         return dict(data)
 
-    def _compare(self, image: MetaTensor, marked: Any) -> None:
-        """Mark an image that looks unlike those that the weights know, and go on.
+    def unlike(self, image: MetaTensor) -> str:
+        """Say that an image looks unlike those that the weights know; "" if it does not.
 
         Args:
             image: ``(C, *spatial)``.
-            marked: the same, whose metadata get the mark.
         """
         if not self.known.appearance:
-            return
+            return ""
         values = image.as_tensor()
         values = values[..., values.shape[-1] // 2] if self.frames else values  # one stands for all
-        unlike = distance(appearance(values), self.known.appearance)
-        if unlike <= self.known.appearance_limit:
-            return
-        told = (
-            f"it looks unlike them: a distance of {unlike:.2g}, where "
+        far = distance(appearance(values), self.known.appearance)
+        if far <= self.known.appearance_limit:
+            return ""
+        return (
+            f"it looks unlike them: a distance of {far:.2g}, where "
             f"{self.known.appearance_limit:.2g} is usual"
         )
-        path = marked.meta.get("filename_or_obj", "the image")
-        logger.warning("%s may be none of the images that the weights know: %s", path, told)
-        marked.meta[OUTSIDE] = told
+
+    def _mark_unlike(self, image: MetaTensor, marked: Any) -> None:
+        told = self.unlike(image)
+        if told:
+            path = marked.meta.get("filename_or_obj", "the image")
+            logger.warning("%s may be none of the images that the weights know: %s", path, told)
+            marked.meta[OUTSIDE] = told
 
     def judge(self, image: Any, reasons: Sequence[str]) -> None:
         """Refuse or mark an image, if there is a reason.

@@ -103,8 +103,9 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     missing = [path for path in _files(items) if not os.path.isfile(path)]
     if missing:
         raise MissingFileError(
-            f"{len(missing)} files listed in {dataset_json} do not exist: {some(missing)}: "
-            f"expected paths from {dataset_json.parent} on; fetch these files, or correct the paths"
+            f"{len(missing)} of the files that {dataset_json} lists or asks for do not exist: "
+            f"{some(missing)}: expected paths from {dataset_json.parent} on, and a label of each "
+            "training image; fetch these files, or correct the list"
         )
     _add_unlisted(items, lists, dataset_json.parent, leftovers)
     given: dict[tuple[str, ...], str] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import logging
 import os
@@ -19,6 +20,7 @@ from ldseg_monai.runtime.errors import (
     cause,
 )
 from ldseg_monai.runtime.signals import end_in_one_line
+from ldseg_monai.runtime.threads import finish_thread_pools
 
 WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wait for the next
 USER_ERROR = 2
@@ -65,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:  # in a process of its own, before anything that takes long is imported
         end_in_one_line("ldseg")
+        atexit.register(finish_thread_pools)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Before PyTorch is imported: else its threads spin, and slow down what else the machine does.
     os.environ.setdefault(WAITING, "passive")
@@ -746,7 +749,7 @@ def _add_new_bundle(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--classes",
         metavar="NAME,...",
-        help="names of the label values but 0 (default: class_1,...)",
+        help="names of the label values but 0 (default: those of dataset.json, or class_1,...)",
     )
     parser.add_argument(
         "--instances",

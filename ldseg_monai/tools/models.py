@@ -16,12 +16,15 @@ from monai.utils import ensure_tuple, fall_back_tuple
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.bundle.bundle import SEQUENCES, STRIPS
 from ldseg_monai.data.datalist import case_of_channels, find_cases
-from ldseg_monai.data.formats import Slide, is_slide, is_volume
+from ldseg_monai.data.formats import Slide, is_slide
 from ldseg_monai.data.known import BODY_AXES
+from ldseg_monai.data.sequences import find_sequences
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.inference.strips import StripInferer
 from ldseg_monai.runtime.errors import InputError, MissingFileError, UserError, cause, one_line
+from ldseg_monai.tools.archives import places_in, unpacked
 from ldseg_monai.tools.forecast import bytes_of_image, number_of_windows
+from ldseg_monai.tools.predict import overlays_for
 
 WIDTH = 100  # columns of a terminal
 INDENT = "            "
@@ -167,16 +170,35 @@ def describe_image(path: str | os.PathLike[str] | Sequence[str], bundles: Sequen
     for part in paths:
         if not os.path.exists(part):
             raise MissingFileError(f"{part} does not exist: expected an image")
-    lines = [", ".join(paths)]
+    with unpacked(paths[0]) as place:
+        if place == paths[0]:
+            return _described(", ".join(paths), paths, bundles)
+        parts = []
+        for inside in places_in(place):
+            name = os.path.normpath(os.path.join(paths[0], os.path.relpath(inside, place)))
+            parts.append(_described(name, [inside], bundles))
+        return "".join(parts)
+
+
+def _described(name: str, paths: Sequence[str], bundles: Sequence[Bundle]) -> str:
+    """What bundles would make of an image that a person calls by a name.
+
+    Raises:
+        ValueError: if none of them can take it.
+    """
+    lines, refused = [name], []
     for bundle in bundles:
         lines.append(f"  {bundle.name}")
         try:
-            lines.extend(f"    {line}" for line in _facts(paths, bundle))
+            lines.extend(f"    {line.replace(paths[0], name)}" for line in _facts(paths, bundle))
         except Exception as error:  # a reader's or a transform's
             told = cause(error)
             if not isinstance(told, (UserError, OSError)):
                 raise
-            lines.append(f"    cannot take it: {one_line(told)}")
+            refused.append(one_line(told).replace(paths[0], name))
+            lines.append(f"    cannot take it: {refused[-1]}")
+    if len(refused) == len(bundles):
+        raise InputError(f"no bundle here can take {name}: {refused[-1]}")
     return "\n".join(lines) + "\n"
 
 
@@ -186,17 +208,16 @@ def _facts(paths: Sequence[str], bundle: Bundle) -> Iterator[str]:
     if is_slide(path):
         yield from _slide_facts(path, bundle)
         return
-    overlays = []
     dims = bundle.spatial_dims
-    is_picture = not os.path.isdir(path) and not is_volume(path) and dims == 2
-    if dims == 2 and not is_picture and (bundle.configs / SEQUENCES).is_file():
-        overlays.append(SEQUENCES)
+    overlays = [name for name in overlays_for(bundle, [path]) if name == SEQUENCES]
     config = bundle.config("inference.yaml", *overlays, dataset_dir=path, force=True)
     if len(paths) > 1:
         cases = case_of_channels(paths)
+    elif overlays:
+        cases = find_sequences(path)
     else:
         number = config.get("load", {}).get("channels", 1)
-        cases = find_cases(path, False, None if is_picture else "", channels=number)
+        cases = find_cases(path, False, None if dims == 2 else "", channels=number)
     if len(cases) > 1:
         first = ", ".join(ensure_tuple(cases[0]["image"]))
         yield f"{len(cases)} images, of which this is the first: {first}"
@@ -208,7 +229,7 @@ def _facts(paths: Sequence[str], bundle: Bundle) -> Iterator[str]:
     yield f"channels: {len(image)}{told}"
     known = config.get_parsed_content("known")
     reasons = list(known.reasons(MetaTensor(image), image.shape[1:]))
-    yield from _known_line(reasons)
+    yield from _known_line(reasons, known.unlike(image))
     seen = loaded
     for transform in config.get_parsed_content("image_transforms"):
         seen = transform(seen)
@@ -247,9 +268,11 @@ def _slide_facts(path: str, bundle: Bundle) -> Iterator[str]:
     yield _written_line(config)
 
 
-def _known_line(reasons: Sequence[str]) -> Iterator[str]:
+def _known_line(reasons: Sequence[str], unlike: str = "") -> Iterator[str]:
     if reasons:
         yield f"not known to the weights, refused without --force: {'; '.join(reasons)}"
+    elif unlike:
+        yield f"may not be known to the weights, and will be marked: {unlike}"
     else:
         yield "known to the weights, by what the bundle declares"
 

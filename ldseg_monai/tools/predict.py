@@ -103,6 +103,8 @@ def predict(
                 archives[place] = os.fspath(path)
         if overlays is None:
             overlays = overlays_for(own, places)
+        if SEQUENCES in overlays and knobs.pop("save_overlay", False):
+            logger.info("the picture of a sequence is NAME_area.png, which is drawn anyway")
         files = [str(own.config_file(name)) for name in ("inference.yaml", *overlays)]
         if knobs.get("turned") and not has_id(own.config("inference.yaml"), "turned"):
             raise InputError(
@@ -142,6 +144,7 @@ def hushed() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file")
+            warnings.filterwarnings("ignore", "Detected deprecated name")  # which the zoo asks for
             yield
     finally:
         for chatty, level in zip(loggers, levels, strict=True):
@@ -190,10 +193,19 @@ def overlays_for(bundle: Bundle, places: Sequence[str]) -> list[str]:
         return []
     pictures = [file for file in files if file.lower().endswith(PICTURE_ENDINGS)]
     others = [file for file in files if file.lower().endswith(VOLUME_ENDINGS)]
+    if SEQUENCES in there and pictures and others:
+        raise InputError(
+            f"{others[0]} is a sequence and {pictures[0]} a picture: expected images of one kind; "
+            "give them to two commands"
+        )
     if SEQUENCES in there and not pictures and files:
         return [SEQUENCES]
     if STRIPS in there and not others:
         if slides or any(map(is_slide, pictures)):
+            if len(files) > 1:
+                logger.info(
+                    "with a slide, all pictures are done in strips, and written as OME-TIFF"
+                )
             return [STRIPS]
         is_tiff = all(file.lower().endswith(TIFF_ENDINGS) for file in pictures)
         if is_tiff and any(math.prod(image_size(file)) > LARGE for file in pictures):

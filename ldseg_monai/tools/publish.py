@@ -30,6 +30,7 @@ from ldseg_monai.runtime.errors import (
 )
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.ownership import make_folder, require_new
+from ldseg_monai.tools.new_bundle.model_card import UNKNOWN_TERMS
 from ldseg_monai.tools.zoo import METADATA_FILE, PACKAGE, export_bundle
 
 logger = logging.getLogger("ldseg_monai.tools")
@@ -153,6 +154,7 @@ def checked_export(bundle: Bundle, scores: str | Path | None = None) -> Iterator
         FileNotFoundError, ValueError: as of `export_bundle`.
         RuntimeError: if what is exported does not run alone, or gives other masks.
     """
+    _require_terms(bundle)
     with tempfile.TemporaryDirectory() as place:
         folder = export_bundle(bundle.root, Path(place, "export"), None, scores)
         archive = folder.parent / archive_name(bundle)
@@ -162,6 +164,20 @@ def checked_export(bundle: Bundle, scores: str | Path | None = None) -> Iterator
         same = verify_fetched(bundle, fetched / bundle.name, out)
         logger.info("checked: it runs alone, with the same masks of a phantom (%s)", some(same))
         yield folder
+
+
+def _require_terms(bundle: Bundle) -> None:
+    """Check that a bundle says the terms of the data that its weights were trained on.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    path = bundle.root / "docs" / "data_license.txt"
+    if not path.is_file() or UNKNOWN_TERMS in path.read_text(encoding="utf-8"):
+        raise InputError(
+            f"{path} does not say the terms of the data: expected what others may do with the "
+            "weights; write it there"
+        )
 
 
 def verify_fetched(bundle: Bundle, fetched: Path, out: Path) -> list[str]:

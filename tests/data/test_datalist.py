@@ -134,7 +134,7 @@ def test_decathlon(tmp_path: Path) -> None:
         (
             {"training": [{"image": "no.png", "label": "a.png"}]},
             FileNotFoundError,
-            "1 files listed.*no.png",
+            "1 of the files that .* lists or asks for do not exist: .*no.png",
         ),
         ({"training": []}, FileNotFoundError, "lists no images"),
     ],

@@ -181,6 +181,20 @@ def test_middle_frame_says_what_a_sequence_looks_like(tmp_path: Path) -> None:
         assert (OUTSIDE in check({"image": image})["image"].meta) == is_marked
 
 
+def test_a_volume_that_is_seen_in_windows_may_be_of_any_size(tmp_path: Path) -> None:
+    known = metadata(tmp_path, {"field_of_view_mm": [50, 70], "tilt_degrees": 30})
+    large = volume((90, 60, 60))
+    (reason,) = CheckKnownImaged("image", known).reasons(large, large.shape[1:])
+    assert reason.startswith("its field of view is 90 x 60 x 60 mm, expected 50 to 70 mm")
+    check = CheckKnownImaged("image", known, any_field_of_view=True)
+    assert list(check.reasons(large, large.shape[1:])) == []
+    assert (
+        FOLDER.joinpath("ldseg_knee3d/configs/sliding_window.yaml")
+        .read_text()
+        .count("any_field_of_view: true")
+    )
+
+
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_bundle_says_where_its_ranges_come_from(bundle: str) -> None:
     assert "training" in read_known(str(FOLDER / bundle / "configs" / "metadata.json")).source

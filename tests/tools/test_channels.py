@@ -176,6 +176,6 @@ def test_arrays_and_paths_give_the_mask_of_the_command(place: Path, tmp_path: Pa
 def test_info_says_the_channels(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", *files(place), "-m", str(place / "bundles" / "tumor")]) == 0
     assert "channels: 2 (channel 0, channel 1)\n" in capsys.readouterr().out
-    assert main(["info", *files(place), "-m", str(BUNDLES / "ldseg_hippocampus")]) == 0
-    told = capsys.readouterr().out
-    assert "cannot take it: " in told and "has 2 channels: expected 1; choose one" in told
+    assert main(["info", *files(place), "-m", str(BUNDLES / "ldseg_hippocampus")]) == 2
+    told = capsys.readouterr().err
+    assert "no bundle here can take " in told and "has 2 channels: expected 1; choose one" in told

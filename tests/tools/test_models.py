@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
+
 import pytest
 import yaml
 from bundle_kinds import BUNDLES, FOLDER
 from monai.bundle import ConfigParser
 
+from ldseg_monai.data.phantoms.files import write_phantoms
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.models import CONFIGS, WIDTH, WIRING, read_knobs
 
@@ -42,3 +46,19 @@ def test_config_that_is_not_there_names_the_nearest(capsys: pytest.CaptureFixtur
     assert main(["knobs", "ldseg_glas", "baselines/unett.yaml"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "did you mean baselines/unet.yaml" in err
+
+
+def test_what_a_zip_holds_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_phantoms("gland", tmp_path / "glands", 1, seed=0)
+    archive = tmp_path / "glands.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(tmp_path / "glands" / "images" / "case_000.png", "case_000.png")
+    assert main(["info", str(archive), "-m", str(FOLDER / "cdal_cxr")]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{archive}\n  cdal_cxr\n    size: ") and "cache" not in told
+    assert "may not be known to the weights, and will be marked: it looks unlike them" in told
+    assert main(["info", str(archive), "-m", str(FOLDER / "ldseg_knee3d")]) == 2
+    assert f"no bundle here can take {archive}: " in capsys.readouterr().err

@@ -231,6 +231,15 @@ def test_an_archive_that_is_none_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_sequence_gets_no_picture_of_planes(tmp_path: Path) -> None:
+    write_phantoms("beat", tmp_path / "beats", 1, seed=0)
+    out = tmp_path / "out"
+    beat = next((tmp_path / "beats" / "images").iterdir())
+    samples = ("--num-samples", 1, "--preview")
+    assert run("-m", BUNDLES / "ldseg_echo", "-i", beat, "-o", out, *samples) == 0
+    assert (out / "case_000_area.png").is_file() and not list(out.glob("*_overlay.png"))
+
+
 def test_a_bundle_may_be_a_zip(tmp_path: Path) -> None:
     archive = shutil.make_archive(
         str(tmp_path / "glas"), "zip", root_dir=BUNDLES, base_dir="ldseg_glas/configs"
@@ -279,6 +288,8 @@ def test_the_images_choose_the_overlay(tmp_path: Path, monkeypatch: pytest.Monke
         (Bundle(HIPPOCAMPUS), ["scan.nii.gz"], []),
     ):
         assert overlays_for(bundle, [str(tmp_path / name) for name in names]) == wanted
+    with pytest.raises(InputError, match="is a sequence and .* a picture: expected .* one kind"):
+        overlays_for(echo, [str(tmp_path / name) for name in ("clip.nii.gz", "frame.png")])
 
 
 def test_a_slide_is_segmented_from_end_to_end(

@@ -145,11 +145,14 @@ view, resolution or intensity are refused, by `known_images` in `configs/metadat
 {_citation(template.root)}"""
 
 
+UNKNOWN_TERMS = "`ldseg new-bundle` cannot know: whoever shares the weights states them here."
+
+
 def new_data_license(data_name: str) -> str:
     """What can be said of the terms of data that only its user knows."""
     return (
         f"Weights that are trained on {data_name} follow the terms of its owners, which\n"
-        "`ldseg new-bundle` cannot know: whoever shares the weights states them here.\n\n"
+        f"{UNKNOWN_TERMS}\n\n"
         "The phantoms that the bundle generates where no data set is given are free of any third\n"
         "party's rights.\n"
     )

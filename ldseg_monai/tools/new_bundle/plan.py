@@ -158,9 +158,12 @@ def make_plan(
     choices.append(split_choice)
     warnings += _class_warnings(inspection, values, names)
     if sizes.survival < ENOUGH_DICE:
+        finer = "a bundle at full resolution (ldseg_hippocampus) has a finer one, cDAL has none"
+        if template.root.name == "ldseg_hippocampus":
+            finer = "cDAL (cdal_hippocampus) has none"
         warnings.append(
-            f"the smallest class hardly survives the latent (a Dice of {sizes.survival:.2f}): a "
-            "bundle at full resolution (ldseg_hippocampus) has a finer one, cDAL has none"
+            f"the smallest class hardly survives the latent (a Dice of {sizes.survival:.2f}): "
+            f"{finer}"
         )
     plan = Plan(
         class_names=names,
@@ -182,6 +185,22 @@ def make_plan(
     return plan, warnings
 
 
+def _require_named(inspection: Inspection, names_by_value: Mapping[int, str]) -> None:
+    """Check that a data set that names its label values names all of them.
+
+    Raises:
+        ValueError: for values without a name.
+    """
+    nameless = sorted(set(inspection.label_values) - {0, *names_by_value})
+    if nameless:
+        cases = [case.name for case in inspection.cases if set(nameless) & set(case.counts)]
+        raise InputError(
+            f"the labels of {some(cases)} have the values {nameless}, which dataset.json does not "
+            f"name: expected some of {', '.join(map(value_name, sorted(names_by_value)))}; correct "
+            "the labels, add the names, or pass --classes"
+        )
+
+
 def _classes(
     inspection: Inspection,
     names: Sequence[str] | None,
@@ -201,6 +220,8 @@ def _classes(
                 "correct dataset.json"
             )
     found = inspection.label_values
+    if names is None and names_by_value and not instances:
+        _require_named(inspection, names_by_value)
     chosen = [name.strip() for name in names] if names is not None else None
     if chosen and chosen[0].lower() == "background":
         chosen = chosen[1:]

@@ -594,3 +594,19 @@ def test_new_bundle_marks_pictures_that_look_unlike_its_own() -> None:
     write_boxes(Path("few"), 2)
     new_bundle(str(Path(GLAS).parent / "ldseg_echo"), "few", "few")
     assert "appearance" not in known_of("few")  # of four
+
+
+def test_a_label_value_that_the_data_set_does_not_name_is_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_boxes(Path("data"), 2)
+    pairs = []
+    for image in sorted(Path("data/images").iterdir()):
+        pairs.append({"image": f"images/{image.name}", "label": f"labels/{image.name}"})
+    content = {"training": pairs, "labels": {"background": 0, "box": 1}}
+    Path("data/dataset.json").write_text(json.dumps(content))
+    arguments = ["new-bundle", "--from", GLAS, "--name", "new", "--dataset_dir", "data"]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "have the values [3], which dataset.json does not name: expected some of 0, 1" in told
+    assert main([*arguments, "--classes", "box,other"]) == 0
