@@ -31,12 +31,13 @@ from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.runtime.errors import UserError, cause
 
 PHANTOMS = 20
+SAME = "same data set"
 ABOUT = """Images of each kind beside those that the weights were trained on. Refused: by the sizes
 and ranges that the bundle declares. Unlike: beyond the limit of the appearance's distance,
 {limit:g}, which is a warning and a mark in the results. Not read: a volume, for a bundle of
 pictures, and the other way round. AUROC is of the distance, of these images beside those of the
 same data set that did not train; 1 means that each is further. At most {most} images of a kind,
-evenly spaced."""
+evenly spaced. The numbers and the limit's margin were chosen with most of these sets in view."""
 
 
 class Images:
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     inside = [path for path in own if trained.has(path)]
     if len(inside) < FEWEST:
         parser.error(f"{len(inside)} images trained the weights: expected {FEWEST} or more")
-    kinds: dict[str, list[Any]] = {"same data set": [path for path in own if path not in inside]}
+    kinds: dict[str, list[Any]] = {SAME: [path for path in own if path not in inside]}
     with tempfile.TemporaryDirectory() as folder:
         made = []
         for seed in (0, 1):
@@ -127,13 +128,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, paths in kinds.items():
             numbers, refused, unread = images.numbers(paths)
             distances = [distance(one, groups) for one in numbers]
-            known = known or distances
+            known = distances if name == SAME else known
             unlike = sum(one > far for one in distances)
             row = {"images": name, "read": len(numbers), "not read": unread, "refused": refused}
             row["unlike"] = unlike if distances else "–"
             row["median distance"] = f"{np.median(distances):.2f}" if distances else "–"
-            is_other = distances and known is not distances
-            row["AUROC"] = f"{auroc(known, distances):.3f}" if is_other else "–"
+            is_compared = name != SAME and known and distances
+            row["AUROC"] = f"{auroc(known, distances):.3f}" if is_compared else "–"
             rows.append({key: str(value) for key, value in row.items()})
     if arguments.declare:
         path = bundle.configs / "metadata.json"

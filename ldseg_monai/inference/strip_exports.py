@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -10,13 +9,11 @@ from functools import partial
 from typing import Any
 
 from monai.config import KeysCollection
-from monai.transforms import SaveImaged
 
 from ldseg_monai.data.checks import remark
 from ldseg_monai.data.exports.geojson import Place, feature_of, write_features
-from ldseg_monai.data.exports.kinds import check_kinds
-from ldseg_monai.data.exports.label_map import LabelClass, classes_of
 from ldseg_monai.data.exports.outlines import objects_in_strips
+from ldseg_monai.data.exports.saver import SaveImageAsd
 from ldseg_monai.data.formats import Slide
 from ldseg_monai.data.names import case_name
 from ldseg_monai.inference.strip_reader import StripReader, label_strips
@@ -26,7 +23,7 @@ from ldseg_monai.runtime.ownership import place_of
 logger = logging.getLogger("ldseg_monai.inference.strips")
 
 
-class SaveStripsAsd(SaveImaged):
+class SaveStripsAsd(SaveImageAsd):
     """Write what `StripInferer` wrote of pictures in kinds of files that other programs open.
 
     That is ``geojson``, an outline an object in pixels of the image's file, of a slide those of its
@@ -56,15 +53,8 @@ class SaveStripsAsd(SaveImaged):
         colors: Mapping[str, Sequence[int]] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, output_dir=output_dir, allow_missing_keys=allow_missing_keys)
-        self.output_dir = output_dir
-        self.kinds = check_kinds(kinds, 2)
+        super().__init__(keys, output_dir, kinds, metadata, colors, 2, allow_missing_keys)
         self.reader = reader
-        self.classes: dict[Hashable, list[LabelClass]] = {}
-        if self.kinds:
-            with open(metadata, encoding="utf-8") as file:
-                content = json.load(file)
-            self.classes = {key: classes_of(content, key, colors) for key in self.keys}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write, and return ``data``, in whose metadata the files are named.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ from ldseg_monai.tools.new_bundle import write
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SMALL: dict[str, Any] = {**LDSEG_3D_FEATURES, "device": "cpu", "amp": False, "latent_channels": 2}
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
-
-
-@pytest.fixture
-def process_left_as_it_was() -> Iterator[None]:
-    with restored_process():
-        yield
 
 
 @pytest.fixture(scope="module")

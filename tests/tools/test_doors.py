@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ BUNDLE = "ldseg_hippocampus"
 TRAIN, EVALUATE = ["train.yaml"], ["train.yaml", "evaluate.yaml"]
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was")
-
-
-@pytest.fixture
-def process_left_as_it_was() -> Iterator[None]:
-    with restored_process():
-        yield
 
 
 @pytest.fixture(scope="module")

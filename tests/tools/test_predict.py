@@ -10,7 +10,6 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -19,7 +18,6 @@ import pytest
 import tifffile
 from PIL import Image
 from slide_phantoms import write_svs
-from workplace import restored_process
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.phantoms.files import write_phantoms
@@ -34,12 +32,6 @@ HIPPOCAMPUS = BUNDLES / "ldseg_hippocampus"
 GLAS = BUNDLES / "ldseg_glas"
 
 pytestmark = pytest.mark.usefixtures("process_left_as_it_was", "own_cache")
-
-
-@pytest.fixture
-def process_left_as_it_was() -> Iterator[None]:
-    with restored_process():
-        yield
 
 
 @pytest.fixture

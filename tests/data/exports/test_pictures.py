@@ -37,7 +37,9 @@ def test_tiff_has_the_pixels_in_tiles_and_levels(tmp_path: Path, shape: tuple[in
         assert pixels.get("PhysicalSizeX") is None and pixels.get("Type") == "uint8"
 
 
-@pytest.mark.parametrize(("size", "expected"), [(0.5, ["0.5", "0.5"]), ([0.5, 0.25], ["0.5", "0.25"])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "expected"), [(0.5, ["0.5", "0.5"]), ([0.5, 0.25], ["0.5", "0.25"])]
+)
 def test_tiff_says_how_large_a_pixel_is(tmp_path: Path, size: object, expected: list[str]) -> None:
     label = label_of("slide.png", blobs((20, 30)), **{MICROMETERS: size})
     SaveImageAsd("pred", str(tmp_path), "tiff", write_metadata(tmp_path))({"pred": label})
