@@ -173,11 +173,16 @@ def describe_image(path: str | os.PathLike[str] | Sequence[str], bundles: Sequen
     with unpacked(paths[0]) as place:
         if place == paths[0]:
             return _described(", ".join(paths), paths, bundles)
-        parts = []
+        parts, refused = [], []
         for inside in places_in(place):
             name = os.path.normpath(os.path.join(paths[0], os.path.relpath(inside, place)))
-            parts.append(_described(name, [inside], bundles))
-        return "".join(parts)
+            try:
+                parts.append(_described(name, [inside], bundles))
+            except InputError as error:
+                refused.append(error)
+        if not parts:
+            raise refused[-1]
+        return "".join([*parts, *(f"{error}\n" for error in refused)])
 
 
 def _described(name: str, paths: Sequence[str], bundles: Sequence[Bundle]) -> str:
