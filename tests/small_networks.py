@@ -99,6 +99,7 @@ def ldseg_config(
     prediction_type: str = "epsilon",
     eta: float = 0.0,
     timestep_spacing: str = "inclusive",
+    interpolation: int = 1,
     **arguments: Any,
 ) -> dict[str, Any]:
     """The config of an LDSeg whose parts are alike, as a bundle's YAML has it.
@@ -179,6 +180,7 @@ def ldseg_config(
             "stem_stride": stem_stride,
             "num_res_blocks": label_res_blocks,
             "image_channels": image_channels,
+            "interpolation": interpolation,
         },
         "scheduler": {
             "_target_": "ldseg_monai.diffusion.EvenlySpacedScheduler",

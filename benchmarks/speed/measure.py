@@ -220,9 +220,12 @@ class Stopwatch:
     def watch(self, network: DiffusionSegmenter) -> None:
         """Add every reverse process of a network to the parts `ENCODING`, `DENOISING`, `DECODING`.
 
-        What is before the first step is the encoding, what is after the last one the decoding.
+        What is before the first step is the encoding, what is after the last one the decoding,
+        without an interpolation at its end.
         """
-        draw = network.draw
+        coarse = type(network).draw_coarse is not DiffusionSegmenter.draw_coarse
+        name = "draw_coarse" if coarse else "draw"  # the one that the other calls
+        draw = getattr(network, name)
 
         @wraps(draw)
         def watched(
@@ -250,7 +253,7 @@ class Stopwatch:
                 yield logits
                 lap = self._clock()
 
-        setattr(network, "draw", watched)  # noqa: B010, mypy lets no method be assigned
+        setattr(network, name, watched)
 
     def lap(self) -> dict[str, float]:
         """Return the seconds since the last lap, and begin anew."""

@@ -23,7 +23,8 @@ PARTS = (ENCODING, DENOISING, DECODING, ENSEMBLE)
 ABOUT = """One image of {size} voxels, from network input to class logits (one sample) or to the
 mean and the standard deviation of the class probabilities (more), in {precision} with {steps}
 reverse steps and untrained weights. Ratios are to one sample, in the same round; the parts are
-medians, in seconds. Memory is of a process of its own."""
+medians, in seconds, "ensemble" with the decoder's last interpolation, where it has one. Memory is
+of a process of its own."""
 
 
 def sampling_call(work: Workload, num_samples: int) -> Call:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -90,9 +90,10 @@ class SamplingInferer(Inferer):
         Returns:
             For one sample, class logits ``(B, classes, *spatial)``. For more, class probabilities
             averaged over the samples followed by one channel with their standard deviation,
-            ``(B, classes + 1, *spatial)``. With ``keep_samples`` the class probabilities of each
-            sample follow, sample after sample as they were drawn, ``(B, classes + 1 + num_samples *
-            classes, *spatial)``.
+            ``(B, classes + 1, *spatial)``; both are taken on the network's own grid, where that is
+            a coarser one (`DiffusionSegmenter.draw_coarse`), and brought up once. With
+            ``keep_samples`` the class probabilities of each sample follow, sample after sample as
+            they were drawn, ``(B, classes + 1 + num_samples * classes, *spatial)``.
 
         Raises:
             TypeError: for arguments beside these.
@@ -108,18 +109,21 @@ class SamplingInferer(Inferer):
             noise = self.seeded_noise(model, model.noise_shape(image))
         draw = self._draw_turned if self.turned else self._draw
         with autocast(image.device, self.amp):
-            samples = map(_require_finite, draw(model, image, noise))
+            samples: Iterator[torch.Tensor] = map(_require_finite, draw(model, image, noise))
             if self.num_samples == 1:
                 return next(samples)
             kept: list[torch.Tensor] = []
-            summary = summarize(_keep(samples, kept) if self.keep_samples else samples)
-            return torch.cat([*summary, *kept], dim=1)
+            if self.keep_samples:
+                samples = _keep(samples, kept, model)
+            mean, deviation = _enlarged(model, *summarize(samples), size=image.shape[2:])
+            return torch.cat([mean, deviation, *kept], dim=1)
 
     def _draw(
         self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise
     ) -> Iterator[torch.Tensor]:
-        """The class logits of one sample after the other."""
-        return network.draw(image, noise, self.num_inference_steps, self.callback)
+        """The class logits of one sample after the other; of several, on the network's own grid."""
+        draw = network.draw if self.num_samples == 1 else network.draw_coarse
+        return draw(image, noise, self.num_inference_steps, self.callback)
 
     def _draw_turned(
         self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise
@@ -137,11 +141,30 @@ class SamplingInferer(Inferer):
                 yield turn_back(logits, index)
 
 
-def _keep(samples: Iterable[torch.Tensor], kept: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _keep(
+    samples: Iterable[torch.Tensor], kept: list[torch.Tensor], network: DiffusionSegmenter
+) -> Iterator[torch.Tensor]:
     """Pass logits on, one sample after the other, and add the probabilities of each to a list."""
     for logits in samples:
-        kept.append(logits.softmax(dim=1, dtype=torch.float32))
+        kept.append(network.enlarge(logits).softmax(dim=1, dtype=torch.float32))
         yield logits
+
+
+def _enlarged(
+    network: DiffusionSegmenter,
+    mean: torch.Tensor,
+    deviation: torch.Tensor,
+    size: Sequence[int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring what samples say together from the network's own grid to the image's size.
+
+    The mean probabilities go as logits, as those of one sample do: outlines are the same then.
+    """
+    if mean.shape[2:] == size:
+        return mean, deviation
+    smallest = torch.finfo(mean.dtype).tiny
+    logits = network.enlarge(mean.clamp(min=smallest).log())
+    return logits.softmax(dim=1), network.enlarge(deviation)
 
 
 def _require_finite(logits: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,8 @@ class Segmenter(nn.Module):
     """Image in, class probabilities out: the whole reverse process, for TorchScript.
 
     ``seed`` and ``num_samples`` are attributes of the scripted module too, and may be set there.
+    The mean of several samples is taken on the image's grid, that of `SamplingInferer` on the
+    network's own, where that is a coarser one: they differ a little at outlines then.
 
     Args:
         network: in eval mode.

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 from small_networks import convolution_dtypes, count_calls, noisy_ldseg, pair_of
+from torch.nn import functional
 
 from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.samplers import SamplingInferer, turn, turn_back
+from ldseg_monai.networks import EnsembleSegmenter
 from ldseg_monai.runtime.errors import InputError
 
 each_eta = pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -38,6 +40,49 @@ def test_sd_of_samples_that_contradict_each_other_is_one_half() -> None:
         network.label_decoder.to_logits[-1].weight.mul_(1e6)
     result = SamplingInferer(8, amp=False)(pair_of((16, 24))[0], network)
     assert 0.45 < result[:, 3:].max() <= 0.5
+
+
+@pytest.mark.parametrize("size", [(16, 24), (8, 16, 8)])
+@pytest.mark.parametrize("members", [1, 2])
+def test_what_samples_say_is_brought_up_once(size: tuple[int, ...], members: int) -> None:
+    networks = [noisy_ldseg(len(size), interpolation=2) for _ in range(members)]
+    network = networks[0] if members == 1 else EnsembleSegmenter(networks)
+    image, _ = pair_of(size)
+    noise = network.seeded_noise(network.noise_shape(image), 3, 4)
+    with torch.no_grad():
+        coarse = torch.stack(list(network.draw_coarse(image, noise))).softmax(dim=2)
+        drawn = torch.stack(list(network.draw(image, noise))).softmax(dim=2)
+    assert coarse.shape[3:] == tuple(side // 2 for side in size) and drawn.shape[3:] == size
+    mode = {2: "bilinear", 3: "trilinear"}[len(size)]
+    mean = functional.interpolate(coarse.mean(0).log(), scale_factor=2, mode=mode).softmax(dim=1)
+    deviation = coarse.std(0, correction=0).amax(1, keepdim=True)
+    deviation = functional.interpolate(deviation, scale_factor=2, mode=mode)
+    result = SamplingInferer(4, seed=3, amp=False, keep_samples=True)(image, network)
+    torch.testing.assert_close(result[:, :3], mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result[:, 3:4], deviation, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(result[:, 4:].unflatten(1, (4, 3)).transpose(0, 1), drawn)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (8, 16, 8)])
+def test_samples_that_agree_say_together_what_each_says(size: tuple[int, ...]) -> None:
+    network = noisy_ldseg(len(size), interpolation=2, prediction_type="sample")
+    with torch.no_grad():  # the denoiser hears no noise
+        for parameter in network.denoiser.to_latent.parameters():
+            parameter.zero_()
+    image, _ = pair_of(size)
+    one = SamplingInferer(1, amp=False)(image, network).softmax(dim=1)
+    several = SamplingInferer(3, amp=False)(image, network)
+    torch.testing.assert_close(several[:, :3], one)
+    assert several[:, 3].max() < 1e-4
+
+
+def test_a_certain_class_is_brought_up_without_a_nan() -> None:
+    network = noisy_ldseg(interpolation=2)
+    with torch.no_grad():
+        network.label_decoder.to_logits[-1].weight.mul_(1e6)
+    result = SamplingInferer(4, amp=False)(pair_of((16, 24))[0], network)
+    assert result.isfinite().all()
+    torch.testing.assert_close(result[:, :3].sum(1), torch.ones(2, 16, 24))
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])

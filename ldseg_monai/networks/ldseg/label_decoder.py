@@ -113,7 +113,10 @@ class LabelDecoder(nn.Module):
         self.to_logits = nn.Sequential(*layers)
 
     def forward(
-        self, latent: torch.Tensor, features: list[torch.Tensor] | None = None
+        self,
+        latent: torch.Tensor,
+        features: list[torch.Tensor] | None = None,
+        enlarged: bool = True,
     ) -> torch.Tensor:
         """Decode.
 
@@ -121,9 +124,11 @@ class LabelDecoder(nn.Module):
             latent: ``(B, latent_channels, *spatial / stride)``.
             features: of the image encoder's levels, each of batch ``B`` or 1; None to decode
                 without the image.
+            enlarged: whether the interpolation at the end is done; `enlarge` does it later.
 
         Returns:
-            Class logits ``(B, out_channels, *spatial)``.
+            Class logits ``(B, out_channels, *spatial)``; not enlarged, ``*spatial /
+            interpolation``.
         """
         hidden = self.from_latent(latent)
         coarsest_first = [] if features is None else features[::-1]
@@ -132,10 +137,14 @@ class LabelDecoder(nn.Module):
             hidden = level(hidden, coarsest_first[index] if index < len(coarsest_first) else None)
             index += 1  # noqa: SIM113
         logits = self.to_logits(hidden)  # (B, out_channels, *spatial / interpolation)
+        return self.enlarge(logits) if enlarged else logits
+
+    def enlarge(self, maps: torch.Tensor) -> torch.Tensor:
+        """Interpolate maps ``(B, C, *spatial / interpolation)`` to ``(B, C, *spatial)``."""
         if self.interpolation == 1:
-            return logits
-        logits = logits.contiguous()  # channels last is slower here on a CPU
-        return functional.interpolate(logits, scale_factor=self.interpolation, mode=self.mode)
+            return maps
+        maps = maps.contiguous()  # channels last is slower here on a CPU
+        return functional.interpolate(maps, scale_factor=self.interpolation, mode=self.mode)
 
     @torch.jit.unused
     def scale_logits(self, temperature: float) -> None:

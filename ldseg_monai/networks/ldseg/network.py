@@ -115,6 +115,7 @@ class LDSeg(DiffusionSegmenter):
         self.image_dropout = image_dropout
         self.seed = seed
         self.decoder_sees_image = sees_image
+        self.decoder_interpolates = float(getattr(label_decoder, "interpolation", 1.0)) > 1
 
         self.label_encoder = label_encoder
         self.standardization = standardization
@@ -183,6 +184,16 @@ class LDSeg(DiffusionSegmenter):
 
         All samples are denoised in one batch, since latents are small, and decoded one by one.
         """
+        return map(self.enlarge, self.draw_coarse(image, noise, num_inference_steps, callback))
+
+    def draw_coarse(
+        self,
+        image: torch.Tensor,
+        noise: Noise,
+        num_inference_steps: int | None = None,
+        callback: Callback | None = None,
+    ) -> Iterator[torch.Tensor]:
+        """`draw` without the decoder's interpolation: see `DiffusionSegmenter.draw_coarse`."""
         batch_size, num_samples = len(image), noise.field.shape[2]
         embedding, features = self.encode_image(image)
         embedding = embedding.repeat_interleave(num_samples, dim=0)
@@ -195,7 +206,16 @@ class LDSeg(DiffusionSegmenter):
         latents = self.sample_latent(embedding, field, num_inference_steps, told)
         latents = latents.unflatten(0, (batch_size, num_samples))  # (B, samples, C_z, *latent)
         for latent in latents.unbind(1):
-            yield self.label_decoder(latent, features)
+            if self.decoder_interpolates:
+                yield self.label_decoder(latent, features, enlarged=False)
+            else:
+                yield self.label_decoder(latent, features)
+
+    @torch.jit.unused
+    def enlarge(self, maps: torch.Tensor) -> torch.Tensor:
+        """Interpolate as the label decoder does: see `DiffusionSegmenter.enlarge`."""
+        decoder: Any = self.label_decoder
+        return decoder.enlarge(maps) if self.decoder_interpolates else maps
 
     def encode_image(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return ``z_i`` (Eq. 9), ``(B, C_i, *latent)``, and the features for the decoder."""
