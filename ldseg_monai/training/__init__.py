@@ -13,6 +13,7 @@ from ldseg_monai.training.handlers import (
 )
 from ldseg_monai.training.inferers import (
     CDALTrainingInferer,
+    DistillingInferer,
     ReconstructingInferer,
     TrainingInferer,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "CDALTrainer",
     "CDALTrainingInferer",
     "Conclude",
+    "DistillingInferer",
     "GradientClipping",
     "LDSegLoss",
     "LSegDiffLoss",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,57 @@ class TrainingInferer(Inferer):
         tensors = {name: plain(value) for name, value in kwargs.items()}
         with autocast(image.device, self.amp):
             return network(image, *map(plain, args), draws=draws, **tensors)
+
+
+class DistillingInferer(TrainingInferer):
+    """A training pass beside a teacher's segmentation of the same images (Hinton et al., 2015).
+
+    The teacher draws one sample with its own number of steps. What it learned goes into a network
+    that may be smaller, and several teachers' mean into one network.
+
+    Args:
+        teachers: `DiffusionSegmenter` networks with their weights, of as many classes as the one
+            that is trained.
+        amp: as of `TrainingInferer`.
+        pure_noise_share: as of `TrainingInferer`.
+
+    Raises:
+        ValueError: for no teacher.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[torch.nn.Module],
+        amp: Amp = "auto",
+        pure_noise_share: float = 0.0,
+    ) -> None:
+        super().__init__(amp, pure_noise_share)
+        if not teachers:
+            raise InputError("no teachers: expected at least one network")
+        self.teachers = [diffusion_segmenter(teacher).eval() for teacher in teachers]
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        """Return what `TrainingInferer` does, and as ``teacher`` the mean class probabilities.
+
+        Raises:
+            ValueError: for teachers of other classes.
+        """
+        output = super().__call__(inputs, network, *args, **kwargs)
+        image, shape = plain(inputs), output["logits"].shape
+        probabilities = torch.zeros(shape, device=image.device)
+        with torch.no_grad(), autocast(image.device, self.amp):
+            for teacher in self.teachers:
+                logits = teacher.to(image.device)(image)
+                if logits.shape != shape:
+                    raise InputError(
+                        f"a teacher has logits of shape {list(logits.shape)}: expected "
+                        f"{list(shape)}, those of the network that it teaches"
+                    )
+                probabilities += logits.float().softmax(dim=1) / len(self.teachers)
+        output["teacher"] = probabilities
+        return output
 
 
 class ReconstructingInferer(Inferer):

@@ -7,6 +7,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 from torch.nn import functional
 
+from ldseg_monai.networks.blocks import one_hot
 from ldseg_monai.networks.cdal.labels import label_logits
 from ldseg_monai.runtime.errors import InputError
 
@@ -19,17 +20,26 @@ class LDSegLoss(nn.Module):
     own clean latent may be added: an autoencoder's loss, which lifts the ceiling that the decoder
     sets and keeps the latent in use.
 
+    The label may be mixed with the class probabilities of a teacher (Hinton et al., 2015, arXiv
+    1503.02531), which `DistillingInferer` brings.
+
     Args:
         gamma: weight of the Dice loss (2 in the paper).
         mse_weight: lambda, weight of the denoiser loss (1 in the paper).
         reconstruction_weight: weight of the autoencoding term (0 in the paper).
+        teacher_share: share of the teacher's probabilities in what the decoded label is compared
+            with, 0 to 1 (0 in the paper).
 
     Raises:
-        ValueError: for a negative weight.
+        ValueError: for a negative weight, or a share that is none.
     """
 
     def __init__(
-        self, gamma: float = 2.0, mse_weight: float = 1.0, reconstruction_weight: float = 0.0
+        self,
+        gamma: float = 2.0,
+        mse_weight: float = 1.0,
+        reconstruction_weight: float = 0.0,
+        teacher_share: float = 0.0,
     ) -> None:
         super().__init__()
         for name, weight in (
@@ -39,9 +49,13 @@ class LDSegLoss(nn.Module):
         ):
             if weight < 0:
                 raise InputError(f"{name} is {weight}: expected 0 or more")
+        if not 0 <= teacher_share <= 1:
+            raise InputError(f"teacher_share is {teacher_share}: expected 0 to 1")
         self.segmentation = DiceCELoss(to_onehot_y=True, softmax=True, lambda_dice=gamma)
+        self.distillation = DiceCELoss(softmax=True, lambda_dice=gamma)
         self.mse_weight = mse_weight
         self.reconstruction_weight = reconstruction_weight
+        self.teacher_share = teacher_share
 
     def forward(self, output: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         """Compute the scalar loss.
@@ -54,9 +68,10 @@ class LDSegLoss(nn.Module):
             A scalar.
 
         Raises:
-            ValueError: if there is a weight for a reconstruction that the network did not make.
+            ValueError: if there is a weight for a reconstruction that the network did not make, or
+                a share of a teacher that there is not.
         """
-        loss = self.segmentation(output["logits"].float(), label)
+        loss = self._segmentation(output, label)
         loss = loss + self.mse_weight * functional.mse_loss(output["prediction"], output["target"])
         if self.reconstruction_weight:
             if "reconstruction" not in output:
@@ -66,6 +81,16 @@ class LDSegLoss(nn.Module):
             reconstruction = self.segmentation(output["reconstruction"].float(), label)
             loss = loss + self.reconstruction_weight * reconstruction
         return loss
+
+    def _segmentation(self, output: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+        """The loss of the decoded label, to the label and perhaps to what a teacher makes of it."""
+        logits = output["logits"].float()
+        if not self.teacher_share:
+            return self.segmentation(logits, label)
+        if "teacher" not in output:
+            raise InputError("teacher_share is not 0: expected a DistillingInferer")
+        true = one_hot(label, logits.shape[1], logits.dtype)
+        return self.distillation(logits, torch.lerp(true, output["teacher"], self.teacher_share))
 
 
 class LSegDiffLoss(nn.Module):

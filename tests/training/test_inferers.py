@@ -18,7 +18,11 @@ from small_networks import (
 
 from ldseg_monai.diffusion.draws import draw_training_step
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
-from ldseg_monai.training.inferers import CDALTrainingInferer, TrainingInferer
+from ldseg_monai.training.inferers import (
+    CDALTrainingInferer,
+    DistillingInferer,
+    TrainingInferer,
+)
 
 SIZES = [(16, 24), (8, 16, 8)]
 each_size = pytest.mark.parametrize("size", SIZES)
@@ -65,6 +69,33 @@ def test_pass_takes_a_chance_only_where_an_image_may_be_left_out(
     for _ in range(numbers):  # one for all samples' timesteps, one for their noise
         torch.randint(2**31, [])
     assert torch.equal(torch.get_rng_state(), after)
+
+
+@each_size
+def test_teachers_answer_beside_the_pass(size: tuple[int, ...]) -> None:
+    teachers = [noisy_ldseg(len(size), seed=seed).train() for seed in (1, 2)]
+    network = noisy_ldseg(len(size)).train()
+    image, label = pair_of(size)
+    torch.manual_seed(3)
+    output = DistillingInferer(teachers, amp=False)(image, network, label=label)
+    torch.manual_seed(3)
+    alone = TrainingInferer(amp=False)(image, network, label=label)
+    assert all(torch.equal(output[name], alone[name]) for name in alone)
+    with torch.no_grad():
+        answers = [teacher.eval()(image).softmax(1) for teacher in teachers]
+    assert not torch.allclose(*answers)
+    torch.testing.assert_close(output["teacher"], (answers[0] + answers[1]) / 2)
+    assert not output["teacher"].requires_grad
+
+
+def test_teachers_of_other_classes_and_none_are_refused() -> None:
+    image, label = pair_of((16, 16))
+    network = noisy_ldseg().train()
+    other = noisy_ldseg(out_channels=network.out_channels + 1)
+    with pytest.raises(ValueError, match="a teacher has logits of shape"):
+        DistillingInferer([other], amp=False)(image, network, label=label)
+    with pytest.raises(ValueError, match="no teachers: expected at least one network"):
+        DistillingInferer([])
 
 
 def test_a_method_may_draw_its_own_numbers() -> None:

@@ -95,6 +95,32 @@ def test_perfect_output_costs_nothing_and_every_fault_costs_something(
         assert loss(output, label) > 0.1, name
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_teacher_is_a_share_of_the_label(share: float) -> None:
+    output, label = outputs((6, 5))
+    sure = torch.randint(3, label.shape, generator=torch.Generator().manual_seed(1))
+    output["teacher"] = (sure == torch.arange(3).reshape(1, 3, 1, 1)).float()
+    latents = float(((output["prediction"] - output["target"]) ** 2).mean())
+    entropies = [cross_entropy(output["logits"], answer) for answer in (label, sure)]
+    cross_entropy_alone = LDSegLoss(gamma=0.0, teacher_share=share)(output, label).item() - latents
+    expected = (1 - share) * entropies[0] + share * entropies[1]  # it is linear in the label
+    assert cross_entropy_alone == pytest.approx(expected, rel=1e-4)
+    whole = LDSegLoss(teacher_share=share)(output, label).item()
+    if share == 1:
+        expected += 2 * dice(output["logits"], sure)
+        assert whole - latents == pytest.approx(expected, rel=1e-4)
+    output["teacher"] = output["teacher"].flip(1)
+    assert LDSegLoss(teacher_share=share)(output, label).item() != pytest.approx(whole)
+
+
+def test_a_share_of_no_teacher_is_refused() -> None:
+    output, label = outputs((6, 5))
+    with pytest.raises(ValueError, match="teacher_share is not 0: expected a DistillingInferer"):
+        LDSegLoss(teacher_share=0.5)(output, label)
+    with pytest.raises(ValueError, match="teacher_share is 1.5: expected 0 to 1"):
+        LDSegLoss(teacher_share=1.5)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
 def test_type_of_the_label_does_not_matter(dtype: torch.dtype) -> None:
     output, label = outputs((6, 5))
