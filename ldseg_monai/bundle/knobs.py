@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
+from PIL import ImageMode
 
 from ldseg_monai.bundle.components import dependencies, find_target, has_id, parameters
 from ldseg_monai.bundle.names import KINDS
@@ -154,11 +155,24 @@ SHARED = {
     ],
     TEXTS: ["dataset_dir", "ensemble", "save_as", "val_cases", "test_cases"],
 }  # fmt: skip
+# Where a config says how many channels the network takes of an image, the first that is there
+TAKEN = tuple(f"network_def#{part}in_channels" for part in ("image_encoder#", "", "network#"))
+# Where it says the number of classes, beside `num_classes`
+CLASSES = (
+    "network_def#label_decoder#out_channels",
+    "network_def#generator#out_channels",
+    "network_def#network#out_channels",
+    "network_def#out_channels",
+    "discriminator_def#in_channels",
+)
 IMAGE_DIMS = "image_dims"  # of a config whose network sees planes of a volume: 3
 
 
 def check_values(parser: ConfigParser) -> None:
     """Check a config's knobs that are of a kind, what a client sets, its steps and its device.
+
+    So that no training begins that cannot end well, the network has to take the channels that
+    ``load`` gives, and to give a score for each class.
 
     Args:
         parser: the config with its overrides.
@@ -182,6 +196,7 @@ def check_values(parser: ConfigParser) -> None:
             raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}")
     _check_trainer(parser)
     _check_steps(parser)
+    _check_channels(parser)
     _check_ensemble(parser)
     if "device" in parser:
         check_device(parser.get_parsed_content("device"))
@@ -375,6 +390,27 @@ def _check_steps(parser: ConfigParser) -> None:
         timesteps = parser.get_parsed_content("network_def#scheduler#num_train_timesteps")
     if isinstance(timesteps, int):
         method.check_steps(parser.get_parsed_content("num_inference_steps"), timesteps)
+
+
+def _check_channels(parser: ConfigParser) -> None:
+    """Check what the network takes and gives, before it is built.
+
+    Raises:
+        InputError: for other channels than `load` gives, or other classes than `num_classes`.
+    """
+    given = None
+    if has_id(parser, "load#channels"):
+        given = "load#channels", parser.get_parsed_content("load#channels")
+    elif has_id(parser, "load#mode"):
+        given = "load#mode", len(ImageMode.getmode(parser["load#mode"]).bands)
+    wanted = [(name, given) for name in TAKEN if has_id(parser, name)][:1]
+    if has_id(parser, "num_classes"):
+        classes = "num_classes", parser.get_parsed_content("num_classes")
+        wanted += [(name, classes) for name in CLASSES if has_id(parser, name)]
+    for name, said in wanted:
+        got = parser.get_parsed_content(name)
+        if said is not None and got != said[1]:
+            raise InputError(f"{name} is {got}: expected {said[1]}, as of {said[0]}")
 
 
 def _check_ensemble(parser: ConfigParser) -> None:

@@ -182,6 +182,32 @@ def test_number_of_steps_is_one_that_the_network_s_class_takes(
 
 
 @pytest.mark.parametrize(
+    ("network", "load", "message"),
+    [
+        ({"image_encoder": {"in_channels": 2}}, {"channels": 1}, "image_encoder#in_channels is 2"),
+        ({"image_encoder": {"in_channels": 1}}, {"mode": "RGB"}, "image_encoder#in_channels is 1"),
+        ({"in_channels": "$@planes + 2"}, {"mode": "L"}, "in_channels is 3: expected 1"),
+        ({"label_decoder": {"out_channels": 4}}, {}, "label_decoder#out_channels is 4: expected 3"),
+        ({"generator": {"out_channels": 2}}, {}, "generator#out_channels is 2: expected 3"),
+        ({"out_channels": 1}, {}, "out_channels is 1: expected 3, as of num_classes"),
+        # A network that is given padded channels
+        ({"in_channels": 3, "network": {"in_channels": 4}}, {"mode": "RGB"}, ""),
+        ({"image_encoder": {"in_channels": 2}}, {}, ""),  # which a reader of one's own gives
+        ({"label_decoder": {"out_channels": "@num_classes"}}, {"channels": 1}, ""),
+    ],
+)
+def test_network_takes_the_image_s_channels_and_scores_each_class(
+    network: dict, load: dict, message: str
+) -> None:
+    parser = ConfigParser({"planes": 1, "num_classes": 3, "load": load, "network_def": network})
+    if not message:
+        check_values(parser)
+        return
+    with pytest.raises(InputError, match=f"^network_def#{message}"):
+        check_values(parser)
+
+
+@pytest.mark.parametrize(
     "device", ["hpu", "cuda:99", "privateuseone", "graphics card"]
 )  # each another error
 def test_device_that_is_not_there_is_an_error_that_names_it(device: str) -> None:

@@ -378,7 +378,7 @@ def test_noisy_label_alone_is_refused() -> None:
     [
         ({"spatial_dims": 1}, "spatial_dims is 1: expected 2 or 3"),
         ({"out_channels": 1}, "out_channels is 1: expected 2 or more"),
-        ({"latent_size": -1}, "latent_size is -1: expected 0 or more"),
+        ({"latent_size": -1}, "latent_size is -1: expected a whole number, 0 or more"),
         ({"num_train_timesteps": 0}, "num_train_timesteps is 0: expected 1 or more"),
         ({"samples_in_pass": 0}, "samples_in_pass is 0: expected 1 or more"),
         (

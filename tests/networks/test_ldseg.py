@@ -885,7 +885,7 @@ def test_encoders_may_be_replaced_by_downsampling(label: bool, image: bool) -> N
 
 def test_features_of_an_image_that_is_not_encoded_are_an_error() -> None:
     with pytest.raises(
-        ValueError, match=r"image_channels \[8, 0\]: expected 0 .* which has no features"
+        ValueError, match=r"image_channels \[8, 0\]: expected 0 for .* encoder has no features"
     ):
         tiny(
             embedding_channels=2,

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ldseg_monai.networks import CDALDiscriminator, CDALGenerator, MedSegDiffDenoiser
 from ldseg_monai.networks.blocks import (
     BatchStandardization,
     ResidualBlock,
@@ -14,6 +15,7 @@ from ldseg_monai.networks.blocks import (
 )
 from ldseg_monai.networks.ldseg.label_decoder import LabelDecoder
 from ldseg_monai.networks.ldseg.latent_denoiser import LatentDenoiser
+from ldseg_monai.runtime.errors import InputError
 
 NORM = ("group", {"num_groups": 4})
 CASES = [  # image size, stem stride, size of the latent with two levels
@@ -51,6 +53,44 @@ def denoiser(spatial_dims: int, channels: tuple[int, ...] = (8, 16)) -> LatentDe
     return LatentDenoiser(
         spatial_dims, 2, 1, channels, 1, [level > 0 for level in range(len(channels))], 4, NORM
     )
+
+
+PARTS = {
+    LatentDenoiser: {"spatial_dims": 2, "latent_channels": 1, "embedding_channels": 1},
+    LabelDecoder: {"spatial_dims": 2, "latent_channels": 1, "out_channels": 2},
+    ResidualEncoder: {"spatial_dims": 2, "in_channels": 1, "out_channels": 2},
+    CDALGenerator: {"spatial_dims": 2, "out_channels": 2},
+    CDALDiscriminator: {"spatial_dims": 2, "in_channels": 2, "attention_level": 0},
+    MedSegDiffDenoiser: {"spatial_dims": 2, "latent_channels": 1, "embedding_channels": 1},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        (8, "^channels is 8: expected a list, a number for each level"),
+        ([], r"^channels is \[\]: expected a list, a number for each level"),
+        ([8, 0], "^channels of level 1 is 0: expected a whole number, 1 or more"),
+        ([8.0, 8], "^channels of level 0 is 8.0: expected a whole number, 1 or more"),
+        ([8, 12], "^a level has 12 channels: expected a multiple of 8, the groups of its norm"),
+    ],
+)
+def test_channels_that_no_network_can_have_are_refused_before_it_is_built(
+    part: type[nn.Module], channels: object, message: str
+) -> None:
+    none = {} if part in (CDALDiscriminator, LabelDecoder) else {"attention_levels": [False] * 2}
+    part(**PARTS[part], **none, channels=[8, 16])
+    with pytest.raises(InputError, match=message):
+        part(**PARTS[part], **none, channels=channels)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_width_that_no_network_can_have_is_named(part: type[nn.Module]) -> None:
+    for name in ("in_channels", "out_channels", "latent_channels", "embedding_channels"):
+        if name in PARTS[part]:
+            with pytest.raises(InputError, match=f"^{name} is -1: expected "):
+                part(**{**PARTS[part], name: -1}, channels=[8, 16])
 
 
 @pytest.mark.parametrize(("size", "stem_stride", "latent"), CASES)

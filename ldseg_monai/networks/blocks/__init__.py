@@ -8,8 +8,10 @@ from .encoder import (
     ResidualEncoder,
     blocks_by_level,
     channels_last,
+    check_levels,
     check_spatial_dims,
     check_stem,
+    check_widths,
 )
 from .normalization import NORM, normalization
 from .one_hot import one_hot
@@ -35,8 +37,10 @@ __all__ = [
     "attention_heads",
     "blocks_by_level",
     "channels_last",
+    "check_levels",
     "check_spatial_dims",
     "check_stem",
+    "check_widths",
     "normalization",
     "one_hot",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from monai.utils import ensure_tuple
 from torch import nn
 
 from ldseg_monai.runtime.errors import InputError
@@ -49,6 +50,7 @@ def attention_heads(
     """
     if attention_levels is None:
         return [0] * len(channels)
+    attention_levels = ensure_tuple(attention_levels)
     if len(attention_levels) != len(channels):
         raise InputError(
             f"attention_levels has {len(attention_levels)} entries: expected one for each of the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from monai.networks.layers import Conv
@@ -56,6 +57,8 @@ class ResidualEncoder(nn.Module):
         super().__init__()
         check_spatial_dims(spatial_dims)
         check_stem(stem_stride)
+        check_widths(in_channels=in_channels, out_channels=out_channels)
+        check_levels(channels)
         heads = attention_heads(channels, attention_levels, num_head_channels)
         numbers = blocks_by_level(num_res_blocks, channels)
         self.spatial_dims = spatial_dims
@@ -141,13 +144,39 @@ def check_spatial_dims(spatial_dims: int) -> None:
         raise InputError(f"spatial_dims is {spatial_dims}: expected 2 or 3")
 
 
+def check_widths(**widths: int) -> None:
+    """Check numbers of channels.
+
+    Args:
+        **widths: each by the name of its argument.
+
+    Raises:
+        ValueError: for one that is no whole number from 1 on.
+    """
+    for name, width in widths.items():
+        if not isinstance(width, Integral) or width < 1:
+            raise InputError(f"{name} is {width!r}: expected a whole number, 1 or more")
+
+
+def check_levels(channels: Sequence[int]) -> None:
+    """Check the channels of each level of a network.
+
+    Raises:
+        ValueError: if they are no list of whole numbers from 1 on.
+    """
+    is_list = isinstance(channels, Sequence) and not isinstance(channels, str)
+    if not is_list or not channels:
+        raise InputError(f"channels is {channels!r}: expected a list, a number for each level")
+    check_widths(**{f"channels of level {level}": width for level, width in enumerate(channels)})
+
+
 def check_stem(stem_stride: int) -> None:
     """Check the side of a stem's patches.
 
     Raises:
         ValueError: if it is no power of two.
     """
-    if stem_stride < 1 or stem_stride & (stem_stride - 1):
+    if not isinstance(stem_stride, Integral) or stem_stride < 1 or stem_stride & (stem_stride - 1):
         raise InputError(
             f"stem_stride is {stem_stride}: expected a power of two, 1 for a full-resolution stem"
         )

@@ -7,6 +7,8 @@ from monai.networks.layers import get_norm_layer
 from torch import nn
 from torch.nn import functional
 
+from ldseg_monai.runtime.errors import InputError
+
 NORM = ("group", {"num_groups": 8})  # of every part where nothing else is said
 
 
@@ -29,7 +31,17 @@ class GroupNorm(nn.GroupNorm):
 
 
 def normalization(norm: tuple | str, spatial_dims: int, channels: int) -> nn.Module:
-    """Build a layer from the way MONAI writes it, such as ``("group", {"num_groups": 8})``."""
+    """Build a layer from the way MONAI writes it, such as ``("group", {"num_groups": 8})``.
+
+    Raises:
+        ValueError: for a number of groups that does not divide the channels.
+    """
+    groups = norm[1].get("num_groups") if isinstance(norm, (tuple, list)) else None
+    if groups and channels % groups:
+        raise InputError(
+            f"a level has {channels} channels: expected a multiple of {groups}, the groups of its "
+            "normalization; change the channels or norm"
+        )
     layer: nn.Module = get_norm_layer(norm, spatial_dims, channels)
     if isinstance(layer, nn.GroupNorm):
         layer = GroupNorm(layer.num_groups, channels, layer.eps, layer.affine)

@@ -14,7 +14,9 @@ from ldseg_monai.networks.blocks import (
     ConditionedLevel,
     TimestepEmbedding,
     channels_last,
+    check_levels,
     check_spatial_dims,
+    check_widths,
     normalization,
 )
 from ldseg_monai.runtime.errors import InputError
@@ -60,6 +62,8 @@ class CDALDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         check_spatial_dims(spatial_dims)
+        check_levels(channels)
+        check_widths(in_channels=in_channels)
         if not 0 <= attention_level < len(channels):
             raise InputError(
                 f"attention_level is {attention_level}: expected 0 to {len(channels) - 1}, a level"

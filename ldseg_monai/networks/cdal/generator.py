@@ -8,7 +8,13 @@ import torch
 from monai.networks.layers import Conv
 from torch import nn
 
-from ldseg_monai.networks.blocks import NORM, ResidualUNet, TimestepEmbedding, normalization
+from ldseg_monai.networks.blocks import (
+    NORM,
+    ResidualUNet,
+    TimestepEmbedding,
+    check_levels,
+    normalization,
+)
 from ldseg_monai.runtime.errors import InputError
 
 
@@ -52,8 +58,9 @@ class CDALGenerator(ResidualUNet):
     ) -> None:
         if out_channels < 2:
             raise InputError(f"out_channels is {out_channels}: expected 2 or more")
-        if latent_size < 0:
-            raise InputError(f"latent_size is {latent_size}: expected 0 or more")
+        if not isinstance(latent_size, int) or latent_size < 0:
+            raise InputError(f"latent_size is {latent_size}: expected a whole number, 0 or more")
+        check_levels(channels)
         if attention_levels is None:
             attention_levels = [level == len(channels) - 1 for level in range(len(channels))]
         width = 4 * channels[0]  # of each of the two embeddings

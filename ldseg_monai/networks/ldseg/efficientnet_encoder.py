@@ -6,7 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ldseg_monai.networks.blocks import NORM, ResidualBlock, SelfAttention, attention_heads
+from ldseg_monai.networks.blocks import (
+    NORM,
+    ResidualBlock,
+    SelfAttention,
+    attention_heads,
+    check_widths,
+)
 from ldseg_monai.networks.blocks.efficientnet import CHANNELS, EfficientNetLite0
 from ldseg_monai.runtime.errors import InputError
 
@@ -54,6 +60,7 @@ class EfficientNetEncoder(nn.Module):
         reduction: int = 2,
     ) -> None:
         super().__init__()
+        check_widths(out_channels=out_channels, channels=channels)
         if in_channels not in (1, 3):
             raise InputError(f"in_channels {in_channels}: expected 1 or 3")
         if reduction not in (1, 2):

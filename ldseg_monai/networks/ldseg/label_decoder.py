@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from monai.networks.layers import Conv
+from monai.utils import ensure_tuple
 from torch import nn
 from torch.nn import functional
 
@@ -14,8 +15,10 @@ from ldseg_monai.networks.blocks import (
     ResidualBlock,
     SubPixelConvTranspose2d,
     blocks_by_level,
+    check_levels,
     check_spatial_dims,
     check_stem,
+    check_widths,
     normalization,
 )
 from ldseg_monai.runtime.errors import InputError
@@ -67,12 +70,17 @@ class LabelDecoder(nn.Module):
         super().__init__()
         check_spatial_dims(spatial_dims)
         check_stem(stem_stride)
+        check_levels(channels)
+        check_widths(latent_channels=latent_channels, out_channels=out_channels)
         _check_interpolation(interpolation, stem_stride)
+        image_channels = None if image_channels is None else ensure_tuple(image_channels)
         if image_channels is not None and len(image_channels) != len(channels):
             raise InputError(
                 f"image_channels has {len(image_channels)} entries: expected one for each of the "
                 f"{len(channels)} levels"
             )
+        for width in filter(None, image_channels or ()):
+            check_widths(image_channels=width)
         self.spatial_dims = spatial_dims
         self.latent_channels = latent_channels
         self.out_channels = out_channels

@@ -8,7 +8,14 @@ import torch
 from monai.networks.layers import Conv
 from torch import nn
 
-from ldseg_monai.networks.blocks import NORM, ResidualUNet, TimestepEmbedding, normalization
+from ldseg_monai.networks.blocks import (
+    NORM,
+    ResidualUNet,
+    TimestepEmbedding,
+    check_levels,
+    check_widths,
+    normalization,
+)
 
 
 class LatentDenoiser(ResidualUNet):
@@ -42,6 +49,8 @@ class LatentDenoiser(ResidualUNet):
         num_head_channels: int = 32,
         norm: tuple | str = NORM,
     ) -> None:
+        check_levels(channels)
+        check_widths(latent_channels=latent_channels, embedding_channels=embedding_channels)
         time_channels = 4 * channels[0]
         if attention_levels is None:
             attention_levels = [level > 0 for level in range(len(channels))]

@@ -409,7 +409,8 @@ def check_neighbors(parts: dict[str, Any]) -> None:
     features = list(getattr(parts["image_encoder"], "feature_channels", []))
     for level, channels in enumerate(used):
         if channels and (len(features) != len(used) or features[level] != channels):
+            own = f"0 or the image encoder's own, {features}," if features else "0"
+            why = "" if features else ", since this image encoder has no features"
             raise InputError(
-                f"label_decoder has image_channels {used}: expected 0 or the image encoder's own, "
-                f"{features or 'which has no features'}, for each level"
+                f"label_decoder has image_channels {used}: expected {own} for each level{why}"
             )

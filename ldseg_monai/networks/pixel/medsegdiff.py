@@ -13,6 +13,8 @@ from ldseg_monai.networks.blocks import (
     ConditionedLevel,
     ResidualUNet,
     TimestepEmbedding,
+    check_levels,
+    check_widths,
     normalization,
 )
 from ldseg_monai.runtime.errors import InputError
@@ -82,6 +84,8 @@ class MedSegDiffDenoiser(ResidualUNet):
     ) -> None:
         if spatial_dims != 2:
             raise InputError(f"spatial_dims is {spatial_dims}: expected 2, as of the FF-Parser")
+        check_levels(channels)
+        check_widths(latent_channels=latent_channels, embedding_channels=embedding_channels)
         if attention_levels is None:
             attention_levels = [level == len(channels) - 1 for level in range(len(channels))]
         time_channels = 4 * channels[0]
