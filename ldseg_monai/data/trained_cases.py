@@ -29,10 +29,12 @@ class TrainedCases:
         digests: SHA-256 of each case's image, "" where only its name is known, as pairs with the
             name.
         note: what is not known of them; "" where all is.
+        score: what the training noted of these weights; "" where it did not.
     """
 
     digests: frozenset[tuple[str, str]]
     note: str = ""
+    score: str = ""
 
     @classmethod
     def of(cls, cases: Iterable[Mapping[str, Any]]) -> TrainedCases:
@@ -52,7 +54,7 @@ class TrainedCases:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             listed = [(str(case["case"]), case["sha256"] or "") for case in content["cases"]]
-            return cls(frozenset(listed), content.get("note", ""))
+            return cls(frozenset(listed), content.get("note", ""), content.get("score", ""))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path} cannot be read ({type(error).__name__} {error}): expected the file that a "
@@ -60,9 +62,26 @@ class TrainedCases:
             ) from error
 
     def joined(self, earlier: TrainedCases) -> TrainedCases:
-        """These and those of the weights that the training started from."""
+        """These and those of other weights, which these came of."""
         notes = dict.fromkeys(note for note in (earlier.note, self.note) if note)
-        return TrainedCases(self.digests | earlier.digests, "; ".join(notes))
+        return TrainedCases(self.digests | earlier.digests, "; ".join(notes), self.score)
+
+    def started_from(self, start: PathLike) -> TrainedCases:
+        """These and those of the weights that the training started from.
+
+        What is not known of the latter is noted as theirs, by the last names of their path, since
+        the note goes with weights that are given to others.
+
+        Args:
+            start: file of the weights that the training started from.
+        """
+        named = f"the weights that it started from, {'/'.join(Path(start).parts[-3:])}"
+        earlier = TrainedCases.read(start)
+        if earlier is None:
+            earlier = TrainedCases(frozenset(), f"{named}, do not say theirs")
+        elif earlier.note:
+            earlier = TrainedCases(earlier.digests, f"of {named}: {earlier.note}")
+        return self.joined(earlier)
 
     def write(self, weights: PathLike) -> None:
         """Write the file beside weights, whole or not at all.
@@ -72,7 +91,8 @@ class TrainedCases:
         """
         path = cases_file(weights)
         listed = [{"case": name, "sha256": known or None} for name, known in sorted(self.digests)]
-        text = json.dumps({"about": ABOUT, "note": self.note, "cases": listed}, indent=1) + "\n"
+        entries = {"about": ABOUT, "note": self.note, "score": self.score, "cases": listed}
+        text = json.dumps(entries, indent=1) + "\n"
         draft = path.with_name(f"{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,8 @@ from ldseg_monai import __version__
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.reader import FIND_BUNDLE_ROOT
 from ldseg_monai.data.leftovers import some
-from ldseg_monai.data.trained_cases import cases_file, digest
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.data.trained_cases import TrainedCases, cases_file, digest
+from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.ownership import copy_folder, require_new
 from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
@@ -93,12 +93,16 @@ def export_bundle(
     found = Bundle.find(bundle)
     source, metadata = found.root, found.metadata
     check_bundle(source, metadata, large_files)
+    check_scores(found, scores)
     trained = trained_texts(found, scores)
     folder = Path(out) / source.name
     archive = Path(out) / f"{source.name}_v{metadata['version']}.zip"
     for path in (folder, archive):
         require_new(path)
 
+    own = ", ".join(sorted(_own_files(found)))
+    if own:
+        logger.info("no other bundle here has these, which go along: %s; remove what must not", own)
     for part in PARTS:
         copy_folder(source / part, folder / part, shutil.ignore_patterns("__pycache__"))
     for module in source.glob("*.py"):  # which a config may name
@@ -135,9 +139,21 @@ def export_bundle(
     left = [str(path) for path in _left_behind(source)]
     if left:
         logger.warning("not exported, since no bundle of the zoo has it: %s", some(left))
-    if scores is not None and not trained:
-        logger.warning("--scores %s is not used: the card has scores of its own", scores)
     return folder
+
+
+def _own_files(bundle: Bundle) -> set[str]:
+    """What is exported with a bundle and no other one here has, such as overlays of one's own."""
+    roots = [other.root for other in Bundle.installed()]
+    others = [root for root in roots if root.resolve() != bundle.root.resolve()]
+    return _exported(bundle.root).difference(*map(_exported, others))
+
+
+def _exported(source: Path) -> set[str]:
+    """Names of the modules, configs and documents that are exported with a bundle."""
+    files = [*source.glob("*.py"), *(path for part in PARTS for path in (source / part).rglob("*"))]
+    names = {path.relative_to(source) for path in files if path.is_file()}
+    return {str(name) for name in names if "__pycache__" not in name.parts}
 
 
 def _left_behind(source: Path) -> Iterator[Path]:
@@ -204,6 +220,49 @@ def check_bundle(source: Path, metadata: dict[str, Any], large_files: str | None
         )
 
 
+def check_scores(bundle: Bundle, scores: str | Path | None = None) -> None:
+    """Check that the card of a trained bundle has the scores of its weights.
+
+    What the training noted of the weights is told beside the card's mean Dice. The two need not be
+    the same number: a training scores its validation cases as the network sees them.
+
+    Args:
+        bundle: the bundle.
+        scores: ``summary.json`` of an evaluation, to compare the card with; None for none.
+
+    Raises:
+        ValueError: if the card lacks the Dice of ``metadata.json``, or the summary is of other
+            weights, or has another mean Dice.
+    """
+    card = (bundle.root / CARD).read_text()
+    if UNTRAINED_CARD.search(card):
+        return  # `trained_texts` puts scores into it, or refuses
+    said = bundle.metadata.get("eval_metrics", {}).get("mean_dice")
+    if said is not None and not _has(card, said):
+        raise InputError(
+            f"{bundle.root / CARD} lacks {said}, the mean_dice of {METADATA_FILE}: expected the "
+            "same scores in both, of the weights that are there; correct one of them"
+        )
+    if scores is not None:
+        _, dice = _scores_of(bundle, scores)
+        if said is None or round(said, 3) != dice:
+            raise InputError(
+                f"{scores} has a mean Dice of {dice}, {METADATA_FILE} of {bundle.name} a mean_dice "
+                f"of {said}: expected the same; correct the card and {METADATA_FILE}"
+            )
+    trained = TrainedCases.read(bundle.weights)
+    if trained is not None and trained.score:
+        logger.info("the card's mean Dice is %s; the training noted %s", said, trained.score)
+
+
+def _has(card: str, value: float) -> bool:
+    """Whether a text has a number, perhaps rounded, but to two decimals at least."""
+    for number in re.findall(r"\d\.\d{2,}", card):
+        if float(number) == round(value, len(number) - len("0.")):
+            return True
+    return False
+
+
 def trained_texts(bundle: Bundle, scores: str | Path | None = None) -> dict[str, str]:
     """What a bundle says of itself now that it has weights, where it says that it has none.
 
@@ -238,6 +297,10 @@ def trained_texts(bundle: Bundle, scores: str | Path | None = None) -> dict[str,
 def _scores_of(bundle: Bundle, scores: str | Path | None) -> tuple[str, float]:
     """The table of a ``summary.json`` of a bundle's weights, and its mean Dice."""
     path = Path(scores or bundle.root / "output" / "summary.json")
+    if not path.is_file() and scores is not None:
+        raise MissingFileError(
+            f"{path} does not exist: expected the summary.json of an evaluation of the weights"
+        )
     if not path.is_file():
         raise InputError(
             f"{bundle.root / CARD} says that the bundle is not trained, and there are weights: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ from ldseg_monai.runtime.signals import advise_at_end
 class SaveBest:
     """Evaluator handler that saves a network, as a plain state dict, at each best key metric.
 
-    The names and digests of the cases that it was trained on go beside it (`TrainedCases`). A
+    The names and digests of the cases that it was trained on go beside it, with the metric
+    (`TrainedCases`). A
     metric that is NaN, since there was nothing to measure, is never the best.
 
     Args:
@@ -77,10 +79,9 @@ class SaveBest:
         if self.trained is None:
             self.trained = TrainedCases.of(self.cases)
             if self.initial_weights:
-                unknown = f"the weights it started from, {self.initial_weights}, do not say theirs"
-                earlier = TrainedCases.read(self.initial_weights)
-                self.trained = self.trained.joined(earlier or TrainedCases(frozenset(), unknown))
-        self.trained.write(self.path)
+                self.trained = self.trained.started_from(self.initial_weights)
+        score = f"{self.name} {self.best:.4f} in epoch {self.epoch}"
+        dataclasses.replace(self.trained, score=score).write(self.path)
 
     def state_dict(self) -> dict[str, Any]:
         """The best score, its epoch and its name."""

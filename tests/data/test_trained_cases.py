@@ -64,6 +64,19 @@ def test_cases_of_the_weights_that_a_training_started_from_count(images: list[Pa
     assert both.has(str(images[0])) and both.has(str(images[1]))
 
 
+def test_what_is_not_known_of_the_weights_of_the_start_is_told_as_theirs(
+    images: list[Path], tmp_path: Path
+) -> None:
+    start = tmp_path / "my_organ" / "models" / "model.pt"
+    TrainedCases(frozenset({("b", "")}), "only names are known").write(start)
+    both = TrainedCases.of([{"image": str(images[0])}]).started_from(start)
+    assert both.has(str(images[0])) and both.has(str(images[1]))
+    named = "the weights that it started from, my_organ/models/model.pt"
+    assert both.note == f"of {named}: only names are known"
+    cases_file(start).unlink()
+    assert TrainedCases(frozenset()).started_from(start).note == f"{named}, do not say theirs"
+
+
 def test_a_client_whose_images_are_no_files_has_no_digests() -> None:
     trained = TrainedCases.of([{"image": "/nowhere/a.nii.gz"}, {"image": object()}])
     assert trained.digests == {("a", ""), ("", "")}

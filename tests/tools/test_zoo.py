@@ -15,6 +15,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, download_large_files
 
+from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.tools.cli import main
 from ldseg_monai.tools.zoo import PACKAGE, export_bundle
 
@@ -398,11 +399,52 @@ def test_own_components_are_exported_and_what_is_not_is_told(
     (bundle / "notes").mkdir()
     (bundle / "output").mkdir()
     with caplog.at_level("WARNING", "ldseg_monai"):
-        folder = export_bundle(bundle, tmp_path / "out", scores="summary.json")
+        folder = export_bundle(bundle, tmp_path / "out")
     assert (folder / "my_part.py").read_text() == (
         f"from ldseg_monai_{bundle.name}.networks import LDSeg\n"
     )
     assert caplog.messages == [
         "not exported, since no bundle of the zoo has it: models/older.pt, notes",
-        "--scores summary.json is not used: the card has scores of its own",
     ]
+
+
+def test_every_file_that_only_this_bundle_has_is_told(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "ldseg_monai"):
+        export_bundle(bundle, tmp_path / "out")
+    assert not [line for line in caplog.messages if "go along" in line]
+    (bundle / "configs" / "ablations" / "tried.yaml").write_text("num_samples: 3\n")
+    (bundle / "docs" / "patients.csv").write_text("")
+    with caplog.at_level("INFO", "ldseg_monai"):
+        folder = export_bundle(bundle, tmp_path / "again")
+    (told,) = [line for line in caplog.messages if "go along" in line]
+    assert ": configs/ablations/tried.yaml, docs/patients.csv; remove what must not" in told
+    assert (folder / "docs" / "patients.csv").is_file()
+
+
+def test_card_has_the_scores_of_the_weights(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    summary = tmp_path / "scores" / "summary.json"
+    with pytest.raises(FileNotFoundError, match="summary.json does not exist: expected"):
+        export_bundle(bundle, tmp_path / "out", scores=summary)
+    write_summary(summary)
+    with pytest.raises(ValueError, match="a mean Dice of 0.812, .* a mean_dice of 0.954: expected"):
+        export_bundle(bundle, tmp_path / "out", scores=summary)
+    change_metadata(bundle, eval_metrics={"mean_dice": 0.8123})
+    with pytest.raises(ValueError, match=r"README.md lacks 0.8123, the mean_dice of .*: expected"):
+        export_bundle(bundle, tmp_path / "out", scores=summary)
+    with open(bundle / "docs" / "README.md", "a") as card:
+        card.write("Dice: 0.81\n")
+    write_summary(summary, b"others")
+    with pytest.raises(ValueError, match="summary.json is of other weights than"):
+        export_bundle(bundle, tmp_path / "out", scores=summary)
+    assert not (tmp_path / "out").exists()
+    write_summary(summary)
+    trained = TrainedCases(frozenset(), "", "val_mean_dice 0.7900 in epoch 3")
+    trained.write(bundle / "models" / "model.pt")
+    with caplog.at_level("INFO", "ldseg_monai"):
+        export_bundle(bundle, tmp_path / "out", scores=summary)
+    noted = "the training noted val_mean_dice 0.7900 in epoch 3"
+    assert f"the card's mean Dice is 0.8123; {noted}" in caplog.messages
