@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ldseg_monai.data.datalist import PathLike, case_name, find_cases
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.nearest import did_you_mean
 from ldseg_monai.runtime.places import bundle_folders, find_bundle
 
 # Overlays on the inference.yaml of bundles of pictures: for frames, and for a picture's rows
@@ -126,8 +126,7 @@ class Bundle:
             if file.is_file():
                 return file
         there = [str(file.relative_to(self.configs)) for file in self.configs.glob("**/*.yaml")]
-        close = get_close_matches(name, there, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        hint = did_you_mean(name, there, number=3)
         raise MissingFileError(
             f"{path} is not there: expected a file of the bundle {self.name}{hint}"
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -18,6 +17,7 @@ from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.components import has_id, parameters, references
 from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.nearest import did_you_mean
 
 META = "_meta_"  # where MONAI puts the content of metadata.json
 SECTIONS = {"imports", "initialize", "run", "finalize", "training", META}  # MONAI looks for them
@@ -160,10 +160,7 @@ def _hint(name: str, base: ConfigParser, arguments: Sequence[str] = ()) -> str:
     names = [*section, *parameters(section)] if isinstance(section, dict) else []
     if not parent:
         names += arguments
-    close = get_close_matches(last, names, n=1, cutoff=0.5)
-    if not close:
-        return ""
-    return f"; did you mean {parent}#{close[0]}?" if parent else f"; did you mean {close[0]}?"
+    return did_you_mean(last, names, cutoff=0.5, before=f"{parent}#" if parent else "")
 
 
 def _goes(path: str) -> str:

@@ -6,7 +6,6 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -34,6 +33,7 @@ from ldseg_monai.evaluation.statistics import label_statistics
 from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import ArgumentError, InputError, MissingFileError, UserError, cause
+from ldseg_monai.runtime.nearest import did_you_mean
 from ldseg_monai.runtime.ownership import require_new
 
 WRITES = "output_dir"  # an argument of transforms that write files
@@ -224,11 +224,9 @@ class Segmenter:
         own = self.bundle.config("inference.yaml", *configs)
         for name in knobs:
             if not has_id(own, name):
-                close = get_close_matches(name, list(own.get()), n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
                 raise InputError(
-                    f"{self.bundle.name} has no knob {name}: expected one of its "
-                    f"inference.yaml{hint}"
+                    f"{self.bundle.name} has no knob {name}: expected one of its inference.yaml"
+                    f"{did_you_mean(name, own.get())}"
                 )
         if keep_samples:
             knobs["save_statistics"] = True
@@ -291,6 +289,11 @@ class Segmenter:
                 raise InputError("affine and spacing are of arrays: a file has its own")
             if not os.path.exists(image):
                 raise MissingFileError(f"{os.fspath(image)} does not exist: expected an image")
+            if os.path.isfile(image) and os.fspath(image).lower().endswith(".zip"):
+                raise InputError(
+                    f"{os.fspath(image)} is an archive: expected an image; unpack it, or segment "
+                    "all that it holds by `ldseg predict -i`"
+                )
             return self._segment(os.fspath(image), backwards=self.is_picture)
         if isinstance(image, (list, tuple)):
             if not image or not all(isinstance(path, (str, os.PathLike)) for path in image):

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.nearest import did_you_mean
 
 PACKAGE = Path(__file__).parents[1]
 OF_WHEEL = PACKAGE / "bundles"  # which setup.py puts into a wheel
@@ -46,6 +47,7 @@ def find_bundle(bundle: PathLike) -> Path:
         f"{name} is not a bundle: expected a folder with {METADATA.as_posix()}, or the name of one "
         f"in ./bundles ({', '.join(own) or 'which has none'}) or of an installed one "
         f"({', '.join(installed) or 'there is no other'})"
+        f"{did_you_mean(Path(name).name, own | installed)}"
     )
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ldseg_monai.data.datalist import folders_in
 from ldseg_monai.data.formats.kinds import unreadable
 from ldseg_monai.data.leftovers import is_beside, is_hidden
 from ldseg_monai.data.names import EXTENSIONS
-from ldseg_monai.runtime.errors import BusyFolderError, InputError
+from ldseg_monai.runtime.errors import BusyFolderError, InputError, UserError, cause
 from ldseg_monai.runtime.ownership import Claim
 
 ZIP = ".zip"
@@ -25,7 +27,7 @@ DIGITS = 16  # of the digest that an archive's folder is called by
 
 
 @contextlib.contextmanager
-def unpacked(path: str | os.PathLike[str], inside: bool = True) -> Iterator[str]:
+def unpacked(path: str | os.PathLike[str]) -> Iterator[str]:
     """A folder with what a zip holds, archives in it unpacked too; anything else is itself.
 
     It lies in the user's cache (``XDG_CACHE_HOME``), readable by the user alone, and is removed at
@@ -34,7 +36,6 @@ def unpacked(path: str | os.PathLike[str], inside: bool = True) -> Iterator[str]
 
     Args:
         path: of the archive, or of any file or folder.
-        inside: whether to go past folders that hold one folder and nothing else.
 
     Raises:
         ValueError: if the archive cannot be read, is encrypted, or holds more than fits.
@@ -50,11 +51,46 @@ def unpacked(path: str | os.PathLike[str], inside: bool = True) -> Iterator[str]
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         folder.mkdir(mode=0o700)
         _unpack(path, folder)
-        yield str(_only_folder(folder) if inside else folder)
+        yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         claim.release()
         shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def told_as_archives(archives: Mapping[str, str]) -> Iterator[None]:
+    """Let log messages and a `UserError` meanwhile name archives, not the folders they are in.
+
+    Args:
+        archives: path of each archive, by the folder that it is unpacked to.
+    """
+    make_record = logging.getLogRecordFactory()
+
+    def record_of(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        message = record.getMessage()
+        if any(folder in message for folder in archives):
+            record.msg, record.args = as_archives(message, archives), ()
+        return record
+
+    logging.setLogRecordFactory(record_of)
+    try:
+        yield
+    except Exception as error:  # which MONAI may have wrapped
+        told = cause(error)
+        if isinstance(told, UserError):
+            told.args = (as_archives(str(told), archives),)
+        raise
+    finally:
+        logging.setLogRecordFactory(make_record)
+
+
+def as_archives(text: str, archives: Mapping[str, str]) -> str:
+    """A text with the paths of archives in place of those of the folders they are unpacked to."""
+    for folder, path in archives.items():
+        text = text.replace(folder, path)
+    return text
 
 
 def _claim(place: Path, path: str) -> Claim:
@@ -131,11 +167,13 @@ def _unpack(path: str, folder: Path, depth: int = 1, named: str = "") -> None:
 def places_in(folder: str) -> list[str]:
     """The folders of an unpacked archive that hold images, as `find_cases` takes them.
 
-    Those of a data set, with ``images/`` or ``dataset.json``, are the folder itself; so is one
-    whose files may be DICOM, which is looked for in all folders below.
+    Folders that hold one folder and nothing else are gone past. Those of a data set, with
+    ``images/`` or ``dataset.json``, are the folder itself; so is one whose files may be DICOM,
+    which is looked for in all folders below.
     """
-    root = Path(folder)
-    if not root.is_dir() or (root / "images").is_dir() or (root / "dataset.json").is_file():
+    root = _only_folder(Path(folder))
+    folder = str(root)
+    if (root / "images").is_dir() or (root / "dataset.json").is_file():
         return [folder]
     places: list[str] = []
     may_be_dicom = False

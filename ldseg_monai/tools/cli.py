@@ -7,8 +7,10 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from ldseg_monai import __version__
@@ -19,11 +21,13 @@ from ldseg_monai.runtime.errors import (
     UserError,
     cause,
 )
+from ldseg_monai.runtime.nearest import did_you_mean
 from ldseg_monai.runtime.signals import end_in_one_line
 from ldseg_monai.runtime.threads import finish_thread_pools
 
 WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wait for the next
 USER_ERROR = 2
+KNOB = re.compile(r"(?<!\S)--(\w+) (True|False|None|\d+)\b")  # as messages name one
 EXAMPLES = """examples:
   ldseg predict -m ldseg_hippocampus -i scan.nii.gz -o results
   ldseg predict -m ldseg_glas -i pictures/ slide.svs --num-samples 5 --preview
@@ -49,6 +53,32 @@ class _Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, but first tell of an option that there is not, before what is missing."""
+        given = sys.argv[1:] if args is None else list(args)
+        for argument in given:
+            if argument == "--" or (self._subparsers and not argument.startswith("-")):
+                break
+            option = argument.partition("=")[0]
+            if option.startswith("--") and option not in self._option_string_actions:
+                self._refuse(option)
+        return super().parse_known_args(given, namespace)
+
+    def _refuse(self, option: str) -> NoReturn:
+        options = [name for name in self._option_string_actions if name.startswith("--")]
+        knob = option[2:].replace("-", "_")
+        told = f" (a knob of the bundle is given as --set {knob}=VALUE)"
+        is_knob = "--set" in options
+        hint = did_you_mean(option, options)
+        self.error(f"there is no option {option}{told if is_knob else ''}{hint}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Check a choice; where it is none, name the nearest one."""
+        choices = [str(choice) for choice in action.choices or ()]
+        if choices and value not in choices:
+            named = f"invalid choice: {value!r} (choose from {', '.join(choices)})"
+            raise argparse.ArgumentError(action, named + did_you_mean(str(value), choices))
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see `{self.prog} --help`)")
 
@@ -71,8 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Before PyTorch is imported: else its threads spin, and slow down what else the machine does.
     os.environ.setdefault(WAITING, "passive")
+    options: frozenset[str] = frozenset()
     try:
         arguments = _parser().parse_args(argv)
+        options = arguments.options
         arguments.command(arguments)
     except Exception as error:  # MONAI wraps what a component of a config says
         told = cause(error)
@@ -81,9 +113,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get(TRACEBACK) or not isinstance(told, (UserError, *SYSTEM_ERRORS)):
             raise
         text = str(told) if isinstance(told, ListedErrors) else " ".join(str(told).split())
+        if "--set" in options:
+            text = KNOB.sub(partial(_as_option, options), text)
         sys.stderr.write(f"ldseg: error: {text}\n")
         return USER_ERROR
     return 0
+
+
+def _as_option(options: frozenset[str], knob: re.Match[str]) -> str:
+    """How a command takes a knob that a message names as MONAI's commands do, ``--NAME VALUE``."""
+    return knob[0] if f"--{knob[1]}" in options else f"--set {knob[1]}={knob[2]}"
 
 
 def _parser() -> _Parser:
@@ -114,6 +153,8 @@ def _parser() -> _Parser:
         _add_phantom,
     ):
         add(subparsers)
+    for command in subparsers.choices.values():
+        command.set_defaults(options=frozenset(command._option_string_actions))
     return parser
 
 

@@ -34,7 +34,7 @@ from ldseg_monai.data.formats import (
 from ldseg_monai.inference.case_evaluator import CaseEvaluator
 from ldseg_monai.runtime.errors import InputError, MissingFileError
 from ldseg_monai.runtime.files import saved_files
-from ldseg_monai.tools.archives import ZIP, places_in, unpacked
+from ldseg_monai.tools.archives import ZIP, as_archives, places_in, told_as_archives, unpacked
 from ldseg_monai.tools.forecast import image_size, tell_large
 
 logger = logging.getLogger("ldseg_monai.tools")
@@ -97,10 +97,12 @@ def predict(
         archives: dict[str, str] = {}  # where each is unpacked
         for path in inputs:
             place = stack.enter_context(unpacked(path))
-            is_archive = place != os.fspath(path)
-            places += places_in(place) if is_archive else [place]
-            if is_archive:
-                archives[place] = os.fspath(path)
+            if place == os.fspath(path):
+                places.append(place)
+                continue
+            places += places_in(place)
+            archives[place] = os.fspath(path)
+        stack.enter_context(told_as_archives(archives))
         if overlays is None:
             overlays = overlays_for(own, places)
         if SEQUENCES in overlays and knobs.pop("save_overlay", False):
@@ -163,7 +165,7 @@ def open_bundle(bundle: str | os.PathLike[str]) -> Iterator[Bundle]:
         return
     if not os.path.isfile(bundle):
         raise MissingFileError(f"{os.fspath(bundle)} does not exist: expected the zip of a bundle")
-    with unpacked(bundle, inside=False) as folder:
+    with unpacked(bundle) as folder:
         found = sorted(Path(folder).glob("**/configs/metadata.json"))
         if len(found) != 1:
             raise InputError(
@@ -298,7 +300,7 @@ class CaseLines:
         for files, reason in engine.failures[self.failures :]:
             names = [name for name, path in self.cases.items() if files.split(" with ")[0] == path]
             name = names[0] if names else case_name(files)
-            self._write(name, "failed", error=reason)
+            self._write(name, "failed", error=as_archives(reason, self.archives))
         self.failures = len(engine.failures)
 
     def finished_before(self) -> None:
@@ -315,11 +317,7 @@ class CaseLines:
 
     def _image(self, name: str) -> str:
         """Where a person finds the image of a case."""
-        path = self.cases.get(name, "")
-        for folder, archive in self.archives.items():
-            if path.startswith(folder + os.sep):
-                return os.path.join(archive, os.path.relpath(path, folder))
-        return path
+        return as_archives(self.cases.get(name, ""), self.archives)
 
 
 def _path(image: Any) -> str:

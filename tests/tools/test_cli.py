@@ -12,7 +12,7 @@ from prepared_python import Command
 
 from ldseg_monai.data.datalist import paired_datalist
 from ldseg_monai.data.phantoms.files import PhantomKind
-from ldseg_monai.runtime.errors import TRACEBACK
+from ldseg_monai.runtime.errors import TRACEBACK, InputError
 from ldseg_monai.tools.cli import PHANTOMS, main
 
 
@@ -54,7 +54,18 @@ def test_phantom_passes_the_seed_on(tmp_path: Path) -> None:
         (["fantom"], "invalid choice: 'fantom'"),
         (["phantom", "elbow", "--out", "x"], "invalid choice: 'elbow'"),
         (["phantom", "knee"], "the following arguments are required: --out"),
-        (["phantom", "knee", "--out", "x", "--nu", "1"], "unrecognized arguments: --nu 1"),
+        (
+            ["phantom", "knee", "--out", "x", "--nu", "1"],
+            "no option --nu; did you mean --num? (see",
+        ),
+        (["phantom", "knee", "--out", "x", "y"], "unrecognized arguments: y"),
+        (["phantmo"], "did you mean phantom?"),
+        (["phantom", "kne"], "did you mean knee?"),
+        (["predict", "--num-sample", "5"], "; did you mean --num-samples?"),
+        (["predict", "--inptu=x"], "; did you mean --input?"),
+        (["train", "--batch_size", "2"], "a knob of the bundle is given as --set batch_size=VALUE"),
+        (["--versoin"], "did you mean --version?"),
+        (["predict", "-m", "ldseg_gals", "-i", "file"], "did you mean ldseg_glas?"),
         (["phantom", "knee", "--out", "x", "--num", "many"], "invalid int value: 'many'"),
         (["phantom", "knee", "--out", "x", "--num", "0"], "num 0: expected at least 1"),
         (["phantom", "knee", "--out", "x", "--seed", "-1"], "seed -1: expected 0 or more"),
@@ -73,6 +84,17 @@ def test_user_error_is_one_line_and_exit_code_2(
     assert out == "" and err.count("\n") == 1
     assert err.startswith("ldseg: error: ") and message in err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_knob_in_a_message_is_told_as_the_command_takes_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InputError("give --skip_unreadable True, or --force True")
+
+    monkeypatch.setattr("ldseg_monai.tools.predict.predict", refuse)
+    assert main(["predict", "-m", "x", "-i", str(tmp_path)]) == 2
+    assert "give --set skip_unreadable=True, or --force True" in capsys.readouterr().err
 
 
 def test_help_names_the_subcommands(capsys) -> None:

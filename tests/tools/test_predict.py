@@ -161,6 +161,34 @@ def test_images_of_several_folders_of_a_zip_are_found(
     }
 
 
+def test_messages_name_a_zip_and_what_is_in_it(
+    volumes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "scans.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("study/whole.nii.gz", (volumes / "case_000.nii.gz").read_bytes())
+        archive.writestr("study/deep/part.nii.gz", b"\x1f\x8b no volume")
+        archive.writestr("study/deep/notes.txt", "")
+    with caplog.at_level("INFO"):
+        assert run("-m", HIPPOCAMPUS, "-i", path, "-o", tmp_path / "out", "--json") == 2
+    captured = capsys.readouterr()
+    told = [*captured.err.splitlines(), *caplog.messages, *captured.out.splitlines()]
+    assert not [line for line in told if "unpacked" in line]
+    part = f"{path}/study/deep/part.nii.gz"
+    failed = [line for line in told if f"{part} cannot be read" in line]
+    assert len(failed) == 3  # in the log, as the error, in JSON
+    images = [json.loads(line)["image"] for line in captured.out.splitlines()]
+    assert sorted(images) == [part, f"{path}/study/whole.nii.gz"]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("study/deep/notes.txt", "")
+    assert run("-m", HIPPOCAMPUS, "-i", path, "-o", tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert f"no images in {path}/study/deep: " in err and "unpacked" not in err
+
+
 def test_a_picture_among_volumes_fails_alone(
     volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
