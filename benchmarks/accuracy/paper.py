@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ from benchmarks.accuracy.cross_validation import (
 )
 from benchmarks.accuracy.experiments import Experiment, canvas, draw_curves, widest_planes
 from benchmarks.accuracy.quality import cell, deviation, known, mean
-from benchmarks.accuracy.study import overrides, parsed
+from benchmarks.accuracy.study import LOG, TRAINED, overrides, parsed
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.evaluation.pictures import upright
 from ldseg_monai.evaluation.scores import COUNTS, POOLED, pooled_scores
@@ -161,7 +162,10 @@ class Table:
 
 
 def run_methods(table: Table, keys: Sequence[str], dataset_dir: str, out: Path) -> None:
-    """Train and score what is left of some rows, each in its folder."""
+    """Train and score what is left of some rows, each in its folder; say what is begun and done.
+
+    A training that was stopped goes on from its last whole epoch, by the same command.
+    """
     for fold in table.folds:
         for key in keys:
             if fold not in table.folds_of(key):
@@ -171,11 +175,29 @@ def run_methods(table: Table, keys: Sequence[str], dataset_dir: str, out: Path) 
             claim(plan, variant, folder)
             is_new = not (folder / WEIGHTS).exists()
             started = time.monotonic()
+            trains = not (folder / TRAINED).exists()
+            scores = table.rows[key].get("score", True) and not (folder / METRICS).exists()
+            if trains:
+                epochs = parsed(plan, variant).get_parsed_content("max_epochs")
+                _tell(
+                    f"{key}, fold {fold}: training, {epochs} epochs; log: {folder / LOG}; when "
+                    "stopped, the same command goes on after the last whole epoch"
+                )
             train(plan, variant, dataset_dir, folder)
-            if table.rows[key].get("score", True):
+            if scores:
+                _tell(f"{key}, fold {fold}: scoring")
                 evaluate(plan, variant, dataset_dir, folder, table.part)
             if is_new:
                 (folder / SECONDS).write_text(json.dumps(time.monotonic() - started))
+            if trains or scores:
+                minutes = (time.monotonic() - started) / 60
+                _tell(f"{key}, fold {fold}: done, {minutes:.1f} minutes")
+
+
+def _tell(line: str) -> None:
+    """Say how far a run is, beside the table that it prints."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def hours_of(table: Table, key: str, out: Path) -> str:

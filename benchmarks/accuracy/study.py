@@ -55,6 +55,9 @@ from ldseg_monai.networks.segmenter import DiffusionSegmenter
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.precision import autocast
 
+LOG = "log.txt"  # of a training, in its folder: all that its command prints
+TRAINED = "trained"  # there when it is whole
+
 
 def folder_name(variant: str) -> str:
     """Name of the folder that a variant is trained in."""
@@ -109,7 +112,7 @@ def claim(study: dict[str, Any], variant: dict[str, Any], folder: Path) -> None:
 
 def train(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, folder: Path) -> None:
     """Train a variant by the bundle's command, unless it is; what it prints goes to log.txt."""
-    if "weights" in variant or (folder / "trained").exists():
+    if "weights" in variant or (folder / TRAINED).exists():
         return
     files = str(configs(study, variant))
     command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files]
@@ -117,9 +120,9 @@ def train(study: dict[str, Any], variant: dict[str, Any], dataset_dir: str, fold
     for key, value in overrides(study, variant, **run).items():
         text = "$None" if value is None else value  # MONAI drops a plain None
         command += [f"--{key}", text if isinstance(text, str) else repr(text)]
-    with open(folder / "log.txt", "w") as log:
+    with open(folder / LOG, "a") as log:
         subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
-    (folder / "trained").touch()
+    (folder / TRAINED).touch()
 
 
 def parsed(study: dict[str, Any], variant: dict[str, Any], **run: str) -> ConfigParser:

@@ -136,14 +136,22 @@ def test_scores_differences_and_published_figures_are_written(
         ("ldseg", "a", "1"), ("ldseg", "a", "2")]  # fmt: skip
 
 
-def test_what_is_done_is_not_done_again_and_other_rows_wait(knees: tuple[Path, list[str]]) -> None:
+def test_what_is_done_is_not_done_again_and_other_rows_wait(
+    knees: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     root, done = knees
     out = root / "out"
     main(["knees", "--data", str(root / "data"), "--out", str(out), "--only", "ldseg"])
     assert done == ["ldseg/fold0", "ldseg/fold0/scores"]
+    begun, scored, ended = capsys.readouterr().err.splitlines()
+    log = out / "ldseg" / "fold0" / "log.txt"
+    assert begun.startswith(f"ldseg, fold 0: training, 2 epochs; log: {log}; when stopped")
+    assert log.exists()
+    assert scored == "ldseg, fold 0: scoring" and ended.startswith("ldseg, fold 0: done, ")
     assert table_rows((out / "table.md").read_text())[1]["parameters, M"] == "not trained"
     main(["knees", "--data", str(root / "data"), "--out", str(out)])
     assert done[2:] == ["unet/fold0", "unet/fold0/scores"]
+    assert {line.split(",")[0] for line in capsys.readouterr().err.splitlines()} == {"unet"}
 
 
 def test_methods_of_an_earlier_run_are_compared_with(knees: tuple[Path, list[str]]) -> None:
