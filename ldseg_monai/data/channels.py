@@ -29,6 +29,8 @@ LOOKED_AT = 5  # cases whose channels are counted before any work
 def join_channels(paths: Iterable[str], channels: int | None = None) -> list[tuple[str, Any]]:
     """Put the files ``CASE_0000``, ``CASE_0001``... of one folder together, as one image.
 
+    A ``CASE_0000`` that has all channels, in its fourth axis, is the whole image.
+
     Args:
         paths: of image files.
         channels: how many files an image has; None for however many there are.
@@ -54,7 +56,9 @@ def join_channels(paths: Iterable[str], channels: int | None = None) -> list[tup
             raise InputError(f"{other} and {path} are the same channel: expected one; remove one")
     joined: list[tuple[str, Any]] = []
     for (_, case), files in numbered.items():
-        require_all(case, files, channels or max(files) + 1)
+        is_whole = list(files) == [0] and count_channels(files[0]) == channels
+        if not is_whole:
+            require_all(case, files, channels or max(files) + 1)
         image = [files[number] for number in sorted(files)]
         if len(image) > 1 and not all(map(is_volume, image)):
             raise InputError(

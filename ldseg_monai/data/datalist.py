@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import ignite.distributed as idist
 from monai.utils import ensure_tuple
 
-from ldseg_monai.data.channels import join_channels, require_channels
+from ldseg_monai.data.channels import count_channels, join_channels, require_channels
 from ldseg_monai.data.dicom.series import (
     DicomSeries,
     is_dicom,
@@ -102,7 +102,7 @@ def find_cases(
     """
     root = Path(dataset_dir)
     if root.is_file():
-        return _one_file(root, require_labels, series_uid, skip_unreadable)
+        return _one_file(root, require_labels, series_uid, skip_unreadable, channels)
     if not root.is_dir():
         raise MissingFileError(
             f"dataset_dir {root} does not exist: expected a folder; {_layouts()}"
@@ -188,11 +188,12 @@ def _join_items(
         if isinstance(item["image"], str) and CHANNEL.fullmatch(plain_name(item["image"])):
             alone[item["image"]] = key
     for name, image in join_channels(alone, channels):
-        for path in image:
+        files = ensure_tuple(image)
+        for path in files:
             names.pop((path,))
             items.pop(alone[path])
-        names[(image[0],)] = name
-        items[alone[image[0]]] = {"image": image}
+        names[(files[0],)] = name
+        items[alone[files[0]]] = {"image": image}
 
 
 def tell_cases(dataset_dir: PathLike | Sequence[PathLike], cases: Cases) -> None:
@@ -304,7 +305,11 @@ def resolve_datalist(
 
 
 def _one_file(
-    path: Path, require_labels: bool, series_uid: str | None, skip_unreadable: bool
+    path: Path,
+    require_labels: bool,
+    series_uid: str | None,
+    skip_unreadable: bool,
+    channels: int = 1,
 ) -> Cases:
     """The cases of a file: a `dataset.json`, an image, or the series of a DICOM file."""
     if path.suffix.lower() == ".json":
@@ -316,7 +321,11 @@ def _one_file(
         )
     leftovers = Leftovers()
     if path.name.lower().endswith(EXTENSIONS):
-        return _named([{"image": str(path)}], path.parent, leftovers)
+        given: dict[tuple[str, ...], str] = {}
+        if channels > 1 and count_channels(path) == channels:
+            ((name, image),) = join_channels([str(path)], channels)  # as in its folder
+            given = {(image,): name}
+        return _named([{"image": str(path)}], path.parent, leftovers, given)
     if not is_dicom(str(path)):
         raise InputError(
             f"dataset_dir {path} is no image: expected a file ending in {', '.join(EXTENSIONS)}, "
@@ -370,7 +379,9 @@ def _images(root: Path, series_uid: str | None, skip_unreadable: bool, channels:
         series = series_datalist(
             with_dicom, series_uid or "", skip_unreadable, leftovers, check=not images
         )
-    return _named_series([images[name] for name in sorted(images)], series, folder, leftovers)
+    names = {(image,): name for name, image in images.items() if isinstance(image, str)}
+    in_order = [images[name] for name in sorted(images)]
+    return _named_series(in_order, series, folder, leftovers, names if channels > 1 else {})
 
 
 def _joined(paths: Iterable[str], channels: int | None = None) -> dict[str, Any]:
@@ -387,11 +398,18 @@ def _joined(paths: Iterable[str], channels: int | None = None) -> dict[str, Any]
 
 
 def _named_series(
-    images: list[Any], series: list[DicomSeries], root: Path, leftovers: Leftovers
+    images: list[Any],
+    series: list[DicomSeries],
+    root: Path,
+    leftovers: Leftovers,
+    names: Mapping[tuple[str, ...], str] | None = None,
 ) -> Cases:
-    """Cases of files and of DICOM series, which have a number where they share a folder."""
+    """Cases of files and of DICOM series, which have a number where they share a folder.
+
+    Files may have names that are not their own: see `name_cases`.
+    """
     items: list[dict[str, Any]] = [{"image": image} for image in images]
-    given: dict[tuple[str, ...], str] = {}
+    given = dict(names or {})
     counts = Counter(one.folder for one in series)
     for one in series:
         items.append({"image": one.image})

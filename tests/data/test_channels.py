@@ -140,6 +140,21 @@ def test_files_of_a_folder_are_grouped_where_there_are_several_channels(tmp_path
     assert case_name(case["image"]) == "b"
 
 
+def test_a_file_of_all_channels_has_one_name_alone_and_in_its_folder(tmp_path: Path) -> None:
+    both = np.stack([voxels("a", 0), voxels("a", 1)], axis=-1)
+    save(tmp_path / "images" / "a_0000.nii.gz", both)
+    save(tmp_path / "images" / "b_0000.nii.gz", both)
+    save(tmp_path / "labels" / "a.nii.gz", label("a"))
+    save(tmp_path / "labels" / "b.nii.gz", label("a"))
+    file = tmp_path / "images" / "a_0000.nii.gz"
+    others = [tmp_path / "images" / "b_0000.nii.gz", file]
+    assert case_name(resolve_datalist(tmp_path, "", "", channels=2)[0]["image"]) == "a"
+    for place in (file, tmp_path / "images", others):
+        found = resolve_datalist(place, "", "", require_labels=False, channels=2)
+        names = [case_name(case["image"]) for case in found]
+        assert sorted(names) == (["a"] if place == file else ["a", "b"])
+
+
 @pytest.mark.parametrize("removed", ["a_0000", "b_0001"])
 @pytest.mark.parametrize("write", [as_nnunet, in_pairs])
 def test_a_case_without_one_of_its_channels_is_refused(
