@@ -379,7 +379,8 @@ def _images(root: Path, series_uid: str | None, skip_unreadable: bool, channels:
         series = series_datalist(
             with_dicom, series_uid or "", skip_unreadable, leftovers, check=not images
         )
-    names = {(image,): name for name, image in images.items() if isinstance(image, str)}
+    names: dict[tuple[str, ...], str] = {}
+    names |= {(image,): name for name, image in images.items() if isinstance(image, str)}
     in_order = [images[name] for name in sorted(images)]
     return _named_series(in_order, series, folder, leftovers, names if channels > 1 else {})
 

@@ -30,8 +30,10 @@ WIDTH = 100  # columns of a terminal
 INDENT = "            "
 CONFIGS = ("train.yaml", "evaluate.yaml", "inference.yaml")
 KNOBS = "# Knobs"  # the heading above them in a config; an overlay may do without
+TERMS = "docs/data_license.txt"
 COMMENT = "  # "  # between a knob's value and what it is
 WIRING = ("writes", "knob_kinds")  # beside the knobs, for the package
+SET = re.compile(r"^\+?([\w#]+):", re.MULTILINE)  # what an overlay sets
 ENTRY = re.compile(r"(\w+): (.+)")
 
 
@@ -66,7 +68,7 @@ def describe_bundle(bundle: Bundle) -> str:
     scores = metadata.get("eval_metrics", {}) if has_weights else {}
     told = [f"{name.replace('_', ' ')} {value}" for name, value in scores.items()]
     lines += _entry("score", ", ".join(told))
-    lines += _entry("terms", _first_paragraph(bundle.root / "docs" / "data_license.txt"))
+    lines += _entry("terms", _terms(bundle.root))
     lines += _entry("folder", str(bundle.root))
     if not has_weights:
         lines += _entry("weights", "none yet: train it")
@@ -86,11 +88,18 @@ def _entry(name: str, text: str) -> list[str]:
     )
 
 
-def _first_paragraph(path: Path) -> str:
+def _terms(root: Path) -> str:
+    """The first paragraph of the terms of a bundle's data, and where a list that follows it is.
+
+    Args:
+        root: folder of the bundle.
+    """
+    path = root / TERMS
     if not path.is_file():
         return ""
     paragraph: str = path.read_text(encoding="utf-8").strip().split("\n\n")[0]
-    return " ".join(paragraph.split())
+    text = " ".join(paragraph.split())
+    return f"{text[:-1]} what {TERMS} lists" if text.endswith(":") else text
 
 
 def describe_knobs(bundle: Bundle, names: Sequence[str] = CONFIGS) -> str:
@@ -106,9 +115,13 @@ def describe_knobs(bundle: Bundle, names: Sequence[str] = CONFIGS) -> str:
     parts = []
     for name in names:
         path = bundle.config_file(name)
-        knobs = read_knobs(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        knobs = read_knobs(text)
         above = " (those of train.yaml, too)" if name == "evaluate.yaml" else ""
         parts.append(f"{path}{above}")
+        if not knobs:
+            changed = f"no knobs of its own: it sets {', '.join(SET.findall(text)) or 'nothing'}"
+            parts += textwrap.wrap(changed, WIDTH, initial_indent="  ", subsequent_indent="  ")
         width = max([len(knob.name) for knob in knobs], default=0) + 4
         for knob in knobs:
             first = f"  {knob.name}".ljust(width) + knob.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import yaml
 from bundle_kinds import BUNDLES, FOLDER
 from monai.bundle import ConfigParser
 
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.phantoms.files import write_phantoms
 from ldseg_monai.tools.cli import main
-from ldseg_monai.tools.models import CONFIGS, WIDTH, WIRING, read_knobs
+from ldseg_monai.tools.models import CONFIGS, WIDTH, WIRING, describe_bundle, read_knobs
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -40,6 +42,24 @@ def test_each_is_told_with_its_comment(capsys: pytest.CaptureFixture[str]) -> No
     lines = out.splitlines()
     assert "  frames_at_once  8  # frames in one pass of the network" in lines
     assert all(len(line) <= WIDTH for line in lines if line.lstrip().startswith("# "))
+
+
+def test_an_overlay_without_knobs_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["knobs", "ldseg_hippocampus", "baselines/unet.yaml"]) == 0
+    path, told = capsys.readouterr().out.split("\n")[:2]
+    assert path.endswith("baselines/unet.yaml")
+    assert (
+        told == "  no knobs of its own: it sets network_def, loss, train, prepare_batch, validate"
+    )
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_terms_are_told_to_their_end(bundle: str) -> None:
+    told = " ".join(describe_bundle(Bundle(FOLDER / bundle)).split())
+    (terms,) = re.findall(r"terms: (.*?) folder: ", told)
+    assert terms.startswith("The weights in models/model.pt were trained on ")
+    assert terms.endswith(("ask to cite what docs/data_license.txt lists", "with this bundle."))
+    assert re.search("CC BY|for research|research only", terms)
 
 
 def test_config_that_is_not_there_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
