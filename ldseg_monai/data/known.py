@@ -285,7 +285,12 @@ class CheckKnownImaged(MapTransform):
     def _color_reasons(self, image: MetaTensor) -> Iterator[str]:
         if not self.known.colors:
             return
-        means = tissue_colors(image.as_tensor())
+        channels = image.as_tensor()
+        means = tissue_colors(channels)
+        if means and (channels == channels[:1]).all():
+            stained = f", stained {self.known.stain}" if self.known.stain else ""
+            yield f"it is gray, expected a picture in color{stained}"
+            return
         for name, limits in self.known.colors.items():
             if name in means:
                 what = f"its mean {name.replace('_', ' ')} is"

@@ -141,8 +141,11 @@ def test_stain_is_seen_by_the_tissue_alone(tmp_path: Path) -> None:
     slide[:150, :150] = glands[:150, :150]
     check({"image": picture(slide)})
     gray = np.repeat(glands.mean(2, keepdims=True), 3, axis=2)
-    with pytest.raises(ValueError, match="its mean red over green is 0, expected 0.05 to 1.3"):
+    with pytest.raises(ValueError, match="know: it is gray, expected a picture in color; use"):
         check({"image": picture(gray)})
+    green = np.stack([glands[..., 1], glands[..., 0], glands[..., 2]], axis=2)
+    with pytest.raises(ValueError, match="its mean red over green is -.*, expected 0.05 to 1.3"):
+        check({"image": picture(green)})
     with pytest.raises(ValueError, match="its size is 30 x 40, expected 64 or more"):
         check({"image": picture(glands[:40, :30])})
 

@@ -93,7 +93,7 @@ def _dots(row: Mapping[str, float], low: float, middle: float) -> list[Dot]:
     piles: dict[int, list[tuple[float, str]]] = {}
     for name, value in sorted(row.items(), key=lambda item: item[1]):
         x = _x(value, low, 1.0)
-        piles.setdefault(round(x / (2 * DOT)), []).append((x, f"{name}: {value:.4f}"))
+        piles.setdefault(round(x / (2 * DOT)), []).append((x, f"{name}: {value:.3f}"))
     step = min(2 * DOT, BOX / max(map(len, piles.values()), default=1))
     dots = []
     for pile in piles.values():

@@ -60,8 +60,8 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def number(value: Any) -> str:
-    """A score to be read."""
-    return f"{value:.4f}" if math.isfinite(value) else NOTHING
+    """A score to be read; `metrics.csv` has all digits."""
+    return f"{value:.3f}" if math.isfinite(value) else NOTHING
 
 
 def hex_color(color: np.ndarray) -> str:

@@ -32,12 +32,12 @@ def test_dot_has_the_place_of_its_value_in_the_row_of_its_group() -> None:
     groups = {"one": {"a": 0.5, "b": 0.75, "c": 1.0}, "two": {"a": 0.75}}
     svg = dot_plot(groups, ["#ff0000", "#00ff00"], "Dice")
     places = dots(svg)
-    assert set(places) == {"a: 0.5000", "b: 0.7500", "c: 1.0000", "a: 0.7500"}
+    assert set(places) == {"a: 0.500", "b: 0.750", "c: 1.000", "a: 0.750"}
     (low, row), (middle, _), (high, _) = (
-        places[name] for name in ("a: 0.5000", "b: 0.7500", "c: 1.0000")
+        places[name] for name in ("a: 0.500", "b: 0.750", "c: 1.000")
     )
     assert middle == pytest.approx((low + high) / 2, abs=0.1)
-    assert places["a: 0.7500"][0] == middle and places["a: 0.7500"][1] > row
+    assert places["a: 0.750"][0] == middle and places["a: 0.750"][1] > row
     assert "1" in texts(svg) and {"one", "two", "Dice"} <= set(texts(svg))
 
 
@@ -64,7 +64,7 @@ def test_box_spans_the_quartiles_and_the_line_is_the_median() -> None:
 def test_names_are_text() -> None:
     name = "<script>alert(\"1\")</script> & 'x'"
     svg = dot_plot({name: {name: 1.0}}, ["#ff0000"], "Dice")
-    assert list(dots(svg)) == [f"{name}: 1.0000"] and name in texts(svg)
+    assert list(dots(svg)) == [f"{name}: 1.000"] and name in texts(svg)
     assert name in texts(line_chart([(1, 1)], name, "step"))
 
 

@@ -173,13 +173,13 @@ def test_page_has_the_scores_and_the_pictures_of_three_cases(
     place = next(i for i, row in enumerate(score_table) if row == ["mean of the classes"])
     for (title, *cells), score in zip(score_table[place + 1 :], summary["all"], strict=True):
         wanted = summary["all"][score]
-        assert float(cells[0]) == pytest.approx(wanted["mean"], abs=6e-5), title
-        assert float(cells[1]) == pytest.approx(wanted["sd"], abs=6e-5), title
+        assert float(cells[0]) == pytest.approx(wanted["mean"], abs=6e-4), title
+        assert float(cells[1]) == pytest.approx(wanted["sd"], abs=6e-4), title
         assert int(cells[5]) == wanted["n"] == 4
     dice = sorted(float(row[2]) for row in page.tables[-1][1:] if row[1] == "femur")
     femur = score_table[score_table.index(["femur"]) + 1]
     assert [float(cell) for cell in femur[3:6]] == pytest.approx(
-        [(dice[1] + dice[2]) / 2, dice[0], dice[3]], abs=1e-4
+        [(dice[1] + dice[2]) / 2, dice[0], dice[3]], abs=1e-3
     )
     assert len([title for title in page.titles if title.startswith("poor: ")]) == 3
     assert page.loaded() == []
