@@ -118,11 +118,13 @@ class Bundle:
     def config_file(self, name: str) -> Path:
         """Path of a config below ``configs``: that of its JSON form where there is no YAML.
 
+        Without either, the name may be the path of a file from the current folder.
+
         Raises:
-            FileNotFoundError: if there is neither.
+            FileNotFoundError: if there is none of these.
         """
         path = self.configs / name
-        for file in (path, path.with_suffix(".json")):
+        for file in (path, path.with_suffix(".json"), Path(name).absolute()):
             if file.is_file():
                 return file
         there = [str(file.relative_to(self.configs)) for file in self.configs.glob("**/*.yaml")]

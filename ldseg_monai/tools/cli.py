@@ -42,6 +42,7 @@ bundle's configs.
 exit codes: 0 when all is done; 2 after an error that a person can put right, told on stderr."""
 # `PhantomKind`
 PHANTOMS = ("knee", "hippocampus", "tumor", "gland", "nuclei", "thorax", "echo", "beat")
+OVERLAY = ("--overlay", "--config")  # one option: the second name is that of earlier versions
 PUBLISHED_AS = ("hf", "folder")
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
@@ -229,11 +230,11 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         "segment again what is finished or was corrected by hand; never a file of others",
     )
     parser.add_argument(
-        "--config",
+        *OVERLAY,
         nargs="*",
         metavar="FILE",
-        help="overlays on the bundle's inference.yaml, by their names in its configs (default: "
-        "sequences.yaml and strips.yaml where the images ask for them)",
+        help="configs over the bundle's inference.yaml, by their names in its configs or their "
+        "paths (default: sequences.yaml and strips.yaml where the images ask for them)",
     )
     parser.add_argument(
         "--set",
@@ -279,7 +280,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         from ldseg_monai.tools.predict import predict
 
         predict(
-            arguments.model, arguments.input, arguments.output, arguments.config, lines, **knobs
+            arguments.model, arguments.input, arguments.output, arguments.overlay, lines, **knobs
         )
 
 
@@ -317,12 +318,12 @@ def _add_run(parser: _Parser) -> None:
         "-o", "--output", required=True, metavar="DIR", help="folder of all that is written"
     )
     parser.add_argument(
-        "--overlay",
+        *OVERLAY,
         nargs="+",
         default=[],
         metavar="FILE",
-        help="configs over the bundle's train.yaml, by their names in its configs, such as "
-        "ablations/paper.yaml",
+        help="configs over the bundle's train.yaml, by their names in its configs or their paths, "
+        "such as ablations/paper.yaml",
     )
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="further knobs of the configs"

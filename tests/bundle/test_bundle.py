@@ -109,3 +109,15 @@ def test_a_network_of_the_bundle_s_own_module_is_found(
     monkeypatch.setattr(sys, "path", list(sys.path))
     (boxes.root / "own_layer.py").write_text("from torch.nn import Linear\n")
     assert boxes.network(**{"network_def#_target_": "own_layer.Linear"}).out_features == 2
+
+
+def test_a_config_may_be_given_by_its_path_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("max_epochs: 3\n")
+    bundle = Bundle.find("ldseg_glas")  # an installed one
+    assert bundle.config_file("mine.yaml") == tmp_path / "mine.yaml"
+    assert bundle.config("train.yaml", "mine.yaml")["max_epochs"] == 3
+    (tmp_path / "train.yaml").write_text("")  # a name is that of the bundle's file first
+    assert bundle.config_file("train.yaml") == bundle.configs / "train.yaml"

@@ -87,7 +87,7 @@ def test_evaluation_tells_scores_and_report(
 
 def test_overlays_go_over_the_training_s_config(place: Workplace) -> None:
     configs = ["train.yaml", "baselines/unet.yaml"]
-    names = ["--overlay", "baselines/unet.yaml"]
+    names = ["--config", "baselines/unet.yaml"]  # as of predict
     assert run("train", place, "unet", configs, *names, "--epochs", 1, max_epochs=1) == 0
     assert not any(name.startswith("label_encoder") for name in weights_in(place.root / "unet"))
 
@@ -120,7 +120,7 @@ def test_weights_of_other_classes_start_a_training(
         nib.save(nib.Nifti1Image(joined, label.affine), path)
     options = ["--from-weights", trained / "model.pt", "--epochs", 1]
     assert run("train", two, "refused", TRAIN, *options, num_classes=2) == 2
-    assert "--partial_weights True" in capsys.readouterr().err.splitlines()[-1]
+    assert "--set partial_weights=True" in capsys.readouterr().err.splitlines()[-1]
     knobs = {"num_classes": 2, "partial_weights": True}
     assert run("train", two, "started", TRAIN, *options, **knobs) == 0
     assert (two.root / "started" / "model.pt").is_file()

@@ -194,7 +194,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     page = evaluation.run()
     assert page.loaded() == []
     assert f"The only case: {HOSTILE}" in page.text and f"/data/{HOSTILE}" in page.text
-    assert f"{HOSTILE}: 1.0000" in page.titles
+    assert f"{HOSTILE}: 1.000" in page.titles
     assert f"{HOSTILE} with true and predicted outlines" in page.images()
     assert "Knees & <b>: evaluation" in page.text
     assert {"b", "i"}.isdisjoint(tag for tag, _ in page.tags)
