@@ -130,7 +130,7 @@ RULES = {
 SHARED = {
     "positive": [
         "batch_size", "cases_per_epoch", "max_epochs", "num_inference_steps", "num_phantoms",
-        "num_samples", "val_interval", "window_batch_size", "world_size",
+        "num_samples", "smallest_object", "val_interval", "window_batch_size", "world_size",
     ],
     "count": ["num_workers", "rank"],
     "seed": ["seed"],

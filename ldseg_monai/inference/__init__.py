@@ -4,6 +4,7 @@ from ldseg_monai.inference.autocast import AutocastInferer
 from ldseg_monai.inference.case_evaluator import CaseDataset, CaseEvaluator, CaseLoader
 from ldseg_monai.inference.finished_cases import FinishedCases
 from ldseg_monai.inference.postprocessing import (
+    DropSmallObjectsd,
     InvertLabeld,
     InvertMapsd,
     SplitPredictiond,
@@ -20,6 +21,7 @@ __all__ = [
     "CaseDataset",
     "CaseEvaluator",
     "CaseLoader",
+    "DropSmallObjectsd",
     "FinishedCases",
     "InvertLabeld",
     "InvertMapsd",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -109,6 +110,45 @@ class InvertLabeld(Transform):
         for key in self.invert.key_iterator(result):
             result[key] = result[key].to(torch.uint8)
         return result
+
+
+class DropSmallObjectsd(MapTransform):
+    """Make background of the pieces of a class that are smaller than wanted.
+
+    A piece holds together by sides, as in statistics and GeoJSON. MONAI's
+    `RemoveSmallObjectsd` takes one-hot labels and scikit-image; this takes a label map.
+
+    Args:
+        keys: keys of label maps, ``(1, *spatial)``.
+        smallest: pixels, or voxels, of the smallest piece that stays; 1 keeps all.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, smallest: int = 1, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.smallest = smallest
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` whose label maps have no smaller pieces."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            if self.smallest > 1:
+                result[key] = self._without_small(result[key])
+        return result
+
+    def _without_small(self, label: torch.Tensor) -> torch.Tensor:
+        from scipy import ndimage  # which takes long to import
+
+        kept = label.clone()
+        classes = label[0].cpu().numpy()
+        for index in np.unique(classes[classes > 0]):
+            pieces, _ = ndimage.label(classes == index)
+            sizes = np.bincount(pieces.ravel())
+            sizes[0] = self.smallest  # what is not of the class
+            kept[0][torch.from_numpy(sizes[pieces] < self.smallest)] = 0
+        return kept
 
 
 class InvertMapsd(Invertd):

@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from ldseg_monai.data.transforms import ClassIndicesd, RandStaind, VoxelSpacingd
 from ldseg_monai.inference.postprocessing import (
+    DropSmallObjectsd,
     InvertLabeld,
     SplitPredictiond,
     SummarizeUncertaintyd,
@@ -240,6 +241,41 @@ def test_split_and_invert_bring_every_map_of_an_ensemble_back(case: dict[str, st
     for name in ("pred_mean", "pred_sd"):
         np.testing.assert_allclose(result[name].affine.numpy(), file.affine)
     torch.testing.assert_close(result["pred_sd"].as_tensor(), torch.full((1, *SHAPE), 0.25))
+
+
+# DropSmallObjectsd
+
+
+def test_pieces_below_the_smallest_are_background_whatever_their_class() -> None:
+    label = torch.zeros(1, 6, 8, dtype=torch.uint8)
+    label[0, :2, :2] = 1  # 4 pixels
+    label[0, 2, 2] = 1  # which touches them at a corner alone
+    label[0, 0, 2:4] = 2  # beside class 1
+    label[0, 4:, 5:] = 2  # 6 pixels
+    label[0, 5, 6] = 1  # in it
+    given = MetaTensor(label, meta={"filename_or_obj": "a.png"})
+    expected = label.clone()
+    expected[0, 2, 2] = expected[0, 5, 6] = 0
+    expected[0, 0, 2:4] = 0
+    dropped = DropSmallObjectsd("pred", 3)({"pred": given})["pred"]
+    assert torch.equal(dropped.as_tensor(), expected) and dropped.dtype == torch.uint8
+    assert dropped.meta["filename_or_obj"] == "a.png"
+    assert torch.equal(given.as_tensor(), label)
+    assert DropSmallObjectsd("pred", 1)({"pred": given})["pred"] is given
+
+
+def test_what_stays_are_the_larger_regions_of_each_class() -> None:
+    measure = pytest.importorskip("skimage.measure")
+    label = torch.randint(0, 3, (1, 9, 10, 11), generator=torch.Generator().manual_seed(0))
+    label = label.to(torch.uint8)
+    dropped = DropSmallObjectsd("pred", 5)({"pred": label})["pred"]
+    assert 0 < (dropped != label).sum() < (label > 0).sum()
+    for index in (1, 2):
+        regions = measure.regionprops(measure.label((label[0] == index).numpy(), connectivity=1))
+        sizes = [int(region.area) for region in regions]
+        assert int((dropped == index).sum()) == sum(size for size in sizes if size >= 5)
+        large = [tuple(region.coords[0]) for region in regions if region.area >= 5]
+        assert all(dropped[0][place] == index for place in large)
 
 
 # RandStaind
