@@ -186,7 +186,8 @@ def plot(
         from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError:
         return "No plot: `pip install matplotlib` for one.\n"
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    few_lines = len(lines) <= 3  # whose names leave room beside them
+    figure = Figure(figsize=(6 if few_lines else 8.5, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
     for name, (x, y) in lines.items():
@@ -197,7 +198,10 @@ def plot(
         axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
-    axes.legend()
+    if few_lines:
+        axes.legend()
+    else:
+        figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=120)
     return f"![{y_label} against {x_label}]({path.name})\n"
 

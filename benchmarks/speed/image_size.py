@@ -4,10 +4,13 @@
 
 As Figure 6b of the LDSeg paper. The slope in logarithmic axes says how: 1 is linear in the voxels.
 Other diffusion methods of the bundle come beside it by ``--overlays``, each in as many steps
-(``--steps``; the figure has 50); files that go together are joined by ``+``:
+(``--steps``; the figure has 50), or in its own with ``--steps own``, as the cDAL paper compares its
+time to SegDiff's (Section 3.4). Files that go together are joined by ``+``:
 
     python -m benchmarks.speed.image_size bundles/ldseg_glas --steps 50 \
         --overlays baselines/sdf_ddpm.yaml baselines/segdiff.yaml
+    python -m benchmarks.speed.image_size bundles/cdal_monuseg --steps own \
+        --overlays baselines/segdiff.yaml
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from benchmarks.speed.measure import Build, Result
 from benchmarks.speed.workload import Workload
 
 STEPS = 2  # where --steps does not say
+OWN = "own"  # of --steps: as many as a method's config says
 UNET, PIXEL_DIFFUSION = "UNet", "PixelDiffusion, one step"
 FACTORS = {2: (0.25, 0.5, 1.0, 2.0), 3: (0.25, 0.5, 0.75, 1.0, 1.5)}
 ABOUT = """One image, from network input to class logits, in {precision} with untrained
@@ -76,16 +80,37 @@ def sizes(work: Workload, factors: Sequence[float]) -> list[tuple[int, ...]]:
     return sorted(scaled, key=math.prod)
 
 
+def number_of_steps(text: str) -> int | None:
+    """What --steps says: a number, or None for each method's own.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    return None if text == OWN else int(text)
+
+
 def candidates(
-    methods: Mapping[str, Workload], image_sizes: Sequence[tuple[int, ...]], steps: int = STEPS
+    methods: Mapping[str, Workload],
+    image_sizes: Sequence[tuple[int, ...]],
+    steps: int | None = STEPS,
 ) -> dict[Row, Mapping[str, Build]]:
-    """Builds of each network at each size, the bundle's own first."""
+    """Builds of each network at each size, the bundle's own first.
+
+    Args:
+        methods: as of `methods_of`.
+        image_sizes: as of `sizes`.
+        steps: of each method; None for its own.
+    """
     rows: dict[Row, Mapping[str, Build]] = {}
     work = next(iter(methods.values()))
+    numbers = dict.fromkeys(methods, steps)
+    if steps is None:
+        for name, method in methods.items():
+            numbers[name] = int(method.config().get_parsed_content("num_inference_steps"))
     for size in image_sizes:
         for name, method in methods.items():
-            call = partial(workload.segmenter_call, method, size, steps, work.amp)
-            rows[Row(f"{name}, K = {steps}", size)] = {"": call}
+            call = partial(workload.segmenter_call, method, size, numbers[name], work.amp)
+            rows[Row(f"{name}, K = {numbers[name]}", size)] = {"": call}
         rows[Row(UNET, size)] = workload.layouts(workload.peer_call, work, UNET, size, work.amp)
         rows[Row(PIXEL_DIFFUSION, size)] = workload.layouts(
             workload.pixel_diffusion_call, work, size, work.amp
@@ -154,13 +179,19 @@ def table(results: Mapping[Row, Result]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write image_size.md and its plot, and print the tables."""
+    """Write image_size.md and its plot, with K in their names where it is given; print it."""
     parser = workload.argument_parser(__doc__)
     workload.add_comparison(parser)
     parser.add_argument(
         "--factors", type=float, nargs="+", help="of the size (default: 2D 1/4 to 2, 3D 1/4 to 1.5)"
     )
-    parser.add_argument("--steps", type=int, default=STEPS, help="K (default: %(default)s)")
+    parser.add_argument(
+        "--steps",
+        type=number_of_steps,
+        default=STEPS,
+        metavar=f"K|{OWN}",
+        help="reverse steps of each method (default: %(default)s)",
+    )
     parser.add_argument(
         "--overlays", nargs="+", default=[], help="other diffusion methods, below configs/"
     )
@@ -176,14 +207,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     memory = () if arguments.no_memory else tuple(chosen)
     results = measure.compare(chosen, arguments.rounds, arguments.budget, arguments.device, memory)
     lines = {network: curve(results, network) for network in networks_of(results)}
-    picture = report.plot(
-        arguments.out / "image_size.png", lines, "voxels", "seconds for one image"
-    )
-    print(
-        report.write(
-            arguments.out / "image_size.md", head, table(results), slopes(results), picture
-        )
-    )
+    stem = "image_size"
+    if arguments.steps != STEPS:
+        stem += f"_{arguments.steps or OWN}"
+    plot = arguments.out / f"{stem}.png"
+    picture = report.plot(plot, lines, "voxels", "seconds for one image")
+    sections = (head, table(results), slopes(results), picture)
+    print(report.write(plot.with_suffix(".md"), *sections))
 
 
 if __name__ == "__main__":

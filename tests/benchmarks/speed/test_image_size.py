@@ -70,6 +70,16 @@ def test_overlays_are_measured_in_as_many_steps() -> None:
         image_size.methods_of(work, ["baselines/none.yaml"])
 
 
+def test_methods_may_take_their_own_steps() -> None:
+    work = Workload(Bundle(ROOT / "bundles" / "cdal_monuseg"))
+    methods = image_size.methods_of(work, ["baselines/segdiff.yaml", "baselines/ldseg.yaml"])
+    chosen = image_size.candidates(methods, [(32, 32)], image_size.number_of_steps("own"))
+    own = [row.network for row in chosen][:3]
+    assert own == ["CDAL, K = 4", "segdiff, K = 100", "ldseg, K = 2"]
+    with pytest.raises(ValueError, match="invalid literal"):
+        image_size.number_of_steps("mine")
+
+
 @pytest.mark.slow  # Figure 6 at two sizes, with memory
 def test_tables_of_a_tiny_run(tiny: list[str], tmp_path: Path) -> None:
     image_size.main([*tiny, "--no_memory", "--factors", "1", "2"])
