@@ -12,6 +12,7 @@ from ldseg_monai.networks.cdal import (
     CDALDiscriminator,
     CDALGenerator,
     EfficientNetFeatures,
+    SeparateDiscriminators,
 )
 from ldseg_monai.networks.ensemble import EnsembleSegmenter
 from ldseg_monai.networks.ldseg import (
@@ -65,6 +66,7 @@ __all__ = [
     "RRDBEncoder",
     "ResidualEncoder",
     "SampleStandardization",
+    "SeparateDiscriminators",
     "SignedDistance",
     "State",
     "VariationalEncoder",

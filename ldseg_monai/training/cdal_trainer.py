@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ldseg_monai.diffusion.draws import AdversarialDraws, draw_adversarial_step
-from ldseg_monai.networks.cdal.discriminator import CDALDiscriminator
+from ldseg_monai.networks.cdal.discriminator import CDALDiscriminator, SeparateDiscriminators
 from ldseg_monai.networks.cdal.network import CDAL
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.processes import plain, unwrapped
@@ -41,9 +41,9 @@ class CDALTrainer(SupervisedTrainer):
     iterations that have it, ``gradient_penalty``.
 
     Args:
-        discriminator: a `CDALDiscriminator`, plain or wrapped in ``DistributedDataParallel``; None
-            to train the generator alone, on labels that no attention map weighted (the ablation of
-            Table 1).
+        discriminator: a `CDALDiscriminator` or `SeparateDiscriminators`, plain or wrapped in
+            ``DistributedDataParallel``; None to train the generator alone, on labels that no
+            attention map weighted (the ablation of Table 1).
         discriminator_optimizer: of its parameters.
         pairs: "posterior", Section 2.2's: ``x_{t-1}`` and its counterfeit are drawn from the
             posterior given ``x_t`` and the true or predicted label; or "same_noise", Algorithm 1's:
@@ -254,7 +254,7 @@ class CDALTrainer(SupervisedTrainer):
         self, real: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
         """A_D of Section 2.2, ``(B, 1, *spatial)``."""
-        discriminator: CDALDiscriminator = unwrapped(self.discriminator)
+        discriminator: CDALDiscriminator | SeparateDiscriminators = unwrapped(self.discriminator)
         attention = discriminator.attention_map(real, noisy, timesteps)
         if not self.normalize_attention:
             return attention

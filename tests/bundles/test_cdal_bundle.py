@@ -43,6 +43,9 @@ CHANGES: dict[str, Callable[[ConfigWorkflow], bool]] = {
         == ("same_noise", 2, 0)
     ),
     "ablations/raw_attention.yaml": lambda run: not run.trainer.normalize_attention,
+    "ablations/separate_discriminators.yaml": lambda run: (
+        len(run.trainer.discriminator.discriminators) == 2
+    ),
     "ablations/slices.yaml": lambda run: run.network_def.spatial_dims == 2,
     "baselines/dynunet.yaml": lambda run: isinstance(run.network_def, DynUNet),
     "baselines/segdiff.yaml": lambda run: (

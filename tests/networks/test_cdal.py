@@ -17,6 +17,7 @@ from ldseg_monai.diffusion.schedulers import PosteriorScheduler
 from ldseg_monai.networks.blocks import Downsampling, ResidualBlock, ResidualEncoder, SelfAttention
 from ldseg_monai.networks.cdal import discriminator as cdal_discriminator
 from ldseg_monai.networks.cdal import network as cdal
+from ldseg_monai.networks.cdal.discriminator import SeparateDiscriminators
 from ldseg_monai.networks.cdal.generator import CDALGenerator
 from ldseg_monai.networks.cdal.labels import label_logits
 from ldseg_monai.networks.cdal.network import CDAL
@@ -506,6 +507,26 @@ def test_attention_map_is_the_upsampled_channel_mean_of_the_chosen_level(
     torch.testing.assert_close(attention, expected)
     if level == 0:
         torch.testing.assert_close(attention[:, 0], mean)
+
+
+def test_each_timestep_may_have_a_discriminator_of_its_own() -> None:
+    arguments = {"spatial_dims": 2, "in_channels": 3, "channels": (8, 16), "attention_level": 1}
+    several = SeparateDiscriminators(num_train_timesteps=4, **arguments)
+    inputs = pair((16, 12))  # of the timesteps 0 and 3
+    for ask in ("forward", "attention_map"):
+        found = getattr(several, ask)(**inputs)
+        for index, timestep in enumerate((0, 3)):
+            alone = getattr(several.discriminators[timestep], ask)(**inputs)
+            assert torch.equal(found[index], alone[index])
+    several(**inputs).sum().backward()
+    heard = []
+    for one in several.discriminators:
+        gradients = [parameter.grad for parameter in one.parameters()]
+        assert all(gradient is not None for gradient in gradients)  # as DDP wants it
+        heard.append(any(gradient.any() for gradient in gradients))
+    assert heard == [True, False, False, True]
+    with pytest.raises(ValueError, match="num_train_timesteps is 0: expected 1 or more"):
+        SeparateDiscriminators(num_train_timesteps=0, **arguments)
 
 
 @pytest.mark.parametrize("level", [-1, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.layers import Conv
@@ -27,8 +28,8 @@ class CDALDiscriminator(nn.Module):
 
     That is the discriminator of Hejrati et al. (2024), Sections 2.2 and 3.2. The way down of a
     residual U-Net on the pair of ``x_{t-1}`` and ``x_t``. The paper speaks of a discriminator for
-    each timestep; here, as in its formulas, one is told the timestep. It is of use in training
-    only.
+    each timestep; here, as in its formulas, one is told the timestep. `SeparateDiscriminators` are
+    as many as there are timesteps. It is of use in training only.
 
     Args:
         spatial_dims: 2 or 3.
@@ -147,3 +148,50 @@ class CDALDiscriminator(nn.Module):
         for index in range(last_level + 1):
             hidden = self.levels[index](self.downsamplings[index](hidden), time)
         return hidden
+
+
+class SeparateDiscriminators(nn.Module):
+    """A discriminator for each timestep (Hejrati et al., 2024, Section 1, first contribution).
+
+    It stands in the place of the one `CDALDiscriminator` that is told the timestep. Each of them
+    judges every pair, and a pair gets the judgement and the map of its own timestep's: there are
+    few timesteps, and ``DistributedDataParallel`` wants a gradient of every parameter, if only 0.
+
+    Args:
+        num_train_timesteps: T, as of the generator's scheduler.
+        **discriminator: the arguments of `CDALDiscriminator`, the same for all.
+
+    Raises:
+        ValueError: for fewer than one timestep, or as `CDALDiscriminator` does.
+    """
+
+    def __init__(self, num_train_timesteps: int, **discriminator: Any) -> None:
+        super().__init__()
+        if num_train_timesteps < 1:
+            raise InputError(f"num_train_timesteps is {num_train_timesteps}: expected 1 or more")
+        self.discriminators = nn.ModuleList(
+            CDALDiscriminator(**discriminator) for _ in range(num_train_timesteps)
+        )
+
+    def forward(
+        self, previous_label: torch.Tensor, noisy_label: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """Judge each pair by its timestep's discriminator: see `CDALDiscriminator.forward`."""
+        logits = [one(previous_label, noisy_label, timesteps) for one in self.discriminators]
+        return _of_timesteps(logits, timesteps)
+
+    def attention_map(
+        self, previous_label: torch.Tensor, noisy_label: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """``A_D`` of each pair's own discriminator: see `CDALDiscriminator.attention_map`."""
+        maps = []
+        for one in self.discriminators:
+            assert isinstance(one, CDALDiscriminator)
+            maps.append(one.attention_map(previous_label, noisy_label, timesteps))
+        return _of_timesteps(maps, timesteps)
+
+
+def _of_timesteps(outputs: Sequence[torch.Tensor], timesteps: torch.Tensor) -> torch.Tensor:
+    """Of outputs ``(B, ...)``, one a timestep, each sample's at its own timestep, ``(B, ...)``."""
+    samples = torch.arange(len(timesteps), device=timesteps.device)
+    return torch.stack(list(outputs))[timesteps, samples]
