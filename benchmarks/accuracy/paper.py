@@ -6,13 +6,16 @@ TABLE is a file of benchmarks/accuracy/tables, which names the bundle, the budge
 the cheapest first; ``--data`` holds the data sets as the file names them. Each method is trained by
 the bundle's own command in ``--out``/METHOD/foldN and scored there by its evaluate.yaml. The same
 command goes on where it stopped. Methods that an earlier run did with the same table may be taken
-from its files instead: ``--earlier CASES.csv STEPS.csv``. It writes to ``--out``:
+from its files instead: ``--earlier CASES.csv STEPS.csv NOISE.csv``. It writes to ``--out``:
 
 - table.md and cases.csv: scores of every method that is done, beside the published ones;
 - of a table with ``steps``: steps.md, steps.csv and steps.png, Dice against the number of reverse
-  steps, all diffusion methods on one axis;
+  steps, all diffusion methods on one axis (LDSeg's Figures 5 and 6a);
+- of a table with ``sigmas``: noise.md, noise.csv and noise.png, Dice of all methods against noise
+  on the image (Eq. 19 and Figure 8a);
 - pictures of the data, not for a repository: methods.png has a case a row and a method a column,
   with missing parts blue and false ones red (LDSeg's Figures 4 and 9, cDAL's Figure 2);
+  methods_zoomed.png the window of each case where they erred most (cDAL's supplement);
   steps_masks.png the masks against the number of steps (Figure 7); noise_masks.png, of a table with
   ``sigmas``, those under noise (Figure 8b).
 """
@@ -23,9 +26,9 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -33,6 +36,7 @@ from torch import nn
 
 from benchmarks import command, report
 from benchmarks.accuracy.cross_validation import (
+    HEADINGS,
     METRICS,
     Cases,
     by_class,
@@ -55,21 +59,24 @@ TABLES = Path(__file__).parent / "tables"
 ABOUT_ROW = ("name", "published", "cited", "after", "score", "overlays",
     "folds", "mark")  # what is no config value  # fmt: skip
 ENTRIES = ("title", "about", "bundle", "data", "folds", "val_fraction", "budget", "published",
-    "marks", "pooled", "steps", "sigmas", "rows")  # of a table's file  # fmt: skip
+    "marks", "scores", "pooled", "steps", "sigmas", "rows")  # of a table's file  # fmt: skip
 MISSING, FALSE, CONFUSED = (60, 130, 255), (255, 70, 50), (255, 220, 60)
 FOUND = (90, 200, 120)
 STRENGTH = 0.6  # of a color on the picture
+ZOOM = 0.3  # share of a picture's sides that a window of methods_zoomed.png has
 WEIGHTS = "model.pt"
 SECONDS = "seconds.json"  # in a row's folder: how long its training and scoring took
 HOURS = "hours"  # the column of it
-STEPS_CASES = 4  # at most, of the curves against the number of steps, which take long
+CURVES_CASES = 4  # at most, of the curves against steps and noise, which take long
 HOW = """
 Mean ± SD over the cases of folds {folds}; each was segmented by a network that was trained without
 its fold. Nothing was chosen on them: {chosen}. The difference is that of
 the mean Dice of a case's classes to the first method's, with p of a paired t-test and of Wilcoxon's
 signed-rank test, over groups (patients) where cases belong together. Columns "published" are the
 paper's own, on other cases and after longer trainings."""
-
+TOGETHER = """{name}: the voxels of {members} are added up in each case before a ratio is taken, so
+that the larger class counts more; a voxel of one that was taken for another is an error."""
+OF_FOLDS = "SD of the folds' means, as the papers' tables of several folds have it:\n"
 
 LAST = "the weights are the last epoch's"
 BEST = "the epoch was chosen on a part of {share:.0%} of the others, drawn for it"
@@ -104,6 +111,7 @@ class Table:
         self.test_cases: dict[int, list[str]] = {}  # of each fold, of a three-way split
         self.marks: dict[str, str] = content.get("marks", {})
         self.columns: list[str] = content.get("published", [])
+        self.scores: list[str] = content.get("scores", ["dice", "iou"])
         self.pooled: dict[str, list[int]] = content.get("pooled", {})
         self.steps: list[int] = content.get("steps", [])
         self.sigmas: list[float] = content.get("sigmas", [])
@@ -113,6 +121,8 @@ class Table:
                 raise ValueError(f"{path}: {key} comes after {row['after']}, which is no row")
             if row.get("mark", "") not in ("", *self.marks):
                 raise ValueError(f"{path}: {key} has the mark {row['mark']}, which marks lack")
+        if not set(self.scores) <= set(POOLED):
+            raise ValueError(f"{path}: scores are {self.scores}: expected some of {POOLED}")
 
     @property
     def part(self) -> str:
@@ -244,12 +254,24 @@ def pooled_cases(rows: Iterable[Mapping[str, str]], classes: Sequence[int]) -> C
     return {case: pooled_scores(own) for case, own in found.items()}
 
 
-def score_cells(name: str, cases: Cases) -> dict[str, str]:
-    """Dice and IoU of a class, or of several, mean ± SD over the cases."""
+def score_cells(name: str, cases: Cases, scores: Sequence[str]) -> dict[str, str]:
+    """Some scores of a class, or of several, mean ± SD over the cases."""
     cells = {}
-    for score, heading in zip(POOLED[:2], ("Dice", "IoU"), strict=True):
-        values = known(scores[score] for scores in cases.values())
-        cells[f"{heading} {name}"] = f"{cell(mean(values))} ± {cell(deviation(values))}"
+    for score in scores:
+        values = known(own[score] for own in cases.values())
+        cells[f"{HEADINGS[score]} {name}"] = f"{cell(mean(values))} ± {cell(deviation(values))}"
+    return cells
+
+
+def fold_cells(name: str, cases: Cases, scores: Sequence[str]) -> dict[str, str]:
+    """The same scores' SD over the folds, of the mean of each fold's cases."""
+    folds: dict[str, list[dict[str, float]]] = {}
+    for (fold, _), own in cases.items():
+        folds.setdefault(fold, []).append(own)
+    cells = {}
+    for score in scores:
+        means = [mean(known(own[score] for own in cases_of)) for cases_of in folds.values()]
+        cells[f"{HEADINGS[score]} {name}"] = cell(deviation(means))
     return cells
 
 
@@ -269,7 +291,7 @@ def write_table(
     """Write table.md and cases.csv from the rows that are scored; returns the former's text."""
     names = table.bundle.class_names
     before, taken = by_method(earlier), []
-    lines, all_rows = [], {}
+    lines, deviations, all_rows = [], [], {}
     first: Cases | None = None
     for key, row in table.rows.items():
         line = {"method": row.get("name", key)}
@@ -277,7 +299,9 @@ def write_table(
             continue
         published = dict(zip(table.columns, row.get("published", []), strict=False))
         mark = row.get("mark", "")
-        told = {f"published {name}": f"{value:g}{mark}" for name, value in published.items()}
+        told = {}
+        for name, value in published.items():
+            told[f"published {name}"] = report.NONE if value is None else f"{value:g}{mark}"
         folders = {fold: out / key / f"fold{fold}" for fold in table.folds_of(key)}
         rows = [] if row.get("cited") else read_rows(folders)
         if not rows and key in before:
@@ -291,15 +315,19 @@ def write_table(
         classes = by_class(rows)
         line |= about_network(table, key, out)
         line[HOURS] = hours_of(table, key, out)
+        columns_of: dict[str, Cases] = {}
         for index, cases in classes.items():
             if index == "mean" and len(classes) == 2:
                 continue
-            line |= score_cells("mean" if index == "mean" else names[int(index)], cases)
-        if len(folders) > 1:
-            means = fold_means(classes["mean"])
-            line["SD of the folds' Dice"] = cell(deviation(means))
+            columns_of["mean" if index == "mean" else names[int(index)]] = cases
         for name, members in table.pooled.items():
-            line |= score_cells(name, pooled_cases(rows, members))
+            columns_of[name] = pooled_cases(rows, members)
+        of_folds = {"method": line["method"]}
+        for name, cases in columns_of.items():
+            line |= score_cells(name, cases, table.scores)
+            of_folds |= fold_cells(name, cases, table.scores)
+        if len(folders) > 1:
+            deviations.append(of_folds)
         if first is None:
             first = classes["mean"]
         else:
@@ -321,15 +349,10 @@ def write_table(
     notes = []
     if taken:
         notes.append(f"Of an earlier run of this table: {', '.join(taken)}.\n")
-    return report.write(out / "table.md", head, *notes, report.table(ordered))
-
-
-def fold_means(cases: Cases) -> list[float]:
-    """The mean Dice of each fold's cases."""
-    folds: dict[str, list[float]] = {}
-    for (fold, _), scores in cases.items():
-        folds.setdefault(fold, []).append(scores["dice"])
-    return [mean(known(values)) for values in folds.values()]
+    sections = [*notes, report.table(ordered)]
+    if deviations:
+        sections += [OF_FOLDS, report.table(deviations)]
+    return report.write(out / "table.md", head, *sections)
 
 
 def experiment(table: Table, key: str, dataset_dir: str, out: Path, fold: int) -> Experiment:
@@ -341,7 +364,51 @@ def experiment(table: Table, key: str, dataset_dir: str, out: Path, fold: int) -
     return Experiment(table.bundle, variant.get("overlays", ()), str(folder / WEIGHTS), **values)
 
 
-def run_steps(
+class Sweep(NamedTuple):
+    """What a curve of Dice is drawn against.
+
+    Attributes:
+        stem: of the names of its files.
+        symbol: of the number, a column of its CSV file.
+        told: what the Dice is of.
+        axis: label of the picture's x axis.
+        log: whether that axis is logarithmic.
+        dice: of all cases of a method at a number, by name.
+        diffusion: whether diffusion methods alone have such a number.
+    """
+
+    stem: str
+    symbol: str
+    told: str
+    axis: str
+    log: bool
+    dice: Callable[[Experiment, Any], dict[str, float]]
+    diffusion: bool
+
+
+def dice_in_steps(method: Experiment, number: int) -> dict[str, float]:
+    """Dice of each case in so many reverse steps."""
+    method.sampler.num_inference_steps = number
+    return method.dice()
+
+
+STEPS = Sweep(
+    "steps", "K", "in K reverse steps", "number of reverse steps K", True, dice_in_steps, True
+)
+NOISE = Sweep(
+    "noise",
+    "sigma",
+    "under Gaussian noise on the image, whose SD sigma is a share of the image's range,",
+    "standard deviation of the noise over the image's range",
+    False,
+    Experiment.dice,
+    False,
+)
+
+
+def run_sweep(
+    sweep: Sweep,
+    numbers: Sequence[float],
     table: Table,
     keys: Sequence[str],
     dataset_dir: str,
@@ -349,7 +416,7 @@ def run_steps(
     head: str,
     earlier: Path | None = None,
 ) -> None:
-    """Dice against the number of steps, of each diffusion method of the first fold."""
+    """Dice against some numbers, of each method of the first fold that has them."""
     fold = table.folds[0]
     curves: dict[str, dict[float, list[float]]] = {}
     before = by_method(earlier)
@@ -357,49 +424,61 @@ def run_steps(
         name = table.rows[key].get("name", key)
         if key not in keys:
             for row in before.get(name, []):
-                points = curves.setdefault(name, {}).setdefault(int(row["K"]), [])
+                points = curves.setdefault(name, {}).setdefault(float(row[sweep.symbol]), [])
                 points.append(float(row["dice"]))
             continue
-        path = out / key / f"fold{fold}" / "steps.json"
+        if fold not in table.folds_of(key):
+            continue
+        path = out / key / f"fold{fold}" / f"{sweep.stem}.json"
         done: dict[str, dict[str, float]] = {}
         if path.exists():
             done = json.loads(path.read_text())
-        left = [number for number in table.steps if str(number) not in done]
+        left = [number for number in numbers if str(number) not in done]
         if left:
             method = experiment(table, key, dataset_dir, out, fold)
-            if not isinstance(method.network, DiffusionSegmenter):
+            if sweep.diffusion and not isinstance(method.network, DiffusionSegmenter):
                 continue
-            spread = max(1, len(method.dataset.data) // STEPS_CASES)
-            method.dataset.data = method.dataset.data[::spread][:STEPS_CASES]
+            spread = max(1, len(method.dataset.data) // CURVES_CASES)
+            method.dataset.data = method.dataset.data[::spread][:CURVES_CASES]
             for number in left:
-                method.sampler.num_inference_steps = number
-                done[str(number)] = method.dice()
+                done[str(number)] = sweep.dice(method, number)
                 path.write_text(json.dumps(done))
-        curves[name] = {number: list(done[str(number)].values()) for number in table.steps}
+        curves[name] = {number: list(done[str(number)].values()) for number in numbers}
     rows = []
     for name, points in curves.items():
-        cells = {f"K = {number}": cell(mean(known(values))) for number, values in points.items()}
+        cells = {}
+        for number, values in points.items():
+            cells[f"{sweep.symbol} = {number:g}"] = cell(mean(known(values)))
         rows.append({"method": name, **cells})
-    if rows:
-        count = max(len(points[table.steps[0]]) for points in curves.values())
-        told = f"Mean Dice in K reverse steps, on {count} cases spread over fold {fold}.\n"
-        report.write(out / "steps.md", head, told, report.table(rows))
-        draw_curves(out / "steps.png", curves, "number of reverse steps K", log=True)
-        with open(out / "steps.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["method", "K", "number of case", "dice"])
-            for name, points in curves.items():
-                for number, values in points.items():
-                    for index, value in enumerate(values):
-                        writer.writerow([name, number, index, value])
+    if not rows:
+        return
+    count = max(len(points[numbers[0]]) for points in curves.values())
+    told = f"Mean Dice {sweep.told} on {count} cases spread over fold {fold}.\n"
+    report.write(out / f"{sweep.stem}.md", head, told, report.table(rows))
+    draw_curves(out / f"{sweep.stem}.png", curves, sweep.axis, log=sweep.log)
+    with open(out / f"{sweep.stem}.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", sweep.symbol, "number of case", "dice"])
+        for name, points in curves.items():
+            for number, values in points.items():
+                for index, value in enumerate(values):
+                    writer.writerow([name, f"{number:g}", index, value])
 
 
-def errors_on(case: dict[str, Any]) -> np.ndarray:
-    """A case's picture, or widest slice, with what was missed, taken in error or confused.
+class Drawn(NamedTuple):
+    """A case's picture, or widest slice, as a method segmented it.
 
-    Returns:
-        RGB, uint8 ``(rows, columns, 3)``.
+    Attributes:
+        picture: RGB, uint8 ``(rows, columns, 3)``.
+        wrong: where the method erred, ``(rows, columns)``.
     """
+
+    picture: np.ndarray
+    wrong: np.ndarray
+
+
+def errors_on(case: dict[str, Any]) -> Drawn:
+    """Draw what was found, missed, taken in error or confused."""
     maps = {"label": upright(case["label"]), "found": upright(case["pred"])}
     planes = widest_planes(case["image"].meta["filename_or_obj"], maps)
     image = planes["image"].float()
@@ -415,7 +494,23 @@ def errors_on(case: dict[str, Any]) -> np.ndarray:
         ((found > 0) & (true == 0), FALSE),
     ):
         picture[mask] = (1 - STRENGTH) * picture[mask] + STRENGTH * np.array(color)
-    return picture.round().astype(np.uint8)
+    return Drawn(picture.round().astype(np.uint8), found != true)
+
+
+def most_wrong(wrong: Sequence[np.ndarray], share: float = ZOOM) -> tuple[slice, slice]:
+    """Rows and columns of the window in which some methods together erred most.
+
+    Args:
+        wrong: where each of them did, ``(rows, columns)``.
+        share: of the picture's sides that are the window's.
+    """
+    counts = np.sum(wrong, axis=0)
+    rows, columns = (max(1, round(share * side)) for side in counts.shape)
+    sums = np.pad(counts, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    windows = sums[rows:, columns:] - sums[:-rows, columns:]
+    windows += sums[:-rows, :-columns] - sums[rows:, :-columns]
+    row, column = np.unravel_index(windows.argmax(), windows.shape)
+    return slice(int(row), int(row) + rows), slice(int(column), int(column) + columns)
 
 
 def draw_grid(path: Path, rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> None:
@@ -441,7 +536,7 @@ def draw_methods(
 ) -> None:
     """Draw the pictures of the data: methods, steps and noise."""
     fold = table.folds[0]
-    by_case: dict[int, list[tuple[str, np.ndarray]]] = {}
+    by_case: dict[int, list[tuple[str, Drawn]]] = {}
     by_steps, by_noise = [], []
     for key in keys:
         method = experiment(table, key, dataset_dir, out, fold)
@@ -453,15 +548,21 @@ def draw_methods(
         if table.sigmas:
             row = []
             for sigma in table.sigmas:
-                row.append((f"{name}, {sigma:g}", errors_on(method.case(chosen[0], sigma))))
+                row.append((f"{name}, {sigma:g}", errors_on(method.case(chosen[0], sigma)).picture))
             by_noise.append(row)
         if table.steps and isinstance(method.network, DiffusionSegmenter):
             row = []
             for number in table.steps:
                 method.sampler.num_inference_steps = number
-                row.append((f"{name}, K = {number}", errors_on(method.case(chosen[0]))))
+                row.append((f"{name}, K = {number}", errors_on(method.case(chosen[0])).picture))
             by_steps.append(row)
-    draw_grid(out / "methods.png", list(by_case.values()))
+    whole, zoomed = [], []
+    for drawn in by_case.values():
+        window = most_wrong([errors.wrong for _, errors in drawn])
+        whole.append([(name, errors.picture) for name, errors in drawn])
+        zoomed.append([(name, errors.picture[window]) for name, errors in drawn])
+    draw_grid(out / "methods.png", whole)
+    draw_grid(out / "methods_zoomed.png", zoomed)
     if by_steps:
         draw_grid(out / "steps_masks.png", by_steps)
     if by_noise:
@@ -475,14 +576,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("table", choices=names)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", help="rows to do (default: all)")
+    parser.add_argument(
+        "--only", nargs="*", help="rows to do (default: all); none named: writes what is done"
+    )
     parser.add_argument(
         "--earlier",
         type=Path,
         nargs="+",
         default=[],
         metavar="CSV",
-        help="cases.csv, perhaps steps.csv, of an earlier run, for methods that --out has not",
+        help="cases.csv, perhaps steps.csv and noise.csv, of an earlier run, for methods that "
+        "--out has not",
     )
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="draw N cases")
     arguments = parser.parse_args(argv)
@@ -496,22 +600,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parsed(table.plan(table.folds[0]), {}, dataset_dir=str(dataset_dir))
     seed = config.get_parsed_content("seed")
     groups = config.get_parsed_content("split").known_groups
-    earlier, steps_earlier = [*arguments.earlier, None, None][:2]
+    earlier, steps_earlier, noise_earlier = [*arguments.earlier, None, None, None][:3]
     chosen = LAST if table.val_fraction is None else BEST.format(share=table.val_fraction)
     how = HOW.format(folds=", ".join(map(str, table.folds)), chosen=chosen)
     marks = [f"{mark} {told}" for mark, told in table.marks.items()]
-    about = "\n".join([table.about.strip(), how, *marks])
+    names = table.bundle.class_names
+    together = []
+    for name, members in table.pooled.items():
+        named = " and ".join(names[member] for member in members)
+        together.append(TOGETHER.format(name=name, members=named))
+    about = "\n".join([table.about.strip(), how, *together, *marks])
     head = report.header(table.title, about, "accuracy.paper", argv, seed)
     table.hold_back(str(dataset_dir))
-    run_methods(table, arguments.only or table.trained(), str(dataset_dir), arguments.out)
+    chosen_rows = table.trained() if arguments.only is None else arguments.only
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    run_methods(table, chosen_rows, str(dataset_dir), arguments.out)
     done = []
     for key in table.scored():
         folders = [arguments.out / key / f"fold{fold}" for fold in table.folds_of(key)]
         if all((folder / METRICS).exists() for folder in folders):
             done.append(key)
     text = write_table(table, arguments.out, head, groups, earlier)
+    run = (table, done, str(dataset_dir), arguments.out, head)
     if table.steps:
-        run_steps(table, done, str(dataset_dir), arguments.out, head, steps_earlier)
+        run_sweep(STEPS, table.steps, *run, steps_earlier)
+    if table.sigmas:
+        run_sweep(NOISE, table.sigmas, *run, noise_earlier)
     if arguments.pictures:
         draw_methods(table, done, str(dataset_dir), arguments.out, arguments.pictures)
     print(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,9 @@ def test_a_table_with_unknown_entries_or_rows_is_refused(tmp_path: Path) -> None
     path = tmp_path / "table.yaml"
     path.write_text(yaml.safe_dump({**content, "colour": 1}))
     with pytest.raises(ValueError, match=r"has \['colour'\]"):
+        Table(path)
+    path.write_text(yaml.safe_dump({**content, "scores": ["dice", "hd95"]}))
+    with pytest.raises(ValueError, match="expected some of"):
         Table(path)
     content["rows"]["ldseg"]["after"] = "nothing"
     path.write_text(yaml.safe_dump(content))
@@ -108,8 +112,10 @@ def knees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[s
     return tmp_path, done
 
 
-def table_rows(text: str) -> list[dict[str, str]]:
-    lines = [line for line in text.splitlines() if line.startswith("|")]
+def table_rows(text: str, number: int = 0) -> list[dict[str, str]]:
+    """The rows of the first table of a Markdown text, or of a later one."""
+    blocks = [block for block in text.split("\n\n") if block.startswith("|")]
+    lines = blocks[number].splitlines()
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [dict(zip(head, row, strict=True)) for row in rows]
 
@@ -129,6 +135,7 @@ def test_scores_differences_and_published_figures_are_written(
     pooled = [2 * 85 / 220, 2 * 100 / 220]
     assert ldseg["Dice FC+TC"].startswith(f"{sum(pooled) / 2:.3f}")
     assert unet["difference"] == "+0.0375"  # of the classes' mean, the other's minus the first's
+    assert "FC+TC: the voxels of femur and tibia are added up" in (out / "table.md").read_text()
     assert swin == {**dict.fromkeys(swin, "–"), "method": "Swin-UNet",
         "parameters, M": "cited only", "published Dice FC": "0.85"}  # fmt: skip
     rows = list(csv.DictReader((out / "cases.csv").open()))
@@ -180,7 +187,7 @@ def test_methods_of_an_earlier_run_are_compared_with(knees: tuple[Path, list[str
     assert len((root / "out" / "cases.csv").read_text().splitlines()) == 9
     table = Table(paper.TABLES / "knees.yaml")
     table.steps = [1]
-    paper.run_steps(table, [], "", root / "out", "", steps)
+    paper.run_sweep(paper.STEPS, table.steps, table, [], "", root / "out", "", steps)
     assert table_rows((root / "out" / "steps.md").read_text()) == [
         {"method": "LDSeg", "K = 1": "0.500"}
     ]
@@ -195,8 +202,18 @@ def test_a_row_may_have_fewer_folds_than_the_table(knees: tuple[Path, list[str]]
     main(["knees", "--data", str(root / "data"), "--out", str(root / "out")])
     assert [name for name in done if name.startswith("unet")] == [
         "unet/fold1", "unet/fold1/scores"]  # fmt: skip
-    ldseg, unet, _ = table_rows((root / "out" / "table.md").read_text())
-    assert ldseg["SD of the folds' Dice"] != "–" and unet["SD of the folds' Dice"] == "–"
+    (ldseg,) = table_rows((root / "out" / "table.md").read_text(), 1)  # over the folds
+    assert ldseg.pop("method") == "LDSeg" and set(ldseg.values()) == {"0.000"}  # the same in both
+    assert {"Dice femur", "IoU femur", "IoU mean", "Dice FC+TC"} <= set(ldseg)
+
+
+def test_each_score_has_its_deviation_over_the_folds() -> None:
+    cases = {("0", "a"): 0.8, ("0", "b"): 0.6, ("1", "c"): 0.9, ("1", "d"): math.nan}
+    scores = {case: {"dice": value, "recall": value / 2} for case, value in cases.items()}
+    cells = paper.fold_cells("femur", scores, ["dice", "recall"])
+    half = 0.2 / 2**0.5  # SD of the folds' means 0.7 and 0.9
+    assert cells == {"Dice femur": f"{half:.3f}", "recall femur": f"{half / 2:.3f}"}
+    assert paper.score_cells("femur", scores, ["recall"]) == {"recall femur": "0.383 ± 0.076"}
 
 
 def test_a_three_way_split_scores_what_neither_trained_nor_validated(
@@ -278,7 +295,8 @@ def test_errors_have_their_colors(tmp_path: Path) -> None:
     label[0, 2, 0] = 1  # missed
     pred[0, 3, 0] = 2  # taken in error
     image = SimpleNamespace(meta={"filename_or_obj": str(tmp_path / "a.png")})
-    picture = errors_on({"image": image, "pred": pred, "label": label})
+    picture, wrong = errors_on({"image": image, "pred": pred, "label": label})
+    assert wrong.sum() == 6 and not wrong[:, 0].any() and wrong[:, 1].all()
     assert picture.shape == (4, 4, 3)
     share = paper.STRENGTH
     for place, color in (
@@ -287,6 +305,15 @@ def test_errors_have_their_colors(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert np.allclose(picture[place], share * np.array(color), atol=1)
     assert (picture[3, 2] == 0).all()
+
+
+def test_zoom_is_on_the_window_with_the_most_errors() -> None:
+    one, other = np.zeros((20, 30), bool), np.zeros((20, 30), bool)
+    one[2:4, 20:23] = other[3:6, 21:24] = True  # together in rows 2 to 5, columns 20 to 23
+    one[15, 1:6] = True
+    rows, columns = paper.most_wrong([one, other], share=0.2)
+    assert rows == slice(2, 6) and columns.start <= 20 and columns.stop >= 24
+    assert columns.stop - columns.start == 6
 
 
 @pytest.mark.slow
@@ -314,9 +341,11 @@ def test_a_table_is_trained_scored_and_drawn(tmp_path: Path, monkeypatch) -> Non
     main(["glands", "--data", str(tmp_path / "data"), "--out", str(out), "--pictures", "1"])
     (row,) = table_rows((out / "table.md").read_text())
     (curve,) = table_rows((out / "steps.md").read_text())
+    (noise,) = table_rows((out / "noise.md").read_text())
     steps = json.loads((out / "ldseg" / "fold0" / "steps.json").read_text())
     scored = list(csv.DictReader((out / "ldseg" / "fold0" / "scores" / "metrics.csv").open()))
     assert steps["2"][scored[0]["case"]] == pytest.approx(float(scored[0]["dice"]), abs=1e-4)
-    assert curve["K = 2"] == row["Dice gland"].split(" ")[0]
-    for name in ("methods", "steps_masks", "noise_masks", "steps"):
+    assert curve["K = 2"] == row["Dice gland"].split(" ")[0] == noise["sigma = 0"]
+    assert noise["sigma = 0.1"] != noise["sigma = 0"]
+    for name in ("methods", "methods_zoomed", "steps_masks", "noise_masks", "steps", "noise"):
         assert Image.open(out / f"{name}.png").size[0] > 100
