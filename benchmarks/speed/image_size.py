@@ -10,7 +10,7 @@ time to SegDiff's (Section 3.4). Files that go together are joined by ``+``:
     python -m benchmarks.speed.image_size bundles/ldseg_glas --steps 50 \
         --overlays baselines/sdf_ddpm.yaml baselines/segdiff.yaml
     python -m benchmarks.speed.image_size bundles/cdal_monuseg --steps own \
-        --overlays baselines/segdiff.yaml
+        --overlays baselines/segdiff_rrdb.yaml
 """
 
 from __future__ import annotations

@@ -58,6 +58,10 @@ CHANGES: dict[str, Callable[[ConfigWorkflow], bool]] = {
         and run.trainer.loss_function.segmentation_weight == 0
         and run.parser.get_parsed_content("num_samples") == 1
     ),
+    "baselines/segdiff_rrdb.yaml": lambda run: (
+        run.network_def.scheduler.prediction_type == "epsilon"
+        and run.network_def.scheduler.indices == list(range(99, -1, -1))
+    ),
     "baselines/unet.yaml": lambda run: isinstance(run.network_def, UNet),
 }
 PEERS = (
@@ -68,7 +72,8 @@ PEERS = (
     "nnunet",
     "nnunet_augmentation",
 )  # tests/networks/test_peers.py
-WITHOUT_DISCRIMINATOR = {"no_attention.yaml", "dynunet.yaml", "segdiff.yaml", "unet.yaml"}
+WITHOUT_DISCRIMINATOR = {"no_attention.yaml", "dynunet.yaml", "segdiff.yaml", "segdiff_rrdb.yaml",
+    "unet.yaml"}  # fmt: skip
 
 
 def load(path: Path) -> dict[str, Any]:

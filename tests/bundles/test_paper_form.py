@@ -80,3 +80,17 @@ def test_cdal_is_the_papers(bundle: str) -> None:
         assert trainer[name] == f"@{name}" and config[name] == value
     blocks = [part for part in network.generator.modules() if isinstance(part, ResidualBlock)]
     assert blocks and all(block.scale_and_shift_first is not None for block in blocks)
+
+
+@pytest.mark.parametrize("bundle", CDAL)
+def test_segdiff_is_one_network_in_all_bundles(bundle: str) -> None:
+    def network_of(name: str, overlay: str) -> dict:
+        path = REPOSITORY / "bundles" / name / "configs" / "baselines" / overlay
+        parts = ConfigParser.load_config_file(path)["network_def"]
+        for part in parts.values():
+            if isinstance(part, dict):  # what the images are like
+                part.pop("spatial_dims", None)
+        parts["image_encoder"].pop("in_channels")
+        return parts
+
+    assert network_of(bundle, "segdiff_rrdb.yaml") == network_of("ldseg_glas", "segdiff.yaml")
