@@ -24,7 +24,7 @@ from ldseg_monai.networks.ldseg import (
     VariationalEncoder,
     require_first_stage,
 )
-from ldseg_monai.networks.peers import EfficientNetUNet, FittedNetwork, MSUNet
+from ldseg_monai.networks.peers import EfficientNetUNet, FittedNetwork, MSUNet, SwinUNet
 from ldseg_monai.networks.pixel import (
     DistanceLogits,
     MedSegDiffDenoiser,
@@ -69,6 +69,7 @@ __all__ = [
     "SeparateDiscriminators",
     "SignedDistance",
     "State",
+    "SwinUNet",
     "VariationalEncoder",
     "WeightsCheckpointLoader",
     "load_imagenet_weights",

@@ -69,6 +69,7 @@ PEERS = (
     "unetpp",
     "vnet",
     "swin_unetr",
+    "swin_unet",
     "nnunet",
     "nnunet_augmentation",
 )  # tests/networks/test_peers.py

@@ -11,8 +11,9 @@ from torch import nn
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.inference import AutocastInferer
-from ldseg_monai.networks import FittedNetwork, MSUNet
+from ldseg_monai.networks import FittedNetwork, MSUNet, SwinUNet
 from ldseg_monai.networks.peers.msu_net import TwoScales
+from ldseg_monai.networks.peers.swin_unet import PatchExpanding
 
 PICTURE = torch.rand(1, 3, 50, 37)
 
@@ -37,6 +38,7 @@ def supervised() -> nn.Module:
         (swin, 32, {}),
         (lambda: VNet(2, 4, 2), 16, {"in_channels": 3, "channels": 4}),
         (lambda: MSUNet(2, 3, 2, channels=[4, 8, 8]), 4, {}),
+        (lambda: SwinUNet(2, 3, 2, channels=6, num_heads=[1, 2]), 8, {}),
         (supervised, 8, {}),
     ],
 )
@@ -68,7 +70,7 @@ def test_deep_supervision_trains_on_all_outputs_and_segments_by_the_first() -> N
     assert isinstance(network.eval()(PICTURE), torch.Tensor)
 
 
-PEERS = ("basic_unet", "unetpp", "vnet", "swin_unetr", "nnunet", "msu_net")
+PEERS = ("basic_unet", "unetpp", "vnet", "swin_unetr", "swin_unet", "nnunet", "msu_net")
 
 
 @pytest.mark.parametrize("peer", PEERS)
@@ -94,6 +96,8 @@ def test_bad_sizes_are_refused() -> None:
         FittedNetwork(nn.Identity(), 1, channels=4)
     with pytest.raises(ValueError, match="two levels or more"):
         MSUNet(2, 1, 2, channels=[8])
+    with pytest.raises(ValueError, match="two levels or more"):
+        SwinUNet(2, 1, 2, num_heads=[3])
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -121,3 +125,33 @@ def test_a_block_of_msu_net_sees_kernels_of_3_and_7_side_by_side(dims: int) -> N
 def test_msu_net_has_the_papers_levels() -> None:
     network = MSUNet(2, 1, 2)
     assert [block.join.conv.out_channels for block in network.down] == [32, 64, 128, 256, 512]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_expanded_patches_are_neighbors(dims: int) -> None:
+    expand = PatchExpanding(dims, 3, 2, factor=2)
+    expand.norm = nn.Identity()
+    x = torch.rand(1, *[3, 4, 2][:dims], 3)
+    with torch.no_grad():
+        found, channels = expand(x), x @ expand.linear.weight.T
+    assert found.shape == (1, *[6, 8, 4][:dims], 2)
+    for place in torch.cartesian_prod(*[torch.arange(side) for side in found.shape[1:-1]]).tolist():
+        number = 0
+        for index in place:  # which of the patch's pixels it is, the last axis fastest
+            number = 2 * number + index % 2
+        patch = channels[(0, *[index // 2 for index in place])]
+        assert torch.equal(found[(0, *place)], patch[2 * number : 2 * number + 2])
+
+
+def test_swin_unet_is_of_the_known_size_and_sees_other_windows() -> None:
+    network = SwinUNet(2, 3, 9)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert round(count / 1e6, 2) == 27.17  # as comparisons with Cao et al.'s give it
+    torch.manual_seed(0)
+    small = SwinUNet(2, 1, 2, channels=6, num_heads=[1, 2], window=2).eval()
+    picture = torch.zeros(1, 1, 64, 64)
+    point = picture.clone()
+    point[0, 0, 30, 30] = 1
+    with torch.no_grad():
+        reached = (small(point) - small(picture)).abs().sum(dim=(0, 1)).nonzero()
+    assert reached.min() < 24 and 40 < reached.max() < 63  # a window of the first level has 8
