@@ -113,6 +113,7 @@ class Experiment:
             nearest_interp=False,
             allow_missing_keys=True,
         )
+        self.on_grid = Compose(config.get_parsed_content("train#deterministic_transforms"))
         self.postprocessing = Compose([config.get_parsed_content("validate#postprocessing"), back])
 
     @property

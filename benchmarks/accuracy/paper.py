@@ -16,8 +16,9 @@ from its files instead: ``--earlier CASES.csv STEPS.csv NOISE.csv``. It writes t
 - pictures of the data, not for a repository: methods.png has a case a row and a method a column,
   with missing parts blue and false ones red (LDSeg's Figures 4 and 9, cDAL's Figure 2);
   methods_zoomed.png the window of each case where they erred most (cDAL's supplement);
-  steps_masks.png the masks against the number of steps (Figure 7); noise_masks.png, of a table with
-  ``sigmas``, those under noise (Figure 8b).
+  processes.png what a label becomes with more and more noise, and a sample on its way back (LDSeg's
+  Figure 2); steps_masks.png the masks against the number of steps (Figure 7); noise_masks.png, of a
+  table with ``sigmas``, those under noise (Figure 8b).
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import yaml
+from monai.data.utils import list_data_collate
 from torch import nn
 
 from benchmarks import command, report
@@ -52,6 +55,7 @@ from benchmarks.accuracy.quality import cell, deviation, known, mean
 from benchmarks.accuracy.study import LOG, TRAINED, overrides, parsed
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.evaluation.pictures import upright
+from ldseg_monai.evaluation.report.trajectory import record_trajectory
 from ldseg_monai.evaluation.scores import COUNTS, POOLED, pooled_scores
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
 
@@ -63,6 +67,8 @@ ENTRIES = ("title", "about", "bundle", "data", "folds", "val_fraction", "budget"
 MISSING, FALSE, CONFUSED = (60, 130, 255), (255, 70, 50), (255, 220, 60)
 FOUND = (90, 200, 120)
 STRENGTH = 0.6  # of a color on the picture
+STATES = 5  # of a process, at most, that processes.png shows
+SPREAD = 2.5  # SDs of a state that are black or full color
 ZOOM = 0.3  # share of a picture's sides that a window of methods_zoomed.png has
 WEIGHTS = "model.pt"
 SECONDS = "seconds.json"  # in a row's folder: how long its training and scoring took
@@ -513,7 +519,59 @@ def most_wrong(wrong: Sequence[np.ndarray], share: float = ZOOM) -> tuple[slice,
     return slice(int(row), int(row) + rows), slice(int(column), int(column) + columns)
 
 
-def draw_grid(path: Path, rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> None:
+Titled = tuple[str, np.ndarray]
+
+
+def state_picture(state: torch.Tensor) -> np.ndarray:
+    """The first three channels of a diffused state ``(C, *spatial)`` as red, green and blue.
+
+    Of a volume that is the middle plane across the last axis; fewer channels are gray.
+
+    Returns:
+        uint8 ``(rows, columns, 3)``.
+    """
+    plane = state.float() if state.ndim == 3 else state[..., state.shape[-1] // 2].float()
+    plane = plane[:3] if len(plane) > 2 else plane[:1].expand(3, -1, -1)
+    colors = ((plane / SPREAD + 1) / 2).clamp(0, 1).permute(2, 1, 0)
+    return (255 * colors).round().byte().cpu().numpy()
+
+
+@torch.no_grad()
+def processes(method: Experiment, index: int, seed: int = 0) -> tuple[list[Titled], list[Titled]]:
+    """Both processes of a case on the network's grid, as LDSeg's Figure 2 has them.
+
+    Args:
+        method: a diffusion method.
+        index: number of the case.
+        seed: of the forward process's noise.
+
+    Returns:
+        The label and its states from t = 0 to T; a sample's states from T to 0, of several windows
+        those of the one with the most foreground, and what the last one is decoded to.
+    """
+    network: Any = method.network
+    pair = method.on_grid(method.dataset.data[index])
+    label = pair["label"].as_tensor()[None].long().to(method.device)
+    clean = network.encode_label(label).float()
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
+    scale = SPREAD / max(1, network.out_channels - 1)
+    forward = [("label", state_picture(label[0] * scale)), ("t = 0", state_picture(clean[0]))]
+    steps = network.num_train_timesteps
+    for place in np.linspace(0, steps, min(STATES, steps + 1))[1:]:
+        now = torch.tensor([round(place) - 1], device=clean.device)
+        noisy = network.scheduler.add_noise(clean, noise, now)
+        forward.append((f"t = {round(place)}", state_picture(noisy[0])))
+    image = list_data_collate([method.dataset[index]])["image"].to(method.device)
+    trajectory = record_trajectory(method.inferer, network, image, STATES)
+    assert trajectory is not None
+    reverse = []
+    for timestep, state in zip(trajectory.timesteps, trajectory.states, strict=True):
+        reverse.append((f"t = {timestep}", state_picture(state)))
+    found = torch.as_tensor(trajectory.labels[-1])[None]
+    return forward, [*reverse, ("found", state_picture(found * scale))]
+
+
+def draw_grid(path: Path, rows: Sequence[Sequence[Titled]]) -> None:
     """Draw pictures with titles, row by row."""
     columns = max(map(len, rows))
     height = 0.0  # of all rows, of pictures 2.6 inches wide
@@ -537,7 +595,7 @@ def draw_methods(
     """Draw the pictures of the data: methods, steps and noise."""
     fold = table.folds[0]
     by_case: dict[int, list[tuple[str, Drawn]]] = {}
-    by_steps, by_noise = [], []
+    by_steps, by_noise, both_ways = [], [], []
     for key in keys:
         method = experiment(table, key, dataset_dir, out, fold)
         name = table.rows[key].get("name", key)
@@ -550,6 +608,9 @@ def draw_methods(
             for sigma in table.sigmas:
                 row.append((f"{name}, {sigma:g}", errors_on(method.case(chosen[0], sigma)).picture))
             by_noise.append(row)
+        if isinstance(method.network, DiffusionSegmenter):
+            for row in processes(method, chosen[0]):
+                both_ways.append([(f"{name}, {title}", picture) for title, picture in row])
         if table.steps and isinstance(method.network, DiffusionSegmenter):
             row = []
             for number in table.steps:
@@ -563,6 +624,8 @@ def draw_methods(
         zoomed.append([(name, errors.picture[window]) for name, errors in drawn])
     draw_grid(out / "methods.png", whole)
     draw_grid(out / "methods_zoomed.png", zoomed)
+    if both_ways:
+        draw_grid(out / "processes.png", both_ways)
     if by_steps:
         draw_grid(out / "steps_masks.png", by_steps)
     if by_noise:

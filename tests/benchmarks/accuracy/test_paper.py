@@ -21,7 +21,9 @@ from small_networks import SMALL
 
 from benchmarks.accuracy import cross_validation, paper, study
 from benchmarks.accuracy.cross_validation import HEADINGS
+from benchmarks.accuracy.experiments import Experiment
 from benchmarks.accuracy.paper import TABLES, Table, errors_on, main, pooled_cases
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.evaluation.scores import COUNTS
 
 NAMES = sorted(path.stem for path in TABLES.glob("*.yaml"))
@@ -316,6 +318,31 @@ def test_zoom_is_on_the_window_with_the_most_errors() -> None:
     assert columns.stop - columns.start == 6
 
 
+def test_states_are_drawn_from_label_to_noise_and_back(tmp_path: Path) -> None:
+    write_cuts(tmp_path, 2, num=3)
+    small = dict(SMALL["ldseg_glas"]) | {"dataset_dir": str(tmp_path), "patients": "",
+        "part": "all", "crop_size": [32, 32], "window_size": [96, 96], "num_samples": 1}  # fmt: skip
+    config = Bundle.find("ldseg_glas").config("train.yaml", **small)
+    torch.save(config.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+    path = str(tmp_path / "model.pt")
+    method = Experiment(Bundle.find("ldseg_glas"), (), path, **small)
+    forward, reverse = paper.processes(method, 1)
+    assert [title for title, _ in forward] == [
+        "label", *[f"t = {number}" for number in (0, 250, 500, 750, 1000)]]  # fmt: skip
+    assert [title for title, _ in reverse] == ["t = 1000", "t = 500", "t = 0", "found"]
+    label = method.on_grid(method.dataset.data[1])["label"][0].T > 0
+    drawn = forward[0][1]
+    assert (drawn[label] == 255).all() and (drawn[~label] == 128).all()
+    shape = method.network.noise_shape(method.dataset[1]["image"][None])
+    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    at_the_end = (torch.from_numpy(forward[-1][1]) / 127.5 - 1) * paper.SPREAD
+    wanted = noise[0, :3].clamp(-paper.SPREAD, paper.SPREAD).permute(2, 1, 0)
+    assert torch.allclose(at_the_end, wanted, atol=0.02)  # nothing is left of the label
+    flat = torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 2, 4, 5)  # of a volume
+    picture = paper.state_picture(flat)
+    assert picture.shape == (4, 2, 3) and picture[0, 0].tolist() == [128, 178, 230]
+
+
 @pytest.mark.slow
 def test_a_table_is_trained_scored_and_drawn(tmp_path: Path, monkeypatch) -> None:
     budget = {"max_epochs": 1, "val_interval": 1, "num_samples": 1, "crop_size": [32, 32],
@@ -347,5 +374,13 @@ def test_a_table_is_trained_scored_and_drawn(tmp_path: Path, monkeypatch) -> Non
     assert steps["2"][scored[0]["case"]] == pytest.approx(float(scored[0]["dice"]), abs=1e-4)
     assert curve["K = 2"] == row["Dice gland"].split(" ")[0] == noise["sigma = 0"]
     assert noise["sigma = 0.1"] != noise["sigma = 0"]
-    for name in ("methods", "methods_zoomed", "steps_masks", "noise_masks", "steps", "noise"):
+    for name in (
+        "methods",
+        "methods_zoomed",
+        "processes",
+        "steps_masks",
+        "noise_masks",
+        "steps",
+        "noise",
+    ):
         assert Image.open(out / f"{name}.png").size[0] > 100
