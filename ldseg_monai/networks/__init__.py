@@ -24,7 +24,13 @@ from ldseg_monai.networks.ldseg import (
     VariationalEncoder,
     require_first_stage,
 )
-from ldseg_monai.networks.peers import EfficientNetUNet, FittedNetwork, MSUNet, SwinUNet
+from ldseg_monai.networks.peers import (
+    EfficientNetUNet,
+    FittedNetwork,
+    MedT,
+    MSUNet,
+    SwinUNet,
+)
 from ldseg_monai.networks.pixel import (
     DistanceLogits,
     MedSegDiffDenoiser,
@@ -61,6 +67,7 @@ __all__ = [
     "LatentDenoiser",
     "MSUNet",
     "MedSegDiffDenoiser",
+    "MedT",
     "OneHotLabel",
     "OneHotLogits",
     "RRDBEncoder",

@@ -11,7 +11,8 @@ from torch import nn
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.inference import AutocastInferer
-from ldseg_monai.networks import FittedNetwork, MSUNet, SwinUNet
+from ldseg_monai.networks import FittedNetwork, MedT, MSUNet, SwinUNet
+from ldseg_monai.networks.peers.medt import PATCHES, GatedAxialAttention
 from ldseg_monai.networks.peers.msu_net import TwoScales
 from ldseg_monai.networks.peers.swin_unet import PatchExpanding
 
@@ -38,6 +39,7 @@ def supervised() -> nn.Module:
         (swin, 32, {}),
         (lambda: VNet(2, 4, 2), 16, {"in_channels": 3, "channels": 4}),
         (lambda: MSUNet(2, 3, 2, channels=[4, 8, 8]), 4, {}),
+        (lambda: MedT(2, 3, 2, channels=[4, 8, 8], num_heads=2, span=32), 16, {}),
         (lambda: SwinUNet(2, 3, 2, channels=6, num_heads=[1, 2]), 8, {}),
         (supervised, 8, {}),
     ],
@@ -70,7 +72,7 @@ def test_deep_supervision_trains_on_all_outputs_and_segments_by_the_first() -> N
     assert isinstance(network.eval()(PICTURE), torch.Tensor)
 
 
-PEERS = ("basic_unet", "unetpp", "vnet", "swin_unetr", "swin_unet", "nnunet", "msu_net")
+PEERS = ("basic_unet", "unetpp", "vnet", "swin_unetr", "swin_unet", "nnunet", "msu_net", "medt")
 
 
 @pytest.mark.parametrize("peer", PEERS)
@@ -79,7 +81,7 @@ def test_peers_of_a_bundle_segment_its_images(name: str, peer: str) -> None:
     bundle = Bundle.find(name)
     overlay = f"baselines/{peer}.yaml"
     if not (bundle.configs / overlay).is_file():
-        pytest.skip("MSU-Net is of pictures")
+        pytest.skip("MSU-Net and MedT are of pictures")
     config = bundle.config("train.yaml", "baselines/unet.yaml", overlay)
     network = config.get_parsed_content("network_def").eval()
     image = bundle.metadata["network_data_format"]["inputs"]["image"]
@@ -98,6 +100,12 @@ def test_bad_sizes_are_refused() -> None:
         MSUNet(2, 1, 2, channels=[8])
     with pytest.raises(ValueError, match="two levels or more"):
         SwinUNet(2, 1, 2, num_heads=[3])
+    with pytest.raises(ValueError, match="spatial_dims is 3: expected 2"):
+        MedT(3, 1, 2)
+    with pytest.raises(ValueError, match="three blocks or more"):
+        MedT(2, 1, 2, channels=[8, 8])
+    with pytest.raises(ValueError, match="num_heads is 3 of 8 channels"):
+        GatedAxialAttention(8, 3, 4, axis=2)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -155,3 +163,56 @@ def test_swin_unet_is_of_the_known_size_and_sees_other_windows() -> None:
     with torch.no_grad():
         reached = (small(point) - small(picture)).abs().sum(dim=(0, 1)).nonzero()
     assert reached.min() < 24 and 40 < reached.max() < 63  # a window of the first level has 8
+
+
+def lines_attended(network: GatedAxialAttention, line: torch.Tensor) -> torch.Tensor:
+    """Eq. 3 of MedT, number by number, for a line ``(C, L)`` as long as the network's positions."""
+    length, half = line.shape[1], network.width // 2
+    gate_q, gate_k, gate_p, gate_v = network.gates
+    found = torch.zeros_like(line)
+    for head in range(network.num_heads):
+        rows = network.to_all.weight[2 * network.width * head : 2 * network.width * (head + 1)]
+        query, key, value = (rows @ line).split([half, half, network.width])
+        for i in range(length):
+            logits, values = [], []
+            for j in range(length):
+                seen = network.positions[:, j - i + length - 1]
+                of_query, of_key, of_value = seen.split([half, half, network.width])
+                logits.append(query[:, i] @ key[:, j] + gate_q * query[:, i] @ of_query
+                    + gate_k * key[:, j] @ of_key)  # fmt: skip
+                values.append(gate_v * value[:, j] + gate_p * of_value)
+            weights = torch.stack(logits).softmax(dim=0)
+            place = slice(network.width * head, network.width * (head + 1))
+            found[place, i] = (weights[:, None] * torch.stack(values)).sum(dim=0)
+    return found
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_axial_attention_is_the_papers_equation_along_its_axis(axis: int) -> None:
+    torch.manual_seed(0)
+    network = GatedAxialAttention(8, 2, span=5, axis=axis)
+    x = torch.randn(1, 8, 5, 3) if axis == 2 else torch.randn(1, 8, 3, 5)
+    with torch.no_grad():
+        network.gates.copy_(torch.tensor([0.7, -0.4, 1.5, 0.9]))
+        found = network(x)
+        for place in range(3):
+            one = (0, slice(None), slice(None), place) if axis == 2 else (0, slice(None), place)
+            assert torch.allclose(found[one], lines_attended(network, x[one]), atol=1e-5)
+        network.gates[:3] = 0  # without positions the places of a line are a set
+        order = torch.tensor([3, 0, 4, 1, 2])
+        turned = network(x.index_select(axis, order))
+        assert torch.allclose(turned, network(x).index_select(axis, order), atol=1e-5)
+
+
+def test_local_branch_of_medt_sees_each_patch_by_itself() -> None:
+    torch.manual_seed(0)
+    network = MedT(2, 1, 2, channels=[4, 8, 8], num_heads=2, span=32).eval()
+    network.whole.forward = lambda image: 0  # the local branch alone
+    picture = torch.rand(1, 1, 32, 48)
+    other = picture.clone()
+    other[0, 0, 9, 30] += 1  # in the second row and third column of patches
+    with torch.no_grad():
+        changed = (network(other) - network(picture)).abs().sum(dim=(0, 1)) > 0
+    rows, columns = 32 // PATCHES, 48 // PATCHES
+    inside = changed[rows : 2 * rows, 2 * columns : 3 * columns]
+    assert inside.any() and inside.sum() == changed.sum()
