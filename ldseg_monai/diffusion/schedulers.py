@@ -35,8 +35,8 @@ class EvenlySpacedScheduler(DDIMScheduler):
 
     Args:
         num_train_timesteps: T.
-        schedule: ``cosine`` (the paper), ``linear``, ``quadratic``, ``rectified_flow``, or any
-            other of MONAI's ``NoiseSchedules``.
+        schedule: ``cosine`` (the paper), ``linear``, ``quadratic``, ``rectified_flow``,
+            ``variance_exploding``, or any other of MONAI's ``NoiseSchedules``.
         prediction_type: what the network predicts: ``epsilon`` (the paper), ``sample``,
             ``v_prediction``, or ``flow``, the noise less the clean latent, which is the velocity of
             a rectified flow (Liu et al., 2023, arXiv 2209.03003, Eq. 1).
@@ -292,6 +292,41 @@ def rectified_flow(num_train_timesteps: int) -> tuple[torch.Tensor, torch.Tensor
     """
     t = torch.arange(1, num_train_timesteps + 1, dtype=torch.float64) / num_train_timesteps
     abar = (1 - t).square() / ((1 - t).square() + t.square())
+    alphas = abar / torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+    return (1 - alphas).float(), alphas.float(), abar.float()
+
+
+@NoiseSchedules.add_def("variance_exploding", "Noise of growing SD on data that stay as they are")
+def variance_exploding(
+    num_train_timesteps: int, sigma_min: float = 0.001, sigma_max: float = 5.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    r"""Noise levels of a process that adds noise and keeps the data (Song et al., 2021, Eq. 9).
+
+    Its :math:`x_0 + \sigma_t \epsilon` (arXiv 2011.13456), with :math:`\sigma_t` from ``sigma_min``
+    to ``sigma_max`` in even ratios, is divided by :math:`\sqrt{1 + \sigma_t^2}`. So
+    :math:`\bar\alpha_t = 1 / (1 + \sigma_t^2)`, and steps with ``eta`` 1 over all timesteps are the
+    ancestral ones of its Appendix F, exactly. The defaults are those of SDF-DDPM's program
+    (Bogensperger et al., 2023), whose corrector steps there are none of.
+
+    Args:
+        num_train_timesteps: T.
+        sigma_min: SD of the noise at the first timestep.
+        sigma_max: at the last.
+
+    Returns:
+        The betas, alphas and products of alphas, each ``(T,)``.
+
+    Raises:
+        ValueError: for SDs that are not positive or fall.
+    """
+    if not 0 < sigma_min <= sigma_max:
+        raise InputError(
+            f"sigma_min is {sigma_min} and sigma_max {sigma_max}: expected 0 < sigma_min <= "
+            "sigma_max"
+        )
+    share = torch.linspace(0, 1, num_train_timesteps, dtype=torch.float64)
+    sigma = sigma_min * (sigma_max / sigma_min) ** share
+    abar = 1 / (1 + sigma.square())
     alphas = abar / torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
     return (1 - alphas).float(), alphas.float(), abar.float()
 

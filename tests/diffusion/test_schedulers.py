@@ -213,6 +213,34 @@ def test_target_of_a_rectified_flow_leads_back_to_the_clean_latent() -> None:
     torch.testing.assert_close(found, clean, rtol=1e-4, atol=1e-5)
 
 
+def test_steps_of_an_exploding_variance_are_the_ancestral_ones() -> None:
+    def denoised(x: torch.Tensor, sigma: float) -> torch.Tensor:  # any denoiser will do
+        return torch.tanh(x / (1 + sigma)) - 0.3
+
+    steps, generator = 12, torch.Generator().manual_seed(0)
+    scheduler = EvenlySpacedScheduler(steps, "variance_exploding", eta=1.0, sigma_min=0.05)
+    scheduler.set_timesteps(steps)
+    sigmas = [0.05 * (5 / 0.05) ** (step / (steps - 1)) for step in range(steps)]
+    z = torch.linspace(-2, 2, 9).reshape(9, 1, 1)
+    x = z.double() * math.hypot(1, sigmas[-1])
+    for index in scheduler.indices:
+        sigma, before = sigmas[index], sigmas[index - 1] if index else 0.0
+        noise = torch.randn(z.shape, generator=generator)
+        score = (denoised(x, sigma) - x) / sigma**2
+        spread = before * math.sqrt(sigma**2 - before**2) / sigma
+        scaled = z * math.hypot(1, sigma)
+        epsilon = (scaled - denoised(scaled, sigma)) / sigma
+        z, _ = scheduler.step(epsilon, index, z, variance_noise=noise)
+        x = x + (sigma**2 - before**2) * score + spread * noise
+        torch.testing.assert_close(z.double() * math.hypot(1, before), x, rtol=1e-4, atol=1e-4)
+    clean, noise = torch.randn(2, 1, 1, 3, 3)
+    noisy = scheduler.add_noise(clean, noise, torch.tensor([7]))
+    expected = clean + sigmas[7] * noise
+    torch.testing.assert_close(noisy * math.hypot(1, sigmas[7]), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="expected 0 < sigma_min <= sigma_max"):
+        EvenlySpacedScheduler(steps, "variance_exploding", sigma_min=6.0)
+
+
 def test_noise_cannot_be_what_is_predicted_where_all_is_noise() -> None:
     with pytest.raises(ValueError, match="all noise at T: expected flow, sample or v_prediction"):
         EvenlySpacedScheduler(1000, "rectified_flow")
