@@ -6,6 +6,7 @@ import pytest
 import torch
 from config_files import REPOSITORY, load
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 
 from ldseg_monai.networks.blocks import (
     ResidualBlock,
@@ -94,3 +95,19 @@ def test_segdiff_is_one_network_in_all_bundles(bundle: str) -> None:
         return parts
 
     assert network_of(bundle, "segdiff_rrdb.yaml") == network_of("ldseg_glas", "segdiff.yaml")
+
+
+def test_glands_may_be_resized_to_one_size() -> None:
+    configs = REPOSITORY / "bundles" / "ldseg_glas" / "configs"
+    config = load(configs / "train.yaml", configs / "ablations" / "resized.yaml")
+    config["crop_size"] = [32, 32]
+    label = torch.zeros(1, 40, 24)
+    label[:, :20] = 1
+    pair = {"image": 255 * label.expand(3, -1, -1), "label": label}
+    drawn = Compose(config.get_parsed_content("pad_transforms"))(pair)
+    assert drawn["image"].shape == (3, 32, 32)
+    assert (drawn["label"][:, :16] == 1).all() and not drawn["label"][:, 16:].any()
+    seen = Compose(config.get_parsed_content("image_transforms"))({"image": pair["image"]})
+    assert seen["image"].shape == (3, 32, 32)
+    assert seen["image"].min() == -1 and seen["image"].max() == 1
+    assert config.get_parsed_content("validate#inferer").roi_size == [32, 32]
