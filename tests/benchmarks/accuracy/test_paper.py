@@ -354,6 +354,7 @@ def test_a_table_is_trained_scored_and_drawn(tmp_path: Path, monkeypatch) -> Non
         "bundle": "ldseg_glas",
         "data": "glas",
         "budget": budget,
+        "val_fraction": 0.25,
         "steps": [1, 2],
         "sigmas": [0.0, 0.1],
         "rows": {"ldseg": dict(SMALL["ldseg_glas"])},
@@ -370,7 +371,11 @@ def test_a_table_is_trained_scored_and_drawn(tmp_path: Path, monkeypatch) -> Non
     (curve,) = table_rows((out / "steps.md").read_text())
     (noise,) = table_rows((out / "noise.md").read_text())
     steps = json.loads((out / "ldseg" / "fold0" / "steps.json").read_text())
+    trained = json.loads((out / "ldseg" / "fold0" / "model_cases.json").read_text())
     scored = list(csv.DictReader((out / "ldseg" / "fold0" / "scores" / "metrics.csv").open()))
+    names = {case["case"] for case in trained["cases"]}
+    assert len(names) == 3 and len(scored) == 1  # and one chose the epoch
+    assert scored[0]["case"] not in names
     assert steps["2"][scored[0]["case"]] == pytest.approx(float(scored[0]["dice"]), abs=1e-4)
     assert curve["K = 2"] == row["Dice gland"].split(" ")[0] == noise["sigma = 0"]
     assert noise["sigma = 0.1"] != noise["sigma = 0"]
