@@ -15,6 +15,7 @@ time to SegDiff's (Section 3.4). Files that go together are joined by ``+``:
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -84,9 +85,13 @@ def number_of_steps(text: str) -> int | None:
     """What --steps says: a number, or None for each method's own.
 
     Raises:
-        ValueError: for anything else.
+        ArgumentTypeError: for anything else.
     """
-    return None if text == OWN else int(text)
+    if text == OWN:
+        return None
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of steps, or {OWN}")
+    return int(text)
 
 
 def candidates(

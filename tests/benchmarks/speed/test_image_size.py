@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,9 @@ def test_methods_may_take_their_own_steps() -> None:
     chosen = image_size.candidates(methods, [(32, 32)], image_size.number_of_steps("own"))
     own = [row.network for row in chosen][:3]
     assert own == ["CDAL, K = 4", "segdiff, K = 100", "ldseg, K = 2"]
-    with pytest.raises(ValueError, match="invalid literal"):
-        image_size.number_of_steps("mine")
+    for wrong in ("mine", "0"):
+        with pytest.raises(ArgumentTypeError, match="expected a number of steps, or own"):
+            image_size.number_of_steps(wrong)
 
 
 @pytest.mark.slow  # Figure 6 at two sizes, with memory
