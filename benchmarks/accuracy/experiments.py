@@ -1,9 +1,11 @@
-"""The experiments of the LDSeg paper on a bundle's weights: steps, noise, what the spread is worth.
+"""The experiments of the LDSeg paper on a bundle's weights: steps, disturbances, uncertainty.
 
     H="bundles/ldseg_hippocampus --dataset_dir DIR"
+    P="--peer baselines/unet.yaml unet/model.pt"
     python -m benchmarks.accuracy.experiments steps $H
-    python -m benchmarks.accuracy.experiments noise $H --peer baselines/unet.yaml unet/model.pt
-    python -m benchmarks.accuracy.experiments uncertainty $H
+    python -m benchmarks.accuracy.experiments noise $H $P
+    python -m benchmarks.accuracy.experiments robustness $H $P
+    python -m benchmarks.accuracy.experiments uncertainty $H $P --ensemble a.pt b.pt c.pt
 
 Each scores the validation part (``--part``; that of the shipped weights is named in the bundle's
 docs/val_cases.txt, that of others is what they were not trained on) as the bundle's evaluate.yaml
@@ -14,19 +16,23 @@ PNG picture:
 - noise (Figure 8): Dice against Gaussian noise on the image (Eq. 19), beside deterministic peers.
   The paper's sigma is of an image from 0 to 1; a standardized image (MRI) gets as much in units of
   its own range between its 1st and 99th percentile, so that a sigma means the same on all;
-- uncertainty (Figure 10): mean and standard deviation of 100 samples: the area under the ROC curve
-  of the SD for wrong pixels, the SD on wrong and right ones, the calibration error of the mean, and
-  how a case's spread goes with its Dice. uncertainty_maps.png shows the case of the median Dice;
-  being a picture of the data, it is not for a repository. Of pictures, --turned lets the samples
-  see eight orientations (the knob turned), and writes uncertainty_turned.md.
+- robustness: the same for each disturbance of `benchmarks.accuracy.disturbances` that fits the
+  images, and the area under each curve;
+- uncertainty (Figure 10): each way of `benchmarks.accuracy.uncertainty`, how well its maps of doubt
+  find wrong voxels, and what its probabilities are worth. uncertainty_maps.png shows the case of
+  the median Dice; being a picture of the data, it is not for a repository. Of pictures, --turned
+  lets samples and peers see eight orientations, too (the knob turned).
+
+--other has the bundle's own network with other weights, such as ones trained as long as a peer.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +46,14 @@ from monai.utils import convert_to_tensor
 from torch import nn
 
 from benchmarks import command, report
-from benchmarks.accuracy.quality import (
-    Calibration,
-    cell,
-    deviation,
-    known,
-    label_dice,
-    mean,
-    with_noise,
-)
+from benchmarks.accuracy.disturbances import DISTURBANCES, NOISE, Disturbance, area_under
+from benchmarks.accuracy.quality import cell, deviation, known, label_dice, mean
+from benchmarks.accuracy.uncertainty import judge, way_of_ensemble, ways_of, ways_of_peer
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
+from ldseg_monai.evaluation.paired import compare
 from ldseg_monai.evaluation.pictures import load_image, upright
 from ldseg_monai.evaluation.report.trajectory import sampler_of
 from ldseg_monai.inference import SamplingInferer
@@ -60,7 +61,6 @@ from ldseg_monai.inference.case_evaluator import require_loaded
 from ldseg_monai.networks.weights import load_weights
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
-SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 NUM_SAMPLES = 100
 PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top of
 WHERE = """the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}
@@ -72,10 +72,19 @@ the cases.""",
     "noise": """Dice against the standard deviation of Gaussian noise on the image, as a share of
 its range (the paper's Figure 8), on {where}; two reverse steps and the mean of {samples} samples.
 All networks see the same noise. Mean and SD over the cases.""",
-    "uncertainty": """What the standard deviation of {samples} samples says (the paper's Figure 10),
-on {where}. AUROC is that of the SD as a score for wrong pixels, over all pixels of all cases; the
-correlation is that of a case's mean SD (where it predicts foreground, or the SD is above 0.05) with
-its Dice.""",
+    "robustness": """Dice against the strength of what is wrong with the image, on {where}; two
+reverse steps and the mean of {samples} samples. All networks see the same images, disturbed after
+the bundle's preprocessing. Area: under the curve of the mean Dice, over its width. Lost: the Dice
+of the clean images minus the area. Difference: of the areas of {own} and the peer, with its 95%
+bootstrap interval and Wilcoxon's p over the cases.""",
+    "uncertainty": """How well maps of doubt find wrong voxels (the paper's Figure 10), on {where}.
+SD: over the segmentations, of the most uncertain class. Entropy: of their mean probabilities, 0 to
+1. AUROC: of the doubt as a score for wrong voxels, over all voxels of all cases; beside it the mean
+doubt on wrong and on right ones. ECE: expected calibration error, of 15 bins. Tempered: with the
+probabilities of each case at the temperature that fits the other cases best. Brier: squared error,
+summed over the classes. Rank correlation: Spearman's, of a case's mean doubt (where it predicts
+foreground, or the doubt is above 0.05) with its Dice. Dice of the surest: without the 10% of the
+cases with the most doubt.""",
 }
 
 
@@ -138,47 +147,64 @@ class Experiment:
             names[case_name(case["image"])] = seen
         return tell_trained_on(self.trained, names)
 
-    def run(self, sigma: float = 0.0) -> Iterator[dict[str, Any]]:
-        """Segment every case, under noise; yields what the postprocessing leaves, on the CPU."""
+    def run(
+        self,
+        disturbance: Disturbance | None = None,
+        strength: float = 0.0,
+        probabilities: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Segment every case, as of `case`."""
         for index in range(len(self.dataset)):
-            yield self.case(index, sigma)
+            yield self.case(index, disturbance, strength, probabilities)
 
-    @torch.no_grad()
-    def case(self, index: int, sigma: float = 0.0) -> dict[str, Any]:
-        """Segment one case, under noise; what the postprocessing leaves, on the CPU."""
+    def image(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
+        """What the network gets of a case, ``(1, C, *spatial)``, and the batch that has it."""
         item = self.dataset[index]
         require_loaded(item)
         batch = list_data_collate([item])
-        image = batch["image"].to(self.device)
-        if sigma:
-            image = with_noise(image, sigma * value_range(image.as_tensor()), index)
+        return batch["image"].to(self.device).as_tensor(), batch
+
+    @torch.no_grad()
+    def case(
+        self,
+        index: int,
+        disturbance: Disturbance | None = None,
+        strength: float = 0.0,
+        probabilities: bool = False,
+    ) -> dict[str, Any]:
+        """Segment one case.
+
+        Args:
+            index: of the case.
+            disturbance: of the image; None for none.
+            strength: of the disturbance; 0 for none.
+            probabilities: whether one segmentation leaves them too, with an SD of 0.
+
+        Returns:
+            What the postprocessing leaves, on the CPU.
+        """
+        image, batch = self.image(index)
+        if disturbance is not None and strength:
+            image = disturbance.apply(image, strength, index)
         prediction = self.inferer(image, self.network).cpu()
+        if probabilities and prediction.shape[1] == self.num_classes:
+            mean_and_sd = [prediction.float().softmax(dim=1), torch.zeros_like(prediction[:, :1])]
+            prediction = torch.cat(mean_and_sd, dim=1)
         case: dict[str, Any] = self.postprocessing(
             decollate_batch({**batch, "pred": prediction})[0]
         )
         return case
 
-    def dice(self, sigma: float = 0.0) -> dict[str, float]:
+    def dice(
+        self, disturbance: Disturbance | None = None, strength: float = 0.0
+    ) -> dict[str, float]:
         """Mean Dice of the foreground classes of every case, by its name."""
         return {
             name_of(case): label_dice(
                 case["pred"].as_tensor()[None], case["label"].as_tensor()[None], self.num_classes
             )
-            for case in self.run(sigma)
+            for case in self.run(disturbance, strength)
         }
-
-
-def value_range(image: torch.Tensor) -> float:
-    """What a range of 1 is in this image's units.
-
-    It is 2 for a picture in -1 to 1, and else reaches from the 1st to the 99th percentile.
-    """
-    if image.min() >= -1 and image.max() <= 1:
-        return 2.0
-    low, high = (
-        image.flatten().float().quantile(torch.tensor([0.01, 0.99], device=image.device)).tolist()
-    )
-    return high - low
 
 
 def name_of(case: dict[str, Any]) -> str:
@@ -195,41 +221,25 @@ def run_steps(experiment: Experiment, steps: Sequence[int]) -> dict[str, dict[st
     return columns
 
 
-def run_noise(
-    experiments: dict[str, Experiment], sigmas: Sequence[float]
-) -> dict[str, dict[str, float]]:
-    """Dice of each case of each network under each noise."""
-    columns = {}
+def run_disturbance(
+    experiments: Mapping[str, Experiment], disturbance: Disturbance
+) -> dict[str, dict[float, dict[str, float]]]:
+    """Dice of each case, by the network's name, the strength, and the case's name."""
+    curves: dict[str, dict[float, dict[str, float]]] = {}
     for name, experiment in experiments.items():
-        for sigma in sigmas:
-            columns[f"{name}, {sigma:g}"] = experiment.dice(sigma)
-    return columns
+        curves[name] = {}
+        for strength in disturbance.strengths:
+            curves[name][strength] = experiment.dice(disturbance, strength)
+    return curves
 
 
-def run_uncertainty(
-    experiment: Experiment, maps: Path
-) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Draw the case of the median Dice, and say what the spread is worth.
-
-    Returns:
-        Scores over all cases, and the SD and Dice of each.
-    """
-    calibration, slices = Calibration(), {}
-    for case in experiment.run():
-        probabilities, spread = (case[key].as_tensor()[None] for key in ("pred_mean", "pred_sd"))
-        calibration.add(probabilities, spread, case["label"].as_tensor()[None].long())
-        slices[name_of(case)] = widest_slice(case)
-    columns = {
-        "SD": dict(zip(slices, (spread for spread, _ in calibration.per_case), strict=True)),
-        "Dice": dict(zip(slices, (dice for _, dice in calibration.per_case), strict=True)),
-    }
-    median = sorted(slices, key=columns["Dice"].__getitem__)[len(slices) // 2]
-    draw_maps(maps, slices[median], f"{median}, Dice {columns['Dice'][median]:.3f}")
-    figures = {
-        "Dice of the mean": mean(columns["Dice"].values()),
-        **calibration.scores(),
-    }
-    return figures, columns
+def draw_median(experiment: Experiment, samples: int, dice: dict[str, float], path: Path) -> None:
+    """Draw the case of the median Dice, with the mean and the SD of samples."""
+    names = list(dice)
+    median = sorted(names, key=dice.__getitem__)[len(names) // 2]
+    experiment.sampler.num_samples, experiment.sampler.turned = samples, False
+    case = experiment.case(names.index(median))
+    draw_maps(path, widest_slice(case), f"{median}, Dice {dice[median]:.3f}")
 
 
 def widest_slice(case: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -283,6 +293,34 @@ def draw_curves(
     """Draw the mean Dice, with its standard error, against a number, a curve a network."""
     few = 3  # curves whose names leave room beside them
     figure, (axis,) = canvas(1, 1, (6, 4.2) if len(curves) <= few else (8.5, 4.2))
+    add_curves(axis, curves, x_label)
+    axis.set_xscale("log" if log else "linear")
+    numbers = sorted({number for points in curves.values() for number in points})
+    axis.set_xticks(numbers, [f"{number:g}" for number in numbers])
+    axis.minorticks_off()
+    if len(curves) <= few:
+        axis.legend()
+    else:
+        figure.legend(loc="outside right upper", fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def draw_robustness(
+    path: Path, found: Mapping[Disturbance, dict[str, dict[float, list[float]]]]
+) -> None:
+    """Draw the curves of each disturbance in a panel of its own."""
+    rows = (len(found) + 2) // 3
+    figure, axes = canvas(rows, 3, (12, 3.4 * rows))
+    for axis, (disturbance, curves) in zip(axes, found.items(), strict=False):
+        add_curves(axis, curves, f"{disturbance.name}: {disturbance.unit}")
+    for axis in axes[len(found) :]:
+        axis.set_axis_off()
+    axes[0].legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def add_curves(axis: Any, curves: dict[str, dict[float, list[float]]], x_label: str) -> None:
+    """Draw into one panel: see `draw_curves`."""
     for name, points in curves.items():
         scores = [known(values) for values in points.values()]
         means = [mean(values) for values in scores]
@@ -291,27 +329,29 @@ def draw_curves(
             for values in scores
         ]
         axis.errorbar(list(points), means, errors, marker="o", capsize=3, label=name)
-    axis.set(
-        xlabel=x_label, ylabel="Dice (mean, standard error)", xscale="log" if log else "linear"
-    )
-    numbers = sorted({number for points in curves.values() for number in points})
-    axis.set_xticks(numbers, [f"{number:g}" for number in numbers])
-    axis.minorticks_off()
+    axis.set(xlabel=x_label, ylabel="Dice (mean, standard error)")
     axis.grid(alpha=0.3)
-    if len(curves) <= few:
-        axis.legend()
-    else:
-        figure.legend(loc="outside right upper", fontsize="small")
-    figure.savefig(path, dpi=110)
 
 
 def draw_spread(path: Path, columns: dict[str, dict[str, float]]) -> None:
-    """Draw each case's spread against its Dice."""
-    figure, (axis,) = canvas(1, 1, (6, 4.2))
-    axis.scatter(list(columns["Dice"].values()), list(columns["SD"].values()), s=14)
-    axis.set(xlabel="Dice of the mean", ylabel="mean SD of the probability in a case")
-    axis.grid(alpha=0.3)
+    """Draw each case's doubt against its Dice, a panel a map of doubt."""
+    doubts = [name for name in columns if not name.endswith(": Dice")]
+    rows = (len(doubts) + 2) // 3
+    figure, axes = canvas(rows, min(len(doubts), 3), (4 * min(len(doubts), 3), 3.2 * rows))
+    for axis, name in zip(axes, doubts, strict=False):
+        dice = columns[dice_of(name)]
+        axis.scatter(list(dice.values()), list(columns[name].values()), s=14)
+        axis.set_title(name, fontsize="small")
+        axis.set(xlabel="Dice", ylabel="mean doubt in a case")
+        axis.grid(alpha=0.3)
+    for axis in axes[len(doubts) :]:
+        axis.set_axis_off()
     figure.savefig(path, dpi=110)
+
+
+def dice_of(name: str) -> str:
+    """The column with the Dice of the segmentations whose doubt is in a column."""
+    return f"{name.rpartition(': ')[0]}: Dice"
 
 
 def canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
@@ -371,14 +411,34 @@ def argument_parser() -> argparse.ArgumentParser:
         type=float,
         help="of the scheduler: the share of T at which the last step begins",
     )
-    parser.add_argument("--sigmas", type=float, nargs="+", default=SIGMAS, help="of noise")
+    parser.add_argument(
+        "--sigmas", type=float, nargs="+", default=NOISE.strengths, help="strengths of noise"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[disturbance.name for disturbance in DISTURBANCES],
+        metavar="NAME",
+        help="disturbances of robustness (default: all that fit the images)",
+    )
     parser.add_argument(
         "--peer",
         nargs=2,
         action="append",
         default=[],
         metavar=("OVERLAY", "WEIGHTS"),
-        help="deterministic peer of noise: its overlay in the bundle's configs, and its model.pt",
+        help="deterministic peer: its overlay in the bundle's configs, and its model.pt",
+    )
+    parser.add_argument(
+        "--other",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "WEIGHTS"),
+        help="the bundle's own network with other weights, and how the table calls it",
+    )
+    parser.add_argument(
+        "--ensemble", nargs="+", default=[], metavar="WEIGHTS", help="of uncertainty: two or more"
     )
     return parser
 
@@ -401,9 +461,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run an experiment; write its table, cases and picture, and print the table."""
     parser = argument_parser()
     arguments = parser.parse_args(argv)
-    least = 2 if arguments.experiment == "uncertainty" else 1
-    if arguments.num_samples is not None and arguments.num_samples < least:
-        parser.error(f"--num_samples {arguments.num_samples}: expected {least} or more")
+    check(parser, arguments)
     bundle, out = arguments.bundle, command.folder_of(arguments)
     overrides = {**overrides_of(arguments), "output_dir": str(out)}
     if arguments.last_timestep is not None:
@@ -419,19 +477,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     sampler = ours.sampler
     if arguments.num_samples is not None or arguments.experiment == "uncertainty":
         sampler.num_samples = arguments.num_samples or NUM_SAMPLES
-    sampler.turned |= arguments.turned
-    kind = " turned" if sampler.turned else ""
+    samples = sampler.num_samples
+    kind = ""
+    if arguments.experiment != "uncertainty":
+        sampler.turned |= arguments.turned
+        kind = " turned" if sampler.turned else ""
     kind += "" if arguments.last_timestep is None else " early"
-    about = ABOUT[arguments.experiment].format(where=where, samples=f"{sampler.num_samples}{kind}")
+    own = type(ours.network).__name__
+    about = ABOUT[arguments.experiment].format(where=where, samples=f"{samples}{kind}", own=own)
     stem = f"{arguments.experiment}{kind}".replace(" ", "_")
     title = f"{arguments.experiment.capitalize()}{kind}: {bundle.name}"
     head = report.header(title, about, "accuracy.experiments", argv, 0)
     picture = out / f"{stem}.png"
-    own = type(ours.network).__name__
+
+    def beside(overlays: Sequence[str], weights: str) -> Experiment:
+        """Another network on the same cases, whatever it was trained on."""
+        experiment = Experiment(bundle, overlays, weights, **overrides | {"part": "all"})
+        experiment.dataset.data = ours.dataset.data
+        return experiment
+
+    others = {name: beside((), weights) for name, weights in arguments.other}
+    peers = {}
+    for overlay, weights in arguments.peer:
+        overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
+        peers[Path(overlay).stem] = beside(overlays, weights)
+    for other in others.values():
+        other.sampler.num_samples, other.sampler.turned = samples, sampler.turned
+    networks = {own: ours, **others, **peers}
     if arguments.experiment == "uncertainty":
-        figures, columns = run_uncertainty(ours, out / f"{stem}_maps.png")
+        ways = []
+        for name, experiment in {own: ours, **others}.items():
+            ways += ways_of(name, experiment, samples, arguments.turned)
+        if arguments.ensemble:
+            first, *further = arguments.ensemble
+            ways.append(way_of_ensemble(beside((), first), further))
+        for name, experiment in peers.items():
+            ways += ways_of_peer(name, experiment, arguments.turned)
+        rows, columns = judge(ways)
         draw_spread(picture, columns)
-        rows = [{"figure": name, "value": cell(value)} for name, value in figures.items()]
+        dice = columns[dice_of(next(iter(columns)))]
+        draw_median(ours, samples, dice, out / f"{stem}_maps.png")
+        sections = [report.table(rows)]
     elif arguments.experiment == "steps":
         columns = run_steps(ours, arguments.steps)
         curve = {number: list(columns[f"K = {number}"].values()) for number in arguments.steps}
@@ -439,42 +525,112 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = []
         for name, values in columns.items():
             rows.append({"steps": name, **mean_and_deviation(values.values())})
-    else:
-        networks = {own: ours}
-        for overlay, weights in arguments.peer:
-            overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
-            peer = Experiment(bundle, overlays, weights, **overrides | {"part": "all"})
-            peer.dataset.data = ours.dataset.data  # whatever the peer was trained on
-            networks[Path(overlay).stem] = peer
-        columns = run_noise(networks, arguments.sigmas)
-        curves = noise_curves(columns, networks, arguments.sigmas)
+        sections = [report.table(rows)]
+    elif arguments.experiment == "noise":
+        noise = dataclasses.replace(NOISE, strengths=arguments.sigmas)
+        curves = run_disturbance(networks, noise)
+        columns = columns_of(curves)
         axis = "standard deviation of the noise over the image's range"
-        draw_curves(picture, curves, axis, log=False)
-        rows = noise_rows(curves)
+        draw_curves(picture, without_names(curves), axis, log=False)
+        sections = [report.table(rows_of(curves))]
+    else:
+        image, _ = ours.image(0)
+        found, columns = {}, {}
+        for disturbance in DISTURBANCES:
+            if disturbance.fits(image) and disturbance.name in (arguments.only or disturbance.name):
+                found[disturbance] = run_disturbance(networks, disturbance)
+                columns |= columns_of(found[disturbance], f"{disturbance.name}: ")
+        draw_robustness(picture, {key: without_names(curves) for key, curves in found.items()})
+        sections = [report.table(area_rows(found))]
+        for disturbance, curves in found.items():
+            title = f"## {disturbance.name.capitalize()}: {disturbance.unit}\n"
+            sections += [title, report.table(rows_of(curves))]
     write_cases(out / f"{stem}.csv", columns)
     picture_text = f"![{arguments.experiment}]({picture.name})\n"
-    print(report.write(out / f"{stem}.md", head, report.table(rows), picture_text))
+    print(report.write(out / f"{stem}.md", head, *sections, picture_text))
 
 
-def noise_curves(
-    columns: dict[str, dict[str, float]], networks: Iterable[str], sigmas: Sequence[float]
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with a usage message where arguments do not go together."""
+    least = 2 if arguments.experiment == "uncertainty" else 1
+    if arguments.num_samples is not None and arguments.num_samples < least:
+        parser.error(f"--num_samples {arguments.num_samples}: expected {least} or more")
+    if len(arguments.ensemble) == 1:
+        parser.error("--ensemble has one file: expected two or more")
+    if arguments.experiment == "steps" and (arguments.peer or arguments.other):
+        parser.error("--peer and --other have no reverse steps to count: leave them out of steps")
+    if arguments.ensemble and arguments.experiment != "uncertainty":
+        parser.error("--ensemble is for uncertainty: leave it out")
+    if arguments.only and arguments.experiment != "robustness":
+        parser.error("--only is for robustness: leave it out")
+    names = [name for name, _ in arguments.other]
+    names += [Path(overlay).stem for overlay, _ in arguments.peer]
+    if len(set(names)) < len(names):
+        parser.error(f"two networks of one name among {', '.join(names)}: expected different ones")
+
+
+def columns_of(
+    curves: Mapping[str, dict[float, dict[str, float]]], prefix: str = ""
+) -> dict[str, dict[str, float]]:
+    """The Dice of all cases, a column a network and strength."""
+    columns = {}
+    for name, points in curves.items():
+        for strength, dice in points.items():
+            columns[f"{prefix}{name}, {strength:g}"] = dice
+    return columns
+
+
+def without_names(
+    curves: Mapping[str, dict[float, dict[str, float]]],
 ) -> dict[str, dict[float, list[float]]]:
-    """The Dice of all cases against the noise, a curve a network."""
-    curves: dict[str, dict[float, list[float]]] = {}
-    for name in networks:
-        curves[name] = {sigma: list(columns[f"{name}, {sigma:g}"].values()) for sigma in sigmas}
-    return curves
+    """The curves with the Dice of all cases in a list."""
+    lists: dict[str, dict[float, list[float]]] = {}
+    for name, points in curves.items():
+        lists[name] = {strength: list(dice.values()) for strength, dice in points.items()}
+    return lists
 
 
-def noise_rows(curves: dict[str, dict[float, list[float]]]) -> list[dict[str, str]]:
-    """A row a network, a column a noise."""
+def rows_of(curves: Mapping[str, dict[float, dict[str, float]]]) -> list[dict[str, str]]:
+    """A row a network, a column a strength."""
     rows = []
     for name, points in curves.items():
         row = {"network": name}
-        for sigma, dice in points.items():
-            row[f"{sigma:g}"] = " ± ".join(mean_and_deviation(dice).values())
+        for strength, dice in points.items():
+            row[f"{strength:g}"] = " ± ".join(mean_and_deviation(dice.values()).values())
         rows.append(row)
     return rows
+
+
+def area_rows(
+    found: Mapping[Disturbance, Mapping[str, dict[float, dict[str, float]]]],
+) -> list[dict[str, str]]:
+    """A row a disturbance and network: the area, and how that of the first differs from it."""
+    rows = []
+    for disturbance, curves in found.items():
+        areas = {name: areas_by_case(points) for name, points in curves.items()}
+        first = next(iter(areas.values()))
+        for name, points in curves.items():
+            area = mean(areas[name].values())
+            lost = mean(points[disturbance.strengths[0]].values()) - area
+            row = {"disturbance": disturbance.name, "network": name, "area": cell(area)}
+            row["lost"] = cell(lost)
+            if areas[name] is not first:
+                versus = compare(areas[name], first)
+                ahead = sum(first[case] > other for case, other in areas[name].items())
+                row["difference"] = cell(versus.difference)
+                row["interval"] = f"{cell(versus.low)} to {cell(versus.high)}"
+                row["p"] = f"{versus.wilcoxon:.2g}"
+                row["ahead in"] = f"{ahead} of {versus.n}"
+            rows.append(row)
+    return rows
+
+
+def areas_by_case(points: Mapping[float, dict[str, float]]) -> dict[str, float]:
+    """Area under each case's curve."""
+    areas = {}
+    for case in next(iter(points.values())):
+        areas[case] = area_under({strength: dice[case] for strength, dice in points.items()})
+    return areas
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ STEPS = (1, 2, 10)
 NUM_SAMPLES = 8
 NUM_BINS = 10000
 LEAST_SPREAD = 1e-10  # below it, spreads are not told apart
+TO_A_HUMAN = 0.1  # share of the cases, the least sure ones
 
 
 def foreground_dice(scores: torch.Tensor, label: torch.Tensor) -> float:
@@ -78,13 +79,14 @@ class Calibration:
     """How the spread and the mean probability relate to errors, voxel by voxel over all cases.
 
     Voxels are counted in bins of the spread's logarithm (for its ranks: where samples are sure, it
-    is far below its largest, 0.5) and of the confidence, so that nothing grows with their number.
+    is far below its largest, 1) and of the confidence, so that nothing grows with their number.
     """
 
     def __init__(self) -> None:
         self.by_spread = torch.zeros(2, NUM_BINS, dtype=torch.float64)  # right, wrong
         self.sums = torch.zeros(2, dtype=torch.float64)
         self.by_confidence = torch.zeros(3, BINS, dtype=torch.float64)
+        self.squares = torch.zeros((), dtype=torch.float64)
         self.per_case: list[tuple[float, float]] = []
 
     def add(self, mean: torch.Tensor, deviation: torch.Tensor, label: torch.Tensor) -> None:
@@ -92,19 +94,21 @@ class Calibration:
 
         Args:
             mean: probabilities, ``(1, classes, *spatial)``.
-            deviation: their SD, ``(1, 1, *spatial)``.
+            deviation: their SD, or another score of doubt from 0 to 1, ``(1, 1, *spatial)``.
             label: class indices, ``(1, 1, *spatial)``.
         """
         confidence, prediction = mean.max(dim=1, keepdim=True)
         wrong = (prediction != label).flatten()
         spread = deviation.flatten()
         for kind, chosen in enumerate((~wrong, wrong)):
-            limits = math.log(LEAST_SPREAD), math.log(0.5)
+            limits = math.log(LEAST_SPREAD), 0.0
             self.by_spread[kind] += torch.histc(
                 spread[chosen].double().log().clamp(*limits), NUM_BINS, *limits
             )
             self.sums[kind] += spread[chosen].double().sum()
         self.by_confidence += confidence_bins(confidence, ~wrong)
+        truth = one_hot(label.long(), mean.shape[1])
+        self.squares += (mean.double() - truth).square().sum()
         self.per_case.append(
             (case_uncertainty(prediction, deviation), foreground_dice(mean, label))
         )
@@ -124,6 +128,36 @@ class Calibration:
             "ECE": calibration_error(self.by_confidence),
             "SD-Dice r": correlation.item(),
         }
+
+    def brier(self) -> float:
+        """Brier's score (1950): squared error of the probabilities, summed over the classes.
+
+        Returns:
+            Its mean over the voxels, from 0 to 2.
+        """
+        return (self.squares / self.by_spread.sum()).item()
+
+    def rank_correlation(self) -> float:
+        """Spearman's rank correlation of a case's spread with its Dice; NaN where there is none."""
+        from scipy.stats import rankdata
+
+        spreads, dice = self._known_cases()
+        if len(dice) < 2:
+            return math.nan
+        ranks = torch.from_numpy(rankdata([spreads, dice], axis=1))
+        return torch.corrcoef(ranks)[0, 1].item()
+
+    def surest_dice(self) -> float:
+        """Mean Dice of the cases that are left when a human takes the least sure, `TO_A_HUMAN`."""
+        spreads, dice = self._known_cases()
+        taken = math.ceil(TO_A_HUMAN * len(dice))
+        order = sorted(range(len(dice)), key=spreads.__getitem__)
+        return mean(dice[index] for index in order[: len(dice) - taken])
+
+    def _known_cases(self) -> tuple[list[float], list[float]]:
+        """Spread and Dice of the cases that have a Dice."""
+        cases = [(spread, dice) for spread, dice in self.per_case if not math.isnan(dice)]
+        return [spread for spread, _ in cases], [dice for _, dice in cases]
 
 
 @torch.no_grad()

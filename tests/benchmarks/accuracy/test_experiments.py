@@ -17,6 +17,7 @@ from small_bundles import write_config
 from small_networks import SMALL_HIPPOCAMPUS
 
 from benchmarks.accuracy import experiments
+from benchmarks.accuracy.disturbances import NOISE, value_range
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.trained_cases import TrainedCases
 
@@ -173,23 +174,114 @@ def test_noise_compares_with_peers_and_is_none_at_sigma_0(
         )
 
 
-def test_uncertainty_writes_the_scores_and_each_cases_spread(
+def test_robustness_compares_areas_and_is_the_clean_score_at_strength_0(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
-    rows, cases, text = run("uncertainty", bundle, data, tmp_path, "--num_samples", "3")
-    figures = {row["figure"]: row["value"] for row in rows}
-    assert list(figures) == [
-        "Dice of the mean",
-        "SD wrong",
-        "SD right",
-        "AUROC",
-        "ECE",
-        "SD-Dice r",
+    names = ["blur", "missing slices"]
+    experiments.main(
+        ["robustness", str(bundle), "--dataset_dir", str(data), "--out", str(tmp_path)]
+        + ["--peer", "baselines/unet.yaml", str(bundle / "unet.pt")]
+        + ["--other", "again", str(bundle / "models" / "model.pt"), "--only", *names]
+    )
+    text = (tmp_path / "robustness.md").read_text()
+    areas, *curves = tables(text)
+    assert [(row["disturbance"], row["network"]) for row in areas] == [
+        (name, network) for name in names for network in ("LDSeg", "again", "unet")
     ]
-    expected = evaluated(bundle, data, tmp_path / "evaluation", num_samples=3)
-    assert {row["case"]: float(row["Dice"]) for row in cases} == pytest.approx(expected, abs=1e-5)
-    assert all(0 < float(row["SD"]) <= 0.5 for row in cases) and "3 samples" in text
-    assert Image.open(tmp_path / "uncertainty_maps.png").size[0] > 600 and "maps" not in text
+    with open(tmp_path / "robustness.csv", newline="") as file:
+        cases = list(csv.DictReader(file))
+    for name, overlays, weights in (
+        ("LDSeg", (), "models/model.pt"),
+        ("unet", ("baselines/unet.yaml",), "unet.pt"),
+    ):
+        clean = evaluated(
+            bundle, data, tmp_path / name, *overlays, model_path=str(bundle / weights)
+        )
+        for disturbance in names:
+            found = {row["case"]: float(row[f"{disturbance}: {name}, 0"]) for row in cases}
+            assert found == pytest.approx(clean, abs=1e-5)
+    for disturbance, rows in zip(names, curves, strict=True):
+        strengths = [float(strength) for strength in rows[0] if strength != "network"]
+        by_network = {}
+        for network in ("LDSeg", "unet"):
+            dice = [
+                [float(row[f"{disturbance}: {network}, {strength:g}"]) for row in cases]
+                for strength in strengths
+            ]
+            by_network[network] = np.trapezoid(dice, strengths, axis=0) / strengths[-1]
+        (peer,) = (
+            row for row in areas if (row["disturbance"], row["network"]) == (disturbance, "unet")
+        )
+        assert float(peer["area"]) == pytest.approx(by_network["unet"].mean(), abs=1e-3)
+        differences = by_network["LDSeg"] - by_network["unet"]
+        assert float(peer["difference"]) == pytest.approx(differences.mean(), abs=1e-3)
+        assert peer["ahead in"] == f"{np.sum(differences > 0)} of 2"
+    again = [row for row in areas if row["network"] == "again"]
+    assert [(row["difference"], row["ahead in"]) for row in again] == [("0.000", "0 of 2")] * 2
+    assert Image.open(tmp_path / "robustness.png").size[0] > 600
+
+
+def test_uncertainty_has_a_row_of_each_way_and_map_and_each_cases_doubt(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    weights = str(bundle / "models" / "model.pt")
+    rows, cases, text = run(
+        "uncertainty", bundle, data, tmp_path, "--num_samples", "3",
+        "--peer", "baselines/unet.yaml", str(bundle / "unet.pt"), "--ensemble", weights, weights,
+    )  # fmt: skip
+    named = [(row["network"], row["probabilities"], row["doubt"]) for row in rows]
+    assert named == [
+        ("LDSeg", "3 samples", "SD"),
+        ("LDSeg", "3 samples", "entropy"),
+        ("LDSeg", "one softmax", "entropy"),
+        ("ensemble of 2", "a sample of each", "SD"),
+        ("ensemble of 2", "a sample of each", "entropy"),
+        ("unet", "one softmax", "entropy"),
+    ]
+    for way, overlays, overrides in (
+        ("LDSeg, 3 samples", (), {"num_samples": 3}),
+        ("LDSeg, one softmax", (), {}),
+        ("ensemble of 2, a sample of each", (), {"num_samples": 2}),  # of one network twice
+        ("unet, one softmax", ("baselines/unet.yaml",), {"model_path": str(bundle / "unet.pt")}),
+    ):
+        expected = evaluated(bundle, data, tmp_path / way, *overlays, **overrides)
+        found = {row["case"]: float(row[f"{way}: Dice"]) for row in cases}
+        assert found == pytest.approx(expected, abs=1e-5)
+        for row in rows:
+            if f"{row['network']}, {row['probabilities']}" == way:
+                assert float(row["Dice"]) == pytest.approx(
+                    np.mean(list(expected.values())), abs=1e-3
+                )
+                least_sure = max(cases, key=lambda case: float(case[f"{way}: {row['doubt']}"]))
+                (surest,) = (case for case in cases if case is not least_sure)
+                assert float(row["Dice of the surest"]) == pytest.approx(
+                    expected[surest["case"]], abs=1e-3
+                )
+    assert all(0 < float(row["LDSeg, 3 samples: SD"]) <= 0.5 for row in cases)
+    assert Image.open(tmp_path / "uncertainty_maps.png").size[0] > 600 and "_maps" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["uncertainty", "--ensemble", "a.pt"], "expected two or more"),
+        (["noise", "--ensemble", "a.pt", "b.pt"], "--ensemble is for uncertainty"),
+        (["noise", "--only", "blur"], "--only is for robustness"),
+        (["steps", "--other", "a", "a.pt"], "leave them out of steps"),
+        (["noise", "--other", "a", "a.pt", "--other", "a", "b.pt"], "expected different ones"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(
+    options: list[str],
+    message: str,
+    bundle: Path,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    experiment, *more = options
+    with pytest.raises(SystemExit):
+        experiments.main([experiment, str(bundle), "--dataset_dir", str(data), *more])
+    assert message in capsys.readouterr().err
 
 
 def test_noise_is_seeded_by_the_case_and_grows_with_the_range(
@@ -200,24 +292,17 @@ def test_noise_is_seeded_by_the_case_and_grows_with_the_range(
     experiment = experiments.Experiment(Bundle(bundle), **overrides)
     inferer = experiment.inferer
     experiment.inferer = lambda image, network: (
-        seen.append(image.as_tensor().clone()),
+        seen.append(image.clone()),
         inferer(image, network),
     )[1]
     for sigma in (0.0, 0.1, 0.1):
-        list(experiment.run(sigma))
+        list(experiment.run(NOISE, sigma))
     clean, once, again = seen[:2], seen[2:4], seen[4:]
     assert all(map(torch.equal, once, again))
     noises = [noisy - image for noisy, image in zip(once, clean, strict=True)]
     for noise, image in zip(noises, clean, strict=True):
-        assert noise.std().item() == pytest.approx(0.1 * experiments.value_range(image), rel=0.05)
+        assert noise.std().item() == pytest.approx(0.1 * value_range(image), rel=0.05)
     assert not torch.allclose(noises[0][..., :16, :], noises[1][..., :16, :], atol=0.1)
-
-
-def test_range_is_2_for_pictures_and_robust_for_volumes() -> None:
-    assert experiments.value_range(torch.tensor([-1.0, 0.0, 0.5])) == 2
-    volume = torch.arange(1001.0) / 1000 * 8 - 3
-    volume[-1] = 1000
-    assert experiments.value_range(volume) == pytest.approx(0.98 * 8, rel=0.01)
 
 
 def test_maps_are_of_one_axial_plane_in_the_files_geometry_upright(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers import Inferer
+from scipy.stats import spearmanr
 from small_networks import small_ldseg
 from torch import nn
 
@@ -646,3 +647,46 @@ def test_average_is_over_the_cases_that_have_a_figure() -> None:
 )
 def test_cell_has_three_decimals_below_ten_or_a_dash(value: float | None, expected: str) -> None:
     assert cell(value) == expected
+
+
+# Further figures of the calibration
+
+
+def test_briers_score_is_the_squared_error_of_all_classes() -> None:
+    cases = [random_case(seed) for seed in range(2)]
+    calibration = Calibration()
+    for case in cases:
+        calibration.add(*case)
+    errors = []
+    for mean, _, label in cases:
+        truth = np.eye(CLASSES)[label.flatten().numpy()].T
+        errors.append(((mean[0].flatten(1).numpy() - truth) ** 2).sum(axis=0))
+    assert calibration.brier() == pytest.approx(np.concatenate(errors).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("confidence", "expected"), [(1.0, 0.0), (0.5, 0.5), (0.0, 2.0)])
+def test_briers_score_of_two_classes_is_from_0_to_2(confidence: float, expected: float) -> None:
+    calibration = Calibration()
+    mean = torch.tensor([confidence, 1 - confidence])[None, :, None, None].expand(1, 2, 3, 3)
+    calibration.add(mean, torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3).long())
+    assert calibration.brier() == pytest.approx(expected)
+
+
+def test_rank_correlation_is_spearmans_and_leaves_out_cases_without_a_dice() -> None:
+    errors, spreads = [0, 3, 3, 12, 6], [0.06, 0.2, 0.1, 0.3, 0.3]
+    calibration = Calibration()
+    for number, spread in zip(errors, spreads, strict=True):
+        calibration.add(*striped(number, spread))
+    expected = spearmanr(spreads, [-number for number in errors]).statistic
+    assert calibration.rank_correlation() == pytest.approx(expected)
+    calibration.per_case.append((0.9, math.nan))
+    assert calibration.rank_correlation() == pytest.approx(expected)
+    assert math.isnan(Calibration().rank_correlation())
+
+
+def test_dice_of_the_surest_is_without_the_tenth_that_a_human_takes() -> None:
+    calibration = Calibration()
+    calibration.per_case = [(0.01 * number, 1 - 0.04 * number) for number in range(20)]
+    assert calibration.surest_dice() == pytest.approx(np.mean([1 - 0.04 * n for n in range(18)]))
+    calibration.per_case = [(0.2, 0.5), (0.1, 0.9), (0.3, math.nan)]
+    assert calibration.surest_dice() == pytest.approx(0.9)  # one of two, rounded up

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from scipy.stats import entropy as scipys_entropy
+
+from benchmarks.accuracy.uncertainty import Judged, Way, entropy, in_views, judge
+from ldseg_monai.inference.samplers import turn
+
+
+def case(name: str, seed: int, confidence: float) -> dict[str, Any]:
+    """A case of two classes that is right in four of five pixels, wherever it says so."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(2, (1, 10, 10), generator=generator)
+    right = torch.ones(100)
+    right[torch.randperm(100, generator=generator)[:20]] = 0
+    said = torch.where(right.reshape(1, 10, 10) > 0, label, 1 - label)
+    foreground = torch.where(said > 0, confidence, 1 - confidence)
+    doubt = 0.1 + 0.3 * (said != label)
+    found = {"pred_mean": torch.cat([1 - foreground, foreground]), "pred_sd": doubt, "label": label}
+    maps: dict[str, Any] = {key: MetaTensor(value) for key, value in found.items()}
+    image = MetaTensor(torch.zeros(1, 10, 10), meta={"filename_or_obj": f"{name}.png"})
+    return {**maps, "image": image}
+
+
+def test_entropy_is_scipys_over_its_largest() -> None:
+    probabilities = torch.rand(2, 4, 5, 6, generator=torch.Generator().manual_seed(0)).softmax(1)
+    expected = scipys_entropy(probabilities.numpy(), axis=1, base=4)
+    np.testing.assert_allclose(entropy(probabilities)[:, 0].numpy(), expected, rtol=1e-5)
+    sure, equal = torch.tensor([1.0, 0.0])[None, :, None], torch.full((1, 3, 1), 1 / 3)
+    assert (entropy(sure).item(), entropy(equal).item()) == pytest.approx((0, 1))
+
+
+def test_a_row_of_each_map_tells_what_it_is_worth() -> None:
+    cases = [case("a", 0, 0.95), case("b", 1, 0.95), case("c", 2, 0.95)]
+    ways = [Way("net", "3 samples", lambda: cases, True), Way("peer", "p", lambda: cases, False)]
+    rows, columns = judge(ways)
+    assert [(row["network"], row["doubt"]) for row in rows] == [
+        ("net", "SD"), ("net", "entropy"), ("peer", "entropy"),
+    ]  # fmt: skip
+    assert (rows[0]["AUROC"], rows[0]["wrong"], rows[0]["right"]) == ("1.000", "0.400", "0.100")
+    assert rows[1]["AUROC"] == "0.500"  # equally sure everywhere
+    for row in rows:
+        assert row["ECE"] == "0.150"  # 0.95, and 0.8 are right
+        assert row["ECE, tempered"] == "0.006"  # at 2 ** (9 / 8), log 19 / log 4 would be right
+        assert float(row["Brier"]) == pytest.approx(2 * (0.8 * 0.05**2 + 0.2 * 0.95**2), abs=1e-3)
+    assert list(columns) == [
+        "net, 3 samples: SD", "net, 3 samples: Dice", "net, 3 samples: entropy",
+        "peer, p: entropy", "peer, p: Dice",
+    ]  # fmt: skip
+    assert list(columns["peer, p: Dice"]) == ["a", "b", "c"]
+
+
+def test_tempered_error_is_of_pictures_that_the_temperature_was_not_fitted_to() -> None:
+    too_sure, right = case("a", 0, 0.99), case("b", 1, 0.8)
+    judged = Judged(False)
+    for one in (too_sure, right):
+        maps = [one[key].as_tensor()[None] for key in ("pred_mean", "pred_sd", "label")]
+        judged.add(*maps)
+    assert judged.by_map["entropy"].scores()["ECE"] == pytest.approx((0.19 + 0) / 2, abs=1e-6)
+    # The first keeps its own confidence, the other is made less sure: log 4 / log 99 of its logit
+    less_sure = 1 / (1 + math.exp(-math.log(4) * math.log(4) / math.log(99)))
+    expected = (0.19 + 0.8 - less_sure) / 2
+    assert judged.unseen_error() == pytest.approx(expected, abs=0.01)
+
+
+def test_peer_sees_each_orientation_once_and_the_mean_is_turned_back() -> None:
+    image = torch.rand(1, 2, 6, 8, generator=torch.Generator().manual_seed(0))
+    seen: list[torch.Tensor] = []
+
+    def infer(turned: torch.Tensor, network: None) -> torch.Tensor:
+        seen.append(turned)
+        return turned + torch.tensor([0.0, 1.0 * (len(seen) == 1)])[None, :, None, None]
+
+    found = in_views(infer)(image, None)
+    assert all(map(torch.equal, seen, views(image)))
+    one, other = (image + torch.tensor([0.0, shift])[None, :, None, None] for shift in (1.0, 0.0))
+    foreground = torch.stack([one.softmax(1)[:, 1]] + 7 * [other.softmax(1)[:, 1]])
+    torch.testing.assert_close(found[:, 1], foreground.mean(0))
+    torch.testing.assert_close(found[:, 2], foreground.std(0, correction=0))
+
+
+def views(image: torch.Tensor) -> Iterator[torch.Tensor]:
+    for index in range(8):
+        yield turn(image, index)
