@@ -135,29 +135,15 @@ NOISE = Disturbance(
 )
 DISTURBANCES = (
     NOISE,
-    Disturbance("blur", "SD in voxels", (0.0, 0.5, 1.0, 1.5, 2.0, 3.0), blurred),
+    Disturbance("blur", "SD in voxels", (0.0, 1.0, 2.0, 3.0), blurred),
+    Disturbance("gamma", "base 2 logarithm of the exponent", (0.0, 0.5, 1.0, 1.5), with_gamma),
+    Disturbance("lower resolution", "voxels longer by this share", (0.0, 1.0, 2.0, 4.0), coarser),
     Disturbance(
-        "gamma", "base 2 logarithm of the exponent", (0.0, 0.25, 0.5, 0.75, 1.0), with_gamma
+        "stain shift", "largest share of change", (0.0, 0.2, 0.4, 0.6), restained, is_color
     ),
+    Disturbance("JPEG", "100 minus the quality", (0.0, 50.0, 80.0, 95.0), compressed, is_color),
     Disturbance(
-        "lower resolution", "voxels longer by this share", (0.0, 1.0, 2.0, 3.0, 5.0), coarser
-    ),
-    Disturbance(
-        "stain shift",
-        "largest share of change in each stain",
-        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
-        restained,
-        is_color,
-    ),
-    Disturbance(
-        "JPEG",
-        "100 minus the quality",
-        (0.0, 30.0, 50.0, 70.0, 80.0, 90.0, 95.0),
-        compressed,
-        is_color,
-    ),
-    Disturbance(
-        "missing slices", "share of the slices", (0.0, 0.1, 0.2, 0.3, 0.4), with_gaps, is_volume
+        "missing slices", "share of the slices", (0.0, 0.1, 0.2, 0.4), with_gaps, is_volume
     ),
 )
 

@@ -62,6 +62,8 @@ from ldseg_monai.networks.weights import load_weights
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
 NUM_SAMPLES = 100
+# Dice by the network's name, the strength of a disturbance, and the case's name
+Curves = dict[str, dict[float, dict[str, float]]]
 PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top of
 WHERE = """the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}
 ({trained_on})"""
@@ -222,14 +224,25 @@ def run_steps(experiment: Experiment, steps: Sequence[int]) -> dict[str, dict[st
 
 
 def run_disturbance(
-    experiments: Mapping[str, Experiment], disturbance: Disturbance
-) -> dict[str, dict[float, dict[str, float]]]:
-    """Dice of each case, by the network's name, the strength, and the case's name."""
-    curves: dict[str, dict[float, dict[str, float]]] = {}
+    experiments: Mapping[str, Experiment],
+    disturbance: Disturbance,
+    clean: Mapping[str, dict[str, float]] | None = None,
+) -> Curves:
+    """Dice of each case under each strength of a disturbance.
+
+    Args:
+        experiments: by the network's name.
+        disturbance: what is wrong with the images.
+        clean: Dice at strength 0, by the network's name, where it is known.
+    """
+    curves: Curves = {}
     for name, experiment in experiments.items():
         curves[name] = {}
         for strength in disturbance.strengths:
-            curves[name][strength] = experiment.dice(disturbance, strength)
+            if clean is not None and strength == 0:
+                curves[name][strength] = clean[name]
+            else:
+                curves[name][strength] = experiment.dice(disturbance, strength)
     return curves
 
 
@@ -536,14 +549,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         image, _ = ours.image(0)
         found, columns = {}, {}
+        clean = {name: experiment.dice() for name, experiment in networks.items()}
         for disturbance in DISTURBANCES:
             if disturbance.fits(image) and disturbance.name in (arguments.only or disturbance.name):
-                found[disturbance] = run_disturbance(networks, disturbance)
+                found[disturbance] = run_disturbance(networks, disturbance, clean)
                 columns |= columns_of(found[disturbance], f"{disturbance.name}: ")
         draw_robustness(picture, {key: without_names(curves) for key, curves in found.items()})
         sections = [report.table(area_rows(found))]
         for disturbance, curves in found.items():
-            title = f"## {disturbance.name.capitalize()}: {disturbance.unit}\n"
+            title = f"## {disturbance.name[0].upper()}{disturbance.name[1:]}: {disturbance.unit}\n"
             sections += [title, report.table(rows_of(curves))]
     write_cases(out / f"{stem}.csv", columns)
     picture_text = f"![{arguments.experiment}]({picture.name})\n"
@@ -569,9 +583,7 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error(f"two networks of one name among {', '.join(names)}: expected different ones")
 
 
-def columns_of(
-    curves: Mapping[str, dict[float, dict[str, float]]], prefix: str = ""
-) -> dict[str, dict[str, float]]:
+def columns_of(curves: Curves, prefix: str = "") -> dict[str, dict[str, float]]:
     """The Dice of all cases, a column a network and strength."""
     columns = {}
     for name, points in curves.items():
@@ -581,7 +593,7 @@ def columns_of(
 
 
 def without_names(
-    curves: Mapping[str, dict[float, dict[str, float]]],
+    curves: Curves,
 ) -> dict[str, dict[float, list[float]]]:
     """The curves with the Dice of all cases in a list."""
     lists: dict[str, dict[float, list[float]]] = {}
@@ -590,7 +602,7 @@ def without_names(
     return lists
 
 
-def rows_of(curves: Mapping[str, dict[float, dict[str, float]]]) -> list[dict[str, str]]:
+def rows_of(curves: Curves) -> list[dict[str, str]]:
     """A row a network, a column a strength."""
     rows = []
     for name, points in curves.items():
@@ -602,7 +614,7 @@ def rows_of(curves: Mapping[str, dict[float, dict[str, float]]]) -> list[dict[st
 
 
 def area_rows(
-    found: Mapping[Disturbance, Mapping[str, dict[float, dict[str, float]]]],
+    found: Mapping[Disturbance, Curves],
 ) -> list[dict[str, str]]:
     """A row a disturbance and network: the area, and how that of the first differs from it."""
     rows = []
