@@ -59,6 +59,7 @@ from ldseg_monai.evaluation.report.trajectory import sampler_of
 from ldseg_monai.inference import SamplingInferer
 from ldseg_monai.inference.case_evaluator import require_loaded
 from ldseg_monai.networks.weights import load_weights
+from ldseg_monai.runtime.errors import InputError
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
 NUM_SAMPLES = 100
@@ -516,7 +517,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         peers[Path(overlay).stem] = beside(overlays, weights)
     for other in others.values():
         other.sampler.num_samples, other.sampler.turned = samples, sampler.turned
-    networks = {own: ours, **others, **peers}
     if arguments.experiment == "uncertainty":
         ways = []
         for name, experiment in {own: ours, **others}.items():
@@ -527,41 +527,79 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, experiment in peers.items():
             ways += ways_of_peer(name, experiment, arguments.turned)
         rows, columns = judge(ways)
+        sections = [report.table(rows)]
         draw_spread(picture, columns)
         dice = columns[dice_of(next(iter(columns)))]
         draw_median(ours, samples, dice, out / f"{stem}_maps.png")
-        sections = [report.table(rows)]
     elif arguments.experiment == "steps":
-        columns = run_steps(ours, arguments.steps)
-        curve = {number: list(columns[f"K = {number}"].values()) for number in arguments.steps}
-        draw_curves(picture, {own: curve}, "reverse steps K", log=True)
-        rows = []
-        for name, values in columns.items():
-            rows.append({"steps": name, **mean_and_deviation(values.values())})
-        sections = [report.table(rows)]
+        sections, columns = report_steps(own, ours, arguments.steps, picture)
     elif arguments.experiment == "noise":
         noise = dataclasses.replace(NOISE, strengths=arguments.sigmas)
-        curves = run_disturbance(networks, noise)
-        columns = columns_of(curves)
-        axis = "standard deviation of the noise over the image's range"
-        draw_curves(picture, without_names(curves), axis, log=False)
-        sections = [report.table(rows_of(curves))]
+        sections, columns = report_noise({own: ours, **others, **peers}, noise, picture)
     else:
         image, _ = ours.image(0)
-        found, columns = {}, {}
-        clean = {name: experiment.dice() for name, experiment in networks.items()}
-        for disturbance in DISTURBANCES:
-            if disturbance.fits(image) and disturbance.name in (arguments.only or disturbance.name):
-                found[disturbance] = run_disturbance(networks, disturbance, clean)
-                columns |= columns_of(found[disturbance], f"{disturbance.name}: ")
-        draw_robustness(picture, {key: without_names(curves) for key, curves in found.items()})
-        sections = [report.table(area_rows(found))]
-        for disturbance, curves in found.items():
-            title = f"## {disturbance.name[0].upper()}{disturbance.name[1:]}: {disturbance.unit}\n"
-            sections += [title, report.table(rows_of(curves))]
+        chosen = fitting(image, arguments.only)
+        sections, columns = report_robustness({own: ours, **others, **peers}, chosen, picture)
     write_cases(out / f"{stem}.csv", columns)
     picture_text = f"![{arguments.experiment}]({picture.name})\n"
     print(report.write(out / f"{stem}.md", head, *sections, picture_text))
+
+
+def report_steps(
+    name: str, experiment: Experiment, steps: Sequence[int], picture: Path
+) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Run and draw steps; the report's sections, and the cases' columns."""
+    columns = run_steps(experiment, steps)
+    curve = {number: list(columns[f"K = {number}"].values()) for number in steps}
+    draw_curves(picture, {name: curve}, "reverse steps K", log=True)
+    rows = []
+    for column, values in columns.items():
+        rows.append({"steps": column, **mean_and_deviation(values.values())})
+    return [report.table(rows)], columns
+
+
+def report_noise(
+    networks: Mapping[str, Experiment], noise: Disturbance, picture: Path
+) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Run and draw noise; as of `report_steps`."""
+    curves = run_disturbance(networks, noise)
+    axis = "standard deviation of the noise over the image's range"
+    draw_curves(picture, without_names(curves), axis, log=False)
+    return [report.table(rows_of(curves))], columns_of(curves)
+
+
+def report_robustness(
+    networks: Mapping[str, Experiment], disturbances: Sequence[Disturbance], picture: Path
+) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Run and draw disturbances; as of `report_steps`."""
+    clean = {name: experiment.dice() for name, experiment in networks.items()}
+    found, columns = {}, {}
+    for disturbance in disturbances:
+        found[disturbance] = run_disturbance(networks, disturbance, clean)
+        columns |= columns_of(found[disturbance], f"{disturbance.name}: ")
+    draw_robustness(picture, {key: without_names(curves) for key, curves in found.items()})
+    sections = [report.table(area_rows(found))]
+    for disturbance, curves in found.items():
+        name = disturbance.name[0].upper() + disturbance.name[1:]
+        sections += [f"## {name}: {disturbance.unit}\n", report.table(rows_of(curves))]
+    return sections, columns
+
+
+def fitting(image: torch.Tensor, only: Sequence[str] | None) -> list[Disturbance]:
+    """The disturbances for such an image, those of some names or all.
+
+    Raises:
+        ValueError: for a name of one that is for other images.
+    """
+    fit = [disturbance for disturbance in DISTURBANCES if disturbance.fits(image)]
+    names = [disturbance.name for disturbance in fit]
+    for name in only or ():
+        if name not in names:
+            raise InputError(
+                f"--only {name}: these images have no such thing, expected some of "
+                f"{', '.join(names)}"
+            )
+    return [disturbance for disturbance in fit if not only or disturbance.name in only]
 
 
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

@@ -305,6 +305,11 @@ def test_noise_is_seeded_by_the_case_and_grows_with_the_range(
     assert not torch.allclose(noises[0][..., :16, :], noises[1][..., :16, :], atol=0.1)
 
 
+def test_disturbance_of_other_images_is_refused(bundle: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--only JPEG: these images have no such thing"):
+        run("robustness", bundle, data, tmp_path, "--only", "blur", "JPEG")
+
+
 def test_maps_are_of_one_axial_plane_in_the_files_geometry_upright(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
