@@ -96,7 +96,7 @@ def test_report_is_one_file_with_the_scores_and_the_pictures(
         assert trained_on == row["trained_on"]
         wanted = [float(row[score]) for score in SCORES]
         got = [math.nan if score == "–" else float(score) for score in scores]
-        np.testing.assert_allclose(got, wanted, atol=6e-5)
+        np.testing.assert_allclose(got, wanted, atol=6e-4)  # three decimals
     pictures = page.images()
     assert (
         len([name for name in pictures if name.endswith("with true and predicted outlines")]) == 3
