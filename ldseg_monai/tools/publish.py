@@ -24,6 +24,7 @@ from ldseg_monai.runtime.errors import (
     ExistingFileError,
     InputError,
     MissingPackageError,
+    NotAFolderError,
     RunError,
     UserError,
     one_line,
@@ -60,10 +61,15 @@ def publish_to_folder(
 
     Raises:
         FileExistsError: if the zip is there already.
+        NotADirectoryError: if ``out`` is a file.
         FileNotFoundError, ValueError, RuntimeError: as of `checked_export`.
     """
     found = Bundle.find(bundle)
     archive = Path(out) / archive_name(found)
+    if Path(out).exists() and not Path(out).is_dir():
+        raise NotAFolderError(
+            f"--to folder {out}: expected a folder, and it is a file; choose another name"
+        )
     require_new(archive)
     with checked_export(found, scores) as folder:
         make_folder(out)

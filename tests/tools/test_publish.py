@@ -32,6 +32,7 @@ def nothing_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--to", "ftp", "host"], "--to ftp: expected hf or folder"),
         (["--to", "folder", "out", "--public"], "--public with --to folder"),
         (["--to", "hf", "me/glas"], "--to hf takes huggingface_hub: pip install"),
+        (["--to", "folder", "out/ldseg_glas_v0.8.0.zip"], "expected a folder, and it is a file"),
         (["--to", "folder", "out"], "ldseg_glas_v0.8.0.zip is there already: expected a new name"),
     ],
 )
