@@ -434,7 +434,10 @@ def _pairs(root: Path) -> Cases:
     """The pairs of `images/` and `labels/`."""
     for folder in PARTS:
         if not (root / folder).is_dir():
-            raise MissingFileError(f"{root} has no folder {folder}/: {_layouts()}")
+            above = root.absolute().parent
+            is_part = all((above / part).is_dir() for part in PARTS)
+            advice = f"expected the folder that has both, {above}" if is_part else _layouts()
+            raise MissingFileError(f"{root} has no folder {folder}/: {advice}")
     leftovers = Leftovers()
     require_targets(path for folder in PARTS for path in _visible(root / folder))
     images, labels = (_image_files(root / folder, leftovers) for folder in PARTS)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ldseg_monai.data.datalist import case_name, paired_datalist, resolve_datalist
+from ldseg_monai.data.datalist import case_name, find_cases, paired_datalist, resolve_datalist
 from ldseg_monai.data.phantoms.files import write_phantoms
 from ldseg_monai.data.split import Split, read_groups
+from ldseg_monai.runtime.errors import MissingFileError
 
 
 def part_of(datalist: list, split: str, **rule: Any) -> list:
@@ -713,3 +714,10 @@ def test_names_that_look_alike_are_one(tmp_path: Path) -> None:
     touch(tmp_path, "images/\u00e9.nii.gz")
     with pytest.raises(ValueError, match="two files for case"):
         paired_datalist(tmp_path)
+
+
+def test_the_folder_of_the_images_alone_is_told_the_one_above(tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+    with pytest.raises(MissingFileError, match=f"images/: expected the folder .* both, {tmp_path}"):
+        find_cases(tmp_path / "images")
