@@ -234,6 +234,12 @@ def test_what_is_no_image_is_told(
         segmenters[kind](image, **options)
 
 
+def test_an_archive_is_no_image(segmenters: dict, tmp_path: Path) -> None:
+    (tmp_path / "scans.zip").touch()
+    with pytest.raises(InputError, match="scans.zip is an archive: expected an image; unpack it"):
+        segmenters["hippocampus"](tmp_path / "scans.zip")
+
+
 def test_a_result_says_that_it_stays_in_its_process(segmenters: dict, images: dict) -> None:
     with pytest.raises(ArgumentError, match="send its label"):
         pickle.dumps(segmenters["gland"](images["gland"]))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from monai.utils import ensure_tuple
 
 from ldseg_monai.runtime.errors import InputError, MissingPackageError
+from ldseg_monai.runtime.nearest import did_you_mean
 
 
 class Kind(NamedTuple):
@@ -68,7 +69,8 @@ def check_kinds(
     names = tuple(dict.fromkeys(ensure_tuple(kinds)))
     for name in names:
         if name not in KINDS:
-            raise InputError(f"kind of file {name!r}: expected some of {', '.join(KINDS)}")
+            near = did_you_mean(str(name), KINDS)
+            raise InputError(f"kind of file {name!r}: expected some of {', '.join(KINDS)}{near}")
         kind = KINDS[name]
         is_other = spatial_dims is not None and spatial_dims != kind.spatial_dims
         if is_other or (kind.of_dicom and is_dicom is False):
