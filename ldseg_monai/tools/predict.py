@@ -102,7 +102,8 @@ def predict(
                 continue
             places += places_in(place)
             archives[place] = os.fspath(path)
-        stack.enter_context(told_as_archives(archives))
+        if archives:
+            stack.enter_context(told_as_archives(archives))
         if overlays is None:
             overlays = overlays_for(own, places)
         if SEQUENCES in overlays and knobs.pop("save_overlay", False):
