@@ -242,17 +242,25 @@ def comparison(ours: Cases, theirs: Cases, groups: Mapping[str, str]) -> dict[st
 
 
 def write_results(
-    out: Path,
+    table: Path,
+    cases: Path,
     head: str,
     rows: Mapping[str, list[dict[str, str]]],
     groups: Mapping[str, str] | None = None,
 ) -> str:
-    """Write cases.csv and table.md from the rows of the candidates, the bundle first.
+    """Write a table and its cases from the rows of the candidates, the bundle first.
+
+    Args:
+        table: file of Markdown to write.
+        cases: file of CSV to write.
+        head: of the table's file.
+        rows: of each candidate, as of `read_rows`.
+        groups: as of `comparison`.
 
     Returns:
-        The text of table.md.
+        The text of the table's file.
     """
-    with open(out / "cases.csv", "w", newline="") as file:
+    with open(cases, "w", newline="") as file:
         columns = ["candidate", "fold", "case", "class", *HEADINGS]
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
@@ -270,7 +278,7 @@ def write_results(
             cells = comparison(ours["mean"], theirs["mean"], groups or {})
             lines.append({"Dice": f"{own_name} minus {name}", **cells})
         sections.append(report.table(lines))
-    return report.write(out / "table.md", head, *sections)
+    return report.write(table, head, *sections)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -334,7 +342,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             train(plans[fold], variant, arguments.dataset_dir, folders[name][fold])
             evaluate(plans[fold], variant, arguments.dataset_dir, folders[name][fold])
         rows = {name: read_rows(own) for name, own in folders.items()}
-        text = write_results(arguments.out, head, rows, groups)
+        places = arguments.out / "table.md", arguments.out / "cases.csv"
+        text = write_results(*places, head, rows, groups)
     print(text)
     weights = [folder / "model.pt" for folder in folders[arguments.bundle.name].values()]
     trained = [str(path) for path in weights if path.is_file()]

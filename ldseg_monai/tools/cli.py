@@ -352,7 +352,12 @@ def _add_train(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         help="weights to start from (without FILE: those that the bundle ships with); of other "
         "classes with --set partial_weights=true",
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="default: the bundle's max_epochs")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="default: the bundle's max_epochs; from weights, without --overlay, a tenth of them",
+    )
     parser.add_argument(
         "--fold", type=int, metavar="K", help="fold that validates (default: cases drawn for it)"
     )
@@ -365,6 +370,7 @@ def _train(arguments: argparse.Namespace) -> None:
     A training that was stopped goes on by the same command.
     """
     from ldseg_monai.bundle import Bundle
+    from ldseg_monai.bundle.fine_tuning import fine_tuning_epochs
     from ldseg_monai.tools.predict import hushed
 
     bundle = Bundle.find(arguments.model)
@@ -374,6 +380,15 @@ def _train(arguments: argparse.Namespace) -> None:
     knobs = _run_knobs(
         arguments, initial_weights=weights, max_epochs=arguments.epochs, fold=arguments.fold
     )
+    # An overlay may be the second stage of a method, which is no fine-tuning
+    if weights is not None and "max_epochs" not in knobs and not arguments.overlay:
+        epochs = fine_tuning_epochs(bundle)
+        if epochs is not None:
+            knobs["max_epochs"] = epochs
+            logging.getLogger(__name__).info(
+                "from weights: max_epochs %d, a tenth of the bundle's; --epochs sets another",
+                epochs,
+            )
     with hushed():
         bundle.train(*arguments.overlay, **knobs)
 

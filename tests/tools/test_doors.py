@@ -92,20 +92,32 @@ def test_overlays_go_over_the_training_s_config(place: Workplace) -> None:
     assert not any(name.startswith("label_encoder") for name in weights_in(place.root / "unet"))
 
 
-def test_shipped_weights_may_be_the_start(
-    place: Workplace, trained: Path, monkeypatch: pytest.MonkeyPatch
+def test_shipped_weights_may_be_the_start_of_a_shorter_training(
+    place: Workplace,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     given: list[dict[str, Any]] = []
     monkeypatch.setattr(Bundle, "train", lambda self, *overlays, **knobs: given.append(knobs))
-    own = str(Bundle(place.bundle_root).weights)
-    for options, start in (
-        ([], None),
-        (["--from-weights"], own),
-        (["--from-weights", str(trained / "model.pt")], str(trained / "model.pt")),
+    own, file = str(Bundle(place.bundle_root).weights), str(trained / "model.pt")
+    overlay = ["--overlay", "baselines/lsegdiff_2.yaml"]
+    for options, start, epochs in (
+        ([], None, None),
+        (["--from-weights"], own, 5),
+        (["--from-weights", file], file, 5),
+        (["--from-weights", "--epochs", "7"], own, 7),
+        (["--from-weights", *overlay], own, None),
     ):
+        caplog.clear()
+        caplog.set_level("INFO")
         assert run("train", place, "start", TRAIN, *options) == 0
         assert given[-1].get("initial_weights") == start
-        assert "fold" not in given[-1] and "max_epochs" not in given[-1]
+        assert given[-1].get("max_epochs") == epochs
+        assert "fold" not in given[-1]
+        assert ("from weights: max_epochs 5, a tenth" in caplog.text) == (epochs == 5)
+    assert run("train", place, "start", TRAIN, "--from-weights", max_epochs=9) == 0
+    assert given[-1]["max_epochs"] == 9
 
 
 def test_weights_of_other_classes_start_a_training(

@@ -109,7 +109,8 @@ def test_command_prints_data_choices_and_commands(capsys: pytest.CaptureFixture)
     told = re.search(r"weights of ldseg_knee3d, of which (\d+) of (\d+) tensors fit", printed)
     assert told is not None and int(told[2]) / 2 <= int(told[1]) < int(told[2])
     weights = str(Path(KNEE, "models", "model.pt"))
-    assert f"--initial_weights {weights} --partial_weights True\n" in printed
+    command = "ldseg train -m bundles/my_organ --data data -o runs/my_organ --from-weights"
+    assert f"\n{command} {weights} --set partial_weights=true\n" in printed
     network = config("my_organ").get_parsed_content("network_def")
     load_weights(network, weights, partial=True)
 
