@@ -86,6 +86,7 @@ class Fixed(nn.Module):
         return self.logits
 
 
+@pytest.mark.slow
 def test_both_networks_are_trained_and_compared(tmp_path: Path) -> None:
     options = ["--steps", "2", "--num", "2", "--tested", "2", "--side", "32", "--samples", "3"]
     peer = ["--peer", "baselines/unet.yaml"]
