@@ -193,12 +193,12 @@ def ldseg_scores(network: LDSeg, pairs: list[Pair], sigmas: list[float]) -> dict
         for steps in STEPS:
             draws = network.seeded_noise(shape, 0, 1, steps)
             (logits,) = network.draw(image, draws, steps)
-            row[f"K = {steps}"] = foreground_dice(logits, label)
+            row[f"K = {steps}"] = foreground_dice(network.enlarge(logits), label)
         for sigma in sigmas:
             noisy = with_noise(image, sigma, index)
             row[f"noise {sigma:g}"] = foreground_dice(network.segment(noisy), label)
         samples = network.draw(image, network.seeded_noise(shape, 0, NUM_SAMPLES))
-        probabilities, spread = summarize(samples)
+        probabilities, spread = summarize(map(network.enlarge, samples))
         row[f"mean of {NUM_SAMPLES}"] = foreground_dice(probabilities, label)
         calibration.add(probabilities, spread, label)
         rows.append(row)

@@ -115,8 +115,8 @@ def from_diffusion(network: DiffusionSegmenter, steps: int) -> Drawn:
 
     def draw(image: torch.Tensor, samples: int) -> torch.Tensor:
         noise = network.seeded_noise(network.noise_shape(image), 0, samples, steps)
-        masks = [logits.argmax(dim=1)[0] for logits in network.draw(image, noise, steps)]
-        return torch.stack(masks)
+        drawn = map(network.enlarge, network.draw(image, noise, steps))
+        return torch.stack([logits.argmax(dim=1)[0] for logits in drawn])
 
     return draw
 

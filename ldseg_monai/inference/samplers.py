@@ -91,7 +91,7 @@ class SamplingInferer(Inferer):
             For one sample, class logits ``(B, classes, *spatial)``. For more, class probabilities
             averaged over the samples followed by one channel with their standard deviation,
             ``(B, classes + 1, *spatial)``; both are taken on the network's own grid, where that is
-            a coarser one (`DiffusionSegmenter.draw_coarse`), and brought up once. With
+            a coarser one (`DiffusionSegmenter.draw`), and brought up once. With
             ``keep_samples`` the class probabilities of each sample follow, sample after sample as
             they were drawn, ``(B, classes + 1 + num_samples * classes, *spatial)``.
 
@@ -111,7 +111,7 @@ class SamplingInferer(Inferer):
         with autocast(image.device, self.amp):
             samples: Iterator[torch.Tensor] = map(_require_finite, draw(model, image, noise))
             if self.num_samples == 1:
-                return next(samples)
+                return model.enlarge(next(samples))
             kept: list[torch.Tensor] = []
             if self.keep_samples:
                 samples = _keep(samples, kept, model)
@@ -121,9 +121,8 @@ class SamplingInferer(Inferer):
     def _draw(
         self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise
     ) -> Iterator[torch.Tensor]:
-        """The class logits of one sample after the other; of several, on the network's own grid."""
-        draw = network.draw if self.num_samples == 1 else network.draw_coarse
-        return draw(image, noise, self.num_inference_steps, self.callback)
+        """The class logits of one sample after the other, on the network's own grid."""
+        return network.draw(image, noise, self.num_inference_steps, self.callback)
 
     def _draw_turned(
         self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise

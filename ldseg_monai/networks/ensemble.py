@@ -60,20 +60,6 @@ class EnsembleSegmenter(DiffusionSegmenter):
         Raises:
             ValueError: for fewer samples than networks, some of which would have no say.
         """
-        return map(self.enlarge, self.draw_coarse(image, noise, num_inference_steps, callback))
-
-    def draw_coarse(
-        self,
-        image: torch.Tensor,
-        noise: Noise,
-        num_inference_steps: int | None = None,
-        callback: Callback | None = None,
-    ) -> Iterator[torch.Tensor]:
-        """`draw` on the networks' own grid: see `DiffusionSegmenter.draw_coarse`.
-
-        Raises:
-            ValueError: as of `draw`.
-        """
         number, samples = len(self.networks), noise.field.shape[2]
         if samples < number:
             raise InputError(
@@ -83,7 +69,7 @@ class EnsembleSegmenter(DiffusionSegmenter):
         draws = []
         for index, network in enumerate(self.networks):
             own = noise.of_samples(slice(index, None, number))
-            draw = diffusion_segmenter(network).draw_coarse
+            draw = diffusion_segmenter(network).draw
             draws.append(draw(image, own, num_inference_steps, callback))
         for sample in range(samples):
             yield next(draws[sample % number])

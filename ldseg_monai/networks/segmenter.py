@@ -116,36 +116,15 @@ class DiffusionSegmenter(nn.Module):
             callback: is told each `State` of the process.
 
         Yields:
-            Class logits ``(B, out_channels, *spatial)``, one sample after the other.
+            Class logits, one sample after the other: ``(B, out_channels, *spatial)``, or smaller,
+            where a network computes them on a coarser grid. What several samples say together is
+            computed there, and brought up once by `enlarge`.
         """
         raise NotImplementedError
 
-    def draw_coarse(
-        self,
-        image: torch.Tensor,
-        noise: Noise,
-        num_inference_steps: int | None = None,
-        callback: Callback | None = None,
-    ) -> Iterator[torch.Tensor]:
-        """`draw` on the grid on which the network computes its logits, where that is a coarser one.
-
-        What several samples say together is computed there, and brought up once by `enlarge`.
-
-        Args:
-            image: as of `draw`, as the others.
-            noise: as of `draw`.
-            num_inference_steps: as of `draw`.
-            callback: as of `draw`.
-
-        Yields:
-            Class logits ``(B, out_channels, *coarse)``; those of `draw`, where a method has no
-            such grid.
-        """
-        return self.draw(image, noise, num_inference_steps, callback)
-
     @torch.jit.unused
     def enlarge(self, maps: torch.Tensor) -> torch.Tensor:
-        """Interpolate maps ``(B, C, *coarse)`` of `draw_coarse` to ``(B, C, *spatial)``."""
+        """Bring maps on the grid of `draw` to the image's size, ``(B, C, *spatial)``."""
         return maps
 
     def segment(

@@ -50,8 +50,9 @@ def test_what_samples_say_is_brought_up_once(size: tuple[int, ...], members: int
     image, _ = pair_of(size)
     noise = network.seeded_noise(network.noise_shape(image), 3, 4)
     with torch.no_grad():
-        coarse = torch.stack(list(network.draw_coarse(image, noise))).softmax(dim=2)
-        drawn = torch.stack(list(network.draw(image, noise))).softmax(dim=2)
+        own = list(network.draw(image, noise))
+        coarse = torch.stack(own).softmax(dim=2)
+        drawn = torch.stack(list(map(network.enlarge, own))).softmax(dim=2)
     assert coarse.shape[3:] == tuple(side // 2 for side in size) and drawn.shape[3:] == size
     mode = {2: "bilinear", 3: "trilinear"}[len(size)]
     mean = functional.interpolate(coarse.mean(0).log(), scale_factor=2, mode=mode).softmax(dim=1)

@@ -54,7 +54,7 @@ def images_of(size: tuple[int, ...], batch: int = 2) -> torch.Tensor:
 def drawn(network: DiffusionSegmenter, image: torch.Tensor, noise: Noise) -> torch.Tensor:
     """The samples' class logits, ``(samples, B, classes, *spatial)``."""
     with torch.no_grad():
-        return torch.stack(list(network.draw(image, noise)))
+        return torch.stack(list(map(network.enlarge, network.draw(image, noise))))
 
 
 @each_member
@@ -103,7 +103,7 @@ def test_ensemble_is_the_mean_and_the_largest_sd_of_its_samples(
     network, image = build(), images_of(size)
     noise = network.seeded_noise(network.noise_shape(image), seed=7, num_samples=4)
     with torch.no_grad():
-        samples = torch.stack(list(network.draw_coarse(image, noise))).softmax(dim=2)
+        samples = torch.stack(list(network.draw(image, noise))).softmax(dim=2)
     result = SamplingInferer(4, seed=7, amp=False)(image, network)
     assert result.shape == (2, 4, *size) and result.dtype == torch.float32
     mean, deviation = samples.mean(0), samples.std(0, correction=0).amax(1)
@@ -224,7 +224,7 @@ def test_callback_is_told_every_state_and_how_to_decode_it(
     assert len(told) == network.num_inference_steps + 1
     assert torch.equal(told[0].value, noise.of_images(2).field[0, :, 0])
     assert torch.equal(logits, without)
-    torch.testing.assert_close(decoded, logits)
+    torch.testing.assert_close(decoded, network.enlarge(logits))
 
 
 @each_member

@@ -182,18 +182,9 @@ class LDSeg(DiffusionSegmenter):
     ) -> Iterator[torch.Tensor]:
         """Segment images: see `DiffusionSegmenter.draw`.
 
-        All samples are denoised in one batch, since latents are small, and decoded one by one.
+        All samples are denoised in one batch, since latents are small, and decoded one by one,
+        without the interpolation at the decoder's end.
         """
-        return map(self.enlarge, self.draw_coarse(image, noise, num_inference_steps, callback))
-
-    def draw_coarse(
-        self,
-        image: torch.Tensor,
-        noise: Noise,
-        num_inference_steps: int | None = None,
-        callback: Callback | None = None,
-    ) -> Iterator[torch.Tensor]:
-        """`draw` without the decoder's interpolation: see `DiffusionSegmenter.draw_coarse`."""
         batch_size, num_samples = len(image), noise.field.shape[2]
         embedding, features = self.encode_image(image)
         embedding = embedding.repeat_interleave(num_samples, dim=0)

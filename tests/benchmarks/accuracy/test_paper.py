@@ -320,8 +320,12 @@ def test_zoom_is_on_the_window_with_the_most_errors() -> None:
 
 def test_states_are_drawn_from_label_to_noise_and_back(tmp_path: Path) -> None:
     write_cuts(tmp_path, 2, num=3)
-    small = dict(SMALL["ldseg_glas"]) | {"dataset_dir": str(tmp_path), "patients": "",
-        "part": "all", "crop_size": [32, 32], "window_size": [96, 96], "num_samples": 1}  # fmt: skip
+    small = dict(SMALL["ldseg_glas"]) | {
+        "dataset_dir": str(tmp_path),
+        "patients": "",
+        "part": "all",
+    }
+    small |= {"crop_size": [32, 32], "window_size": [96, 96], "num_samples": 1}
     config = Bundle.find("ldseg_glas").config("train.yaml", **small)
     torch.save(config.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
     path = str(tmp_path / "model.pt")
