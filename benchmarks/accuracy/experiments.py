@@ -24,6 +24,8 @@ PNG picture:
   lets samples and peers see eight orientations, too (the knob turned).
 
 --other has the bundle's own network with other weights, such as ones trained as long as a peer.
+--parts, of robustness, shows which way LDSeg is harmed: through the embedding that the denoiser
+sees, or through the features that the label decoder sees.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ STEPS = (1, 2, 3, 5, 10, 20, 50)
 NUM_SAMPLES = 100
 # Dice by the network's name, the strength of a disturbance, and the case's name
 Curves = dict[str, dict[float, dict[str, float]]]
+PARTS = ("embedding", "features")  # of LDSeg's image encoder
 PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top of
 WHERE = """the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}
 ({trained_on})"""
@@ -208,6 +211,55 @@ class Experiment:
             )
             for case in self.run(disturbance, strength)
         }
+
+
+class PartHarmed(Experiment):
+    """LDSeg, one part of which sees the disturbed image and the other one the clean image.
+
+    Args:
+        bundle: as of `Experiment`, as are all others.
+        harmed: of `PARTS`: the denoiser's embedding, or the label decoder's features.
+
+    Raises:
+        InputError: if the network's label decoder does not see the image.
+    """
+
+    def __init__(self, bundle: Bundle, harmed: str, *args: Any, **overrides: Any) -> None:
+        super().__init__(bundle, *args, **overrides)
+        self.harmed = harmed
+        if not getattr(self.network, "decoder_sees_image", False):
+            raise InputError(
+                f"--parts: the label decoder of {bundle.name} does not see the image, expected an "
+                "LDSeg whose decoder does; leave --parts out"
+            )
+
+    @torch.no_grad()
+    def case(
+        self,
+        index: int,
+        disturbance: Disturbance | None = None,
+        strength: float = 0.0,
+        probabilities: bool = False,
+    ) -> dict[str, Any]:
+        """Segment one case: see `Experiment.case`."""
+        if disturbance is None or strength == 0:
+            return super().case(index, disturbance, strength, probabilities)
+        apply, encode = disturbance.apply, self.network.encode_image
+
+        def beside_clean(image: torch.Tensor, strength: float, index: int) -> torch.Tensor:
+            return torch.cat([apply(image, strength, index), image], dim=1)  # (1, 2 C, *spatial)
+
+        def encode_both(windows: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+            seen, whole = map(encode, windows.chunk(2, dim=1))
+            return (seen[0], whole[1]) if self.harmed == "embedding" else (whole[0], seen[1])
+
+        network: Any = self.network
+        network.encode_image = encode_both  # beside the class's method, which it hides
+        try:
+            both = dataclasses.replace(disturbance, apply=beside_clean)
+            return super().case(index, both, strength, probabilities)
+        finally:
+            del network.encode_image
 
 
 def name_of(case: dict[str, Any]) -> str:
@@ -452,6 +504,11 @@ def argument_parser() -> argparse.ArgumentParser:
         help="the bundle's own network with other weights, and how the table calls it",
     )
     parser.add_argument(
+        "--parts",
+        action="store_true",
+        help="of robustness: show LDSeg with the disturbed image in one part alone, too",
+    )
+    parser.add_argument(
         "--ensemble", nargs="+", default=[], metavar="WEIGHTS", help="of uncertainty: two or more"
     )
     return parser
@@ -511,6 +568,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return experiment
 
     others = {name: beside((), weights) for name, weights in arguments.other}
+    for part in PARTS if arguments.parts else ():
+        harmed = PartHarmed(bundle, part, (), arguments.model_path, **overrides)
+        others[f"{own}, {part} alone"] = harmed
     peers = {}
     for overlay, weights in arguments.peer:
         overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
@@ -613,8 +673,9 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error("--peer and --other have no reverse steps to count: leave them out of steps")
     if arguments.ensemble and arguments.experiment != "uncertainty":
         parser.error("--ensemble is for uncertainty: leave it out")
-    if arguments.only and arguments.experiment != "robustness":
-        parser.error("--only is for robustness: leave it out")
+    for name in ("only", "parts"):
+        if getattr(arguments, name) and arguments.experiment != "robustness":
+            parser.error(f"--{name} is for robustness: leave it out")
     names = [name for name, _ in arguments.other]
     names += [Path(overlay).stem for overlay, _ in arguments.peer]
     if len(set(names)) < len(names):

@@ -17,7 +17,7 @@ from small_bundles import write_config
 from small_networks import SMALL_HIPPOCAMPUS
 
 from benchmarks.accuracy import experiments
-from benchmarks.accuracy.disturbances import NOISE, value_range
+from benchmarks.accuracy.disturbances import DISTURBANCES, NOISE, value_range
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.trained_cases import TrainedCases
 
@@ -50,6 +50,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The hippocampus bundle, small, with untrained weights of LDSeg and of its UNet."""
     folder = tmp_path_factory.mktemp("bundle") / "small"
     small = {**SMALL_HIPPOCAMPUS, "spatial_size": [16, 16, 16], "amp": False}
+    small["network_def#label_decoder#image_channels"] = small["network_def#image_encoder#channels"]
     write_config(folder, BUNDLE, "train.yaml", small)
     write_config(folder, BUNDLE, "evaluate.yaml", {})
     write_config(folder, BUNDLE, "baselines/unet.yaml", {"network_def#channels": [4, 8, 16]})
@@ -267,6 +268,7 @@ def test_uncertainty_has_a_row_of_each_way_and_map_and_each_cases_doubt(
         (["uncertainty", "--ensemble", "a.pt"], "expected two or more"),
         (["noise", "--ensemble", "a.pt", "b.pt"], "--ensemble is for uncertainty"),
         (["noise", "--only", "blur"], "--only is for robustness"),
+        (["noise", "--parts"], "--parts is for robustness"),
         (["steps", "--other", "a", "a.pt"], "leave them out of steps"),
         (["noise", "--other", "a", "a.pt", "--other", "a", "b.pt"], "expected different ones"),
     ],
@@ -308,6 +310,42 @@ def test_noise_is_seeded_by_the_case_and_grows_with_the_range(
 def test_disturbance_of_other_images_is_refused(bundle: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--only JPEG: these images have no such thing"):
         run("robustness", bundle, data, tmp_path, "--only", "blur", "JPEG")
+
+
+def test_one_part_alone_sees_the_disturbed_image(bundle: Path, data: Path, tmp_path: Path) -> None:
+    overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
+    (gaps,) = (kind for kind in DISTURBANCES if kind.name == "missing slices")
+    for part in experiments.PARTS:
+        experiment = experiments.PartHarmed(Bundle(bundle), part, **overrides)
+        network: Any = experiment.network
+        given, inferer, sampler = [], experiment.inferer, experiment.sampler
+
+        def keep(image: torch.Tensor, network: Any, inferer=inferer, given=given) -> torch.Tensor:
+            given.append(inferer(image, network))
+            return given[-1]
+
+        experiment.inferer = keep
+        experiment.case(0, gaps, 0.4)
+        clean, _ = experiment.image(0)
+        harmed = gaps.apply(clean, 0.4, 0)
+        of_latent, of_decoder = (harmed, clean) if part == "embedding" else (clean, harmed)
+        with torch.no_grad():
+            embedding, _ = network.encode_image(of_latent)
+            _, features = network.encode_image(of_decoder)
+            draws = sampler.seeded_noise(network, network.noise_shape(clean)).field[:, 0]
+            latent = network.sample_latent(embedding, draws, 2)
+            expected = network.label_decoder(latent, features)
+        torch.testing.assert_close(given[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_parts_are_two_more_rows(bundle: Path, data: Path, tmp_path: Path) -> None:
+    experiments.main(
+        ["robustness", str(bundle), "--dataset_dir", str(data), "--out", str(tmp_path)]
+        + ["--only", "blur", "--parts"]
+    )
+    rows, _ = tables((tmp_path / "robustness.md").read_text())
+    named = [row["network"] for row in rows]
+    assert named == ["LDSeg", "LDSeg, embedding alone", "LDSeg, features alone"]
 
 
 def test_maps_are_of_one_axial_plane_in_the_files_geometry_upright(
