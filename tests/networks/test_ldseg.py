@@ -268,6 +268,30 @@ def test_oracle_denoiser_gives_the_clean_latent(
     torch.testing.assert_close(sampled, clean, rtol=0, atol=worst)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("sees_image", [False, True])
+@torch.no_grad()
+def test_samples_decoded_together_are_those_decoded_one_by_one(
+    sees_image: bool, batch_size: int
+) -> None:
+    network = small_ldseg(decoder_image_levels=[sees_image, sees_image]).eval()
+    assert network.decoded_together > 1
+    image = torch.randn(batch_size, 2, 16, 16)
+    noise = network.seeded_noise(network.noise_shape(image), 0, 11)
+    sizes: list[int] = []
+    decoder: Any = network.label_decoder
+    decoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    together = list(network.draw(image, noise))
+    assert sizes == ([8, 3] if batch_size == 1 else [2] * 11)
+    network.decoded_together = 1
+    alone = list(network.draw(image, noise))
+    assert len(together) == len(alone) == 11
+    for logits, expected in zip(together, alone, strict=True):
+        assert logits.shape == (batch_size, 3, 16, 16)
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(alone[0], alone[1], atol=1e-3)
+
+
 def test_draws_are_one_a_step_for_a_stochastic_process() -> None:
     networks = [tiny(eta=eta, num_inference_steps=5) for eta in (0.0, 0.5, 1.0)]
     assert [network.num_draws() for network in networks] == [1, 5, 5]

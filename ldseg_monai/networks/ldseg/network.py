@@ -35,7 +35,8 @@ class LDSeg(DiffusionSegmenter):
     - ``denoiser(z_l(t), z_i, timesteps)`` returns a prediction (Eq. 12), ``(B, C_z, *latent)``, of
       the scheduler's kind.
     - ``label_decoder(latent, features)`` returns class logits (Eq. 13). It has the attribute
-      ``out_channels``, the classes. ``sees_image`` says whether it uses features.
+      ``out_channels``, the classes. ``sees_image`` says whether it uses features; ``together``, how
+      many latents of one image it takes at once, beside the features of that image.
 
     Further attributes that neighbors both have, such as ``latent_channels``, must agree.
 
@@ -115,6 +116,7 @@ class LDSeg(DiffusionSegmenter):
         self.image_dropout = image_dropout
         self.seed = seed
         self.decoder_sees_image = sees_image
+        self.decoded_together = int(getattr(label_decoder, "together", 1))
         self.decoder_interpolates = float(getattr(label_decoder, "interpolation", 1.0)) > 1
 
         self.label_encoder = label_encoder
@@ -182,7 +184,7 @@ class LDSeg(DiffusionSegmenter):
     ) -> Iterator[torch.Tensor]:
         """Segment images: see `DiffusionSegmenter.draw`.
 
-        All samples are denoised in one batch, since latents are small, and decoded one by one,
+        All samples are denoised in one batch, since latents are small, and decoded a few at a time,
         without the interpolation at the decoder's end.
         """
         batch_size, num_samples = len(image), noise.field.shape[2]
@@ -196,11 +198,14 @@ class LDSeg(DiffusionSegmenter):
             told = partial(self._tell, callback, partial(self._decode, features))
         latents = self.sample_latent(embedding, field, num_inference_steps, told)
         latents = latents.unflatten(0, (batch_size, num_samples))  # (B, samples, C_z, *latent)
-        for latent in latents.unbind(1):
+        together = self.decoded_together if batch_size == 1 else 1
+        for chunk in latents.split(together, dim=1):
+            latent = chunk.flatten(0, 1)  # (B * together, C_z, *latent)
             if self.decoder_interpolates:
-                yield self.label_decoder(latent, features, enlarged=False)
+                logits = self.label_decoder(latent, features, enlarged=False)
             else:
-                yield self.label_decoder(latent, features)
+                logits = self.label_decoder(latent, features)
+            yield from logits.split(batch_size)
 
     @torch.jit.unused
     def enlarge(self, maps: torch.Tensor) -> torch.Tensor:
