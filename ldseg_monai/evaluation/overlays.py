@@ -19,7 +19,7 @@ from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.data.exports.label_map import named_classes
 from ldseg_monai.data.formats import MICROMETERS, Slide
-from ldseg_monai.data.writers import png_remark
+from ldseg_monai.data.writers import QUICK_PNG, png_remark
 from ldseg_monai.evaluation.pictures import load_image, upright
 from ldseg_monai.evaluation.sheets import Color, sheet
 from ldseg_monai.inference.case_evaluator import ORIGINAL
@@ -98,9 +98,7 @@ class SaveOverlay:
             file = os.path.join(self.output_dir, f"{case_name(meta)}_overlay.png")
             try:
                 with whole_file(file, place_of(path)) as hidden:
-                    # This level takes a quarter of the default's time.
-                    said = png_remark(remark(meta))
-                    picture.save(hidden, "PNG", compress_level=1, pnginfo=said)
+                    picture.save(hidden, "PNG", pnginfo=png_remark(remark(meta)), **QUICK_PNG)
             except ExistingFileError:
                 logger.warning(
                     "%s is kept as it is, since this program did not write it so: no picture of "

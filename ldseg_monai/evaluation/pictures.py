@@ -228,13 +228,11 @@ def uncertain(panel: np.ndarray, sd: torch.Tensor) -> np.ndarray:
     """
     share = _scaled(sd, panel.shape[:2], "bilinear")[0].clamp(0, MAX_SD) / MAX_SD
     level = (share * 255).round().byte().numpy()
-    drawn = np.array(Image.fromarray(panel).convert("L").convert("RGB"))
-    there = level > 0  # nothing is in most places
+    gray = np.asarray(Image.fromarray(panel).convert("L"), np.float32)
     colors, opacity = translucent(256)
-    over = level[there]
-    under = drawn[there] * (1 - opacity[over, None])
-    drawn[there] = (under + colors[over] * opacity[over, None]).astype(np.uint8)
-    return drawn
+    over = (colors * opacity[:, None]).astype(np.float32)[level]  # (rows, columns, 3)
+    under = gray * (1 - opacity).astype(np.float32)[level]  # (rows, columns)
+    return (over + under[..., None]).round().astype(np.uint8)
 
 
 def translucent(steps: int) -> tuple[np.ndarray, np.ndarray]:
