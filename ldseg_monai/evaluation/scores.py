@@ -28,7 +28,8 @@ SCORES = ("dice", "iou", "precision", "recall", "hd95", "asd", "surface_dice")
 DISTANCES = ("hd95", "asd")  # the scores that have a unit
 TOLERANCE = 1.0  # of the surface Dice, in the unit of distances
 COUNTS = ("overlap_voxels", "predicted_voxels", "true_voxels")  # of a class in a case
-COLUMNS = ("case", "class", "name", *SCORES, "unit", "trained_on", *COUNTS)  # of metrics.csv
+# Of metrics.csv
+COLUMNS = ("case", "class", "name", *SCORES, "unit", "trained_on", OUTSIDE, *COUNTS)
 POOLED = SCORES[:4]  # the scores that classes have together
 UNITS = {2: "pixel", 3: "mm"}  # of distances, by an image's axes: a picture's file has no spacing
 SEEN = {True: "yes", False: "no", None: "unknown"}
@@ -161,7 +162,7 @@ class CaseScores:
     in the image's own geometry, ``label`` with its affine, beside ``image`` with its file's name.
     The background has no row. The rows are in the order of the cases' names; where several
     processes share the cases, the first writes the rows of all. Each row says whether the weights
-    were trained on its case: yes, no or unknown.
+    were trained on its case: yes, no or unknown, and why they do not know such images, if so.
 
     Args:
         output_dir: folder of the two files.
@@ -208,8 +209,9 @@ class CaseScores:
             image = case["image"].meta["filename_or_obj"]
             seen = self.trained.has(image) if self.trained else None
             about = {"unit": UNITS[label.ndim - 1], "trained_on": SEEN[seen]}
-            if OUTSIDE in case["image"].meta:
-                self.outside[case_name(case["image"])] = case["image"].meta[OUTSIDE]
+            about[OUTSIDE] = case["image"].meta.get(OUTSIDE, "")
+            if about[OUTSIDE]:
+                self.outside[case_name(case["image"])] = about[OUTSIDE]
             prediction, truth = self._masks(case["pred"]), self._masks(label)
             for index in range(1, self.num_classes):
                 scores = class_scores(prediction[index], truth[index], spacing)

@@ -19,7 +19,7 @@ from ldseg_monai.data.split import Split
 
 COLUMNS = (
     "case,class,name,dice,iou,precision,recall,hd95,asd,surface_dice,unit,trained_on,"
-    "overlap_voxels,predicted_voxels,true_voxels"
+    "outside_of_known,overlap_voxels,predicted_voxels,true_voxels"
 ).split(",")
 SCORES = COLUMNS[3:10]
 

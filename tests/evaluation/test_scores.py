@@ -19,6 +19,7 @@ from monai.metrics import (
     compute_surface_dice,
 )
 
+from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.evaluation.scores import (
     COUNTS,
@@ -204,7 +205,7 @@ def test_table_has_a_row_for_each_case_and_class(
     )
     with open(tmp_path / "new" / "folder" / "metrics.csv", newline="") as file:
         columns = "case,class,name,dice,iou,precision,recall,hd95,asd,surface_dice,unit,trained_on"
-        columns += ",overlap_voxels,predicted_voxels,true_voxels"
+        columns += ",outside_of_known,overlap_voxels,predicted_voxels,true_voxels"
         assert file.readline().strip() == columns
         file.seek(0)
         rows = list(csv.DictReader(file))
@@ -263,6 +264,16 @@ def test_cases_that_were_trained_on_are_marked(tmp_path: Path, cases, caplog) ->
     told = "1 of 3 cases were trained on (knee2)"
     assert json.loads((tmp_path / "summary.json").read_text())["trained_on"] == told
     assert told in caplog.messages
+
+
+def test_images_that_the_weights_do_not_know_are_marked(tmp_path: Path, cases) -> None:
+    why = "it looks unlike them: a distance of 3, where up to 2 is usual"
+    cases[1]["image"].meta[OUTSIDE] = why
+    run(CaseScores(str(tmp_path), 3), [cases])
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        marks = {row["case"]: row[OUTSIDE] for row in csv.DictReader(file)}
+    assert marks == {"knee.1": "", "knee2": why, "knee3": ""}
+    assert json.loads((tmp_path / "summary.json").read_text())[OUTSIDE] == {"knee2": why}
 
 
 # MeanCaseDice
