@@ -4,40 +4,62 @@ r"""How well images of another kind are told from those that a bundle's weights 
         --other glands DIR --other hearts DIR --out DIR
 
 The numbers of `ldseg_monai.data.appearance` are taken of the images that the weights were trained
-on, and of phantoms of their kind. ``known_images`` in the bundle's ``metadata.json`` has their
-mean, their standard deviation and the limit; ``--declare`` writes them there. Then other images are
-compared with them: those of the same data set that did not train, further phantoms, and those of
-``--other``.
+on, and of phantoms of their kind. ``known_images`` in the bundle's ``metadata.json`` has what they
+have in common, with the limits; ``--declare`` writes it there. Then other images are compared with
+them: those of the same data set that did not train, the same ones altered, further phantoms, those
+of other kinds, and the images of ``--other``.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import GaussianSmooth
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from benchmarks import command, report
 from ldseg_monai.bundle import Bundle
-from ldseg_monai.data.appearance import FEWEST, Group, appearance, distance, fit, limit
+from ldseg_monai.data.appearance import FEWEST, Group, nearest
 from ldseg_monai.data.datalist import find_cases
 from ldseg_monai.data.known import CheckKnownImaged
-from ldseg_monai.data.phantoms.files import write_phantoms
+from ldseg_monai.data.phantoms.files import VOLUMES, PhantomKind, write_phantoms
 from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.runtime.errors import UserError, cause
+from ldseg_monai.tools.new_bundle.config_tree import components
 
-PHANTOMS = 20
+FITTED = 40  # phantoms that a group is fitted to
+PHANTOMS = 20  # of each kind that is compared
+BLUR = 2.0  # pixels or voxels: SD of the blur
+NOISE = 0.5  # SD of the noise, in that of the image
 SAME = "same data set"
 ABOUT = """Images of each kind beside those that the weights were trained on. Refused: by the sizes
-and ranges that the bundle declares. Unlike: beyond the limit of the appearance's distance,
-{limit:g}, which is a warning and a mark in the results. Not read: a volume, for a bundle of
+and ranges that the bundle declares. Unlike: beyond the limit of the appearance's distance, which is
+a warning and a mark in the results. Distances are in limits. Not read: a volume, for a bundle of
 pictures, and the other way round. AUROC is of the distance, of these images beside those of the
 same data set that did not train; 1 means that each is further. At most {most} images of a kind,
-evenly spaced. The numbers and the limit's margin were chosen with most of these sets in view."""
+evenly spaced.
+
+The rows from half to noise alone are of the images of the same data set that did not train. They
+are at half and at twice the scale, blurred by {blur:g} pixels, with gray noise of {noise:g} of
+their standard deviation, inverted, and replaced by white noise.
+{resized}
+
+The limits are {limits}.
+Each is a quantile of the distances of the group's images to the others, times a margin. The margin
+and the numbers were chosen with all of these sets in view."""
+RESIZED = {
+    True: "The network sees every image at one size, so half and double are no other kind to it.",
+    False: "The network sees an image at its own scale, so half and double are another kind to it.",
+}
+Alteration = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Images:
@@ -52,15 +74,25 @@ class Images:
         self.config = bundle.config("inference.yaml")
         self.load = self.config.get_parsed_content("load")
         self.check: CheckKnownImaged = self.config.get_parsed_content("known")
+        self.resized = bool(components(self.config.config, "Resized"))
+        self.check.known = self.check.known._replace(appearance_resized=self.resized)
         self.most = most
 
-    def numbers(self, paths: Sequence[Any]) -> tuple[NDArray[np.float64], int, int]:
+    def numbers(
+        self, paths: Sequence[Any], alter: Alteration | None = None, every: bool = False
+    ) -> tuple[NDArray[np.float64], int, int]:
         """Appearance of images, and how many are refused and how many not read.
+
+        Args:
+            paths: their files.
+            alter: what is done to ``(C, *spatial)`` before it is looked at.
+            every: whether all of them are read, and not ``most``.
 
         Returns:
             ``(images, numbers)`` of those that are read, refused or not.
         """
-        chosen = np.linspace(0, len(paths) - 1, min(self.most, len(paths))).astype(int)
+        number = len(paths) if every else min(self.most, len(paths))
+        chosen = np.linspace(0, len(paths) - 1, number).astype(int)
         found, refused, unread = [], 0, 0
         for index in chosen:
             try:
@@ -70,9 +102,45 @@ class Images:
                     raise
                 unread += 1
                 continue
+            if alter is not None:
+                values = alter(image.as_tensor().float())
+                image = MetaTensor(values, affine=image.affine, meta=dict(image.meta))
             refused += any(True for _ in self.check.reasons(image, image.shape[1:]))
-            found.append(appearance(image.as_tensor()))
+            found.append(self.check.looks(image))
         return np.array(found), refused, unread
+
+
+def alterations() -> dict[str, Alteration]:
+    """What makes another kind of an image, by its name."""
+    generator = torch.Generator().manual_seed(0)
+
+    def scaled(image: torch.Tensor, factor: float) -> torch.Tensor:
+        is_picture = image.ndim == 3
+        if factor < 1:
+            pool = functional.avg_pool2d if is_picture else functional.avg_pool3d
+            return pool(image[None], round(1 / factor))[0]
+        mode = "bilinear" if is_picture else "trilinear"
+        return functional.interpolate(image[None], scale_factor=factor, mode=mode)[0]
+
+    def with_noise(image: torch.Tensor) -> torch.Tensor:
+        gray = torch.randn(image.shape[1:], generator=generator)
+        return (image + NOISE * image.std() * gray).clamp(image.min(), image.max())
+
+    def noise_alone(image: torch.Tensor) -> torch.Tensor:
+        white = torch.rand(image.shape, generator=generator)
+        return image.min() + (image.max() - image.min()) * white
+
+    def blurred(image: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(GaussianSmooth(BLUR)(image))
+
+    return {
+        "half": lambda image: scaled(image, 0.5),
+        "double": lambda image: scaled(image, 2),
+        "blurred": blurred,
+        "with noise": with_noise,
+        "inverted": lambda image: image.max() + image.min() - image,
+        "noise alone": noise_alone,
+    }
 
 
 def images_in(folder: Path) -> list[Any]:
@@ -82,10 +150,63 @@ def images_in(folder: Path) -> list[Any]:
     return [case["image"] for case in cases]
 
 
+def other_kinds(own: PhantomKind) -> list[PhantomKind]:
+    """Kinds of phantoms with as many axes as one, without it and without sequences."""
+    kinds: tuple[PhantomKind, ...] = get_args(PhantomKind)
+    alike = [kind for kind in kinds if (kind in VOLUMES) == (own in VOLUMES)]
+    return [kind for kind in alike if kind not in (own, "beat")]
+
+
 def auroc(known: Sequence[float], others: Sequence[float]) -> float:
     """Probability that one of the others is further than a known one, ties half."""
     near, far = np.array(known)[:, None], np.array(others)[None]
     return float(((far > near) + 0.5 * (far == near)).mean())
+
+
+def known_groups(images: Images, inside: Sequence[Any], made: Sequence[Any]) -> dict[str, Group]:
+    """The groups that a bundle declares: its training images, and phantoms of their kind."""
+    paths = {"training images": inside, "phantoms": made}
+    return {name: Group.fit(images.numbers(own, every=True)[0]) for name, own in paths.items()}
+
+
+def compare(
+    images: Images,
+    groups: Mapping[str, Group],
+    kinds: Iterable[tuple[str, Sequence[Any], Alteration | None]],
+) -> list[dict[str, str]]:
+    """A row for each kind of images, the first of which is of the same data set."""
+    rows: list[dict[str, str]] = []
+    known: list[float] = []
+    for name, paths, alter in kinds:
+        numbers, refused, unread = images.numbers(paths, alter)
+        pairs = [nearest(one, groups) for one in numbers]
+        distances = [far / limit for far, limit in pairs]
+        row = {"images": name, "read": f"{len(numbers)}", "not read": f"{unread}"}
+        row["refused"] = f"{refused}"
+        row["unlike"] = f"{sum(one > 1 for one in distances)}" if distances else report.NONE
+        row["median distance"] = f"{np.median(distances):.2f}" if distances else report.NONE
+        is_compared = rows and known and distances
+        row["AUROC"] = f"{auroc(known, distances):.3f}" if is_compared else report.NONE
+        known = known if rows else distances
+        rows.append(row)
+    return rows
+
+
+def declare(bundle: Bundle, groups: Mapping[str, Group], resized: bool) -> None:
+    """Write the groups into the bundle's ``metadata.json``, which keeps its indent."""
+    path = bundle.configs / "metadata.json"
+    text = path.read_text(encoding="utf-8")
+    metadata, second = json.loads(text), text.splitlines()[1]
+    indent = len(second) - len(second.lstrip())
+    known = metadata["known_images"]
+    for name in ("appearance_limit", "appearance_resized"):
+        known.pop(name, None)
+    known["appearance"] = {name: group.declared() for name, group in groups.items()}
+    if resized:
+        known["appearance_resized"] = True
+    path.write_text(
+        json.dumps(metadata, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,52 +229,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     inside = [path for path in own if trained.has(path)]
     if len(inside) < FEWEST:
         parser.error(f"{len(inside)} images trained the weights: expected {FEWEST} or more")
-    kinds: dict[str, list[Any]] = {SAME: [path for path in own if path not in inside]}
+    outside = [path for path in own if path not in inside]
     with tempfile.TemporaryDirectory() as folder:
-        made = []
-        for seed in (0, 1):
-            write_phantoms(arguments.phantoms, Path(folder, str(seed)), PHANTOMS, seed=seed)
-            made.append(images_in(Path(folder, str(seed))))
-        groups: dict[str, Group] = {}
-        limits = []
-        for name, paths in (("training images", inside), ("phantoms", made[0])):
-            numbers, _, _ = images.numbers(paths)
-            groups[name] = fit(numbers)
-            limits.append(limit(numbers))
-        far = max(limits)
-        kinds["phantoms"] = made[1]
-        for name, place in arguments.other:
-            kinds[name] = images_in(Path(place))
-        rows, known = [], []
-        for name, paths in kinds.items():
-            numbers, refused, unread = images.numbers(paths)
-            distances = [distance(one, groups) for one in numbers]
-            known = distances if name == SAME else known
-            unlike = sum(one > far for one in distances)
-            row = {"images": name, "read": len(numbers), "not read": unread, "refused": refused}
-            row["unlike"] = unlike if distances else "–"
-            row["median distance"] = f"{np.median(distances):.2f}" if distances else "–"
-            is_compared = name != SAME and known and distances
-            row["AUROC"] = f"{auroc(known, distances):.3f}" if is_compared else "–"
-            rows.append({key: str(value) for key, value in row.items()})
-    if arguments.declare:
-        path = bundle.configs / "metadata.json"
-        text = path.read_text(encoding="utf-8")
-        metadata, second = json.loads(text), text.splitlines()[1]
-        indent = len(second) - len(second.lstrip())  # the file's own
-        declared = {name: group._asdict() for name, group in groups.items()}
-        metadata["known_images"] |= {"appearance": declared, "appearance_limit": far}
-        path.write_text(
-            json.dumps(metadata, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
+
+        def phantoms(kind: PhantomKind, number: int, seed: int) -> list[Any]:
+            place = Path(folder, f"{kind}_{seed}")
+            write_phantoms(kind, place, number, seed=seed)
+            return images_in(place)
+
+        head = report.header(
+            f"Images of another kind: {bundle.name}", "ABOUT", "accuracy.appearance", argv, 0
         )
-    head = report.header(
-        f"Images of another kind: {bundle.name}",
-        ABOUT.format(limit=far, most=arguments.most),
-        "accuracy.appearance",
-        argv,
-        0,
+        groups = known_groups(images, inside, phantoms(arguments.phantoms, FITTED, 0))
+        kinds: list[tuple[str, Sequence[Any], Alteration | None]] = [(SAME, outside, None)]
+        kinds += [(name, outside, alter) for name, alter in alterations().items()]
+        kinds.append(("phantoms", phantoms(arguments.phantoms, PHANTOMS, 1), None))
+        for kind in other_kinds(arguments.phantoms):
+            kinds.append((f"phantoms: {kind}", phantoms(kind, PHANTOMS, 1), None))
+        kinds += [(name, images_in(Path(place)), None) for name, place in arguments.other]
+        rows = compare(images, groups, kinds)
+    if arguments.declare:
+        declare(bundle, groups, images.resized)
+    limits = " and ".join(f"{group.limit:g} ({name})" for name, group in groups.items())
+    about = ABOUT.format(
+        limits=limits,
+        most=arguments.most,
+        blur=BLUR,
+        noise=NOISE,
+        resized=RESIZED[images.resized],
     )
-    print(report.write(command.folder_of(arguments) / "appearance.md", head, report.table(rows)))
+    print(
+        report.write(
+            command.folder_of(arguments) / "appearance.md",
+            head.replace("ABOUT", about, 1),
+            report.table(rows),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +20,10 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import MetaKeys, ensure_tuple
 from nibabel.orientations import io_orientation
+from numpy.typing import NDArray
+from torch.nn import functional
 
-from ldseg_monai.data.appearance import Group, appearance, distance
+from ldseg_monai.data.appearance import Group, appearance, nearest, resized
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.clips import MODALITY
 from ldseg_monai.data.dicom.reader import SERIES_UID
@@ -34,6 +37,7 @@ logger = logging.getLogger("ldseg_monai.data")
 SAMPLE = 200_000  # voxels that are looked at
 WHITE = 0.75  # of -1 to 1: glass, where each channel is above it
 TISSUE = 0.01  # least share of a picture that is not glass, else its colors say nothing
+OLDER = "appearance_limit"  # one for all groups, whose numbers were others
 QUANTILES = {"low": 0.01, "middle": 0.5, "high": 0.99}
 BODY_AXES = ("left_right", "front_back", "up_down")  # as RAS has them
 Ranges = Sequence[float] | Mapping[str, Sequence[float]]
@@ -68,10 +72,11 @@ class KnownImages(NamedTuple):
             0 and the standard deviation 1; of several channels a list, with the ranges of each.
         colors: ranges of the tissue's mean color and of its differences, for -1 to 1: ``red``,
             ``green``, ``blue``, ``red_over_green``, ``blue_over_green``.
-        appearance: groups of images that the weights know, by name, each with ``mean`` and ``sd``
-            of the numbers of `ldseg_monai.data.appearance`.
-        appearance_limit: distance to the nearest group beyond which an image is marked, and not
-            refused.
+        appearance: groups of images that the weights know, by name, each as
+            `ldseg_monai.data.appearance.Group` declares it. An image beyond the limits of all is
+            marked, and not refused.
+        appearance_resized: whether an image is resized before it is compared with them, as where
+            the network sees every image at one size.
     """
 
     source: str = ""
@@ -88,7 +93,7 @@ class KnownImages(NamedTuple):
     intensity: Mapping[str, Sequence[float]] | Sequence[Mapping[str, Sequence[float]]] = {}
     colors: Mapping[str, Sequence[float]] = {}
     appearance: Mapping[str, Group] = {}
-    appearance_limit: float = np.inf
+    appearance_resized: bool = False
 
 
 def read_known(metadata: str) -> KnownImages:
@@ -99,19 +104,25 @@ def read_known(metadata: str) -> KnownImages:
 
     Raises:
         InputError: for an entry that is none of `KnownImages`, or has a range of what there is not.
+            An appearance of older versions is left out, which is told once.
     """
     if not os.path.isfile(metadata):
         return KnownImages()
     with open(metadata, encoding="utf-8") as file:
         declared = json.load(file).get("known_images", {})
+    if OLDER in declared:
+        _tell_older(metadata)
+        declared = {key: declared[key] for key in declared.keys() - {OLDER, "appearance"}}
     unknown = ", ".join(sorted(declared.keys() - set(KnownImages._fields)))
     if unknown:
         raise InputError(
             f"known_images of {metadata} has {unknown}: expected only "
             f"{', '.join(KnownImages._fields)}"
         )
-    groups = declared.get("appearance", {})
-    groups = {name: Group(group["mean"], group["sd"]) for name, group in groups.items()}
+    groups = {
+        name: Group.read(group, f"appearance of {name} in {metadata}")
+        for name, group in declared.get("appearance", {}).items()
+    }
     known = KnownImages(**{**declared, "appearance": groups})
     for name, entries in NAMED.items():
         given = getattr(known, name)
@@ -124,6 +135,15 @@ def read_known(metadata: str) -> KnownImages:
                 f"{', '.join(entries)}"
             )
     return known
+
+
+@cache
+def _tell_older(metadata: str) -> None:
+    logger.warning(
+        "known_images of %s has an appearance of an older version, so it is not told which images "
+        "look unlike: `ldseg new-bundle` on the same cases writes known_images anew, to copy them",
+        metadata,
+    )
 
 
 class CheckKnownImaged(MapTransform):
@@ -179,15 +199,36 @@ class CheckKnownImaged(MapTransform):
         """
         if not self.known.appearance:
             return ""
-        values = image.as_tensor()
-        values = values[..., values.shape[-1] // 2] if self.frames else values  # one stands for all
-        far = distance(appearance(values), self.known.appearance)
-        if far <= self.known.appearance_limit:
+        far, limit = nearest(self.looks(image), self.known.appearance)
+        if far <= limit:
             return ""
-        return (
-            f"it looks unlike them: a distance of {far:.2g}, where "
-            f"{self.known.appearance_limit:.2g} is usual"
-        )
+        return f"it looks unlike them: a distance of {far:.3g}, where up to {limit:.3g} is usual"
+
+    def looks(self, image: MetaTensor) -> NDArray[np.float64]:
+        """Numbers of `appearance` of an image, at the scale at which the network sees it.
+
+        Args:
+            image: ``(C, *spatial)``.
+        """
+        values = image.as_tensor()
+        if self.frames:
+            values = values[..., values.shape[-1] // 2]  # one stands for all
+        if self.known.appearance_resized:
+            return appearance(resized(values))
+        if self.known.voxel_mm and image.ndim == 4 and not self.frames:
+            values = self._of_known_spacing(image)
+        return appearance(values)
+
+    def _of_known_spacing(self, image: MetaTensor) -> torch.Tensor:
+        """A volume with voxels as `KnownSpacingd` makes them, its axes in their order."""
+        spacing, axes = _sides(self._affine(image, image.shape[1:]))
+        known = dict(zip(BODY_AXES, ensure_tuple(self.known.voxel_mm), strict=True))
+        shares = np.array([side / known[axis] for side, axis in zip(spacing, axes, strict=True)])
+        if (np.abs(shares - 1) <= self.known.voxel_tolerance).all():
+            return image.as_tensor()
+        size = [max(1, round(side)) for side in np.array(image.shape[1:]) * shares]
+        values = image.as_tensor().float()[None]
+        return functional.interpolate(values, size=size, mode="trilinear")[0]
 
     def _mark_unlike(self, image: MetaTensor, marked: Any) -> None:
         told = self.unlike(image)
@@ -231,18 +272,20 @@ class CheckKnownImaged(MapTransform):
         if min(size) < known.least_size:
             yield f"its size is {_by(size)}, expected {known.least_size} or more along each axis"
         if image.ndim == 4 and not self.frames:
-            affine = np.asarray(image.affine, dtype=float)
-            header = fitting_header(self.wrong_headers, affine, size)
-            affine = affine if header is None else header.corrected(affine)
-            axes = [BODY_AXES[int(axis)] for axis in io_orientation(affine)[:, 0]]
-            affine = affine[:3, :3]
-            spacing = np.linalg.norm(affine, axis=0)
+            affine = self._affine(image, size)
+            spacing, axes = _sides(affine)
             yield from _side_reasons("its voxels are", spacing, axes, known.spacing_mm)
             sides = spacing * np.array(size)
             yield from _side_reasons("its field of view is", sides, axes, known.field_of_view_mm)
-            yield from self._tilt_reasons(affine / spacing)
+            yield from self._tilt_reasons(affine[:3, :3] / spacing)
         yield from self._intensity_reasons(image)
         yield from self._color_reasons(image)
+
+    def _affine(self, image: MetaTensor, size: Sequence[int]) -> np.ndarray:
+        """That of a volume, corrected where its header is one of the bundle's wrong ones."""
+        affine = np.asarray(image.affine, dtype=float)
+        header = fitting_header(self.wrong_headers, affine, size)
+        return affine if header is None else header.corrected(affine)
 
     def _dicom_reasons(self, meta: Mapping[str, Any]) -> Iterator[str]:
         is_dicom = SERIES_UID in meta or MODALITY in meta
@@ -379,6 +422,12 @@ def _sample(values: torch.Tensor) -> np.ndarray:
     """Evenly spaced columns, some `SAMPLE` of them, float32."""
     step = max(1, values.shape[1] // SAMPLE)
     return values[:, ::step].float().cpu().numpy()
+
+
+def _sides(affine: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """A voxel's sides in mm, and the axis of the body that is nearest to each."""
+    axes = [BODY_AXES[int(axis)] for axis in io_orientation(affine)[:, 0]]
+    return np.linalg.norm(affine[:3, :3], axis=0), axes
 
 
 def _side_reasons(

@@ -19,9 +19,10 @@ from dicom_phantoms import OBLIQUE
 from monai.data import MetaTensor
 from monai.transforms import Compose, NormalizeIntensityd, Orientation
 from scipy.spatial.transform import Rotation
+from torch.nn import functional
 
 from ldseg_monai.bundle import Bundle
-from ldseg_monai.data.appearance import appearance, fit
+from ldseg_monai.data.appearance import Group, appearance, resized
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.known import CheckKnownImaged, KnownSpacingd, read_known
 from ldseg_monai.data.loaders import LoadImageVolumed
@@ -175,13 +176,61 @@ def test_picture_of_another_kind_is_marked_and_goes_on(caplog: pytest.LogCapture
 def test_middle_frame_says_what_a_sequence_looks_like(tmp_path: Path) -> None:
     frames = torch.rand(1, 64, 64, 5)
     frames[..., 2] = torch.linspace(0, 1, 64)[:, None]
-    group = fit(np.stack([appearance(frames[..., 2] + 0.01 * index) for index in range(3)]))
-    declared = {"appearance": {"ramps": group._asdict()}, "appearance_limit": 2.0}
-    known = metadata(tmp_path, declared)
+    known = metadata(tmp_path, alike(*[appearance(frames[..., 2])] * 3))
     check = CheckKnownImaged("image", known, frames=True)
     for places, is_marked in (([0, 1, 2, 3, 4], False), ([2, 2, 0, 2, 2], True)):
         image = MetaTensor(frames[..., places], meta={"filename_or_obj": "beat.nii"})
         assert (OUTSIDE in check({"image": image})["image"].meta) == is_marked
+
+
+def alike(*numbers: np.ndarray, **others: bool) -> dict:
+    """What declares images with such numbers of `appearance`, and marks those that are not."""
+    group = Group.fit(np.stack(numbers)).declared()
+    return {"appearance": {"alike": group | {"limit": 2.0}}, **others}
+
+
+def test_pictures_at_another_scale_are_as_the_network_sees_them(tmp_path: Path) -> None:
+    image = picture(gland_phantom([0, 0])[0].mean(-1, keepdims=True))
+    double = functional.interpolate(image.as_tensor()[None], scale_factor=2, mode="bilinear")[0]
+    larger = MetaTensor(double, meta=dict(image.meta))
+    own = alike(*[appearance(image.as_tensor())] * 3)
+    seen = alike(*[appearance(resized(image.as_tensor()))] * 3, appearance_resized=True)
+    for declared, is_marked in ((own, True), (seen, False)):
+        check = CheckKnownImaged("image", metadata(tmp_path, declared))
+        assert not check.unlike(image)
+        assert bool(check.unlike(larger)) == is_marked
+
+
+def test_volumes_of_other_voxels_are_compared_at_the_size_that_they_are_resampled_to(
+    tmp_path: Path,
+) -> None:
+    coarse = torch.rand(1, 40, 30, 60)
+    voxels = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    affine = torch.diag(torch.tensor([0.5, 0.5, 1.5, 1]))
+    fine = MetaTensor(voxels, affine=affine)
+    turned = MetaTensor(voxels.permute(0, 3, 1, 2), affine=affine[:, [2, 0, 1, 3]])
+    declared = alike(*[appearance(coarse)] * 3)
+    assert CheckKnownImaged("image", metadata(tmp_path, declared)).unlike(fine)
+    declared |= {"voxel_mm": [1, 1, 1.5], "voxel_tolerance": 0.1}
+    for image in (fine, turned):
+        assert not CheckKnownImaged("image", metadata(tmp_path, declared)).unlike(image)
+
+
+def test_an_appearance_of_an_older_version_is_left_out_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = {"mean": [0.0] * 17, "sd": [0.02] * 17}
+    known = metadata(tmp_path, {"appearance": {"images": older}, "appearance_limit": 2.0})
+    for _ in range(2):
+        assert CheckKnownImaged("image", known).unlike(picture(np.ones((64, 64, 1)))) == ""
+    assert caplog.text.count("has an appearance of an older version") == 1
+    assert "`ldseg new-bundle` on the same cases writes known_images anew" in caplog.text
+
+
+def test_an_appearance_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    known = metadata(tmp_path, {"appearance": {"images": {"mean": [0.0], "sd": [1.0]}}})
+    with pytest.raises(InputError, match="of images in .*'correlation'.*expected mean, sd"):
+        read_known(known)
 
 
 def test_a_volume_that_is_seen_in_windows_may_be_of_any_size(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from nibabel.orientations import (
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ldseg_monai.data.appearance import appearance
+from ldseg_monai.data.appearance import appearance, resized
 from ldseg_monai.data.channels import channels_text, names_of_files
 from ldseg_monai.data.checks import check_channels, check_voxels, require_one_place
 from ldseg_monai.data.datalist import case_name
@@ -45,6 +45,13 @@ MAX_CLASSES = 64  # more are instance ids, or a mask that a lossy format has blu
 SAMPLED_VOXELS = 100_000  # of an image, for its percentiles
 
 
+class Kind(NamedTuple):
+    """A way in which a network may see an image."""
+
+    colored: bool
+    resized: bool
+
+
 @dataclass(frozen=True)
 class InspectedCase:
     """One pair, as `inspect_datalist` read it.
@@ -64,7 +71,8 @@ class InspectedCase:
         quantiles: of the standardized intensities of each channel, as of `standardized_quantiles`;
             of a picture, of all of them together.
         colors: of a picture, as of `tissue_colors`.
-        appearance: as of `ldseg_monai.data.appearance`; of a picture as if it had colors.
+        appearances: as of `ldseg_monai.data.appearance`, for each way to see the image; a picture
+            in colors and in gray.
         tilt: of a volume, in degrees, as of `tilt_of`.
         channels: of a volume.
     """
@@ -82,7 +90,7 @@ class InspectedCase:
     single: int = 0
     quantiles: list[dict[str, float]] = field(default_factory=list)
     colors: dict[str, float] = field(default_factory=dict)
-    appearance: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    appearances: dict[Kind, NDArray[np.float64]] = field(default_factory=dict)
     tilt: float = 0.0
     channels: int = 1
 
@@ -286,8 +294,8 @@ def _inspect_volume(
     case = _inspect_arrays(image_path, label_path, image, label, spacing)
     channels = image.shape[3] if image.ndim == 4 else 1
     first = np.moveaxis(image, 3, 0) if channels > 1 else image.reshape(1, *image.shape[:3])
-    looks = appearance(torch.from_numpy(np.ascontiguousarray(first)))
-    case = replace(case, name=case_name(image_paths), channels=channels, appearance=looks)
+    looks = _appearances({False: torch.from_numpy(np.ascontiguousarray(first))})
+    case = replace(case, name=case_name(image_paths), channels=channels, appearances=looks)
     return replace(case, tilt=tilt_of(affine[:3, :3] / np.array(spacing))), _notes(case)
 
 
@@ -317,8 +325,17 @@ def _inspect_picture(
     case = _inspect_arrays(image_path, label_path, pixels, label, (1.0, 1.0), colored, deep)
     colors = np.broadcast_to(np.atleast_3d(pixels), (*pixels.shape[:2], 3)).transpose(2, 0, 1)
     color = torch.tensor(colors)
-    case = replace(case, colors=tissue_colors(color), appearance=appearance(color))
+    looks = _appearances({True: color, False: color.mean(0, keepdim=True)})
+    case = replace(case, colors=tissue_colors(color), appearances=looks)
     return case, _notes(case)
+
+
+def _appearances(images: dict[bool, torch.Tensor]) -> dict[Kind, NDArray[np.float64]]:
+    """Of an image ``(C, *spatial)`` by whether it is in colors, at its own size and resized."""
+    looks = {Kind(colored, False): appearance(image) for colored, image in images.items()}
+    for colored, image in images.items():
+        looks[Kind(colored, True)] = appearance(resized(image))
+    return looks
 
 
 def _inspect_arrays(

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ldseg_monai.data.appearance import FEWEST, NUM_COLORS, fit, limit
+from ldseg_monai.data.appearance import FEWEST, Group
 from ldseg_monai.data.known import BODY_AXES, COLORS, QUANTILES
 from ldseg_monai.tools.new_bundle.config_tree import components
-from ldseg_monai.tools.new_bundle.inspection import Inspection
+from ldseg_monai.tools.new_bundle.inspection import Inspection, Kind
+from ldseg_monai.tools.new_bundle.plan import Plan
 from ldseg_monai.tools.new_bundle.template import Template
 
 SHARE = 0.25  # of a length: how far beyond those of the cases an image may be
@@ -24,11 +25,14 @@ INTENSITY = 0.3  # beyond quantiles of standardized intensities, with a quarter 
 COLOR, DIFFERENCE = 0.25, 0.15  # of -1 to 1, beyond mean colors, and beyond their differences
 
 
-def known_images(template: Template, inspection: Inspection, data_name: str) -> dict[str, Any]:
+def known_images(
+    template: Template, plan: Plan, inspection: Inspection, data_name: str
+) -> dict[str, Any]:
     """Declare them, as `ldseg_monai.data.known.KnownImages` has it.
 
     Args:
         template: bundle that the new one starts from.
+        plan: what the new one changes.
         inspection: the data.
         data_name: of the data set.
     """
@@ -52,19 +56,12 @@ def known_images(template: Template, inspection: Inspection, data_name: str) -> 
             ranges.append(_ranges(channel, dict.fromkeys(QUANTILES, INTENSITY), SHARE))
         known["intensity"] = ranges if len(ranges) > 1 else ranges[0]
     if count >= FEWEST:
-        known |= _appearance(inspection)
+        kind = Kind(inspection.spatial_dims == 2 and inspection.colored, plan.resizes)
+        numbers = np.stack([case.appearances[kind] for case in inspection.cases])
+        known["appearance"] = {"labeled cases": Group.fit(numbers).declared()}
+        if plan.resizes:
+            known["appearance_resized"] = True
     return known
-
-
-def _appearance(inspection: Inspection) -> dict[str, Any]:
-    numbers = np.stack([case.appearance for case in inspection.cases])
-    if inspection.spatial_dims == 2 and not inspection.colored:
-        numbers = numbers[:, :-NUM_COLORS]
-    group = fit(numbers)
-    return {
-        "appearance": {"labeled cases": group._asdict()},
-        "appearance_limit": limit(numbers),
-    }
 
 
 def _geometry(template: Template, inspection: Inspection) -> dict[str, Any]:

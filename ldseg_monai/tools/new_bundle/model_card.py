@@ -73,7 +73,7 @@ def new_metadata(
         "label_classes": described,
         "pred_classes": described,
         "network_data_format": tensors,
-        "known_images": known_images(template, inspection, data_name),
+        "known_images": known_images(template, plan, inspection, data_name),
     }
 
 

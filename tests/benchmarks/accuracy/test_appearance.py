@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.accuracy import appearance
 from ldseg_monai.bundle import Bundle
@@ -25,11 +26,12 @@ def test_order_of_distances_is_the_area_under_the_curve() -> None:
 def test_images_of_another_kind_are_unlike_and_the_bundle_says_from_where_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(appearance, "PHANTOMS", 10)
+    monkeypatch.setattr(appearance, "FITTED", 10)
+    monkeypatch.setattr(appearance, "PHANTOMS", 2)
     bundle, data = tmp_path / "bundle", tmp_path / "data"
     shutil.copytree(CXR / "configs", bundle / "configs")
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
-    del metadata["known_images"]["appearance"], metadata["known_images"]["appearance_limit"]
+    del metadata["known_images"]["appearance"], metadata["known_images"]["appearance_resized"]
     (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata, indent=4))
     (bundle / "models").mkdir()
     (bundle / "models" / "model.pt").touch()
@@ -44,16 +46,49 @@ def test_images_of_another_kind_are_unlike_and_the_bundle_says_from_where_on(
     out = ["--out", str(tmp_path / "out"), "--declare"]
     appearance.main([*arguments, *others, *out])
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    own, phantoms, glands = ([cell.strip() for cell in row.split("|")[1:-1]] for row in table[2:])
-    assert own[:3] == ["same data set", "4", "0"] and phantoms[:2] == ["phantoms", "10"]
-    assert glands[:2] == ["glands", "3"] and glands[-3] == "3" and glands[-1] == "1.000"
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table[2:]]
+    rows = {name: others for name, *others in cells}
+    altered = ["half", "double", "blurred", "with noise", "inverted", "noise alone"]
+    made = ["phantoms", *(f"phantoms: {kind}" for kind in ("gland", "nuclei", "echo"))]
+    assert list(rows) == ["same data set", *altered, *made, "glands"]
+    assert rows["same data set"][:2] == ["4", "0"] and rows["phantoms"][0] == "2"
+    for name in ("glands", "phantoms: gland", "noise alone", "inverted"):
+        read, _, _, unlike, _, area = rows[name]
+        assert unlike == read and area == "1.000"
     known = read_known(str(Bundle(bundle).configs / "metadata.json"))
     assert list(known.appearance) == ["training images", "phantoms"]
-    assert 1 < known.appearance_limit < 5
+    assert all(1 < group.limit < 5 for group in known.appearance.values())
+    assert known.appearance_resized  # as cdal_cxr resizes each picture
     again = json.loads((bundle / "configs" / "metadata.json").read_text())
-    assert again["known_images"].pop("appearance") and again["known_images"].pop("appearance_limit")
+    for name in ("appearance", "appearance_resized"):
+        assert again["known_images"].pop(name)
     assert again == metadata
     assert (bundle / "configs" / "metadata.json").read_text().startswith('{\n    "schema"')
+
+
+def test_alterations_are_what_their_names_say() -> None:
+    image = 100 * torch.rand(3, 64, 48)
+    altered = {name: alter(image) for name, alter in appearance.alterations().items()}
+    assert altered["half"].shape == (3, 32, 24) and altered["double"].shape == (3, 128, 96)
+    torch.testing.assert_close(altered["half"].mean(), image.mean())
+    inverted = appearance.alterations()["inverted"](altered["inverted"])
+    torch.testing.assert_close(inverted, image)
+    added = altered["with noise"] - image
+    inside = (altered["with noise"] > image.min()) & (altered["with noise"] < image.max())
+    inside = inside.all(0)
+    torch.testing.assert_close(added[0][inside], added[2][inside], atol=1e-4, rtol=0)  # gray
+    assert float(altered["blurred"].std()) < 0.25 * float(image.std())
+    assert (
+        abs(float(torch.corrcoef(torch.stack([altered["noise alone"], image]).flatten(1))[0, 1]))
+        < 0.1
+    )
+
+
+def test_volumes_are_altered_alike() -> None:
+    image = torch.rand(1, 16, 12, 8)
+    altered = {name: alter(image) for name, alter in appearance.alterations().items()}
+    assert altered["half"].shape == (1, 8, 6, 4) and altered["double"].shape == (1, 32, 24, 16)
+    assert all(torch.isfinite(one).all() for one in altered.values())
 
 
 def test_too_few_training_images_are_told(

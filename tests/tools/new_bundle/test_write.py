@@ -584,7 +584,8 @@ def test_new_bundle_marks_pictures_that_look_unlike_its_own() -> None:
     write_phantoms("echo", Path("data"), 9, seed=3)
     new_bundle(str(Path(GLAS).parent / "ldseg_echo"), "new", "data")
     known = known_of("new")
-    assert list(known["appearance"]) == ["labeled cases"] and known["appearance_limit"] > 1
+    assert list(known["appearance"]) == ["labeled cases"] and known["appearance_resized"]
+    assert known["appearance"]["labeled cases"]["limit"] > 1
     config = Bundle(Path("bundles/new")).config("inference.yaml")
     check = Compose([config.get_parsed_content(name) for name in ("load", "known")])
     own = sorted(map(str, Path("data/images").iterdir()))
