@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ FITTED = 40  # phantoms that a group is fitted to
 PHANTOMS = 20  # of each kind that is compared
 BLUR = 2.0  # pixels or voxels: SD of the blur
 NOISE = 0.5  # SD of the noise, in that of the image
+FEWER = (8, 12, 24, 50)  # images that a group is fitted to, as of a small data set
+DRAWS = 10  # of such images
 SAME = "same data set"
 ABOUT = """Images of each kind beside those that the weights were trained on. Refused: by the sizes
 and ranges that the bundle declares. Unlike: beyond the limit of the appearance's distance, which is
@@ -55,11 +57,23 @@ their standard deviation, inverted, and replaced by white noise.
 The limits are {limits}.
 Each is a quantile of the distances of the group's images to the others, times a margin. The margin
 and the numbers were chosen with all of these sets in view."""
+FEWER_ABOUT = """A group of fewer images of this data set, as `ldseg new-bundle` fits one. Unlike is
+the share of all its other images that is beyond the limit. AUROC is of other data sets beside
+these. Means of {draws} draws.
+"""
 RESIZED = {
     True: "The network sees every image at one size, so half and double are no other kind to it.",
     False: "The network sees an image at its own scale, so half and double are another kind to it.",
 }
 Alteration = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Measured(NamedTuple):
+    """Images of one kind: ``(images, numbers)`` of those that are read, refused or not."""
+
+    numbers: NDArray[np.float64]
+    refused: int
+    unread: int
 
 
 class Images:
@@ -78,18 +92,15 @@ class Images:
         self.check.known = self.check.known._replace(appearance_resized=self.resized)
         self.most = most
 
-    def numbers(
+    def measure(
         self, paths: Sequence[Any], alter: Alteration | None = None, every: bool = False
-    ) -> tuple[NDArray[np.float64], int, int]:
-        """Appearance of images, and how many are refused and how many not read.
+    ) -> Measured:
+        """Appearance of images.
 
         Args:
             paths: their files.
             alter: what is done to ``(C, *spatial)`` before it is looked at.
             every: whether all of them are read, and not ``most``.
-
-        Returns:
-            ``(images, numbers)`` of those that are read, refused or not.
         """
         number = len(paths) if every else min(self.most, len(paths))
         chosen = np.linspace(0, len(paths) - 1, number).astype(int)
@@ -107,7 +118,7 @@ class Images:
                 image = MetaTensor(values, affine=image.affine, meta=dict(image.meta))
             refused += any(True for _ in self.check.reasons(image, image.shape[1:]))
             found.append(self.check.looks(image))
-        return np.array(found), refused, unread
+        return Measured(np.array(found), refused, unread)
 
 
 def alterations() -> dict[str, Alteration]:
@@ -163,22 +174,11 @@ def auroc(known: Sequence[float], others: Sequence[float]) -> float:
     return float(((far > near) + 0.5 * (far == near)).mean())
 
 
-def known_groups(images: Images, inside: Sequence[Any], made: Sequence[Any]) -> dict[str, Group]:
-    """The groups that a bundle declares: its training images, and phantoms of their kind."""
-    paths = {"training images": inside, "phantoms": made}
-    return {name: Group.fit(images.numbers(own, every=True)[0]) for name, own in paths.items()}
-
-
-def compare(
-    images: Images,
-    groups: Mapping[str, Group],
-    kinds: Iterable[tuple[str, Sequence[Any], Alteration | None]],
-) -> list[dict[str, str]]:
+def compare(measured: Mapping[str, Measured], groups: Mapping[str, Group]) -> list[dict[str, str]]:
     """A row for each kind of images, the first of which is of the same data set."""
     rows: list[dict[str, str]] = []
     known: list[float] = []
-    for name, paths, alter in kinds:
-        numbers, refused, unread = images.numbers(paths, alter)
+    for name, (numbers, refused, unread) in measured.items():
         pairs = [nearest(one, groups) for one in numbers]
         distances = [far / limit for far, limit in pairs]
         row = {"images": name, "read": f"{len(numbers)}", "not read": f"{unread}"}
@@ -189,6 +189,35 @@ def compare(
         row["AUROC"] = f"{auroc(known, distances):.3f}" if is_compared else report.NONE
         known = known if rows else distances
         rows.append(row)
+    return rows
+
+
+def of_fewer(own: NDArray[np.float64], others: Mapping[str, Measured]) -> list[dict[str, str]]:
+    """A row for each number of images that a group is fitted to, the others compared with it.
+
+    Args:
+        own: ``(images, numbers)`` of one kind.
+        others: of other kinds, by their names.
+    """
+    draw = np.random.default_rng(0)
+    rows = []
+    for count in FEWER:
+        if 2 * count > len(own):
+            break
+        row: dict[str, list[float]] = {}
+        for _ in range(DRAWS):
+            order = draw.permutation(len(own))
+            group = Group.fit(own[order[:count]])
+            known = [group.distance(one) for one in own[order[count:]]]
+            found = {"same data set, unlike": sum(far > group.limit for far in known) / len(known)}
+            for name, (numbers, _, _) in others.items():
+                distances = [group.distance(one) for one in numbers]
+                if distances:
+                    found[f"{name}, AUROC"] = auroc(known, distances)
+            for name, value in found.items():
+                row.setdefault(name, []).append(value)
+        means = {name: f"{np.mean(values):.3f}" for name, values in row.items()}
+        rows.append({"images": f"{count}", **means})
     return rows
 
 
@@ -240,14 +269,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         head = report.header(
             f"Images of another kind: {bundle.name}", "ABOUT", "accuracy.appearance", argv, 0
         )
-        groups = known_groups(images, inside, phantoms(arguments.phantoms, FITTED, 0))
-        kinds: list[tuple[str, Sequence[Any], Alteration | None]] = [(SAME, outside, None)]
-        kinds += [(name, outside, alter) for name, alter in alterations().items()]
-        kinds.append(("phantoms", phantoms(arguments.phantoms, PHANTOMS, 1), None))
+        trained_on = images.measure(inside, every=True)
+        made = images.measure(phantoms(arguments.phantoms, FITTED, 0), every=True)
+        measured = {SAME: images.measure(outside)}
+        for name, alter in alterations().items():
+            measured[name] = images.measure(outside, alter)
+        measured["phantoms"] = images.measure(phantoms(arguments.phantoms, PHANTOMS, 1))
         for kind in other_kinds(arguments.phantoms):
-            kinds.append((f"phantoms: {kind}", phantoms(kind, PHANTOMS, 1), None))
-        kinds += [(name, images_in(Path(place)), None) for name, place in arguments.other]
-        rows = compare(images, groups, kinds)
+            measured[f"phantoms: {kind}"] = images.measure(phantoms(kind, PHANTOMS, 1))
+    others = {name: images.measure(images_in(Path(place))) for name, place in arguments.other}
+    groups = {
+        "training images": Group.fit(trained_on.numbers),
+        "phantoms": Group.fit(made.numbers),
+    }
+    own_numbers = [one.numbers for one in (trained_on, measured[SAME]) if len(one.numbers)]
+    fewer = of_fewer(np.concatenate(own_numbers), others)
     if arguments.declare:
         declare(bundle, groups, images.resized)
     limits = " and ".join(f"{group.limit:g} ({name})" for name, group in groups.items())
@@ -262,7 +298,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         report.write(
             command.folder_of(arguments) / "appearance.md",
             head.replace("ABOUT", about, 1),
-            report.table(rows),
+            report.table(compare(measured | others, groups)),
+            FEWER_ABOUT.format(draws=DRAWS),
+            report.table(fewer),
         )
     )
 

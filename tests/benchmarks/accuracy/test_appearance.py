@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,7 +46,8 @@ def test_images_of_another_kind_are_unlike_and_the_bundle_says_from_where_on(
     others = ["--other", "glands", str(tmp_path / "glands")]
     out = ["--out", str(tmp_path / "out"), "--declare"]
     appearance.main([*arguments, *others, *out])
-    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    lines = capsys.readouterr().out.splitlines()
+    table = [line for line in lines if line.count("|") == 8]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table[2:]]
     rows = {name: others for name, *others in cells}
     altered = ["half", "double", "blurred", "with noise", "inverted", "noise alone"]
@@ -64,6 +66,21 @@ def test_images_of_another_kind_are_unlike_and_the_bundle_says_from_where_on(
         assert again["known_images"].pop(name)
     assert again == metadata
     assert (bundle / "configs" / "metadata.json").read_text().startswith('{\n    "schema"')
+
+
+def test_groups_of_fewer_images_are_compared_with_all_others() -> None:
+    draw = np.random.default_rng(0)
+    own, far, alike = (
+        draw.normal(size=(60, 4)),
+        50 + draw.normal(size=(9, 4)),
+        draw.normal(size=(90, 4)),
+    )
+    others = {"far": appearance.Measured(far, 0, 0), "alike": appearance.Measured(alike, 0, 0)}
+    rows = appearance.of_fewer(own, others)
+    assert [row["images"] for row in rows] == ["8", "12", "24"]  # half of them at most
+    for row in rows:
+        assert row["far, AUROC"] == "1.000" and 0.4 < float(row["alike, AUROC"]) < 0.6
+        assert float(row["same data set, unlike"]) < 0.1
 
 
 def test_alterations_are_what_their_names_say() -> None:
