@@ -333,7 +333,7 @@ def test_states_are_drawn_from_label_to_noise_and_back(tmp_path: Path) -> None:
     forward, reverse = paper.processes(method, 1)
     assert [title for title, _ in forward] == [
         "label", *[f"t = {number}" for number in (0, 250, 500, 750, 1000)]]  # fmt: skip
-    assert [title for title, _ in reverse] == ["t = 1000", "t = 500", "t = 0", "found"]
+    assert [title for title, _ in reverse] == ["t = 1000", "t = 850", "t = 0", "found"]
     label = method.on_grid(method.dataset.data[1])["label"][0].T > 0
     drawn = forward[0][1]
     assert (drawn[label] == 255).all() and (drawn[~label] == 128).all()
