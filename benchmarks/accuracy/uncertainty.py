@@ -8,7 +8,7 @@ method, one softmax, an ensemble of networks, a picture's eight orientations.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from benchmarks.accuracy.quality import Calibration, cell, mean
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.evaluation.temperature import Case, count, fit_temperature
 from ldseg_monai.inference.ensemble import summarize
-from ldseg_monai.inference.samplers import turn, turn_back
+from ldseg_monai.inference.views import View, orientations
 from ldseg_monai.networks.segmenter import ORIENTATIONS
 from ldseg_monai.networks.weights import with_ensemble
 from ldseg_monai.runtime.errors import InputError
@@ -129,7 +129,7 @@ def ways_of_peer(name: str, experiment: Experiment, turned: bool) -> Iterator[Wa
     plain = experiment.inferer
     yield Way(name, "one softmax", lambda: run(plain), False)
     if turned:
-        yield Way(name, f"{ORIENTATIONS} views", lambda: run(in_views(plain)), True)
+        yield Way(name, f"{ORIENTATIONS} views", lambda: run(in_views(plain, orientations())), True)
 
 
 def way_of_ensemble(experiment: Experiment, further: list[str]) -> Way:
@@ -148,19 +148,16 @@ def way_of_ensemble(experiment: Experiment, further: list[str]) -> Way:
     return Way(f"ensemble of {1 + len(further)}", "a sample of each", run, True)
 
 
-def in_views(infer: Infer) -> Infer:
-    """An inferer that shows a picture in its eight orientations, as of `SamplingInferer.turned`.
+def in_views(infer: Infer, views: Sequence[View]) -> Infer:
+    """An inferer of a peer that shows it each image in several views, as `SamplingInferer` does.
 
     Returns:
         One that gives the mean of the class probabilities and one channel of their SD.
     """
 
     def seen(image: torch.Tensor, network: Any) -> torch.Tensor:
-        def views() -> Iterator[torch.Tensor]:
-            for index in range(ORIENTATIONS):
-                yield turn_back(infer(turn(image, index), network), index)
-
-        return torch.cat(summarize(views()), dim=1)
+        logits = (view.bring_back(infer(view.show(image), network)) for view in views)
+        return torch.cat(summarize(logits), dim=1)
 
     return seen
 

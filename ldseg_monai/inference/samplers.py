@@ -10,9 +10,9 @@ from monai.inferers import Inferer
 
 from ldseg_monai.diffusion.noise import Noise
 from ldseg_monai.inference.ensemble import summarize
+from ldseg_monai.inference.views import AS_IT_IS, View, mirror_images, orientations
 from ldseg_monai.networks.segmenter import (
     LARGEST_SEED,
-    ORIENTATIONS,
     Callback,
     DiffusionSegmenter,
     diffusion_segmenter,
@@ -38,13 +38,16 @@ class SamplingInferer(Inferer):
             one as it is. They then differ by what the network makes of the orientation too, not by
             the noise alone; each orientation is encoded for itself. For pictures that have no top,
             such as histology.
+        mirrored_axes: spatial axes, from 0, in whose mirror images the samples see an image in
+            turn, likewise: n axes make 2^n views. For axes along which training mirrors.
         callback: is told each state of the reverse processes, as `DiffusionSegmenter.draw` has it.
         keep_samples: whether the class probabilities of each of several samples are returned too,
             4 bytes a class, sample and voxel.
 
     Raises:
         ValueError: if ``num_samples`` is no whole number from 1 on, or ``seed`` none from 0 to
-            `LARGEST_SEED`. A client's requests come here as they were sent.
+            `LARGEST_SEED`, or with both ``turned`` and ``mirrored_axes``. A client's requests come
+            here as they were sent.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class SamplingInferer(Inferer):
         seed: int = 0,
         amp: Amp = "auto",
         turned: bool = False,
+        mirrored_axes: Sequence[int] = (),
         callback: Callback | None = None,
         keep_samples: bool = False,
     ) -> None:
@@ -62,11 +66,17 @@ class SamplingInferer(Inferer):
             raise InputError(f"num_samples is {num_samples!r}: expected a whole number, 1 or more")
         if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
             raise InputError(f"seed is {seed!r}: expected a whole number from 0 to {LARGEST_SEED}")
+        if turned and mirrored_axes:
+            raise InputError(
+                f"turned is true and mirrored_axes is {list(mirrored_axes)}: expected one of them; "
+                "the eight orientations have all mirror images"
+            )
         self.num_samples = num_samples
         self.num_inference_steps = num_inference_steps
         self.seed = seed
         self.amp = amp
         self.turned = turned
+        self.mirrored_axes = mirrored_axes
         self.callback = callback
         self.keep_samples = keep_samples
 
@@ -97,7 +107,8 @@ class SamplingInferer(Inferer):
 
         Raises:
             TypeError: for arguments beside these.
-            ValueError: for another network, or for volumes, where they are to be turned.
+            ValueError: for another network, for views that the image does not have, or for fewer
+                samples than views, of which some would not be seen.
             RuntimeError: for logits that are not finite.
         """
         if args or set(kwargs) - {"noise"}:
@@ -107,9 +118,11 @@ class SamplingInferer(Inferer):
         noise = kwargs.get("noise")
         if noise is None:
             noise = self.seeded_noise(model, model.noise_shape(image))
-        draw = self._draw_turned if self.turned else self._draw
+        views = self.views(image.ndim - 2)
         with autocast(image.device, self.amp):
-            samples: Iterator[torch.Tensor] = map(_require_finite, draw(model, image, noise))
+            samples: Iterator[torch.Tensor] = map(
+                _require_finite, self._draw(model, image, noise, views)
+            )
             if self.num_samples == 1:
                 return model.enlarge(next(samples))
             kept: list[torch.Tensor] = []
@@ -118,26 +131,42 @@ class SamplingInferer(Inferer):
             mean, deviation = _enlarged(model, *summarize(samples), size=image.shape[2:])
             return torch.cat([mean, deviation, *kept], dim=1)
 
-    def _draw(
-        self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise
-    ) -> Iterator[torch.Tensor]:
-        """The class logits of one sample after the other, on the network's own grid."""
-        return network.draw(image, noise, self.num_inference_steps, self.callback)
+    def views(self, spatial_dims: int) -> list[View]:
+        """How the samples see an image: sample i in view i modulo their number.
 
-    def _draw_turned(
-        self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise
-    ) -> Iterator[torch.Tensor]:
-        """As `_draw`, orientation after orientation; the noise is turned with the image."""
-        if image.ndim != 4:
+        Raises:
+            ValueError: as of `__call__`.
+        """
+        views = [AS_IT_IS]
+        if self.turned:
+            if spatial_dims != 2:
+                raise InputError(
+                    f"turned is for pictures: got {spatial_dims} axes, expected 2; set turned to "
+                    "false"
+                )
+            views = orientations()
+        elif self.mirrored_axes:
+            views = mirror_images(self.mirrored_axes, spatial_dims)
+        if self.num_samples < len(views):
             raise InputError(
-                f"turned is for pictures: got {image.ndim - 2} axes, expected 2; set turned to "
-                "false"
+                f"num_samples is {self.num_samples} with {len(views)} views: expected {len(views)} "
+                "or more, so that each is seen"
             )
-        for index in range(min(ORIENTATIONS, self.num_samples)):
-            chosen = noise.of_samples(slice(index, None, ORIENTATIONS))
-            turned = Noise(turn(chosen.field, index), chosen.latents)
-            for logits in self._draw(network, turn(image, index), turned):
-                yield turn_back(logits, index)
+        return views
+
+    def _draw(
+        self, network: DiffusionSegmenter, image: torch.Tensor, noise: Noise, views: list[View]
+    ) -> Iterator[torch.Tensor]:
+        """The class logits of one sample after the other, on the network's own grid.
+
+        View after view; the noise is turned and mirrored with the image.
+        """
+        for index, view in enumerate(views):
+            chosen = noise.of_samples(slice(index, None, len(views)))
+            own = Noise(view.show(chosen.field), chosen.latents)
+            seen = view.show(image)
+            for logits in network.draw(seen, own, self.num_inference_steps, self.callback):
+                yield view.bring_back(logits)
 
 
 def _keep(
@@ -178,15 +207,3 @@ def _require_finite(logits: torch.Tensor) -> torch.Tensor:
             "weights of a training that did not diverge, or --amp False if it is on"
         )
     return logits
-
-
-def turn(picture: torch.Tensor, orientation: int) -> torch.Tensor:
-    """Mirror (from orientation 4 on), then turn by quarters, the last two axes."""
-    mirrored = picture.flip(-1) if orientation >= 4 else picture
-    return mirrored.rot90(orientation % 4, (-2, -1))
-
-
-def turn_back(picture: torch.Tensor, orientation: int) -> torch.Tensor:
-    """Undo `turn`."""
-    back = picture.rot90(-(orientation % 4), (-2, -1))
-    return back.flip(-1) if orientation >= 4 else back

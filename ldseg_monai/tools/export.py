@@ -112,7 +112,7 @@ def export(
 ) -> None:
     """Write a bundle's network with its reverse process and its weights as one file.
 
-    Its samples are never ``turned``.
+    Its samples see each image as it is: no views.
 
     Args:
         bundle: folder of the bundle, or its name, as of `Bundle.find`.

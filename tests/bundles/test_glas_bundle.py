@@ -46,6 +46,7 @@ def test_evaluation_does_without_them(
 @pytest.mark.parametrize("turned", [False, True])
 def test_knob_lets_samples_see_turned_pictures(place: Workplace, turned: bool) -> None:
     options = {"device": "cpu", "output_dir": str(place.root / "output"), "turned": turned}
+    options["num_samples"] = 8
     for files in (
         ["train.yaml", "evaluate.yaml"],
         ["inference.yaml"],

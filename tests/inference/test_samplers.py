@@ -9,8 +9,9 @@ from small_networks import convolution_dtypes, count_calls, noisy_ldseg, pair_of
 from torch.nn import functional
 
 from ldseg_monai.diffusion.noise import Noise
-from ldseg_monai.inference.samplers import SamplingInferer, turn, turn_back
-from ldseg_monai.networks import EnsembleSegmenter
+from ldseg_monai.inference.samplers import SamplingInferer
+from ldseg_monai.inference.views import orientations
+from ldseg_monai.networks import DiffusionSegmenter, EnsembleSegmenter
 from ldseg_monai.runtime.errors import InputError
 
 each_eta = pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -130,8 +131,9 @@ def test_number_of_steps_may_differ_from_the_networks_own(num_samples: int, eta:
     assert torch.equal(SamplingInferer(num_samples, amp=False)(image, two), before)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("num_samples", [1, 2, 10])
+@pytest.mark.parametrize(
+    ("num_samples", "turned"), [(1, False), (2, False), (10, False), (8, True), (10, True)]
+)
 def test_kept_samples_follow_a_mean_and_sd_that_are_the_same_bytes(
     num_samples: int, turned: bool
 ) -> None:
@@ -162,15 +164,6 @@ def test_each_kept_sample_is_what_is_drawn_with_its_noise_alone() -> None:
         torch.testing.assert_close(samples[:, index], alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("orientation", range(8))
-def test_each_orientation_is_another_and_can_be_undone(orientation: int) -> None:
-    picture = torch.arange(12).view(1, 3, 4)
-    turned = turn(picture, orientation)
-    assert torch.equal(turn_back(turned, orientation), picture)
-    others = [turn(picture, other) for other in range(8) if other != orientation]
-    assert not any(torch.equal(turned, other) for other in others)
-
-
 def test_mean_over_the_orientations_turns_with_the_picture() -> None:
     network, inferer = noisy_ldseg(), SamplingInferer(8, amp=False, turned=True)
     image = pair_of((16, 24))[0]
@@ -178,10 +171,10 @@ def test_mean_over_the_orientations_turns_with_the_picture() -> None:
     noise = Noise(field, torch.empty(2, 1, 8, 0))
     expected = inferer(image, network, noise=noise)
     assert expected[:, 3:].max() > 0.01  # the network itself is not the same in all orientations
-    for orientation in range(1, 8):
-        own = Noise(turn(field, orientation), noise.latents)
-        turned = inferer(turn(image, orientation), network, noise=own)
-        torch.testing.assert_close(turn_back(turned, orientation), expected, rtol=1e-4, atol=1e-5)
+    for view in orientations()[1:]:
+        own = Noise(view.show(field), noise.latents)
+        turned = inferer(view.show(image), network, noise=own)
+        torch.testing.assert_close(view.bring_back(turned), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("own_noise", [False, True])
@@ -192,9 +185,10 @@ def test_sample_sees_the_picture_and_its_own_noise_in_its_orientation(own_noise:
     result = SamplingInferer(10, amp=False, turned=True)(image, network, noise=noise)
     probabilities = []
     for index in range(10):
-        own = Noise(turn(field[:, :, [index]], index % 8), noise.latents[:, :, [index]])
-        plain = SamplingInferer(amp=False)(turn(image, index % 8), network, noise=own)
-        probabilities.append(turn_back(plain, index % 8).softmax(1))
+        view = orientations()[index % 8]
+        own = Noise(view.show(field[:, :, [index]]), noise.latents[:, :, [index]])
+        plain = SamplingInferer(amp=False)(view.show(image), network, noise=own)
+        probabilities.append(view.bring_back(plain).softmax(1))
     torch.testing.assert_close(
         result[:, :3], torch.stack(probabilities).mean(0), rtol=1e-4, atol=1e-5
     )
@@ -202,14 +196,14 @@ def test_sample_sees_the_picture_and_its_own_noise_in_its_orientation(own_noise:
 
 def test_first_sample_is_of_the_picture_as_it_is_and_each_orientation_is_encoded_once() -> None:
     network, image = noisy_ldseg(), pair_of((16, 24))[0]
-    assert torch.equal(
-        SamplingInferer(1, turned=True)(image, network), SamplingInferer(1)(image, network)
-    )
+    inferer = SamplingInferer(8, amp=False, turned=True, keep_samples=True)
+    first = SamplingInferer(1, amp=False)(image, network).softmax(1)
+    torch.testing.assert_close(inferer(image, network)[:, 4:7], first, rtol=1e-4, atol=1e-5)
     encoded = count_calls(network.image_encoder)
-    for number, orientations in ((3, 3), (20, 8)):
+    for number in (8, 20):
         encoded.clear()
         SamplingInferer(number, turned=True)(image, network)
-        assert encoded == [2] * orientations
+        assert encoded == [2] * 8
 
 
 def test_volumes_are_not_turned() -> None:
@@ -217,6 +211,109 @@ def test_volumes_are_not_turned() -> None:
         ValueError, match="turned is for pictures: got 3 axes, expected 2; set turned to false"
     ):
         SamplingInferer(2, turned=True)(pair_of((8, 16, 8))[0], noisy_ldseg(3))
+
+
+class Marks(DiffusionSegmenter):
+    """Is certain of class 1 where the image is bright and, if it is to, before a place along an axis."""
+
+    def __init__(self, spatial_dims: int, sides: dict[int, int] | None = None) -> None:
+        super().__init__()
+        self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, 1, 2
+        self.num_train_timesteps = self.num_inference_steps = 1
+        self.sides = sides or {}
+
+    def noise_shape(self, image: torch.Tensor) -> list[int]:
+        return [1, *image.shape[2:]]
+
+    def num_draws(self, num_inference_steps: int | None = None) -> int:
+        return 1
+
+    def draw(self, image: torch.Tensor, noise: Noise, *args: Any, **kwargs: Any) -> Any:
+        marked = image > 0
+        for axis, place in self.sides.items():
+            marked.narrow(axis + 2, 0, place).fill_(True)
+        for _ in range(noise.field.shape[2]):
+            yield torch.cat([torch.zeros_like(image), 200.0 * marked - 100], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "size"), [((0,), (4, 6)), ((2,), (4, 6, 8)), ((0, 1, 2), (4, 6, 8))]
+)
+def test_network_that_does_not_mind_mirrors_gives_the_same_in_all_of_them(
+    axes: tuple[int, ...], size: tuple[int, ...]
+) -> None:
+    image = torch.randn(2, 1, *size, generator=torch.Generator().manual_seed(0))
+    inferer = SamplingInferer(2 ** len(axes), amp=False, mirrored_axes=axes)
+    result = inferer(image, Marks(len(size)))
+    torch.testing.assert_close(result[:, 1:2], (image > 0).float())
+    torch.testing.assert_close(result[:, 2:], torch.zeros_like(image))
+
+
+def test_network_that_marks_one_side_shows_which_mirror_images_it_saw() -> None:
+    size = (4, 6, 8)
+    image = torch.full((1, 1, *size), -1.0)
+    network = Marks(3, {0: 1, 2: 3})  # a slab at the begin of the first and of the last axis
+    inferer = SamplingInferer(8, amp=False, mirrored_axes=[0, 2], keep_samples=True)
+    samples = inferer(image, network)[0, 3:].unflatten(0, (8, 2))[:, 1]
+    views = [(1, 3), (1, -3), (-1, 3), (-1, -3)]  # two samples of each
+    for number, sample in enumerate(samples):
+        marked = []
+        for axis, place in zip((0, 2), views[number // 2], strict=True):
+            slab = torch.zeros(size, dtype=torch.bool)
+            begin = 0 if place > 0 else size[axis] + place
+            slab.narrow(axis, begin, abs(place)).fill_(True)
+            marked.append(slab)
+        torch.testing.assert_close(sample, (marked[0] | marked[1]).float())
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_mean_over_mirror_images_is_mirrored_with_the_volume_and_its_noise(eta: float) -> None:
+    network = noisy_ldseg(3, eta=eta)
+    inferer = SamplingInferer(4, amp=False, mirrored_axes=[0, 1])
+    image = pair_of((8, 16, 8))[0]
+    field = torch.randn(2, 1, 1, *network.noise_shape(image))
+    field = field[: network.num_draws()].expand(-1, -1, 4, -1, -1, -1, -1)
+    noise = Noise(field, torch.empty(2, 1, 4, 0))
+    expected = inferer(image, network, noise=noise)
+    assert expected[:, 3:].max() > 0.01  # the network itself is not the same in all views
+    for axes in ([-3], [-2], [-3, -2]):
+        own = Noise(field.flip(axes), noise.latents)
+        mirrored = inferer(image.flip(axes), network, noise=own)
+        torch.testing.assert_close(mirrored.flip(axes), expected, rtol=1e-4, atol=1e-5)
+    other = inferer(image.flip([-1]), network, noise=Noise(field.flip([-1]), noise.latents))
+    assert not torch.allclose(other.flip([-1]), expected, atol=1e-3)  # along which none is seen
+
+
+def test_each_network_of_an_ensemble_sees_each_view() -> None:
+    image = torch.full((1, 1, 4, 6, 8), -1.0)
+    ensemble = EnsembleSegmenter([Marks(3, {0: 1}), Marks(3, {2: 3})])
+    inferer = SamplingInferer(4, amp=False, mirrored_axes=[0])
+    mean = inferer(image, ensemble)[0, 1]
+    expected = torch.zeros(4, 6, 8)
+    expected[0], expected[-1] = 0.25, 0.25
+    expected[:, :, :3] += 0.5
+    torch.testing.assert_close(mean, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"mirrored_axes": [3]}, "mirrored_axes is [3] of an image with 3 axes: expected"),
+        ({"mirrored_axes": [-1]}, "expected different ones from 0 to 2"),
+        ({"mirrored_axes": [0, 0]}, "mirrored_axes is [0, 0]"),
+        ({"mirrored_axes": [0, 1]}, "num_samples is 2 with 4 views: expected 4 or more"),
+    ],
+)
+def test_views_that_cannot_be_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        SamplingInferer(2, **settings)(torch.zeros(1, 1, 4, 6, 8), Marks(3))
+
+
+def test_views_are_of_one_kind_and_each_is_seen() -> None:
+    with pytest.raises(InputError, match="turned is true and mirrored_axes is .* one of them"):
+        SamplingInferer(8, turned=True, mirrored_axes=[0])
+    with pytest.raises(InputError, match="num_samples is 7 with 8 views: expected 8 or more"):
+        SamplingInferer(7, turned=True)(torch.zeros(1, 1, 4, 6), Marks(2))
 
 
 @pytest.mark.parametrize("num_samples", [0, -1, 2.5, "3", "x", None, [2], True, float("nan")])

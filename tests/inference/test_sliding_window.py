@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -213,10 +214,13 @@ def test_a_volume_is_segmented_plane_by_plane() -> None:
         assert torch.allclose(planes[..., index], wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_windows_come_together_sample_by_sample(turned: bool) -> None:
+@pytest.mark.parametrize(
+    "views", [{"num_samples": 3}, {"num_samples": 8, "turned": True}, {"mirrored_axes": [0]}]
+)
+def test_windows_come_together_sample_by_sample(views: dict[str, Any]) -> None:
     network, image = noisy_ldseg(eta=1.0), pair_of((32, 40))[0][:1]
-    settings = {"num_samples": 3, "amp": False, "turned": turned}
+    settings = {"num_samples": 2, "amp": False, **views}
+    number = settings["num_samples"]
     result, kept = (
         SlidingWindowSamplingInferer(sampler, roi_size=16, overlap=0.5)(image, network)
         for sampler in (
@@ -224,12 +228,12 @@ def test_windows_come_together_sample_by_sample(turned: bool) -> None:
             SamplingInferer(**settings, keep_samples=True),
         )
     )
-    assert kept.shape == (1, 3 + 1 + 3 * 3, 32, 40)
+    assert kept.shape == (1, 3 + 1 + number * 3, 32, 40)
     assert torch.equal(kept[:, :4], result)
-    samples = kept[:, 4:].unflatten(1, (3, 3))
+    samples = kept[:, 4:].unflatten(1, (number, 3))
     torch.testing.assert_close(samples.mean(1), result[:, :3])
-    torch.testing.assert_close(samples.sum(2), torch.ones(1, 3, 32, 40))
-    if not turned:  # which differ by their noise alone, whatever their number
+    torch.testing.assert_close(samples.sum(2), torch.ones(1, number, 32, 40))
+    if number == 3:  # which differ by their noise alone, whatever their number
         one = SamplingInferer(2, amp=False, keep_samples=True)
         first = SlidingWindowSamplingInferer(one, roi_size=16, overlap=0.5)(image, network)[:, 4:7]
         torch.testing.assert_close(samples[:, 0], first, rtol=1e-4, atol=1e-5)

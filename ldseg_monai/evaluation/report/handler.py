@@ -176,6 +176,10 @@ def _facts(engine: Engine) -> dict[str, Any]:
     facts: dict[str, Any] = {"network": type(network).__name__}
     if sampler is not None:
         facts["samples of each image"] = sampler.num_samples
+        if sampler.turned:
+            facts["views of each image"] = "its eight orientations"
+        elif sampler.mirrored_axes:
+            facts["views of each image"] = f"mirrored along axes {list(sampler.mirrored_axes)}"
         own = getattr(network, "num_inference_steps", getattr(network, "num_train_timesteps", None))
         facts["reverse steps K"] = sampler.num_inference_steps or own
     facts["date"] = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")

@@ -69,6 +69,7 @@ def record_trajectory(
         return None
     recorder = _Recorder(max_states)
     sampler.num_samples = 1  # the first sample is the same whatever their number is
+    sampler.turned, sampler.mirrored_axes = False, ()  # and sees the image as it is
     sampler.callback = recorder
     with torch.no_grad(), eval_mode(model):
         inferer(inputs=image, network=model)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from monai.data import MetaTensor
 from scipy.stats import entropy as scipys_entropy
 
 from benchmarks.accuracy.uncertainty import Judged, Way, entropy, in_views, judge
-from ldseg_monai.inference.samplers import turn
+from ldseg_monai.inference.views import orientations
 
 
 def case(name: str, seed: int, confidence: float) -> dict[str, Any]:
@@ -78,14 +77,12 @@ def test_peer_sees_each_orientation_once_and_the_mean_is_turned_back() -> None:
         seen.append(turned)
         return turned + torch.tensor([0.0, 1.0 * (len(seen) == 1)])[None, :, None, None]
 
-    found = in_views(infer)(image, None)
-    assert all(map(torch.equal, seen, views(image)))
+    found = in_views(infer, orientations())(image, None)
+    assert len(seen) == 8
+    for number, shown in enumerate(seen):
+        mirrored = image if number < 4 else image.flip(-1)
+        assert torch.equal(shown, mirrored.rot90(number % 4, (2, 3)))
     one, other = (image + torch.tensor([0.0, shift])[None, :, None, None] for shift in (1.0, 0.0))
     foreground = torch.stack([one.softmax(1)[:, 1]] + 7 * [other.softmax(1)[:, 1]])
     torch.testing.assert_close(found[:, 1], foreground.mean(0))
     torch.testing.assert_close(found[:, 2], foreground.std(0, correction=0))
-
-
-def views(image: torch.Tensor) -> Iterator[torch.Tensor]:
-    for index in range(8):
-        yield turn(image, index)
