@@ -28,6 +28,8 @@ READ = ("imports", "bundle_root", "dataset_dir", "output_dir", "threads", "write
 # Axes of the body by their letters, as MONAI's `Orientation` has them
 BODY = {"L": "x", "R": "x", "P": "y", "A": "y", "I": "z", "S": "z"}
 EPOCHS = "train#trainer#max_epochs"
+# Knobs that let the samples see images in all orientations, or mirrored along some axes
+TURNED, MIRRORED, MIRROR_AXES = "turned", "mirrored", "mirror_axes"
 DATA = ("train#dataset#data", "validate#dataset#data")  # the cases of both parts
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
 LONGEST_NAME = 255  # bytes of a file's or folder's name, in most file systems
@@ -58,6 +60,13 @@ def _numbers(fits: Callable[[float], bool], expected: str) -> Rule:
     return Rule(lambda value: all(map(one.fits, ensure_tuple(value))), expected)
 
 
+def _are_different(value: Any, least: int) -> bool:
+    """Whether a value is a list of different whole numbers, each of at least so much."""
+    if not isinstance(value, (list, tuple)) or not all(map(_whole(least).fits, value)):
+        return False
+    return len(set(value)) == len(value)
+
+
 def _is_size(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_whole(1).fits, value))
 
@@ -82,6 +91,10 @@ def _are_texts(value: Any) -> bool:
 # The kinds of knobs.
 RULES = {
     "positive": _whole(1),
+    "positives": Rule(
+        lambda value: all(map(_whole(1).fits, ensure_tuple(value))),
+        "a whole number, 1 or more, or a list of one for each class but the background",
+    ),
     "count": _whole(0),
     "classes": _whole(2),
     "rate": _number(lambda value: 0 <= value < float("inf"), "a number, 0 or more"),
@@ -114,6 +127,14 @@ RULES = {
     "axes": Rule(
         _are_axes, "one letter for each axis of the body: L or R, P or A, I or S, such as RAS"
     ),
+    "mirrors": Rule(
+        lambda value: _are_different(value, 0),
+        "a list of different axes of the image, 0 for the first; [] for none",
+    ),
+    "some classes": Rule(
+        lambda value: _are_different(value, 1),
+        "a list of different classes, 1 for the first beside the background; [] for none",
+    ),
     "fold": Rule(
         lambda value: value is None or _whole(0).fits(value),
         "the number of a fold, from 0 on, or null (on the command line None) for none",
@@ -130,8 +151,11 @@ RULES = {
 SHARED = {
     "positive": [
         "batch_size", "cases_per_epoch", "max_epochs", "num_inference_steps", "num_phantoms",
-        "num_samples", "smallest_object", "val_interval", "window_batch_size", "world_size",
+        "num_samples", "val_interval", "window_batch_size", "world_size",
     ],
+    "positives": ["smallest_object"],
+    "some classes": ["largest_only"],
+    "mirrors": ["mirror_axes"],
     "count": ["num_workers", "rank"],
     "seed": ["seed"],
     "axes": ["orientation"],
@@ -143,8 +167,8 @@ SHARED = {
     "microns": ["slide_microns"],
     "size": ["crop_size", "spatial_size", "window_size"],
     "switch": [
-        "force", "partial_weights", "phantoms", "require_codes", "resume", "save_overlay",
-        "save_statistics", "skip_empty", "skip_unreadable",
+        "force", "mirrored", "partial_weights", "phantoms", "require_codes", "resume",
+        "save_overlay", "save_statistics", "skip_empty", "skip_unreadable", "turned",
     ],
     "precision": ["amp"],
     "fold": ["fold"],
@@ -197,7 +221,9 @@ def check_values(parser: ConfigParser) -> None:
     _check_trainer(parser)
     _check_steps(parser)
     _check_channels(parser)
-    _check_ensemble(parser)
+    _check_classes(parser)
+    _check_views(parser)
+    _check_samples(parser)
     if "device" in parser:
         check_device(parser.get_parsed_content("device"))
 
@@ -413,20 +439,91 @@ def _check_channels(parser: ConfigParser) -> None:
             raise InputError(f"{name} is {got}: expected {said[1]}, as of {said[0]}")
 
 
-def _check_ensemble(parser: ConfigParser) -> None:
+def _check_classes(parser: ConfigParser) -> None:
+    """Check that the knobs that are per class fit the classes that there are."""
+    if not has_id(parser, "num_classes"):
+        return
+    foreground = parser.get_parsed_content("num_classes") - 1
+    if has_id(parser, "smallest_object"):
+        smallest = parser.get_parsed_content("smallest_object")
+        if isinstance(smallest, (list, tuple)) and len(smallest) != foreground:
+            raise InputError(
+                f"smallest_object is {smallest!r}: expected one number, or a list of {foreground}, "
+                "one for each class but the background"
+            )
+    if has_id(parser, "largest_only"):
+        classes = parser.get_parsed_content("largest_only")
+        if any(index > foreground for index in classes):
+            raise InputError(
+                f"largest_only is {classes!r}: expected classes from 1 to {foreground}"
+            )
+
+
+def _check_views(parser: ConfigParser) -> None:
+    """Check that there are the mirror images that samples are to see."""
+    if not has_id(parser, MIRROR_AXES):
+        return
+    axes = parser.get_parsed_content(MIRROR_AXES)
+    spatial_dims = next(_values(parser.get("network_def"), "spatial_dims"), None)
+    if isinstance(spatial_dims, int) and any(axis >= spatial_dims for axis in axes):
+        raise InputError(
+            f"{MIRROR_AXES} is {axes!r}: expected axes from 0 to {spatial_dims - 1}, which the "
+            "network's images have"
+        )
+    if not axes and _is_on(parser, MIRRORED):
+        raise InputError(
+            f"{MIRRORED} is true and {MIRROR_AXES} is []: this bundle's training knows no mirror "
+            f"images; set {MIRRORED} to false"
+        )
+
+
+def view_knobs(parser: ConfigParser, networks: int = 1) -> dict[str, Any]:
+    """Knobs that let the samples see an image in all views that the training knows.
+
+    Args:
+        parser: a config whose samples are drawn.
+        networks: of an ensemble, each of which gets a sample of each view.
+
+    Raises:
+        InputError: where images are known as they are alone.
+    """
+    for switch in (TURNED, MIRRORED):
+        if has_id(parser, switch) and _views_by(parser, switch) > 1:
+            return {switch: True, "num_samples": networks * _views_by(parser, switch)}
+    raise InputError(
+        "there are no views of these images: expected a bundle whose training turns or mirrors "
+        f"them, with a knob {TURNED}, or {MIRRORED} and {MIRROR_AXES}; leave --views out"
+    )
+
+
+def _views_by(parser: ConfigParser, switch: str) -> int:
+    """How many views of an image a switch turns on."""
+    if switch == TURNED:
+        return ORIENTATIONS
+    return 2 ** len(parser.get_parsed_content(MIRROR_AXES)) if has_id(parser, MIRROR_AXES) else 1
+
+
+def _is_on(parser: ConfigParser, switch: str) -> bool:
+    return has_id(parser, switch) and bool(parser.get_parsed_content(switch))
+
+
+def _check_samples(parser: ConfigParser) -> None:
     """Check that each network of an ensemble gets a sample, of each view where there are views."""
     further = parser.get_parsed_content("ensemble") if has_id(parser, "ensemble") else ()
-    if not further:
+    networks = 1 + len(ensure_tuple(further or ()))
+    views = 1
+    for switch in (TURNED, MIRRORED):
+        if _is_on(parser, switch):
+            views = _views_by(parser, switch)
+    if networks * views == 1 or not has_id(parser, "num_samples"):
         return
-    networks = 1 + len(ensure_tuple(further))
-    views = has_id(parser, "turned") and parser.get_parsed_content("turned")
-    least = networks * (ORIENTATIONS if views else 1)
     samples = parser.get_parsed_content("num_samples")
-    if samples < least:
-        of_views = f" and {ORIENTATIONS} views" if views else ""
+    if samples < networks * views:
+        counted = [f"an ensemble of {networks} networks"] if networks > 1 else []
+        counted += [f"{views} views"] if views > 1 else []
         raise InputError(
-            f"num_samples is {samples} with an ensemble of {networks} networks{of_views}: expected "
-            f"{least} or more, so that each has its say"
+            f"num_samples is {samples} with {' and '.join(counted)}: expected {networks * views} "
+            "or more, so that each has its say"
         )
 
 

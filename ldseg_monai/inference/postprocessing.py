@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from monai.transforms import (
     Transform,
 )
 from monai.transforms.utils import convert_applied_interp_mode
+from monai.utils import ensure_tuple
 
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.inference.ensemble import case_uncertainty, most_probable_class
@@ -115,39 +116,67 @@ class InvertLabeld(Transform):
 class DropSmallObjectsd(MapTransform):
     """Make background of the pieces of a class that are smaller than wanted.
 
-    A piece holds together by sides, as in statistics and GeoJSON. MONAI's
-    `RemoveSmallObjectsd` takes one-hot labels and scikit-image; this takes a label map.
+    A piece holds together by sides, as in statistics and GeoJSON. MONAI's `RemoveSmallObjectsd` and
+    `KeepLargestConnectedComponentd` need scikit-image, which a bundle runs without, and have one
+    number for all classes.
 
     Args:
         keys: keys of label maps, ``(1, *spatial)``.
-        smallest: pixels, or voxels, of the smallest piece that stays; 1 keeps all.
+        smallest: pixels, or voxels, of the smallest piece that stays, of all classes or one for
+            each class from 1 on; 1 keeps all.
+        largest_only: classes of which the largest piece alone stays, the first of equal ones.
         allow_missing_keys: whether a missing key is passed over.
+
+    Raises:
+        ValueError: when called, for a label map with more classes than ``smallest`` has numbers.
     """
 
     def __init__(
-        self, keys: KeysCollection, smallest: int = 1, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        smallest: int | Sequence[int] = 1,
+        largest_only: Sequence[int] = (),
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.smallest = smallest
+        self.largest_only = largest_only
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` whose label maps have no smaller pieces."""
         result = dict(data)
         for key in self.key_iterator(result):
-            if self.smallest > 1:
+            if max(ensure_tuple(self.smallest)) > 1 or self.largest_only:
                 result[key] = self._without_small(result[key])
         return result
+
+    def _smallest_of(self, index: int) -> int:
+        """Pixels or voxels of the smallest piece of a class that stays."""
+        if isinstance(self.smallest, int):
+            return self.smallest
+        if index > len(self.smallest):
+            raise InputError(
+                f"smallest has {len(self.smallest)} numbers and the label map class {index}: "
+                "expected one for each class from 1 on"
+            )
+        return self.smallest[index - 1]
 
     def _without_small(self, label: torch.Tensor) -> torch.Tensor:
         from scipy import ndimage  # which takes long to import
 
         kept = label.clone()
         classes = label[0].cpu().numpy()
-        for index in np.unique(classes[classes > 0]):
+        for index in np.unique(classes[classes > 0]).tolist():
+            smallest, largest_only = self._smallest_of(index), index in self.largest_only
+            if smallest == 1 and not largest_only:
+                continue
             pieces, _ = ndimage.label(classes == index)
             sizes = np.bincount(pieces.ravel())
-            sizes[0] = self.smallest  # what is not of the class
-            kept[0][torch.from_numpy(sizes[pieces] < self.smallest)] = 0
+            stays = sizes >= smallest
+            stays[0] = True  # what is not of the class
+            if largest_only:
+                stays[1:] &= np.arange(1, len(sizes)) == 1 + sizes[1:].argmax()
+            kept[0][torch.from_numpy(~stays[pieces])] = 0
         return kept
 
 

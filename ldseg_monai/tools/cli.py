@@ -44,6 +44,7 @@ exit codes: 0 when all is done; 2 after an error that a person can put right, to
 PHANTOMS = ("knee", "hippocampus", "tumor", "gland", "nuclei", "thorax", "echo", "beat")
 OVERLAY = ("--overlay", "--config")  # one option: the second name is that of earlier versions
 PUBLISHED_AS = ("hf", "folder")
+VIEWS = "see each image in all its views, turned or mirrored, which the bundle's training knows"
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
 
@@ -208,7 +209,7 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         help="state dicts of networks that share the samples, such as those of folds, in place of "
         "the bundle's own weights",
     )
-    _add_switch(parser, "views", "see each picture in its eight orientations, if the bundle can")
+    _add_switch(parser, "views", VIEWS)
     _add_switch(parser, "preview", "draw each segmentation, NAME_overlay.png")
     _add_switch(
         parser,
@@ -255,10 +256,8 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise InputError("--weights and --ensemble: expected one of them")
     weights = [os.path.abspath(path) for path in arguments.ensemble or [arguments.weights] if path]
     num_samples = arguments.num_samples
-    if num_samples is None and (views or arguments.ensemble):
-        from ldseg_monai.networks.segmenter import ORIENTATIONS
-
-        num_samples = (ORIENTATIONS if views else 1) * max(len(weights), 1)
+    if num_samples is None and arguments.ensemble and not views:
+        num_samples = len(weights)
     given = {
         "num_samples": num_samples,
         "num_inference_steps": arguments.steps,
@@ -266,7 +265,6 @@ def _predict(arguments: argparse.Namespace) -> None:
         "device": arguments.device,
         "model_path": weights[0] if weights else None,
         "ensemble": weights[1:] or None,
-        "turned": True if views else None,
         "save_overlay": arguments.preview == "True",
         "save_statistics": True if arguments.statistics == "True" else None,
         "save_as": arguments.format,
@@ -280,7 +278,13 @@ def _predict(arguments: argparse.Namespace) -> None:
         from ldseg_monai.tools.predict import predict
 
         predict(
-            arguments.model, arguments.input, arguments.output, arguments.overlay, lines, **knobs
+            arguments.model,
+            arguments.input,
+            arguments.output,
+            arguments.overlay,
+            lines,
+            views,
+            **knobs,
         )
 
 
@@ -404,19 +408,24 @@ def _add_evaluate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         choices=("val", "all", "test"),
         help="cases to score: val for those that the weights were not trained on (default: all)",
     )
+    _add_switch(parser, "views", VIEWS)
     parser.set_defaults(command=_evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     """Score weights case by case, as a bundle's evaluate.yaml does, and write a report."""
     from ldseg_monai.bundle import Bundle
+    from ldseg_monai.bundle.knobs import view_knobs
     from ldseg_monai.evaluation.scores import mean_text
     from ldseg_monai.tools.predict import hushed
 
     weights = arguments.weights and os.path.abspath(arguments.weights)
     knobs = _run_knobs(arguments, model_path=weights, part=arguments.part)
+    bundle = Bundle.find(arguments.model)
     with hushed():
-        summary = Bundle.find(arguments.model).evaluate(*arguments.overlay, **knobs)
+        if arguments.views == "True":
+            knobs = view_knobs(bundle.config("train.yaml", *arguments.overlay, **knobs)) | knobs
+        summary = bundle.evaluate(*arguments.overlay, **knobs)
     report = os.path.join(arguments.output, "report.html")
     sys.stdout.write(f"{mean_text(summary)}\n{report}\n")
 

@@ -21,6 +21,7 @@ from monai.utils import ensure_tuple
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.bundle.bundle import SEQUENCES, STRIPS
 from ldseg_monai.bundle.components import has_id
+from ldseg_monai.bundle.knobs import view_knobs
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, folders_in
 from ldseg_monai.data.exports.kinds import KINDS, check_kinds
@@ -57,6 +58,7 @@ def predict(
     out: str | os.PathLike[str] | None = None,
     overlays: Sequence[str] | None = None,
     lines: IO[str] | None = None,
+    views: bool = False,
     **knobs: Any,
 ) -> None:
     """Segment files, as ``python -m monai.bundle run`` does with the bundle's ``inference.yaml``.
@@ -71,6 +73,8 @@ def predict(
             ``strips.yaml`` for whole-slide images, and for TIFF of more than 64 million pixels,
             each where the bundle has it.
         lines: gets a line of JSON for each image; None for nothing.
+        views: whether the samples see each image in all views that the bundle knows, in as many
+            samples as there are views, for each network of an ensemble, where the knobs do not say.
         knobs: of the config, by their names.
 
     Raises:
@@ -109,11 +113,10 @@ def predict(
         if SEQUENCES in overlays and knobs.pop("save_overlay", False):
             logger.info("the picture of a sequence is NAME_area.png, which is drawn anyway")
         files = [str(own.config_file(name)) for name in ("inference.yaml", *overlays)]
-        if knobs.get("turned") and not has_id(own.config("inference.yaml"), "turned"):
-            raise InputError(
-                f"{own.name} has no views: expected a bundle whose training turns pictures, with a "
-                "knob `turned`; leave --views out"
-            )
+        if views:
+            networks = 1 + len(knobs.get("ensemble", ()))
+            config = own.config("inference.yaml", *overlays, **knobs)
+            knobs = view_knobs(config, networks) | knobs
         kinds = [] if overlays else kinds_for(places)
         if kinds:
             knobs["save_as"] = [*kinds, *knobs.get("save_as", [])]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -13,6 +15,7 @@ from ldseg_monai.bundle.knobs import (
     keep_texts,
     kinds_of,
     use_threads,
+    view_knobs,
 )
 from ldseg_monai.runtime.errors import InputError
 
@@ -21,6 +24,9 @@ from ldseg_monai.runtime.errors import InputError
     ("kind", "good", "bad"),
     [
         ("positive", [1, 1000], [0, -1, 1.5, True, "1", None]),
+        ("positives", [1, 30, [1, 300]], [0, [1, 0], 1.5, None, ["1"], True]),
+        ("mirrors", [[], [0], [1, 0]], [0, [0, 0], [-1], [0.5], None]),
+        ("some classes", [[], [1], [2, 1]], [1, [0], [1, 1], [True], None]),
         ("count", [0, 7], [-1, "x", False]),
         ("classes", [2, 3], [1, 2.0]),
         ("rate", [0, 1e-3, 5], [-0.1, "1e-3", float("nan"), float("inf")]),
@@ -50,6 +56,52 @@ def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: l
         with pytest.raises(InputError) as caught:
             check_values(ConfigParser(config))
         assert str(caught.value).startswith(f"mine is {value!r}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"smallest_object": [5, 1, 1]}, "smallest_object is [5, 1, 1]: expected one number, or a"),
+        ({"smallest_object": []}, "smallest_object is []: expected one number, or a list of 2"),
+        ({"largest_only": [1, 3]}, "largest_only is [1, 3]: expected classes from 1 to 2"),
+        ({"mirror_axes": [2]}, "mirror_axes is [2]: expected axes from 0 to 1"),
+        ({"mirrored": True}, "mirrored is true and mirror_axes is []: this bundle's training"),
+        ({"mirrored": True, "mirror_axes": [0]}, "num_samples is 1 with 2 views: expected 2"),
+        ({"turned": True}, "num_samples is 1 with 8 views: expected 8 or more"),
+        (
+            {"turned": True, "ensemble": ["a.pt"], "num_samples": 15},
+            "num_samples is 15 with an ensemble of 2 networks and 8 views: expected 16",
+        ),
+    ],
+)
+def test_classes_and_views_that_are_not_there_are_refused(knobs: dict, told: str) -> None:
+    config = {
+        "num_classes": 3,
+        "num_samples": 1,
+        "mirror_axes": [],
+        "network_def": {"encoder": {"spatial_dims": 2}},
+    }
+    check_values(ConfigParser(config))
+    with pytest.raises(InputError, match=re.escape(told)):
+        check_values(ConfigParser({**config, **knobs}))
+
+
+@pytest.mark.parametrize(
+    ("config", "knobs"),
+    [
+        ({"turned": False}, {"turned": True, "num_samples": 24}),
+        ({"mirrored": False, "mirror_axes": [2]}, {"mirrored": True, "num_samples": 6}),
+        ({"mirrored": False, "mirror_axes": [0, 2]}, {"mirrored": True, "num_samples": 12}),
+    ],
+)
+def test_views_take_a_sample_of_each_network(config: dict, knobs: dict) -> None:
+    assert view_knobs(ConfigParser(config), 3) == knobs
+
+
+@pytest.mark.parametrize("config", [{}, {"mirrored": False, "mirror_axes": []}])
+def test_no_views_where_training_shows_none(config: dict) -> None:
+    with pytest.raises(InputError, match=r"there are no views .* leave --views out"):
+        view_knobs(ConfigParser(config))
 
 
 @pytest.mark.parametrize(

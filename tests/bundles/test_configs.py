@@ -206,6 +206,35 @@ def test_random_transforms_are_of_training_alone(bundle: str) -> None:
     assert "random_transforms" not in reached(train, "validate#preprocessing")
 
 
+def test_views_are_those_of_training(bundle: str) -> None:
+    train, inference = (load_config(bundle, name) for name in STANDALONE)
+    kinds = {step["_target_"]: step for step in train["random_transforms"] if "_target_" in step}
+    turned = {"RandFlipd", "RandRotate90d"} <= kinds.keys()
+    axes = []
+    if "RandFlipd" in kinds and not turned:
+        axis = kinds["RandFlipd"]["spatial_axis"]
+        axes = [train[axis.removeprefix("@")] if isinstance(axis, str) else axis]
+    elif bundle.endswith("hippocampus"):  # the Decathlon has left and right ones
+        axes = [0]
+    for config in (train, inference):
+        assert config.get("turned") is (False if turned else None)
+        assert config.get("mirror_axes", []) == axes
+        assert config.get("mirrored") is (False if axes else None)
+
+
+def test_pieces_that_stay_are_knobs(bundle: str) -> None:
+    for name in STANDALONE:
+        config = load_config(bundle, name)
+        steps = config[
+            "validate#postprocessing#transforms"
+            if name == "train.yaml"
+            else "postprocessing#transforms"
+        ]
+        (step,) = [step for step in steps if step["_target_"].endswith("DropSmallObjectsd")]
+        assert (step["smallest"], step["largest_only"]) == ("@smallest_object", "@largest_only")
+        assert (config["smallest_object"], config["largest_only"]) == (1, [])
+
+
 def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bundle: str) -> None:
     train, inference = (load_config(bundle, name) for name in STANDALONE)
     used = reached(inference, "network_def", "preprocessing", "inferer") | {"dataset_dir"}

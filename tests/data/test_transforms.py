@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
     Invertd,
+    KeepLargestConnectedComponentd,
     LoadImaged,
     Orientationd,
     Resized,
@@ -28,6 +29,7 @@ from ldseg_monai.inference.postprocessing import (
     SplitPredictiond,
     SummarizeUncertaintyd,
 )
+from ldseg_monai.runtime.errors import InputError
 
 SHAPE = (90, 104, 34)
 SPACING = (0.8, 0.7, 3.0)
@@ -262,6 +264,43 @@ def test_pieces_below_the_smallest_are_background_whatever_their_class() -> None
     assert dropped.meta["filename_or_obj"] == "a.png"
     assert torch.equal(given.as_tensor(), label)
     assert DropSmallObjectsd("pred", 1)({"pred": given})["pred"] is given
+
+
+def test_each_class_has_its_own_smallest_piece() -> None:
+    label = torch.zeros(1, 5, 9, dtype=torch.uint8)
+    label[0, 0, :3], label[0, 2, :2] = 1, 1  # pieces of 3 and 2 pixels
+    label[0, 0, 4:7], label[0, 2, 4:6] = 2, 2
+    label[0, 4, 4] = 3
+    dropped = DropSmallObjectsd("pred", [3, 1, 2])({"pred": label})["pred"]
+    expected = label.clone()
+    expected[0, 2, :2] = expected[0, 4, 4] = 0
+    assert torch.equal(dropped, expected)
+    with pytest.raises(InputError, match="2 numbers and the label map class 3: expected one for"):
+        DropSmallObjectsd("pred", [3, 1])({"pred": label})
+
+
+def test_of_some_classes_the_largest_piece_alone_stays() -> None:
+    label = torch.zeros(1, 6, 9, dtype=torch.uint8)
+    label[0, 0, :3], label[0, 2, :2], label[0, 3, 2] = 1, 1, 1  # the last two touch at a corner
+    label[0, 0, 4:7], label[0, 2, 4:7], label[0, 4, 4:6] = 2, 2, 2  # the first two are equal
+    label[0, 5, 8], label[0, 0, 8] = 3, 3
+    dropped = DropSmallObjectsd("pred", largest_only=[1, 2])({"pred": label})["pred"]
+    expected = label.clone()
+    expected[0, 2:5, :7] = 0
+    assert torch.equal(dropped, expected)
+    too_small = DropSmallObjectsd("pred", [4, 1, 1], largest_only=[1])({"pred": label})["pred"]
+    assert not (too_small == 1).any() and torch.equal(too_small > 1, label > 1)
+
+
+def test_largest_pieces_are_monais() -> None:
+    pytest.importorskip("skimage.measure")
+    label = torch.randint(0, 4, (1, 7, 8, 9), generator=torch.Generator().manual_seed(3))
+    label = label.to(torch.uint8)
+    for classes in ([1], [1, 3]):
+        theirs = KeepLargestConnectedComponentd("pred", classes, False, connectivity=1)
+        dropped = DropSmallObjectsd("pred", largest_only=classes)({"pred": label})["pred"]
+        assert torch.equal(dropped, theirs({"pred": label.clone()})["pred"])
+        assert (dropped != label).any()
 
 
 def test_what_stays_are_the_larger_regions_of_each_class() -> None:

@@ -85,6 +85,22 @@ def test_evaluation_tells_scores_and_report(
     assert Path(report).is_file()
 
 
+def test_evaluation_in_views_is_of_mirrored_samples(
+    place: Workplace, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--weights", trained / "model.pt", "--part", "val"]
+    assert run("evaluate", place, "views", EVALUATE, *options, "--views") == 0
+    knobs = {"num_samples": 2, "mirrored": True}
+    assert run("evaluate", place, "knobs", EVALUATE, *options, **knobs) == 0
+    assert run("evaluate", place, "plain", EVALUATE, *options, num_samples=2) == 0
+    names = ("views", "knobs", "plain")
+    views, knobs, plain = ((place.root / name / "metrics.csv").read_text() for name in names)
+    assert views == knobs != plain
+    assert "mirrored along axes [0]" in (place.root / "views" / "report.html").read_text()
+    assert run("evaluate", place, "few", EVALUATE, *options, "--views", num_samples=1) == 2
+    assert "num_samples is 1 with 2 views" in capsys.readouterr().err
+
+
 def test_overlays_go_over_the_training_s_config(place: Workplace) -> None:
     configs = ["train.yaml", "baselines/unet.yaml"]
     names = ["--config", "baselines/unet.yaml"]  # as of predict

@@ -383,7 +383,10 @@ def test_a_slide_is_told_before_it_is_segmented(
         (["-m", HIPPOCAMPUS, "-i", "nowhere.nii.gz"], "input nowhere.nii.gz does not exist"),
         (["-m", "nothing", "-i", "."], "nothing is not a bundle"),
         (["-m", HIPPOCAMPUS, "-i", ".", "--num-samples", 0], "num_samples is 0: expected"),
-        (["-m", HIPPOCAMPUS, "-i", ".", "--views"], "ldseg_hippocampus has no views"),
+        (
+            ["-m", BUNDLES / "ldseg_echo", "-i", ".", "--views"],
+            "there are no views of these images",
+        ),
         (["-m", HIPPOCAMPUS, "-i", ".", "--set", "num_sample=2"], "did you mean num_samples?"),
         (["-m", HIPPOCAMPUS, "-i", ".", "--device", "cuda:77"], "device is 'cuda:77'"),
         (["-m", HIPPOCAMPUS, "-i", "."], "no images in"),
@@ -427,6 +430,28 @@ def test_views_are_eight_samples_of_a_picture_that_is_turned(tmp_path: Path) -> 
     assert run("-m", GLAS, "-i", image, "-o", tmp_path / "own", "--views", *small) == 0
     own, command = (tmp_path / name / "case_000_mean.png" for name in ("own", "command"))
     assert own.read_bytes() == command.read_bytes()
+
+
+def test_views_of_a_volume_are_its_mirror_images(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, own = volumes / "case_000.nii.gz", HIPPOCAMPUS / "models" / "model.pt"
+    knobs = {"dataset_dir": str(image), "num_samples": 2, "mirrored": True, "save_overlay": False}
+    Bundle(HIPPOCAMPUS).run("inference.yaml", output_dir=str(tmp_path / "command"), **knobs)
+    options = ["-m", HIPPOCAMPUS, "-i", image, "--views"]
+    assert run(*options, "-o", tmp_path / "own") == 0
+    assert run(*options, "-o", tmp_path / "four", "--ensemble", own, own) == 0
+    assert run(*options, "-o", tmp_path / "alone", "--num-samples", 4) == 0
+    names = ("command", "own", "four", "alone")
+    means = [nib.load(tmp_path / name / "case_000_mean.nii.gz").get_fdata() for name in names]
+    assert np.array_equal(means[0], means[1])
+    np.testing.assert_allclose(means[2], means[3], atol=1e-3)  # of networks that are the same
+    none = ["--set", "mirror_axes=[]"]
+    assert run(*options, "-o", tmp_path / "none", *none) == 2
+    assert "there are no views of these images" in capsys.readouterr().err
+    assert run(*options, "-o", tmp_path / "few", "--num-samples", 1) == 2
+    assert "num_samples is 1 with 2 views: expected 2" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists() and not (tmp_path / "few").exists()
 
 
 def test_an_ensemble_has_a_sample_of_each_network(

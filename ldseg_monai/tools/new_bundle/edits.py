@@ -58,6 +58,7 @@ def new_config(
         _set_intensity(config, plan, inspection)
         if plan.require_codes and "require_codes" in config:
             set_value(config, "require_codes", True)
+        _set_views(config, inspection)
     if path.name == "train.yaml":
         _set_augmentation(config, plan, inspection)
         set_value(config, "max_epochs", plan.max_epochs)
@@ -218,7 +219,7 @@ def _set_augmentation(config: Any, plan: Plan, inspection: Inspection) -> None:
         _set_arguments(config["random_transforms"], "rotate_range", 0.2)
     if "flip_probability" in config:
         set_value(config, "flip_axis", 0, "axis mirrored at random, left-right")
-        comment = "above 0 where no class is of one side"
+        comment = "above 0 where no class is of one side; mirror_axes is [0] then"
         set_value(config, "flip_probability", 0.0, comment)
     if plan.resizes:
         shifts = [side // 16 for side in plan.sizes["spatial_size"]]
@@ -230,6 +231,19 @@ def _set_augmentation(config: Any, plan: Plan, inspection: Inspection) -> None:
             f" spatial_size: '@{crop}', num_classes: '@num_classes', warn: false}}"
         )
         replace_items(config, "RandSpatialCropd", [centered])
+
+
+def _set_views(config: Any, inspection: Inspection) -> None:
+    """Leave the views out that training does not show: see `_set_augmentation`."""
+    if inspection.spatial_dims == 2 and inspection.colored:
+        return
+    if "turned" in config:
+        del config["turned"]
+        for sampler in components(config, "SamplingInferer"):
+            del sampler["turned"]
+    if "mirror_axes" in config:
+        comment = "axes of the mirror images: those along which training mirrors, none as written"
+        set_value(config, "mirror_axes", [], comment)
 
 
 def _set_patients(config: Any, plan: Plan) -> None:

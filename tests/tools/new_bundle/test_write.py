@@ -203,6 +203,8 @@ def test_gray_pictures_are_seen_whole_without_stain_or_mirror() -> None:
     assert train["network_def#image_encoder#in_channels"] == 1
     assert train["validate#inferer#roi_size"] == "@spatial_size" and "window_size" not in train
     assert config("new", "inference.yaml")["load#mode"] == train["load#mode"] == "L"
+    for name in ("train.yaml", "inference.yaml"):  # which shows no views to samples either
+        assert "turned" not in (Path("bundles") / "new" / "configs" / name).read_text()
 
 
 def write_gray_of_16_bits(top: int) -> None:
