@@ -443,12 +443,8 @@ def mean_and_deviation(values: Iterable[float]) -> dict[str, str]:
     return {"mean": cell(mean(values)), "SD": cell(deviation(values))}
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """What the command line takes."""
-    parser = command.argument_parser(__doc__)
-    parser.add_argument("experiment", choices=list(ABOUT))
-    command.add_bundle(parser)
-    command.add_out(parser)
+def add_cases(parser: argparse.ArgumentParser) -> None:
+    """Add which weights are looked at, and on which cases: see `overrides_of`."""
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument(
         "--part", default="val", choices=("val", "train", "all"), help="of the bundle's split"
@@ -461,6 +457,15 @@ def argument_parser() -> argparse.ArgumentParser:
         help="cases that validate, or a file of them (default of shipped weights: val_cases.txt)",
     )
     parser.add_argument("--model_path", help="weights (default: the shipped ones)")
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    parser = command.argument_parser(__doc__)
+    parser.add_argument("experiment", choices=list(ABOUT))
+    command.add_bundle(parser)
+    command.add_out(parser)
+    add_cases(parser)
     parser.add_argument(
         "--num_samples",
         type=int,
@@ -528,6 +533,17 @@ def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
+def tell_where(arguments: argparse.Namespace, experiment: Experiment) -> str:
+    """Which cases are scored, and by which weights."""
+    return WHERE.format(
+        part=arguments.part,
+        count=len(experiment.dataset),
+        fold="" if arguments.fold is None else f", fold {arguments.fold}",
+        weights="as given" if arguments.model_path else "as shipped",
+        trained_on=experiment.tell_trained_on(),
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run an experiment; write its table, cases and picture, and print the table."""
     parser = argument_parser()
@@ -538,13 +554,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.last_timestep is not None:
         overrides["network_def#scheduler#last_timestep"] = arguments.last_timestep
     ours = Experiment(bundle, (), arguments.model_path, **overrides)
-    where = WHERE.format(
-        part=arguments.part,
-        count=len(ours.dataset),
-        fold="" if arguments.fold is None else f", fold {arguments.fold}",
-        weights="as given" if arguments.model_path else "as shipped",
-        trained_on=ours.tell_trained_on(),
-    )
+    where = tell_where(arguments, ours)
     sampler = ours.sampler
     if arguments.num_samples is not None or arguments.experiment == "uncertainty":
         sampler.num_samples = arguments.num_samples or NUM_SAMPLES
