@@ -37,9 +37,9 @@ from ldseg_monai.inference import DropSmallObjectsd
 SIZES = (1, 10, 30, 100, 300, 1000)
 DECIMALS = 9  # of a mean Dice; candidates that differ beyond them are equal
 ABOUT = """Dice of the segmentations of {where} when only some pieces of a class stay: those of so
-many {unit} or more, or the largest. Mean of {samples} sample(s). All else is as the bundle's
-evaluation has it. Below, the mean Dice of each class, over the cases whose label has it; what is
-chosen is in bold."""
+many voxels or pixels and more, or the largest. Mean of {samples} sample(s). All else is as the
+bundle's evaluation has it. Below, the mean Dice of each class, over the cases whose label has it;
+what is chosen is in bold."""
 GAIN = """What the choice gains, in the mean Dice of a case's classes. The cases that chose lean to
 the good side; so each is also scored with what all the others would have chosen. Difference: to all
 pieces, with its 95% bootstrap interval and Wilcoxon's p over the cases."""
@@ -149,7 +149,9 @@ def class_rows(scores: Scores, choice: Mapping[int, Candidate], names: Mapping[i
         row = {"pieces that stay": candidate.name}
         for index, dice in by_class.items():
             value = f"{mean(dice.values()):.4f}"
-            row[names[index]] = f"**{value}**" if choice[index] == candidate else value
+            row[names.get(index, f"class {index}")] = (
+                f"**{value}**" if choice[index] == candidate else value
+            )
         rows.append(row)
     return rows
 
@@ -197,7 +199,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     nothing = dict.fromkeys(choice, Candidate())
     about = ABOUT.format(
         where=tell_where(arguments, experiment),
-        unit="voxels" if bundle.spatial_dims == 3 else "pixels",
         samples=experiment.sampler.num_samples,
     )
     head = report.header(f"Pieces: {bundle.name}", about, "accuracy.pieces", argv, 0)
