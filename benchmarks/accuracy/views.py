@@ -28,7 +28,6 @@ from ldseg_monai.bundle.knobs import MIRROR_AXES, TURNED, view_knobs
 from ldseg_monai.evaluation.paired import compare
 from ldseg_monai.networks.weights import with_ensemble
 
-SAMPLES = 5
 ABOUT = """Dice of {where} by one network that sees each image as it is, by one that sees it in all
 views that its training knows ({views}), and by ensembles. Mean of the classes but the background;
 SD over the cases. Difference: to one sample of one network, with its 95% bootstrap interval and
@@ -55,16 +54,14 @@ class Way(NamedTuple):
 
 
 def ways(networks: int, views: int) -> Iterator[Way]:
-    """One sample first, then more of them, and each view with as many samples beside it."""
-    for number in sorted({1, SAMPLES, views}):
-        yield Way(1, 1, number)
-    if views > 1:
-        yield Way(1, views, views)
+    """One sample first; all views, beside as many samples of images as they are; the ensemble's."""
+    yield Way(1, 1, 1)
+    yield Way(1, 1, views)
+    yield Way(1, views, views)
     if networks > 1:
         yield Way(networks, 1, networks)
-        if views > 1:
-            yield Way(networks, 1, networks * views)
-            yield Way(networks, views, networks * views)
+        yield Way(networks, 1, networks * views)
+        yield Way(networks, views, networks * views)
 
 
 def rows_of(found: dict[Way, dict[str, float]]) -> list[dict[str, str]]:
