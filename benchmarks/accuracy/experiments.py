@@ -20,8 +20,9 @@ PNG picture:
   images, and the area under each curve;
 - uncertainty (Figure 10): each way of `benchmarks.accuracy.uncertainty`, how well its maps of doubt
   find wrong voxels, and what its probabilities are worth. uncertainty_maps.png shows the case of
-  the median Dice; being a picture of the data, it is not for a repository. Of pictures, --turned
-  lets samples and peers see eight orientations, too (the knob turned).
+  the median Dice; being a picture of the data, it is not for a repository.
+
+--views lets samples and peers see images in all views that the bundle's training knows, too.
 
 --other has the bundle's own network with other weights, such as ones trained as long as a peer.
 --parts, of robustness, shows which way LDSeg is harmed: through the embedding that the denoiser
@@ -51,6 +52,7 @@ from benchmarks import command, report
 from benchmarks.accuracy.disturbances import DISTURBANCES, NOISE, Disturbance, area_under
 from benchmarks.accuracy.quality import cell, deviation, known, label_dice, mean
 from benchmarks.accuracy.uncertainty import judge, way_of_ensemble, ways_of, ways_of_peer
+from benchmarks.known_views import AS_IT_IS, known_views
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.split import read_val_cases
@@ -303,7 +305,8 @@ def draw_median(experiment: Experiment, samples: int, dice: dict[str, float], pa
     """Draw the case of the median Dice, with the mean and the SD of samples."""
     names = list(dice)
     median = sorted(names, key=dice.__getitem__)[len(names) // 2]
-    experiment.sampler.num_samples, experiment.sampler.turned = samples, False
+    experiment.sampler.num_samples = samples
+    AS_IT_IS.let_see(experiment.sampler)
     case = experiment.case(names.index(median))
     draw_maps(path, widest_slice(case), f"{median}, Dice {dice[median]:.3f}")
 
@@ -472,9 +475,9 @@ def argument_parser() -> argparse.ArgumentParser:
         help=f"whose mean is taken (default: {NUM_SAMPLES} of uncertainty, else the bundle's)",
     )
     parser.add_argument(
-        "--turned",
+        "--views",
         action="store_true",
-        help="let the samples see a picture in its eight orientations",
+        help="let the samples see an image in all views that the training knows",
     )
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="of steps")
     parser.add_argument(
@@ -556,13 +559,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     ours = Experiment(bundle, (), arguments.model_path, **overrides)
     where = tell_where(arguments, ours)
     sampler = ours.sampler
+    views = known_views(bundle.config("train.yaml")) if arguments.views else AS_IT_IS
     if arguments.num_samples is not None or arguments.experiment == "uncertainty":
         sampler.num_samples = arguments.num_samples or NUM_SAMPLES
     samples = sampler.num_samples
     kind = ""
     if arguments.experiment != "uncertainty":
-        sampler.turned |= arguments.turned
-        kind = " turned" if sampler.turned else ""
+        views.let_see(sampler)
+        kind = " in views" if arguments.views else ""
     kind += "" if arguments.last_timestep is None else " early"
     own = type(ours.network).__name__
     about = ABOUT[arguments.experiment].format(where=where, samples=f"{samples}{kind}", own=own)
@@ -586,16 +590,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
         peers[Path(overlay).stem] = beside(overlays, weights)
     for other in others.values():
-        other.sampler.num_samples, other.sampler.turned = samples, sampler.turned
+        other.sampler.num_samples = samples
+        if arguments.experiment != "uncertainty":
+            views.let_see(other.sampler)
     if arguments.experiment == "uncertainty":
         ways = []
         for name, experiment in {own: ours, **others}.items():
-            ways += ways_of(name, experiment, samples, arguments.turned)
+            ways += ways_of(name, experiment, samples, views)
         if arguments.ensemble:
             first, *further = arguments.ensemble
             ways.append(way_of_ensemble(beside((), first), further))
         for name, experiment in peers.items():
-            ways += ways_of_peer(name, experiment, arguments.turned)
+            ways += ways_of_peer(name, experiment, views)
         rows, columns = judge(ways)
         sections = [report.table(rows)]
         draw_spread(picture, columns)

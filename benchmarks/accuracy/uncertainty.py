@@ -2,23 +2,22 @@
 
 For `benchmarks.accuracy.experiments`. A way gives each case class probabilities and maps of doubt:
 the SD over several segmentations, or the entropy of the probabilities. Ways: samples of a diffusion
-method, one softmax, an ensemble of networks, a picture's eight orientations.
+method, one softmax, an ensemble of networks, several views of an image.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from benchmarks.accuracy.quality import Calibration, cell, mean
+from benchmarks.known_views import AS_IT_IS, KnownViews
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.evaluation.temperature import Case, count, fit_temperature
 from ldseg_monai.inference.ensemble import summarize
-from ldseg_monai.inference.views import View, orientations
-from ldseg_monai.networks.segmenter import ORIENTATIONS
 from ldseg_monai.networks.weights import with_ensemble
 from ldseg_monai.runtime.errors import InputError
 
@@ -96,30 +95,31 @@ def entropy(probabilities: torch.Tensor) -> torch.Tensor:
     return (total / math.log(probabilities.shape[1])).clamp(0, 1)
 
 
-def ways_of(name: str, experiment: Experiment, samples: int, turned: bool) -> Iterator[Way]:
+def ways_of(name: str, experiment: Experiment, samples: int, views: KnownViews) -> Iterator[Way]:
     """The ways of a bundle's own network.
 
     Args:
         name: of the network.
         experiment: its.
         samples: drawn of each case, where several are.
-        turned: whether the eight orientations of pictures are a way, too.
+        views: those that are a way, too, if more than one.
     """
 
-    def drawn(number: int, views: bool) -> Iterator[dict[str, Any]]:
+    def drawn(number: int, seen: KnownViews) -> Iterator[dict[str, Any]]:
         sampler = experiment.sampler
-        sampler.num_samples, sampler.turned = number, views
+        sampler.num_samples = number
+        seen.let_see(sampler)
         yield from experiment.run(probabilities=True)
 
-    yield Way(name, f"{samples} samples", lambda: drawn(samples, False), True)
-    yield Way(name, "one softmax", lambda: drawn(1, False), False)
-    if turned:
-        yield Way(name, f"{ORIENTATIONS} views", lambda: drawn(ORIENTATIONS, True), True)
-        if samples > ORIENTATIONS:
-            yield Way(name, f"{samples} samples in views", lambda: drawn(samples, True), True)
+    yield Way(name, f"{samples} samples", lambda: drawn(samples, AS_IT_IS), True)
+    yield Way(name, "one softmax", lambda: drawn(1, AS_IT_IS), False)
+    if views.number > 1:
+        yield Way(name, f"{views.number} views", lambda: drawn(views.number, views), True)
+        if samples > views.number:
+            yield Way(name, f"{samples} samples in views", lambda: drawn(samples, views), True)
 
 
-def ways_of_peer(name: str, experiment: Experiment, turned: bool) -> Iterator[Way]:
+def ways_of_peer(name: str, experiment: Experiment, views: KnownViews) -> Iterator[Way]:
     """The ways of a deterministic network; arguments as of `ways_of`."""
 
     def run(infer: Infer) -> Iterator[dict[str, Any]]:
@@ -128,8 +128,8 @@ def ways_of_peer(name: str, experiment: Experiment, turned: bool) -> Iterator[Wa
 
     plain = experiment.inferer
     yield Way(name, "one softmax", lambda: run(plain), False)
-    if turned:
-        yield Way(name, f"{ORIENTATIONS} views", lambda: run(in_views(plain, orientations())), True)
+    if views.number > 1:
+        yield Way(name, f"{views.number} views", lambda: run(in_views(plain, views)), True)
 
 
 def way_of_ensemble(experiment: Experiment, further: list[str]) -> Way:
@@ -148,7 +148,7 @@ def way_of_ensemble(experiment: Experiment, further: list[str]) -> Way:
     return Way(f"ensemble of {1 + len(further)}", "a sample of each", run, True)
 
 
-def in_views(infer: Infer, views: Sequence[View]) -> Infer:
+def in_views(infer: Infer, views: KnownViews) -> Infer:
     """An inferer of a peer that shows it each image in several views, as `SamplingInferer` does.
 
     Returns:
@@ -156,7 +156,8 @@ def in_views(infer: Infer, views: Sequence[View]) -> Infer:
     """
 
     def seen(image: torch.Tensor, network: Any) -> torch.Tensor:
-        logits = (view.bring_back(infer(view.show(image), network)) for view in views)
+        own = views.of_images(image.ndim - 2)
+        logits = (view.bring_back(infer(view.show(image), network)) for view in own)
         return torch.cat(summarize(logits), dim=1)
 
     return seen

@@ -24,7 +24,7 @@ from benchmarks.accuracy.experiments import (
     write_cases,
 )
 from benchmarks.accuracy.quality import cell, deviation
-from ldseg_monai.bundle.knobs import MIRROR_AXES, TURNED, view_knobs
+from benchmarks.known_views import AS_IT_IS, known_views
 from ldseg_monai.evaluation.paired import compare
 from ldseg_monai.networks.weights import with_ensemble
 
@@ -100,23 +100,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     bundle, out = arguments.bundle, command.folder_of(arguments)
     overrides = {**overrides_of(arguments), "output_dir": str(out)}
-    config = bundle.config("train.yaml")
-    knobs = view_knobs(config)
+    known = known_views(bundle.config("train.yaml"))
     experiment = Experiment(bundle, (), arguments.model_path, **overrides)
     alone, sampler = experiment.network, experiment.sampler
     ensemble = with_ensemble(alone, arguments.ensemble).eval()
     found = {}
-    for way in ways(1 + len(arguments.ensemble), knobs["num_samples"]):
+    for way in ways(1 + len(arguments.ensemble), known.number):
         experiment.network = ensemble if way.networks > 1 else alone
         sampler.num_samples = way.samples
-        sampler.turned = way.views > 1 and TURNED in knobs
-        mirrored = way.views > 1 and not sampler.turned
-        sampler.mirrored_axes = config.get_parsed_content(MIRROR_AXES) if mirrored else ()
+        (known if way.views > 1 else AS_IT_IS).let_see(sampler)
         found[way] = experiment.dice()
-    seen = "its eight orientations"
-    if TURNED not in knobs:
-        seen = f"mirrored along axes {config.get_parsed_content(MIRROR_AXES)}"
-    about = ABOUT.format(where=tell_where(arguments, experiment), views=seen)
+    about = ABOUT.format(where=tell_where(arguments, experiment), views=known.about)
     head = report.header(f"Views: {bundle.name}", about, "accuracy.views", argv, 0)
     write_cases(out / "views.csv", {way.name: dice for way, dice in found.items()})
     print(report.write(out / "views.md", head, report.table(rows_of(found))))

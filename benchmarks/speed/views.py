@@ -10,15 +10,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
 from benchmarks import report
+from benchmarks.known_views import AS_IT_IS, KnownViews, known_views
 from benchmarks.speed import measure, workload
 from benchmarks.speed.measure import Build, Call, Result
 from benchmarks.speed.workload import Workload
-from ldseg_monai.bundle.knobs import MIRROR_AXES, TURNED, view_knobs
 from ldseg_monai.inference import DropSmallObjectsd
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.networks import EnsembleSegmenter
@@ -32,11 +31,14 @@ reverse steps and untrained weights. Ratios are to one sample of one network, in
 choice of pieces is on the label map of a generated phantom, {label} voxels in its file."""
 
 
-def sampling_call(work: Workload, networks: int, num_samples: int, **views: Any) -> Call:
+def sampling_call(
+    work: Workload, networks: int, num_samples: int, views: KnownViews = AS_IT_IS
+) -> Call:
     """Build the networks; the call draws samples of one image, which they see in some views."""
     own = [work.network() for _ in range(networks)]
     network = own[0] if networks == 1 else EnsembleSegmenter(own).eval()
-    inferer = SamplingInferer(num_samples, seed=work.seed, amp=work.amp, **views)
+    inferer = SamplingInferer(num_samples, seed=work.seed, amp=work.amp)
+    views.let_see(inferer)
     image = work.image(work.spatial_size)
     return lambda: inferer(image, network)
 
@@ -59,19 +61,16 @@ def candidates(
     work: Workload, networks: int, label: torch.Tensor
 ) -> dict[str, Mapping[str, Build]]:
     """What is timed: one sample first."""
-    config = work.config()
-    knobs = view_knobs(config)
-    views, number = {"turned": True}, knobs["num_samples"]
-    if TURNED not in knobs:
-        views = {"mirrored_axes": config.get_parsed_content(MIRROR_AXES)}
+    views = known_views(work.config())
+    number = views.number
     classes = range(1, work.about.out_channels)
     chosen: dict[str, Build] = {
         ONE: partial(sampling_call, work, 1, 1),
         f"{number} samples": partial(sampling_call, work, 1, number),
-        f"{number} views": partial(sampling_call, work, 1, number, **views),
+        f"{number} views": partial(sampling_call, work, 1, number, views),
         f"{networks} networks": partial(sampling_call, work, networks, networks),
         f"{networks} networks, {number} views": partial(
-            sampling_call, work, networks, networks * number, **views
+            sampling_call, work, networks, networks * number, views
         ),
         "pieces of a smallest size": partial(pieces_call, label, SMALLEST, ()),
         "the largest piece of each class": partial(pieces_call, label, 1, classes),

@@ -294,9 +294,18 @@ def test_maps_are_of_one_axial_plane_in_the_files_geometry_upright(
         assert 0 <= planes["mean"].min() and planes["mean"].max() <= 1 and planes["SD"].max() <= 0.5
 
 
-def test_volumes_are_not_turned(bundle: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="turned is for pictures: got 3 axes"):
-        run("uncertainty", bundle, data, tmp_path, "--num_samples", "2", "--turned")
+def test_views_of_volumes_are_a_way_of_a_network_and_of_a_peer(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    peer = ["--peer", "baselines/unet.yaml", str(bundle / "unet.pt")]
+    options = ["--num_samples", "3", "--views", *peer]
+    rows, cases, _ = run("uncertainty", bundle, data, tmp_path, *options)
+    ways = {(row["network"], row["probabilities"]) for row in rows}
+    assert {("LDSeg", "2 views"), ("LDSeg", "3 samples in views"), ("unet", "2 views")} <= ways
+    knobs = {"num_samples": 2, "mirrored": True}
+    expected = evaluated(bundle, data, tmp_path / "own", **knobs)
+    found = {case["case"]: float(case["LDSeg, 2 views: Dice"]) for case in cases}
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_sample_has_no_spread(

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from scipy.stats import entropy as scipys_entropy
 
 from benchmarks.accuracy.uncertainty import Judged, Way, entropy, in_views, judge
-from ldseg_monai.inference.views import orientations
+from benchmarks.known_views import KnownViews
 
 
 def case(name: str, seed: int, confidence: float) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_peer_sees_each_orientation_once_and_the_mean_is_turned_back() -> None:
         seen.append(turned)
         return turned + torch.tensor([0.0, 1.0 * (len(seen) == 1)])[None, :, None, None]
 
-    found = in_views(infer, orientations())(image, None)
+    found = in_views(infer, KnownViews(True, (), 8))(image, None)
     assert len(seen) == 8
     for number, shown in enumerate(seen):
         mirrored = image if number < 4 else image.flip(-1)
