@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 from ldseg_monai.bundle.knobs import MIRROR_AXES, TURNED, view_knobs
 from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.views import View
+from ldseg_monai.runtime.errors import InputError
 
 
 class KnownViews(NamedTuple):
@@ -30,6 +31,8 @@ class KnownViews(NamedTuple):
         """What they are, in words."""
         if self.turned:
             return "its eight orientations"
+        if not self.mirrored_axes:
+            return "none but the image as it is"
         return f"mirrored along axes {list(self.mirrored_axes)}"
 
     def of_images(self, spatial_dims: int) -> list[View]:
@@ -46,13 +49,22 @@ class KnownViews(NamedTuple):
 AS_IT_IS = KnownViews()
 
 
-def known_views(config: ConfigParser) -> KnownViews:
+def known_views(config: ConfigParser, none_too: bool = False) -> KnownViews:
     """The views that a bundle's config knows.
 
+    Args:
+        config: the config.
+        none_too: whether it may know images as they are alone.
+
     Raises:
-        ValueError: if it knows images as they are alone.
+        ValueError: if it does, and may not.
     """
-    knobs = view_knobs(config)
+    try:
+        knobs = view_knobs(config)
+    except InputError:
+        if none_too:
+            return AS_IT_IS
+        raise
     turned, number = TURNED in knobs, knobs["num_samples"]
     axes = () if turned else config.get_parsed_content(MIRROR_AXES)
     return KnownViews(turned, axes, number)

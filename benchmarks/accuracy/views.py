@@ -1,12 +1,13 @@
 """What views of an image and ensembles of networks gain in Dice.
 
-    python -m benchmarks.accuracy.views bundles/ldseg_hippocampus --dataset_dir DIR
+    python -m benchmarks.accuracy.views bundles/ldseg_glas --dataset_dir DIR
     python -m benchmarks.accuracy.views bundles/ldseg_hippocampus --dataset_dir DIR --fold 0 \
         --model_path a.pt --ensemble b.pt c.pt
 
 A network sees an image as it is, or in all the views that its training knows (``--views`` of
-``ldseg``); an ensemble's networks share the samples (``--ensemble``). What they cost is measured by
-`benchmarks.speed.views`. Options as of `benchmarks.accuracy.experiments`.
+``ldseg``), or mirrored along ``--mirror_axes``, to see whether it knows that. An ensemble's
+networks share the samples (``--ensemble``). What they cost is measured by `benchmarks.speed.views`.
+Options as of `benchmarks.accuracy.experiments`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from benchmarks.accuracy.experiments import (
 )
 from benchmarks.accuracy.quality import cell, deviation
 from benchmarks.known_views import AS_IT_IS, known_views
+from ldseg_monai.bundle.knobs import MIRROR_AXES
 from ldseg_monai.evaluation.paired import compare
 from ldseg_monai.networks.weights import with_ensemble
 
-ABOUT = """Dice of {where} by one network that sees each image as it is, by one that sees it in all
-views that its training knows ({views}), and by ensembles. Mean of the classes but the background;
+ABOUT = """Dice of {where} by one network that sees each image as it is, by one that sees it in
+several views ({views}), and by ensembles. Mean of the classes but the background;
 SD over the cases. Difference: to one sample of one network, with its 95% bootstrap interval and
 Wilcoxon's p over the cases; beside it that to as many samples of images as they are."""
 
@@ -55,13 +57,11 @@ class Way(NamedTuple):
 
 def ways(networks: int, views: int) -> Iterator[Way]:
     """One sample first; all views, beside as many samples of images as they are; the ensemble's."""
-    yield Way(1, 1, 1)
-    yield Way(1, 1, views)
-    yield Way(1, views, views)
-    if networks > 1:
-        yield Way(networks, 1, networks)
-        yield Way(networks, 1, networks * views)
-        yield Way(networks, views, networks * views)
+    for number in sorted({1, networks}):
+        yield Way(number, 1, number)
+        if views > 1:
+            yield Way(number, 1, number * views)
+            yield Way(number, views, number * views)
 
 
 def rows_of(found: dict[Way, dict[str, float]]) -> list[dict[str, str]]:
@@ -97,10 +97,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--ensemble", nargs="+", default=[], metavar="WEIGHTS", help="further networks' weights"
     )
+    parser.add_argument(
+        "--mirror_axes", type=int, nargs="+", help="to try, in place of those of the bundle"
+    )
     arguments = parser.parse_args(argv)
     bundle, out = arguments.bundle, command.folder_of(arguments)
     overrides = {**overrides_of(arguments), "output_dir": str(out)}
-    known = known_views(bundle.config("train.yaml"))
+    tried = {} if arguments.mirror_axes is None else {MIRROR_AXES: arguments.mirror_axes}
+    config = bundle.config("train.yaml", **tried)
+    known = known_views(config, none_too=bool(arguments.ensemble))
     experiment = Experiment(bundle, (), arguments.model_path, **overrides)
     alone, sampler = experiment.network, experiment.sampler
     ensemble = with_ensemble(alone, arguments.ensemble).eval()

@@ -1,6 +1,6 @@
 """What views of an image, ensembles and the choice of pieces cost in time.
 
-    python -m benchmarks.speed.views bundles/ldseg_hippocampus
+    python -m benchmarks.speed.views bundles/ldseg_glas
 
 What they gain in Dice is measured by `benchmarks.accuracy.views` and `benchmarks.accuracy.pieces`.
 """
@@ -61,20 +61,19 @@ def candidates(
     work: Workload, networks: int, label: torch.Tensor
 ) -> dict[str, Mapping[str, Build]]:
     """What is timed: one sample first."""
-    views = known_views(work.config())
+    views = known_views(work.config(), none_too=True)
     number = views.number
     classes = range(1, work.about.out_channels)
-    chosen: dict[str, Build] = {
-        ONE: partial(sampling_call, work, 1, 1),
-        f"{number} samples": partial(sampling_call, work, 1, number),
-        f"{number} views": partial(sampling_call, work, 1, number, views),
-        f"{networks} networks": partial(sampling_call, work, networks, networks),
-        f"{networks} networks, {number} views": partial(
-            sampling_call, work, networks, networks * number, views
-        ),
-        "pieces of a smallest size": partial(pieces_call, label, SMALLEST, ()),
-        "the largest piece of each class": partial(pieces_call, label, 1, classes),
-    }
+    chosen: dict[str, Build] = {ONE: partial(sampling_call, work, 1, 1)}
+    if number > 1:
+        chosen[f"{number} samples"] = partial(sampling_call, work, 1, number)
+        chosen[f"{number} views"] = partial(sampling_call, work, 1, number, views)
+    chosen[f"{networks} networks"] = partial(sampling_call, work, networks, networks)
+    if number > 1:
+        every = partial(sampling_call, work, networks, networks * number, views)
+        chosen[f"{networks} networks, {number} views"] = every
+    chosen["pieces of a smallest size"] = partial(pieces_call, label, SMALLEST, ())
+    chosen["the largest piece of each class"] = partial(pieces_call, label, 1, classes)
     return {name: {"": build} for name, build in chosen.items()}
 
 

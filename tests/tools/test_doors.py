@@ -88,16 +88,17 @@ def test_evaluation_tells_scores_and_report(
 def test_evaluation_in_views_is_of_mirrored_samples(
     place: Workplace, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    axes = {"mirror_axes": [0]}
     options = ["--weights", trained / "model.pt", "--part", "val"]
-    assert run("evaluate", place, "views", EVALUATE, *options, "--views") == 0
-    knobs = {"num_samples": 2, "mirrored": True}
+    assert run("evaluate", place, "views", EVALUATE, *options, "--views", **axes) == 0
+    knobs = {"num_samples": 2, "mirrored": True, **axes}
     assert run("evaluate", place, "knobs", EVALUATE, *options, **knobs) == 0
     assert run("evaluate", place, "plain", EVALUATE, *options, num_samples=2) == 0
     names = ("views", "knobs", "plain")
     views, knobs, plain = ((place.root / name / "metrics.csv").read_text() for name in names)
     assert views == knobs != plain
     assert "mirrored along axes [0]" in (place.root / "views" / "report.html").read_text()
-    assert run("evaluate", place, "few", EVALUATE, *options, "--views", num_samples=1) == 2
+    assert run("evaluate", place, "few", EVALUATE, *options, "--views", num_samples=1, **axes) == 2
     assert "num_samples is 1 with 2 views" in capsys.readouterr().err
 
 

@@ -242,7 +242,7 @@ def _set_views(config: Any, inspection: Inspection) -> None:
         for sampler in components(config, "SamplingInferer"):
             del sampler["turned"]
     if "mirror_axes" in config:
-        comment = "axes of the mirror images: those along which training mirrors, none as written"
+        comment = "axes of the mirror images: those along which training mirrors, none"
         set_value(config, "mirror_axes", [], comment)
 
 

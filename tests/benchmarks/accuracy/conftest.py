@@ -42,7 +42,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The hippocampus bundle, small, with untrained weights of LDSeg and of its UNet."""
     folder = tmp_path_factory.mktemp("bundle") / "small"
-    small = {**SMALL_HIPPOCAMPUS, "spatial_size": [16, 16, 16], "amp": False}
+    small = {**SMALL_HIPPOCAMPUS, "spatial_size": [16, 16, 16], "amp": False, "mirror_axes": [0]}
+    small["network_def#label_decoder#image_channels"] = small["network_def#image_encoder#channels"]
     write_config(folder, BUNDLE, "train.yaml", small)
     write_config(folder, BUNDLE, "evaluate.yaml", {})
     write_config(folder, BUNDLE, "baselines/unet.yaml", {"network_def#channels": [4, 8, 16]})

@@ -13,6 +13,7 @@ from benchmarks.accuracy.views import Way
 
 def test_ways_of_a_network_and_of_an_ensemble() -> None:
     assert list(views.ways(1, 2)) == [Way(1, 1, 1), Way(1, 1, 2), Way(1, 2, 2)]
+    assert list(views.ways(3, 1)) == [Way(1, 1, 1), Way(3, 1, 3)]
     further = [Way(3, 1, 3), Way(3, 1, 6), Way(3, 2, 6)]
     assert list(views.ways(3, 2)) == [*views.ways(1, 2), *further]
 
