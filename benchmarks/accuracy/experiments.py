@@ -49,6 +49,7 @@ from monai.utils import convert_to_tensor
 from torch import nn
 
 from benchmarks import command, report
+from benchmarks.accuracy.cross_validation import settings
 from benchmarks.accuracy.disturbances import DISTURBANCES, NOISE, Disturbance, area_under
 from benchmarks.accuracy.quality import cell, deviation, known, label_dice, mean
 from benchmarks.accuracy.uncertainty import judge, way_of_ensemble, ways_of, ways_of_peer
@@ -517,6 +518,13 @@ def argument_parser() -> argparse.ArgumentParser:
         help="of robustness: show LDSeg with the disturbed image in one part alone, too",
     )
     parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="config values that the training had, such as spatial_size=[48,64,48]",
+    )
+    parser.add_argument(
         "--ensemble", nargs="+", default=[], metavar="WEIGHTS", help="of uncertainty: two or more"
     )
     return parser
@@ -524,7 +532,8 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The items of the configs that a command line sets."""
-    overrides = {"dataset_dir": arguments.dataset_dir, "part": arguments.part}
+    overrides = {**settings(arguments.set), "dataset_dir": arguments.dataset_dir}
+    overrides["part"] = arguments.part
     if arguments.fold is not None:
         overrides["fold"] = arguments.fold
     elif arguments.val_cases is not None:
