@@ -440,8 +440,8 @@ def argument_parser() -> argparse.ArgumentParser:
         nargs=2,
         action="append",
         default=[],
-        metavar=("OVERLAY", "WEIGHTS"),
-        help="deterministic peer: its overlay in the bundle's configs, and its model.pt",
+        metavar=("OVERLAY[+OVERLAY...]", "WEIGHTS"),
+        help="deterministic peer: its overlays in the bundle's configs, and its model.pt",
     )
     parser.add_argument(
         "--other",
@@ -513,8 +513,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     others = {name: beside((), weights) for name, weights in arguments.other}
     peers = {}
     for overlay, weights in arguments.peer:
-        overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
-        peers[Path(overlay).stem] = beside(overlays, weights)
+        overlays = [name for name in overlay.split("+") if name != PEER_BASE]
+        peers[Path(overlay).stem] = beside([PEER_BASE, *overlays], weights)
     for other in others.values():
         other.sampler.num_samples, other.sampler.turned = samples, sampler.turned
     if arguments.experiment == "uncertainty":
@@ -525,7 +525,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             first, *further = arguments.ensemble
             ways.append(way_of_ensemble(beside((), first), further))
         for name, experiment in peers.items():
-            ways += ways_of_peer(name, experiment, arguments.turned)
+            ways += ways_of_peer(name, experiment, arguments.turned, samples)
         rows, columns = judge(ways)
         sections = [report.table(rows)]
         draw_spread(picture, columns)

@@ -1,0 +1,267 @@
+r"""What doubt is worth on patients that nothing has seen, beside what users would take instead.
+
+    python -m benchmarks.accuracy.doubt glas --data DIR --out runs/doubt_glas
+
+NAME is a file of benchmarks/accuracy/doubts: a table as `benchmarks.accuracy.paper` has them, with
+``val_fraction``. Each fold is held back for the test, and whole patients of the others validate.
+Rows of one name are networks that differ in their seed. Each is trained by the bundle's own command
+in ``--out``/ROW/foldN; the same command goes on where it stopped. ``--only`` trains some rows,
+``--folds`` does some folds; only networks that all of these folds have are judged.
+
+Of each name the first network alone is judged in every way of `benchmarks.accuracy.uncertainty`,
+Monte Carlo dropout where it has dropout, and all together as an ensemble. The temperature of each
+way is fitted to the validation part. So nothing is chosen on the cases that are judged. It writes
+to ``--out``: doubt.md with the measures and with which goals they meet, doubt.csv with a row a
+case, and doubt.png.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import command, report
+from benchmarks.accuracy.experiments import draw_spread, write_cases
+from benchmarks.accuracy.paper import WEIGHTS, Table, experiment, run_methods
+from benchmarks.accuracy.study import TRAINED, parsed
+from benchmarks.accuracy.uncertainty import (
+    ENTROPY,
+    ONE_SOFTMAX,
+    Judged,
+    Way,
+    columns_of,
+    figures_of,
+    row_of,
+    way_of_ensemble,
+    way_of_peers,
+    ways_of,
+    ways_of_peer,
+)
+from ldseg_monai.evaluation.temperature import (
+    BINS,
+    TEMPERATURES,
+    calibration_error,
+    fit_temperature,
+)
+from ldseg_monai.networks.segmenter import DiffusionSegmenter
+from ldseg_monai.runtime.errors import InputError
+
+DOUBTS = Path(__file__).parent / "doubts"
+NUM_SAMPLES = 20
+TEMPERED = "ECE, tempered"
+GOALS = {"AUROC": 0.95, TEMPERED: 0.02, "rank correlation": -0.7}
+LARGER = ("AUROC", "Dice", "Dice of the surest")  # is better
+SMALLER = (TEMPERED, "Brier", "rank correlation")  # likewise
+HOW = """
+Folds {folds}: {test} cases, each segmented by networks that were trained without its fold. Weights
+are the last epoch's; {val} cases validated, and chose nothing but temperatures. Of several networks
+of one name that differ in their seed, the first is judged alone. SD: over the segmentations, of the
+most uncertain class. Entropy: of their mean probabilities, 0 to 1. AUROC: of the doubt as a score
+for wrong voxels, over all voxels of all cases; beside it the mean doubt on wrong and on right ones.
+ECE: expected calibration error, of 15 bins. Tempered: at the temperature that fits the validation
+part best, whose patients are none of the test's. Brier: squared error, summed over the classes.
+Rank correlation: Spearman's, of a case's mean doubt (where it predicts foreground, or the doubt is
+above 0.05) with its Dice. Dice of the surest: without the 10% of the cases with the most doubt."""
+OF_GOALS = """Which goals are met, and what is better than the entropy of one softmax, of its own
+network and of the others. What is equal in three decimals is not better.
+"""
+
+
+class Judgment:
+    """What a way is worth on the cases that several folds hold back.
+
+    Args:
+        has_spread: as of `Way`.
+    """
+
+    def __init__(self, has_spread: bool) -> None:
+        self.judged = Judged(has_spread)
+        self.names: list[str] = []
+        self.tempered = torch.zeros(3, BINS, dtype=torch.float64)  # as of `confidence_bins`
+
+    def add(self, fitted: Way, held_back: Way) -> None:
+        """Count the cases of a fold.
+
+        Args:
+            fitted: the way on the cases that its temperature is fitted to.
+            held_back: the way on the others.
+        """
+        validation = Judged(fitted.has_spread)
+        validation.add_cases(fitted)
+        try:
+            index = TEMPERATURES.index(fit_temperature(validation.counted).temperature)
+        except InputError:  # the best one is beyond those there are to choose from
+            index = None
+        before = len(self.names)
+        self.names += self.judged.add_cases(held_back)
+        for case in self.judged.counted[before:]:
+            self.tempered += math.nan if index is None else case.bins[index]
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """The measures of each map of doubt; NaN for the tempered error where nothing fitted."""
+        error = calibration_error(self.tempered)
+        by_map = self.judged.by_map
+        return {doubt: figures_of(calibration, error) for doubt, calibration in by_map.items()}
+
+
+def alike(table: Table, keys: Sequence[str]) -> dict[str, list[str]]:
+    """The rows of each name, in order."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        found.setdefault(table.rows[key].get("name", key), []).append(key)
+    return found
+
+
+def ways_in(
+    table: Table,
+    keys: Sequence[str],
+    dataset_dir: str,
+    out: Path,
+    fold: int,
+    part: str,
+    samples: int,
+) -> Iterator[Way]:
+    """All ways of some trained rows.
+
+    Args:
+        table: the table.
+        keys: its rows.
+        dataset_dir: folder of the data set.
+        out: folder of the trainings.
+        fold: that is held back.
+        part: of its split, "val" or "test".
+        samples: or passes with dropout, of a case.
+    """
+    turned = "turned" in parsed(table.plan(fold), {})
+    place = (dataset_dir, out, fold, part)
+    for name, (first, *others) in alike(table, keys).items():
+        alone = experiment(table, first, *place)
+        draws = isinstance(alone.network, DiffusionSegmenter)
+        if draws:
+            yield from ways_of(name, alone, samples, turned)
+        else:
+            yield from ways_of_peer(name, alone, turned, samples)
+        number, ensembles = 1 + len(others), []
+        further = [str(out / key / f"fold{fold}" / WEIGHTS) for key in others]
+        if further and draws:
+            for each in sorted({1, max(1, samples // number)}):
+                together = experiment(table, first, *place)
+                ensembles.append(way_of_ensemble(together, further, each))
+        elif further:
+            ensembles.append(way_of_peers(experiment(table, first, *place), further))
+        for way in ensembles:
+            yield way._replace(network=name, name=f"{number} networks, {way.name}")
+
+
+def judge_folds(
+    table: Table,
+    keys: Sequence[str],
+    dataset_dir: str,
+    out: Path,
+    folds: Sequence[int],
+    samples: int,
+) -> dict[tuple[str, str], Judgment]:
+    """Judge each way, by its network and name, on what folds hold back; as of `ways_in`."""
+    found: dict[tuple[str, str], Judgment] = {}
+    for fold in folds:
+        place = (table, keys, dataset_dir, out, fold)
+        fitted, held_back = (ways_in(*place, part, samples) for part in ("val", "test"))
+        for of_val, of_test in zip(fitted, held_back, strict=True):
+            judgment = found.setdefault(of_test[:2], Judgment(of_test.has_spread))
+            judgment.add(of_val, of_test)
+    return found
+
+
+def better(figures: Mapping[str, float], others: Mapping[str, float]) -> list[str]:
+    """The measures in which one doubt is better than another, as far as a table shows it."""
+    found = []
+    for names, sign in ((LARGER, 1), (SMALLER, -1)):
+        for name in names:
+            if sign * (round(figures[name], 3) - round(others[name], 3)) > 0:
+                found.append(name)
+    return found
+
+
+def goal_rows(judgments: Mapping[tuple[str, str], Judgment]) -> list[dict[str, str]]:
+    """A row a map of doubt: the goals that it meets, and what is better than each softmax."""
+    plain = {}
+    for (network, name), judgment in judgments.items():
+        if name == ONE_SOFTMAX:
+            plain[network] = judgment.figures()[ENTROPY]
+    rows = []
+    for (network, name), judgment in judgments.items():
+        for doubt, figures in judgment.figures().items():
+            row = {"network": network, "probabilities": name, "doubt": doubt}
+            for measure, goal in GOALS.items():
+                sign = 1 if measure in LARGER else -1
+                met = sign * figures[measure] >= sign * goal
+                row[f"{measure} {goal:g}"] = "yes" if met else "no"
+            for other, softmax in plain.items():
+                names = better(figures, softmax)
+                row[f"better than {other}'s softmax in"] = ", ".join(names) or "nothing"
+            rows.append(row)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what is left, judge all ways, write and print the table."""
+    parser = command.argument_parser(__doc__)
+    names = sorted(path.stem for path in DOUBTS.glob("*.yaml"))
+    parser.add_argument("name", choices=names)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--folds", type=int, nargs="+", help="folds to do (default: the file's)")
+    parser.add_argument(
+        "--only", nargs="*", help="rows to train (default: all); none named: judges what is done"
+    )
+    parser.add_argument(
+        "--num_samples", type=int, default=NUM_SAMPLES, help="or passes with dropout, of a case"
+    )
+    arguments = parser.parse_args(argv)
+    table = Table(DOUBTS / f"{arguments.name}.yaml")
+    dataset_dir, out = str(arguments.data / table.data), arguments.out
+    if not Path(dataset_dir).is_dir():
+        parser.error(f"--data {arguments.data} has no folder {table.data}: expected the data set")
+    unknown = sorted(set(arguments.only or ()) - set(table.rows))
+    if unknown:
+        parser.error(f"--only {unknown}: expected some of {list(table.rows)}")
+    if not set(arguments.folds or ()) <= set(table.folds):
+        parser.error(f"--folds {arguments.folds}: expected some of {table.folds}")
+    if arguments.num_samples < 2:
+        parser.error(f"--num_samples {arguments.num_samples}: expected 2 or more")
+    table.folds = arguments.folds or table.folds
+    table.hold_back(dataset_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = table.trained() if arguments.only is None else arguments.only
+    run_methods(table, chosen, dataset_dir, out, score=False)
+    done = []
+    for key in table.rows:
+        if all((out / key / f"fold{fold}" / TRAINED).exists() for fold in table.folds):
+            done.append(key)
+    if not done:
+        parser.error(f"--out {out}: no row is trained in folds {table.folds}: leave --only out")
+    how = HOW.format(
+        folds=", ".join(map(str, table.folds)),
+        test=sum(len(table.test_cases[fold]) for fold in table.folds),
+        val=sum(len(table.val_cases[fold]) for fold in table.folds),
+    )
+    seed = table.budget.get("seed", 0)
+    head = report.header(table.title, table.about + how, "accuracy.doubt", argv, seed)
+    judgments = judge_folds(table, done, dataset_dir, out, table.folds, arguments.num_samples)
+    rows, columns = [], {}
+    for (network, name), judgment in judgments.items():
+        for doubt, figures in judgment.figures().items():
+            rows.append(row_of(network, name, doubt, figures))
+        columns |= columns_of(network, name, judgment.judged, judgment.names)
+    write_cases(out / "doubt.csv", columns)
+    draw_spread(out / "doubt.png", columns)
+    goals = report.table(goal_rows(judgments))
+    picture = "![doubt against Dice](doubt.png)\n"
+    print(report.write(out / "doubt.md", head, report.table(rows), OF_GOALS, goals, picture))
+
+
+if __name__ == "__main__":
+    main()
