@@ -8,11 +8,11 @@ Rows of one name are networks that differ in their seed. Each is trained by the 
 in ``--out``/ROW/foldN; the same command goes on where it stopped. ``--only`` trains some rows,
 ``--folds`` does some folds; only networks that all of these folds have are judged.
 
-Of each name the first network alone is judged in every way of `benchmarks.accuracy.uncertainty`,
-Monte Carlo dropout where it has dropout, and all together as an ensemble. The temperature of each
-way is fitted to the validation part. So nothing is chosen on the cases that are judged. It writes
-to ``--out``: doubt.md with the measures and with which goals they meet, doubt.csv with a row a
-case, and doubt.png.
+Each network is judged in every way of `benchmarks.accuracy.uncertainty`, Monte Carlo dropout where
+it has dropout, and those of a name together as an ensemble. The temperature of each way is fitted
+to the validation part. So nothing is chosen on the cases that are judged. It writes to ``--out``:
+doubt.md with the measures and with which goals they meet, doubt.csv with a row a case, and
+doubt.png, of the first network of each name and of the ensembles.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from benchmarks import command, report
 from benchmarks.accuracy.experiments import draw_spread, write_cases
 from benchmarks.accuracy.paper import WEIGHTS, Table, experiment, run_methods
+from benchmarks.accuracy.quality import cell, deviation, mean
 from benchmarks.accuracy.study import TRAINED, parsed
 from benchmarks.accuracy.uncertainty import (
-    ENTROPY,
     ONE_SOFTMAX,
     Judged,
     Way,
     columns_of,
     figures_of,
-    row_of,
     way_of_ensemble,
     way_of_peers,
     ways_of,
@@ -57,16 +57,16 @@ LARGER = ("AUROC", "Dice", "Dice of the surest")  # is better
 SMALLER = (TEMPERED, "Brier", "rank correlation")  # likewise
 HOW = """
 Folds {folds}: {test} cases, each segmented by networks that were trained without its fold. Weights
-are the last epoch's; {val} cases validated, and chose nothing but temperatures. Of several networks
-of one name that differ in their seed, the first is judged alone. SD: over the segmentations, of the
-most uncertain class. Entropy: of their mean probabilities, 0 to 1. AUROC: of the doubt as a score
+are the last epoch's; {val} cases validated, and chose nothing but temperatures. Networks of one
+name differ in their seed. Alone: mean ± SD over them. SD: over the segmentations, of the most
+uncertain class. Entropy: of their mean probabilities, 0 to 1. AUROC: of the doubt as a score
 for wrong voxels, over all voxels of all cases; beside it the mean doubt on wrong and on right ones.
 ECE: expected calibration error, of 15 bins. Tempered: at the temperature that fits the validation
 part best, whose patients are none of the test's. Brier: squared error, summed over the classes.
 Rank correlation: Spearman's, of a case's mean doubt (where it predicts foreground, or the doubt is
 above 0.05) with its Dice. Dice of the surest: without the 10% of the cases with the most doubt."""
-OF_GOALS = """Which goals are met, and what is better than the entropy of one softmax, of its own
-network and of the others. What is equal in three decimals is not better.
+OF_GOALS = """Which goals are met, and what is better than the entropy of one softmax, by the mean
+over the networks. What is equal in three decimals is not better.
 """
 
 
@@ -124,7 +124,7 @@ def ways_in(
     part: str,
     samples: int,
 ) -> Iterator[Way]:
-    """All ways of some trained rows.
+    """All ways of some trained rows: of each row by itself, and of those of a name together.
 
     Args:
         table: the table.
@@ -138,20 +138,22 @@ def ways_in(
     turned = "turned" in parsed(table.plan(fold), {})
     place = (dataset_dir, out, fold, part)
     for name, (first, *others) in alike(table, keys).items():
-        alone = experiment(table, first, *place)
-        draws = isinstance(alone.network, DiffusionSegmenter)
-        if draws:
-            yield from ways_of(name, alone, samples, turned)
-        else:
-            yield from ways_of_peer(name, alone, turned, samples)
+        for key in (first, *others):
+            alone = experiment(table, key, *place)
+            if isinstance(alone.network, DiffusionSegmenter):
+                yield from ways_of(key, alone, samples, turned)
+            else:
+                yield from ways_of_peer(key, alone, turned, samples)
         number, ensembles = 1 + len(others), []
         further = [str(out / key / f"fold{fold}" / WEIGHTS) for key in others]
-        if further and draws:
-            for each in sorted({1, max(1, samples // number)}):
-                together = experiment(table, first, *place)
-                ensembles.append(way_of_ensemble(together, further, each))
+        together = experiment(table, first, *place)
+        if further and isinstance(together.network, DiffusionSegmenter):
+            ensembles.append(way_of_ensemble(together, further))
+            if samples // number > 1:
+                again = experiment(table, first, *place)
+                ensembles.append(way_of_ensemble(again, further, samples // number))
         elif further:
-            ensembles.append(way_of_peers(experiment(table, first, *place), further))
+            ensembles.append(way_of_peers(together, further))
         for way in ensembles:
             yield way._replace(network=name, name=f"{number} networks, {way.name}")
 
@@ -164,7 +166,7 @@ def judge_folds(
     folds: Sequence[int],
     samples: int,
 ) -> dict[tuple[str, str], Judgment]:
-    """Judge each way, by its network and name, on what folds hold back; as of `ways_in`."""
+    """Judge each way, by its row or name and its own, on what folds hold back; as of `ways_in`."""
     found: dict[tuple[str, str], Judgment] = {}
     for fold in folds:
         place = (table, keys, dataset_dir, out, fold)
@@ -185,24 +187,66 @@ def better(figures: Mapping[str, float], others: Mapping[str, float]) -> list[st
     return found
 
 
-def goal_rows(judgments: Mapping[tuple[str, str], Judgment]) -> list[dict[str, str]]:
+class Measured(NamedTuple):
+    """A map of doubt as a table has it.
+
+    Attributes:
+        network: by its name.
+        way: that gives the probabilities.
+        doubt: SD or entropy.
+        each: the measures of each network.
+    """
+
+    network: str
+    way: str
+    doubt: str
+    each: list[dict[str, float]]
+
+    def named(self) -> dict[str, str]:
+        """The first cells of a row."""
+        return {"network": self.network, "probabilities": self.way, "doubt": self.doubt}
+
+    def means(self) -> dict[str, float]:
+        """The measures, mean over the networks."""
+        return {name: mean(one[name] for one in self.each) for name in self.each[0]}
+
+    def row(self) -> dict[str, str]:
+        """A row of the table: means, and the SD over the networks where there are several."""
+        cells = {}
+        for name, value in self.means().items():
+            spread = deviation(one[name] for one in self.each)
+            cells[name] = cell(value) if math.isnan(spread) else f"{cell(value)} ± {cell(spread)}"
+        return {**self.named(), **cells}
+
+
+def measured(table: Table, judgments: Mapping[tuple[str, str], Judgment]) -> list[Measured]:
+    """The maps of doubt, those of networks of one name together."""
+    found: dict[tuple[str, str, str], Measured] = {}
+    for (network, way), judgment in judgments.items():
+        name = table.rows.get(network, {}).get("name", network)
+        for doubt, figures in judgment.figures().items():
+            one = found.setdefault((name, way, doubt), Measured(name, way, doubt, []))
+            one.each.append(figures)
+    return list(found.values())
+
+
+def goal_rows(doubts: Sequence[Measured]) -> list[dict[str, str]]:
     """A row a map of doubt: the goals that it meets, and what is better than each softmax."""
     plain = {}
-    for (network, name), judgment in judgments.items():
-        if name == ONE_SOFTMAX:
-            plain[network] = judgment.figures()[ENTROPY]
+    for one in doubts:
+        if one.way == ONE_SOFTMAX:
+            plain[one.network] = one.means()
     rows = []
-    for (network, name), judgment in judgments.items():
-        for doubt, figures in judgment.figures().items():
-            row = {"network": network, "probabilities": name, "doubt": doubt}
-            for measure, goal in GOALS.items():
-                sign = 1 if measure in LARGER else -1
-                met = sign * figures[measure] >= sign * goal
-                row[f"{measure} {goal:g}"] = "yes" if met else "no"
-            for other, softmax in plain.items():
-                names = better(figures, softmax)
-                row[f"better than {other}'s softmax in"] = ", ".join(names) or "nothing"
-            rows.append(row)
+    for one in doubts:
+        row, figures = one.named(), one.means()
+        for measure, goal in GOALS.items():
+            sign = 1 if measure in LARGER else -1
+            met = sign * figures[measure] >= sign * goal
+            row[f"{measure} {goal:g}"] = "yes" if met else "no"
+        for other, softmax in plain.items():
+            names = better(figures, softmax)
+            row[f"better than {other}'s softmax in"] = ", ".join(names) or "nothing"
+        rows.append(row)
     return rows
 
 
@@ -251,16 +295,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     seed = table.budget.get("seed", 0)
     head = report.header(table.title, table.about + how, "accuracy.doubt", argv, seed)
     judgments = judge_folds(table, done, dataset_dir, out, table.folds, arguments.num_samples)
-    rows, columns = [], {}
+    columns, drawn = {}, {}
+    firsts = [keys[0] for keys in alike(table, done).values()]
     for (network, name), judgment in judgments.items():
-        for doubt, figures in judgment.figures().items():
-            rows.append(row_of(network, name, doubt, figures))
-        columns |= columns_of(network, name, judgment.judged, judgment.names)
+        own = columns_of(network, name, judgment.judged, judgment.names)
+        columns |= own
+        if network in firsts or network not in table.rows:
+            drawn |= own
     write_cases(out / "doubt.csv", columns)
-    draw_spread(out / "doubt.png", columns)
-    goals = report.table(goal_rows(judgments))
+    draw_spread(out / "doubt.png", drawn)
+    doubts = measured(table, judgments)
+    rows = report.table([one.row() for one in doubts])
+    goals = report.table(goal_rows(doubts))
     picture = "![doubt against Dice](doubt.png)\n"
-    print(report.write(out / "doubt.md", head, report.table(rows), OF_GOALS, goals, picture))
+    print(report.write(out / "doubt.md", head, rows, OF_GOALS, goals, picture))
 
 
 if __name__ == "__main__":

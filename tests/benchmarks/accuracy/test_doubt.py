@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from PIL import Image
 from programs import tables
 from small_bundles import write_config
@@ -16,7 +17,7 @@ from small_data import write_cuts
 from small_networks import SMALL
 
 from benchmarks.accuracy import doubt, study
-from benchmarks.accuracy.doubt import DOUBTS, Judgment, alike, better, main
+from benchmarks.accuracy.doubt import DOUBTS, Judgment, alike, better, main, measured
 from benchmarks.accuracy.paper import Table
 from benchmarks.accuracy.uncertainty import Way, dropouts_of
 from ldseg_monai.evaluation.temperature import TEMPERATURES, calibration_error
@@ -48,7 +49,13 @@ def test_networks_of_one_name_differ_in_their_seed_alone(name: str) -> None:
 def glands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
     """A folder with data and a file of doubt; a training notes its split and saves weights of seed 0."""
     root = tmp_path / "bundle"
-    small = {**SMALL[BUNDLE], "patients": "", "amp": False, "crop_size": [32, 32]}
+    small = {
+        **SMALL[BUNDLE],
+        "patients": "",
+        "amp": False,
+        "crop_size": [32, 32],
+        "window_size": [144, 144],
+    }
     write_config(root, BUNDLE, "train.yaml", small)
     write_config(root, BUNDLE, "evaluate.yaml", {})
     unet = {"network_def#channels": [4, 8], "network_def#strides": [2]}
@@ -102,14 +109,9 @@ def test_networks_that_are_one_have_no_spread_and_its_probabilities(
     by_way = {(row["network"], row["probabilities"], row["doubt"]): row for row in rows}
     measures = list(rows[0])[3:]
     one, two = by_way["U-Net", "one softmax", "entropy"], ("U-Net", "2 networks, a softmax of each")
-    assert [by_way[*two, "entropy"][name] for name in measures] == [one[name] for name in measures]
+    assert [by_way[*two, "entropy"][name] for name in measures] == means(one, measures)
     spread = by_way[*two, "SD"]
     assert (spread["wrong"], spread["right"], spread["AUROC"]) == ("0.000", "0.000", "0.500")
-    samples, two = ("LDSeg", "2 samples"), ("LDSeg", "2 networks, a sample of each")
-    for map_of_doubt in ("SD", "entropy"):
-        expected, found = by_way[*samples, map_of_doubt], by_way[*two, map_of_doubt]
-        assert [found[name] for name in measures] == [expected[name] for name in measures]
-        assert float(found["wrong"]) > 0
     assert float(by_way["dropout", "2 passes with dropout", "SD"]["wrong"]) > 0
     assert ("LDSeg", "8 views", "SD") in by_way and ("dropout", "8 views", "SD") in by_way
     assert [(row["network"], row["doubt"]) for row in goals] == [
@@ -121,11 +123,23 @@ def test_networks_that_are_one_have_no_spread_and_its_probabilities(
     assert own["better than U-Net's softmax in"] == "nothing"
     with open(root / "out" / "doubt.csv", newline="") as file:
         cases = list(csv.DictReader(file))
-    dice = [float(case["U-Net, one softmax: Dice"]) for case in cases]
-    assert float(one["Dice"]) == pytest.approx(sum(dice) / len(dice), abs=1e-3)
+    for network in ("unet_0", "unet_1"):
+        dice = [float(case[f"{network}, one softmax: Dice"]) for case in cases]
+        assert float(one["Dice"].split()[0]) == pytest.approx(sum(dice) / len(dice), abs=1e-3)
+    for column in ("SD", "entropy", "Dice"):
+        one_network = [float(case[f"ldseg_0, 2 samples: {column}"]) for case in cases]
+        both = [float(case[f"LDSeg, 2 networks, a sample of each: {column}"]) for case in cases]
+        assert both == pytest.approx(one_network, abs=1e-5) and min(both) > 0
     assert len(cases) == 2 and "2 cases validated" in " ".join(text.split())
     assert Image.open(root / "out" / "doubt.png").size[0] > 600
     assert len(done) == 5
+
+
+def means(row: dict[str, str], measures: list[str]) -> list[str]:
+    """The means over networks that do not differ; a dash where no temperature fits."""
+    cells = [row[name] for name in measures]
+    assert {cell.partition(" ± ")[2] for cell in cells} <= {"0.000", ""}
+    return [cell.partition(" ± ")[0] for cell in cells]
 
 
 def test_folds_come_together_and_every_seed_has_the_same_validation_cases(
@@ -144,18 +158,16 @@ def test_folds_come_together_and_every_seed_has_the_same_validation_cases(
     main([*line, "--only", "unet_0", "unet_1"])
     split = {entry.split(" ", 1)[0]: entry.split(" ", 1)[1] for entry in done}
     assert split["unet_0/fold0"] == split["unet_1/fold0"] != split["unet_0/fold1"]
-    (root / "out" / "doubt.csv").unlink()
-    main([*line, "--only"])
-    assert len(done) == 4  # nothing is trained again
-    with open(root / "out" / "doubt.csv", newline="") as file:
-        cases = [row["case"] for row in csv.DictReader(file)]
-    assert len(cases) == len(set(cases)) == 4  # two of each fold
     main([*line, "--folds", "1", "--only", "dropout"])
     rows, _ = tables((root / "out" / "doubt.md").read_text())
     assert {row["network"] for row in rows} == {"U-Net", "dropout"}
     main([*line, "--only"])
+    assert len(done) == 5  # nothing is trained again
     rows, _ = tables((root / "out" / "doubt.md").read_text())
     assert {row["network"] for row in rows} == {"U-Net"}  # the other lacks fold 0
+    with open(root / "out" / "doubt.csv", newline="") as file:
+        cases = [row["case"] for row in csv.DictReader(file)]
+    assert len(cases) == len(set(cases)) == 4  # two of each fold
 
 
 @pytest.mark.parametrize(
@@ -181,8 +193,6 @@ def test_arguments_of_nothing_are_refused(
 
 def pixels(confidence: float, share: float, name: str) -> dict[str, Any]:
     """A case of 1000 pixels, all sure to some degree of the foreground, which a share of them is."""
-    from monai.data import MetaTensor
-
     label = torch.zeros(1, 10, 100)
     label.flatten()[: round(1000 * share)] = 1
     foreground = torch.full((1, 10, 100), confidence)
@@ -211,6 +221,22 @@ def test_each_folds_temperature_is_that_of_its_validation_part() -> None:
     assert judgment.names == ["b", "d"] and 2.0 in TEMPERATURES and 0.5 in TEMPERATURES
     judgment.add(way(pixels(0.8, 1.0, "e")), way(pixels(0.8, 0.9, "f")))  # surer is always better
     assert calibration_error(judgment.tempered) != calibration_error(judgment.tempered)  # NaN
+
+
+def test_a_row_has_mean_and_deviation_over_the_networks_of_its_name() -> None:
+    table = Table(DOUBTS / "glas.yaml")
+    sure, unsure = Judgment(False), Judgment(False)
+    for judgment, confidence in ((sure, 0.9), (unsure, 0.7)):
+        cases = [pixels(confidence, 0.8, "a")]
+        way = Way("unet", "one softmax", lambda cases=cases: cases, False)
+        judgment.add(way, way)
+    doubts = measured(table, {("unet_0", "w"): sure, ("unet_3", "w"): unsure, ("net", "w"): sure})
+    both, alone = (one.row() for one in doubts)
+    assert (both["network"], alone["network"]) == ("U-Net", "net")
+    assert (both["ECE"], alone["ECE"]) == ("0.100 ± 0.000", "0.100")  # 0.9 and 0.7, 0.8 are right
+    brier = [2 * (0.8 * (1 - p) ** 2 + 0.2 * p**2) for p in (0.9, 0.7)]
+    mean, half = sum(brier) / 2, abs(brier[0] - brier[1]) / 2
+    assert both["Brier"] == f"{mean:.3f} ± {half * 2**0.5:.3f}"
 
 
 def test_better_is_as_far_as_a_table_shows() -> None:
