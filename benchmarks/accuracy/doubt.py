@@ -5,8 +5,8 @@ r"""What doubt is worth on patients that nothing has seen, beside what users wou
 NAME is a file of benchmarks/accuracy/doubts: a table as `benchmarks.accuracy.paper` has them, with
 ``val_fraction``. Each fold is held back for the test, and whole patients of the others validate.
 Rows of one name are networks that differ in their seed. Each is trained by the bundle's own command
-in ``--out``/ROW/foldN; the same command goes on where it stopped. ``--only`` trains some rows,
-``--folds`` does some folds; only networks that all of these folds have are judged.
+in ``--out``/ROW/foldN, and judged; the same command goes on where it stopped. ``--only`` trains
+some rows, ``--folds`` does some folds; only networks that all of these folds have are judged.
 
 Each network is judged in every way of `benchmarks.accuracy.uncertainty`, Monte Carlo dropout where
 it has dropout, and those of a name together as an ensemble. The temperature of each way is fitted
@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,7 +28,7 @@ from benchmarks import command, report
 from benchmarks.accuracy.experiments import draw_spread, write_cases
 from benchmarks.accuracy.paper import WEIGHTS, Table, experiment, run_methods
 from benchmarks.accuracy.quality import cell, deviation, mean
-from benchmarks.accuracy.study import TRAINED, parsed
+from benchmarks.accuracy.study import TRAINED, folder_name, parsed
 from benchmarks.accuracy.uncertainty import (
     ONE_SOFTMAX,
     Judged,
@@ -48,6 +48,7 @@ from ldseg_monai.evaluation.temperature import (
 )
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
 from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.files import save_whole
 
 DOUBTS = Path(__file__).parent / "doubts"
 NUM_SAMPLES = 20
@@ -99,6 +100,18 @@ class Judgment:
         self.names += self.judged.add_cases(held_back)
         for case in self.judged.counted[before:]:
             self.tempered += math.nan if index is None else case.bins[index]
+
+    def counts(self) -> dict[str, Any]:
+        """All that was counted, for a file."""
+        maps = {doubt: vars(one) for doubt, one in self.judged.by_map.items()}
+        return {"names": self.names, "tempered": self.tempered, "maps": maps}
+
+    def add_counts(self, counts: dict[str, Any]) -> None:
+        """Add what another judgment of the same way counted, on other cases."""
+        self.names += counts["names"]
+        self.tempered += counts["tempered"]
+        for doubt, calibration in self.judged.by_map.items():
+            calibration.add_counts(counts["maps"][doubt])
 
     def figures(self) -> dict[str, dict[str, float]]:
         """The measures of each map of doubt; NaN for the tempered error where nothing fitted."""
@@ -166,14 +179,26 @@ def judge_folds(
     folds: Sequence[int],
     samples: int,
 ) -> dict[tuple[str, str], Judgment]:
-    """Judge each way, by its row or name and its own, on what folds hold back; as of `ways_in`."""
+    """Judge each way, by its row or name and its own, on what folds hold back; as of `ways_in`.
+
+    What was counted of a single network is kept in ``out``, and taken from there the next time.
+    """
     found: dict[tuple[str, str], Judgment] = {}
     for fold in folds:
         place = (table, keys, dataset_dir, out, fold)
         fitted, held_back = (ways_in(*place, part, samples) for part in ("val", "test"))
         for of_val, of_test in zip(fitted, held_back, strict=True):
+            of_fold = Judgment(of_test.has_spread)
+            kept = out / of_test.network / f"fold{fold}" / f"{folder_name(of_test.name)}.counts"
+            is_single = of_test.network in keys
+            if is_single and kept.exists():
+                of_fold.add_counts(torch.load(kept, weights_only=True))
+            else:
+                of_fold.add(of_val, of_test)
+            if is_single:
+                save_whole(of_fold.counts(), kept)
             judgment = found.setdefault(of_test[:2], Judgment(of_test.has_spread))
-            judgment.add(of_val, of_test)
+            judgment.add_counts(of_fold.counts())
     return found
 
 

@@ -142,6 +142,11 @@ def means(row: dict[str, str], measures: list[str]) -> list[str]:
     return [cell.partition(" ± ")[0] for cell in cells]
 
 
+def zeroed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a network that says the same of every pixel."""
+    return {name: torch.zeros_like(value) for name, value in state.items()}
+
+
 def test_folds_come_together_and_every_seed_has_the_same_validation_cases(
     glands: tuple[Path, list[str]],
 ) -> None:
@@ -156,15 +161,25 @@ def test_folds_come_together_and_every_seed_has_the_same_validation_cases(
         "2",
     ]
     main([*line, "--only", "unet_0", "unet_1"])
+    single = ("one softmax", "8 views")
+    rows, _ = tables((root / "out" / "doubt.md").read_text())
+    before = [row for row in rows if row["probabilities"] in single]
+    assert len(before) == 3
     split = {entry.split(" ", 1)[0]: entry.split(" ", 1)[1] for entry in done}
     assert split["unet_0/fold0"] == split["unet_1/fold0"] != split["unet_0/fold1"]
     main([*line, "--folds", "1", "--only", "dropout"])
     rows, _ = tables((root / "out" / "doubt.md").read_text())
     assert {row["network"] for row in rows} == {"U-Net", "dropout"}
+    for network in ("unet_0", "unet_1"):  # whose weights are judged already, fold by fold
+        for path in (root / "out" / network).rglob("model.pt"):
+            torch.save(zeroed(torch.load(path)), path)
     main([*line, "--only"])
     assert len(done) == 5  # nothing is trained again
     rows, _ = tables((root / "out" / "doubt.md").read_text())
     assert {row["network"] for row in rows} == {"U-Net"}  # the other lacks fold 0
+    assert [row for row in rows if row["probabilities"] in single] == before
+    (spread, _) = (row for row in rows if row["probabilities"] not in single)
+    assert spread["wrong"] == "0.000" and spread["Dice"] != before[0]["Dice"].split()[0]
     with open(root / "out" / "doubt.csv", newline="") as file:
         cases = [row["case"] for row in csv.DictReader(file)]
     assert len(cases) == len(set(cases)) == 4  # two of each fold
