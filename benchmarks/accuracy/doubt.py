@@ -42,7 +42,6 @@ from benchmarks.accuracy.uncertainty import (
 )
 from ldseg_monai.evaluation.temperature import (
     BINS,
-    TEMPERATURES,
     calibration_error,
     fit_temperature,
 )
@@ -93,13 +92,16 @@ class Judgment:
         validation = Judged(fitted.has_spread)
         validation.add_cases(fitted)
         try:
-            index = TEMPERATURES.index(fit_temperature(validation.counted).temperature)
+            temperatures = [fit_temperature(validation.counted).temperature]
         except InputError:  # the best one is beyond those there are to choose from
-            index = None
-        before = len(self.names)
-        self.names += self.judged.add_cases(held_back)
-        for case in self.judged.counted[before:]:
-            self.tempered += math.nan if index is None else case.bins[index]
+            temperatures = []
+        judged = Judged(held_back.has_spread, temperatures)
+        names = judged.add_cases(held_back)
+        tempered = torch.full_like(self.tempered, 0 if temperatures else math.nan)
+        for case in judged.counted:
+            tempered += case.bins.sum(dim=0)
+        maps = {doubt: vars(one) for doubt, one in judged.by_map.items()}
+        self.add_counts({"names": names, "tempered": tempered, "maps": maps})
 
     def counts(self) -> dict[str, Any]:
         """All that was counted, for a file."""

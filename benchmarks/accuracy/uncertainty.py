@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks.accuracy.quality import Calibration, cell, mean
 from ldseg_monai.data.datalist import case_name
-from ldseg_monai.evaluation.temperature import Case, count, fit_temperature
+from ldseg_monai.evaluation.temperature import TEMPERATURES, Case, count, fit_temperature
 from ldseg_monai.inference.ensemble import summarize
 from ldseg_monai.inference.samplers import turn, turn_back
 from ldseg_monai.networks.segmenter import ORIENTATIONS
@@ -56,9 +56,11 @@ class Judged:
 
     Args:
         has_spread: whether there is an SD beside the entropy.
+        temperatures: at which the calibration is counted, too.
     """
 
-    def __init__(self, has_spread: bool) -> None:
+    def __init__(self, has_spread: bool, temperatures: Sequence[float] = TEMPERATURES) -> None:
+        self.temperatures = temperatures
         names = [SD, ENTROPY] if has_spread else [ENTROPY]
         self.by_map = {name: Calibration() for name in names}
         self.counted: list[Case] = []
@@ -74,7 +76,8 @@ class Judged:
         maps = {SD: deviation, ENTROPY: entropy(mean)}
         for name, calibration in self.by_map.items():
             calibration.add(mean, maps[name], label)
-        self.counted.append(count(mean[0].clamp(min=LEAST).log(), label[0]))
+        logits = mean[0].clamp(min=LEAST).log()
+        self.counted.append(count(logits, label[0], self.temperatures))
 
     def add_cases(self, way: Way) -> list[str]:
         """Segment all cases in a way and count them; returns their names."""
