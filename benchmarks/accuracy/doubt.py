@@ -272,7 +272,7 @@ def goal_rows(doubts: Sequence[Measured]) -> list[dict[str, str]]:
             row[f"{measure} {goal:g}"] = "yes" if met else "no"
         for other, softmax in plain.items():
             names = better(figures, softmax)
-            row[f"better than {other}'s softmax in"] = ", ".join(names) or "nothing"
+            row[f"better than {other}'s softmax in"] = "; ".join(names) or "nothing"
         rows.append(row)
     return rows
 
