@@ -501,8 +501,8 @@ def argument_parser() -> argparse.ArgumentParser:
         nargs=2,
         action="append",
         default=[],
-        metavar=("OVERLAY", "WEIGHTS"),
-        help="deterministic peer: its overlay in the bundle's configs, and its model.pt",
+        metavar=("OVERLAY[+OVERLAY...]", "WEIGHTS"),
+        help="deterministic peer: its overlays in the bundle's configs, and its model.pt",
     )
     parser.add_argument(
         "--other",
@@ -532,8 +532,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The items of the configs that a command line sets."""
-    overrides = {**settings(arguments.set), "dataset_dir": arguments.dataset_dir}
-    overrides["part"] = arguments.part
+    overrides = {"dataset_dir": arguments.dataset_dir, "part": arguments.part}
     if arguments.fold is not None:
         overrides["fold"] = arguments.fold
     elif arguments.val_cases is not None:
@@ -562,7 +561,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     check(parser, arguments)
     bundle, out = arguments.bundle, command.folder_of(arguments)
-    overrides = {**overrides_of(arguments), "output_dir": str(out)}
+    overrides = {**settings(arguments.set), **overrides_of(arguments), "output_dir": str(out)}
     if arguments.last_timestep is not None:
         overrides["network_def#scheduler#last_timestep"] = arguments.last_timestep
     ours = Experiment(bundle, (), arguments.model_path, **overrides)
@@ -596,8 +595,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         others[f"{own}, {part} alone"] = harmed
     peers = {}
     for overlay, weights in arguments.peer:
-        overlays = [overlay] if overlay == PEER_BASE else [PEER_BASE, overlay]
-        peers[Path(overlay).stem] = beside(overlays, weights)
+        overlays = [name for name in overlay.split("+") if name != PEER_BASE]
+        peers[Path(overlay).stem] = beside([PEER_BASE, *overlays], weights)
     for other in others.values():
         other.sampler.num_samples = samples
         if arguments.experiment != "uncertainty":
@@ -610,7 +609,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             first, *further = arguments.ensemble
             ways.append(way_of_ensemble(beside((), first), further))
         for name, experiment in peers.items():
-            ways += ways_of_peer(name, experiment, views)
+            ways += ways_of_peer(name, experiment, views, samples)
         rows, columns = judge(ways)
         sections = [report.table(rows)]
         draw_spread(picture, columns)

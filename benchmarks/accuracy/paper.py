@@ -115,6 +115,7 @@ class Table:
         self.folds: list[int] = content.get("folds", [0])
         self.val_fraction: float | None = content.get("val_fraction")
         self.test_cases: dict[int, list[str]] = {}  # of each fold, of a three-way split
+        self.val_cases: dict[int, list[str]] = {}  # likewise
         self.marks: dict[str, str] = content.get("marks", {})
         self.columns: list[str] = content.get("published", [])
         self.scores: list[str] = content.get("scores", ["dice", "iou"])
@@ -136,12 +137,15 @@ class Table:
         return "val" if self.val_fraction is None else "test"
 
     def hold_back(self, dataset_dir: str) -> None:
-        """Name the cases of each fold of a three-way split."""
+        """Name the cases of each fold of a three-way split, the same for rows of any seed."""
         if self.val_fraction is None:
             return
         for fold, plan in enumerate(fold_plans(self.bundle, dict(self.budget))):
             split = parsed(plan, {}, dataset_dir=dataset_dir).get_parsed_content("split")
             self.test_cases[fold] = sorted(split.validation)
+            plan = self.plan(fold)
+            split = parsed(plan, {}, dataset_dir=dataset_dir).get_parsed_content("split")
+            self.val_cases[fold] = sorted(split.validation)
 
     def plan(self, fold: int) -> dict[str, Any]:
         """What study.py calls a study, for a fold."""
@@ -151,6 +155,7 @@ class Table:
                 "fold": None,
                 "test_cases": self.test_cases[fold],
                 "val_fraction": self.val_fraction,
+                "val_cases": self.val_cases.get(fold),
             }
         return plan
 
@@ -177,8 +182,12 @@ class Table:
         return [key for key in self.trained() if self.rows[key].get("score", True)]
 
 
-def run_methods(table: Table, keys: Sequence[str], dataset_dir: str, out: Path) -> None:
+def run_methods(
+    table: Table, keys: Sequence[str], dataset_dir: str, out: Path, score: bool = True
+) -> None:
     """Train and score what is left of some rows, each in its folder; say what is begun and done.
+
+    Without ``score`` none is scored.
 
     A training that was stopped goes on from its last whole epoch, by the same command.
     """
@@ -192,7 +201,8 @@ def run_methods(table: Table, keys: Sequence[str], dataset_dir: str, out: Path) 
             is_new = not (folder / WEIGHTS).exists()
             started = time.monotonic()
             trains = not (folder / TRAINED).exists()
-            scores = table.rows[key].get("score", True) and not (folder / METRICS).exists()
+            to_score = score and table.rows[key].get("score", True)
+            scores = to_score and not (folder / METRICS).exists()
             if trains:
                 epochs = parsed(plan, variant).get_parsed_content("max_epochs")
                 _tell(
@@ -361,11 +371,17 @@ def write_table(
     return report.write(out / "table.md", head, *sections)
 
 
-def experiment(table: Table, key: str, dataset_dir: str, out: Path, fold: int) -> Experiment:
-    """A trained method on its fold, case by case."""
+def experiment(
+    table: Table, key: str, dataset_dir: str, out: Path, fold: int, part: str | None = None
+) -> Experiment:
+    """A trained method on its fold, or another part of the split, case by case."""
     variant = table.variant(key, out, fold)
     folder = out / key / f"fold{fold}"
-    run = {"dataset_dir": dataset_dir, "output_dir": str(folder / "drawn"), "part": table.part}
+    run = {
+        "dataset_dir": dataset_dir,
+        "output_dir": str(folder / "drawn"),
+        "part": part or table.part,
+    }
     values = overrides(table.plan(fold), variant, **run)
     return Experiment(table.bundle, variant.get("overlays", ()), str(folder / WEIGHTS), **values)
 

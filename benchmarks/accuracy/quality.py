@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from monai.metrics import compute_dice
@@ -112,6 +113,11 @@ class Calibration:
         self.per_case.append(
             (case_uncertainty(prediction, deviation), foreground_dice(mean, label))
         )
+
+    def add_counts(self, counts: Mapping[str, Any]) -> None:
+        """Count what another one did: its ``vars``."""
+        for name, value in counts.items():
+            setattr(self, name, getattr(self, name) + value)
 
     def scores(self) -> dict[str, float]:
         """SD on right and wrong voxels, its area under the ROC for wrong ones, ECE."""

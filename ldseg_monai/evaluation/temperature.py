@@ -75,18 +75,21 @@ def calibration_error(bins: torch.Tensor) -> float:
     return ((confidence - right).abs().sum() / voxels.sum()).item()
 
 
-def count(logits: torch.Tensor, label: torch.Tensor) -> Case:
-    """Count a case at every temperature.
+def count(
+    logits: torch.Tensor, label: torch.Tensor, temperatures: Sequence[float] = TEMPERATURES
+) -> Case:
+    """Count a case at every temperature, or at some.
 
     Args:
         logits: ``(classes, *spatial)``.
         label: class of each voxel, ``(1, *spatial)``.
+        temperatures: others than all are for no `fit_temperature`.
     """
     logits, label = logits.flatten(1).float(), label.flatten().long()
     right = logits.argmax(dim=0) == label
-    likelihood = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
-    bins = torch.zeros(len(TEMPERATURES), 3, BINS, dtype=torch.float64)
-    for index, temperature in enumerate(TEMPERATURES):
+    likelihood = torch.zeros(len(temperatures), dtype=torch.float64)
+    bins = torch.zeros(len(temperatures), 3, BINS, dtype=torch.float64)
+    for index, temperature in enumerate(temperatures):
         logarithms = (logits / temperature).log_softmax(dim=0)
         likelihood[index] = -logarithms.gather(0, label[None]).sum(dtype=torch.float64)
         bins[index] = confidence_bins(logarithms.amax(dim=0).exp(), right)

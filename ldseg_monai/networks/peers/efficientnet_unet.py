@@ -24,6 +24,8 @@ class EfficientNetUNet(nn.Module):
         norm: normalization of the decoder, as MONAI writes it.
         reduction: by how much the picture is made smaller for the network, whose logits are brought
             back to its size: 2 for objects that are many times larger than a pixel, or 1.
+        dropout: probability that training sets a value of the decoder to 0, after each
+            normalization.
 
     Raises:
         ValueError: for other images than gray or color pictures, or another reduction.
@@ -37,6 +39,7 @@ class EfficientNetUNet(nn.Module):
         decoder_channels: Sequence[int] = (128, 64, 32, 32),
         norm: tuple | str = ("group", {"num_groups": 8}),
         reduction: int = 2,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if spatial_dims != 2 or in_channels not in (1, 3):
@@ -54,7 +57,7 @@ class EfficientNetUNet(nn.Module):
             decoder_channels=decoder_channels,
             act="relu",
             norm=norm,
-            dropout=0.0,
+            dropout=dropout,
             bias=False,
             upsample="nontrainable",
             pre_conv=None,

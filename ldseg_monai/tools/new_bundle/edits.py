@@ -32,7 +32,11 @@ from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 BYTE = 255  # the largest gray level that a template scales from
 STANDALONE = ("train.yaml", "inference.yaml")  # configs that are over no other one
 RESIDUAL_ENCODER = "ablations/residual_encoder.yaml"  # of a bundle that starts from ImageNet
-BACKBONE_OVERLAYS = (RESIDUAL_ENCODER, "baselines/efficientnet_unet.yaml")
+BACKBONE_OVERLAYS = (
+    RESIDUAL_ENCODER,
+    "baselines/efficientnet_unet.yaml",
+    "baselines/efficientnet_unet_dropout.yaml",
+)
 
 
 def new_config(

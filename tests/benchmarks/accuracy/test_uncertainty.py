@@ -8,8 +8,18 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from scipy.stats import entropy as scipys_entropy
+from torch import nn
 
-from benchmarks.accuracy.uncertainty import Judged, Way, entropy, in_views, judge
+from benchmarks.accuracy.uncertainty import (
+    Judged,
+    Way,
+    dropouts_of,
+    entropy,
+    in_views,
+    judge,
+    of_networks,
+    with_dropout,
+)
 from benchmarks.known_views import KnownViews
 
 
@@ -86,3 +96,83 @@ def test_peer_sees_each_orientation_once_and_the_mean_is_turned_back() -> None:
     foreground = torch.stack([one.softmax(1)[:, 1]] + 7 * [other.softmax(1)[:, 1]])
     torch.testing.assert_close(found[:, 1], foreground.mean(0))
     torch.testing.assert_close(found[:, 2], foreground.std(0, correction=0))
+
+
+class Dropped(nn.Module):
+    """Logits of 0 and, where dropout leaves it, of a number; a batch norm that has seen nothing.
+
+    Args:
+        rate: of the dropout.
+        kept: the number.
+    """
+
+    def __init__(self, rate: float, kept: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.dropout = nn.Dropout(rate)
+        self.kept = kept * (1 - rate)  # which dropout scales up
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        foreground = self.dropout(torch.full_like(self.norm(image), self.kept))
+        return torch.cat([torch.zeros_like(foreground), foreground], dim=1)
+
+
+def test_spread_of_dropout_is_the_binomials() -> None:
+    rate, passes, kept = 0.3, 20, 2.0
+    network = Dropped(rate, kept).eval()
+    image = 5 + torch.zeros(1, 1, 200, 200)
+    found = with_dropout(lambda seen, one: one(seen), passes)(image, network)
+    high, low = torch.sigmoid(torch.tensor(kept)), 0.5
+    share = (found[:, 1] - low) / (high - low)  # of the passes that kept a pixel
+    counts = (share * passes).round()
+    torch.testing.assert_close(counts / passes, share, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        found[:, 2], (high - low) * (share * (1 - share)).clamp(min=0).sqrt(), atol=1e-3, rtol=0
+    )
+    assert share.mean().item() == pytest.approx(1 - rate, abs=0.002)
+    of_share = rate * (1 - rate) / passes
+    assert share.var().item() == pytest.approx(of_share, rel=0.05)
+    variance = (high - low) ** 2 * rate * (1 - rate) * (passes - 1) / passes
+    assert found[:, 2].square().mean().item() == pytest.approx(variance.item(), rel=0.01)
+
+
+def test_dropout_alone_is_on_and_only_while_it_is_drawn() -> None:
+    network = Dropped(0.5, 1.0).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    infer = with_dropout(lambda seen, one: one(seen), 3)
+    image = torch.rand(1, 1, 20, 20)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, again = infer(image, network), infer(image, network)
+    assert torch.equal(torch.rand(1), expected)  # others' numbers are as without it
+    assert torch.equal(first, again) and first[:, 2].max() > 0
+    assert not torch.equal(first, with_dropout(lambda seen, one: one(seen), 3, 1)(image, network))
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert not any(module.training for module in network.modules())
+
+
+def test_network_without_dropout_is_refused() -> None:
+    network = Dropped(0.0, 1.0)
+    assert dropouts_of(network) == [] and dropouts_of(Dropped(0.1, 1.0))
+    with pytest.raises(ValueError, match="Dropped has no dropout: expected"):
+        with_dropout(lambda seen, one: one(seen), 3)(torch.zeros(1, 1, 2, 2), network)
+
+
+def test_ensemble_is_the_mean_softmax_and_one_network_many_times_is_itself() -> None:
+    def constant(logit: float) -> nn.Module:
+        return nn.Sequential(Dropped(0.0, logit)).eval()
+
+    image = torch.zeros(1, 1, 2, 3)
+
+    def infer(seen: torch.Tensor, network: nn.Module) -> torch.Tensor:
+        return network(seen)
+
+    two = of_networks(infer, [constant(2.0), constant(-1.0)])(image, None)
+    high, low = torch.sigmoid(torch.tensor([2.0, -1.0])).tolist()
+    torch.testing.assert_close(two[:, 1], torch.full((1, 2, 3), (high + low) / 2))
+    torch.testing.assert_close(two[:, 2], torch.full((1, 2, 3), (high - low) / 2))
+    one = constant(2.0)
+    five = of_networks(infer, [one] * 5)(image, None)
+    torch.testing.assert_close(five[:, :2], one(image).softmax(dim=1))
+    assert five[:, 2].abs().max() == 0
