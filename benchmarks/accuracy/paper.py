@@ -50,6 +50,7 @@ from benchmarks.accuracy.cross_validation import (
     read_rows,
     train,
 )
+from benchmarks.accuracy.disturbances import NOISE as GAUSSIAN
 from benchmarks.accuracy.experiments import Experiment, canvas, draw_curves, widest_planes
 from benchmarks.accuracy.quality import cell, deviation, known, mean
 from benchmarks.accuracy.study import LOG, TRAINED, overrides, parsed
@@ -414,6 +415,11 @@ def dice_in_steps(method: Experiment, number: int) -> dict[str, float]:
     return method.dice()
 
 
+def dice_under_noise(method: Experiment, sigma: float) -> dict[str, float]:
+    """Dice of each case with Gaussian noise of this SD over the image's range (Eq. 19)."""
+    return method.dice(GAUSSIAN, sigma)
+
+
 STEPS = Sweep(
     "steps", "K", "in K reverse steps", "number of reverse steps K", True, dice_in_steps, True
 )
@@ -423,7 +429,7 @@ NOISE = Sweep(
     "under Gaussian noise on the image, whose SD sigma is a share of the image's range,",
     "standard deviation of the noise over the image's range",
     False,
-    Experiment.dice,
+    dice_under_noise,
     False,
 )
 
@@ -622,7 +628,8 @@ def draw_methods(
         if table.sigmas:
             row = []
             for sigma in table.sigmas:
-                row.append((f"{name}, {sigma:g}", errors_on(method.case(chosen[0], sigma)).picture))
+                case = method.case(chosen[0], GAUSSIAN, sigma)
+                row.append((f"{name}, {sigma:g}", errors_on(case).picture))
             by_noise.append(row)
         if isinstance(method.network, DiffusionSegmenter):
             for row in processes(method, chosen[0]):

@@ -21,7 +21,7 @@ from small_networks import SMALL
 
 from benchmarks.accuracy import cross_validation, paper, study
 from benchmarks.accuracy.cross_validation import HEADINGS
-from benchmarks.accuracy.experiments import Experiment
+from benchmarks.accuracy.experiments import Experiment, name_of
 from benchmarks.accuracy.paper import TABLES, Table, errors_on, main, pooled_cases
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.evaluation.scores import COUNTS
@@ -345,6 +345,21 @@ def test_states_are_drawn_from_label_to_noise_and_back(tmp_path: Path) -> None:
     flat = torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 2, 4, 5)  # of a volume
     picture = paper.state_picture(flat)
     assert picture.shape == (4, 2, 3) and picture[0, 0].tolist() == [128, 178, 230]
+
+
+def test_noise_of_a_table_is_on_the_image(tmp_path: Path) -> None:
+    write_cuts(tmp_path, 2, num=2)
+    small = {**SMALL["ldseg_glas"], "dataset_dir": str(tmp_path), "patients": "", "part": "all"}
+    small |= {"crop_size": [32, 32], "window_size": [96, 96], "num_samples": 1, "amp": False}
+    config = Bundle.find("ldseg_glas").config("train.yaml", **small)
+    torch.save(config.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+    method = Experiment(Bundle.find("ldseg_glas"), (), str(tmp_path / "model.pt"), **small)
+    seen, inferer = [], method.inferer
+    method.inferer = lambda image, network: (seen.append(image), inferer(image, network))[1]
+    for sigma in (0.0, 0.1):
+        assert list(paper.NOISE.dice(method, sigma)) == [name_of(method.case(i)) for i in (0, 1)]
+    clean, noisy = seen[0], seen[4]  # after two dice and two names
+    assert (noisy - clean).std().item() == pytest.approx(0.1 * 2, rel=0.05)  # from -1 to 1
 
 
 @pytest.mark.slow
