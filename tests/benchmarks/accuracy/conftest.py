@@ -19,7 +19,7 @@ BUNDLE = "ldseg_hippocampus"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three small volumes of noise around a bright and a dark slab; the last is longer than the network's window."""
+    """Three small volumes of noise around a bright and a dark slab; the last exceeds the window."""
     folder = tmp_path_factory.mktemp("data")
     for index, length in enumerate((16, 16, 20)):
         label = np.zeros((16, length, 16), dtype=np.uint8)

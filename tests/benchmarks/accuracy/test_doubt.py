@@ -47,7 +47,7 @@ def test_networks_of_one_name_differ_in_their_seed_alone(name: str) -> None:
 
 @pytest.fixture
 def glands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
-    """A folder with data and a file of doubt; a training notes its split and saves weights of seed 0."""
+    """A folder of data and a file of doubt; trainings note their split and save weights of seed 0."""
     root = tmp_path / "bundle"
     small = {
         **SMALL[BUNDLE],
@@ -207,7 +207,7 @@ def test_arguments_of_nothing_are_refused(
 
 
 def pixels(confidence: float, share: float, name: str) -> dict[str, Any]:
-    """A case of 1000 pixels, all sure to some degree of the foreground, which a share of them is."""
+    """A case of 1000 pixels, all as sure of the foreground, which a share of them is."""
     label = torch.zeros(1, 10, 100)
     label.flatten()[: round(1000 * share)] = 1
     foreground = torch.full((1, 10, 100), confidence)
@@ -222,7 +222,10 @@ def pixels(confidence: float, share: float, name: str) -> dict[str, Any]:
 
 
 def test_each_folds_temperature_is_that_of_its_validation_part() -> None:
-    """Right in 4 of 5 where it says 16 of 17: log 16 / log 4, a temperature of 2, mends it; of the other fold 1 / 2."""
+    """Right in 4 of 5 where it says 16 of 17: log 16 / log 4, a temperature of 2, mends it.
+
+    That of the other fold is 1 / 2.
+    """
 
     def way(*cases: dict[str, Any]) -> Way:
         return Way("net", "one softmax", lambda: cases, False)

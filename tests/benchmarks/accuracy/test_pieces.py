@@ -19,7 +19,7 @@ SIZES = (3, 10, 30)
 
 
 def case(name: str, further: int) -> dict[str, Any]:
-    """A right segmentation, but for pieces of class 1, 5 and some more pixels, and a pixel of class 2."""
+    """A right segmentation, but for small pieces of class 1, and a pixel of class 2."""
     label = torch.zeros(1, 12, 30, dtype=torch.uint8)
     label[0, :4, :10] = 1  # 40
     label[0, :4, 12:20], label[0, 6:8, 12:15] = 2, 2  # 32 and 6
