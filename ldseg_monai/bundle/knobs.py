@@ -14,7 +14,13 @@ from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 from PIL import ImageMode
 
-from ldseg_monai.bundle.components import dependencies, find_target, has_id, parameters
+from ldseg_monai.bundle.components import (
+    dependencies,
+    find_target,
+    has_id,
+    parameters,
+    references,
+)
 from ldseg_monai.bundle.names import KINDS
 from ldseg_monai.bundle.reader import find_reader
 from ldseg_monai.data.datalist import PARTS, image_folder
@@ -456,6 +462,15 @@ def _check_classes(parser: ConfigParser) -> None:
         if any(index > foreground for index in classes):
             raise InputError(
                 f"largest_only is {classes!r}: expected classes from 1 to {foreground}"
+            )
+    for name, keeps_all in (("smallest_object", 1), ("largest_only", [])):
+        if not has_id(parser, name) or name in references(parser.config):
+            continue  # a transform takes it
+        value = parser.get_parsed_content(name)
+        if set(ensure_tuple(value)) - set(ensure_tuple(keeps_all)):
+            raise InputError(
+                f"{name} is {value!r}, but this config (strips, sequences) leaves no pieces out: "
+                f"expected {keeps_all}"
             )
 
 

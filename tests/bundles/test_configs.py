@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundle_kinds import BUNDLES
@@ -24,7 +25,9 @@ from config_files import (
 )
 from monai.bundle import ConfigParser
 
+from ldseg_monai.bundle import Bundle
 from ldseg_monai.bundle.components import references
+from ldseg_monai.bundle.knobs import check_values
 from ldseg_monai.bundle.names import unknown_ids
 from ldseg_monai.evaluation.pictures import COLORS
 
@@ -231,6 +234,15 @@ def test_pieces_that_stay_are_knobs(bundle: str) -> None:
         (step,) = [step for step in steps if step["_target_"].endswith("DropSmallObjectsd")]
         assert (step["smallest"], step["largest_only"]) == ("@smallest_object", "@largest_only")
         assert (config["smallest_object"], config["largest_only"]) == (1, [])
+
+
+@pytest.mark.parametrize(("knob", "value"), [("smallest_object", 9), ("largest_only", [1])])
+def test_pieces_cannot_be_left_out_of_strips(knob: str, value: Any) -> None:
+    glands = Bundle.find("ldseg_glas")
+    check_values(glands.config("inference.yaml", "strips.yaml"))
+    check_values(glands.config("inference.yaml", **{knob: value}))
+    with pytest.raises(ValueError, match=f"{knob} is .*leaves no pieces out"):
+        check_values(glands.config("inference.yaml", "strips.yaml", **{knob: value}))
 
 
 def test_knobs_of_network_and_preprocessing_agree_in_training_and_inference(bundle: str) -> None:
