@@ -7,8 +7,16 @@ import pytest
 import torch
 from small_networks import small_ldseg
 
-from ldseg_monai.diffusion import PosteriorScheduler
-from ldseg_monai.networks import CDAL, CDALGenerator, EfficientNetFeatures
+from ldseg_monai.diffusion import EvenlySpacedScheduler, PosteriorScheduler
+from ldseg_monai.networks import (
+    CDAL,
+    BatchStandardization,
+    CDALGenerator,
+    EfficientNetFeatures,
+    LabelDecoder,
+    LatentDenoiser,
+    ResidualEncoder,
+)
 from ldseg_monai.networks.blocks.efficientnet import EfficientNetLite0, imagenet_state
 from ldseg_monai.networks.ldseg.efficientnet_encoder import STRIDE, EfficientNetEncoder
 from ldseg_monai.networks.ldseg.network import LDSeg
@@ -68,8 +76,58 @@ def test_every_tensor_of_the_backbone_is_in_the_published_file() -> None:
 
 @pytest.mark.parametrize("size", [(64, 96), (48, 80), (16, 32)])
 def test_embedding_is_on_the_grid_of_the_latent(size: tuple[int, int]) -> None:
-    embedding, features = encoder()(torch.rand(2, 3, *size))
-    assert embedding.shape == (2, 5, size[0] // STRIDE, size[1] // STRIDE) and features == []
+    embedding, _ = encoder()(torch.rand(2, 3, *size))
+    assert embedding.shape == (2, 5, size[0] // STRIDE, size[1] // STRIDE)
+
+
+@pytest.mark.parametrize(("stride", "reduction"), [(16, 2), (8, 2), (4, 2), (8, 1), (4, 1), (2, 1)])
+def test_features_are_of_the_levels_of_a_decoder(stride: int, reduction: int) -> None:
+    """The finest at the stem's stride, the coarsest that of which the embedding is made."""
+    strides = [finest for finest in (2, 4, 8, 16) if 2 * reduction <= finest <= stride]
+    torch.manual_seed(0)
+    module = EfficientNetEncoder(
+        5, 16, attends=False, norm=NORM, stride=stride, reduction=reduction
+    )
+    picture = torch.rand(1, 3, 32, 48)
+    with torch.no_grad():
+        embedding, features = module.eval()(picture)
+        reduced = torch.nn.functional.avg_pool2d(picture, reduction)
+        finer = module.backbone(reduced)[: len(strides) - 1]
+    assert [32 // feature.shape[2] for feature in features] == strides
+    assert [feature.shape[1] for feature in features] == module.feature_channels
+    assert all(map(torch.equal, features[:-1], finer))
+    assert torch.equal(module.to_latent(features[-1]), embedding)
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_decoder_of_pictures_draws_outlines_with_the_images_features(sees: bool) -> None:
+    """From one latent, two pictures are told apart by the image's features alone."""
+    torch.manual_seed(0)
+    network = LDSeg(
+        ResidualEncoder(2, 2, 4, channels=[8, 8, 8], stem_stride=4, norm=NORM),
+        BatchStandardization(4),
+        EfficientNetEncoder(5, 16, attends=False, norm=NORM),
+        LatentDenoiser(2, latent_channels=4, embedding_channels=5, channels=[8], norm=NORM),
+        LabelDecoder(
+            2,
+            4,
+            2,
+            [8, 8, 8],
+            stem_stride=4,
+            norm=NORM,
+            image_channels=[16, 24, 16] if sees else None,
+        ),
+        EvenlySpacedScheduler(),
+    ).eval()
+    latent, picture = torch.zeros(1, 4, 2, 2), torch.zeros(1, 3, 32, 32)
+    marked = picture.clone()
+    marked[..., :4, :4] = 1.0
+    with torch.no_grad():
+        one, other = (
+            network.label_decoder(latent, network.encode_image(image)[1])
+            for image in (picture, marked)
+        )
+    assert torch.equal(one, other) is not sees
 
 
 @pytest.mark.parametrize(("stride", "reduction"), [(8, 2), (4, 2), (8, 1), (4, 1), (2, 1)])
@@ -203,7 +261,7 @@ def test_peer_has_the_same_backbone(with_imagenet: EfficientNetLite0) -> None:
             "label_encoder has stride 8: expected 16, the stride of image_encoder",
         ),
         ({"spatial_dims": 3}, "spatial_dims 3: expected 2, the spatial_dims of image_encoder"),
-        ({"decoder_image_levels": [True, False]}, "expected 0 for .* encoder has no features"),
+        ({"decoder_image_levels": [True, False]}, r"own, \[16, 24, 16\], for each level"),
     ],
 )
 def test_what_it_does_not_fit_is_an_error(arguments: dict, says: str) -> None:

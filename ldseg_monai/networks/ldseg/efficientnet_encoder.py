@@ -78,9 +78,11 @@ class EfficientNetEncoder(nn.Module):
         self.backbone = EfficientNetLite0()
         self.from_fine = nn.Conv2d(CHANNELS[-2], channels, kernel_size=1)
         self.from_coarse = nn.ConvTranspose2d(CHANNELS[-1], channels, kernel_size=2, stride=2)
+        num_finer = strides.index(stride)
         self.finer = nn.ModuleList(
-            _Finer(CHANNELS[-3 - level], channels) for level in range(strides.index(stride))
+            _Finer(CHANNELS[-3 - level], channels) for level in range(num_finer)
         )
+        self.feature_channels = [*CHANNELS[: len(CHANNELS) - 2 - num_finer], channels]
         blocks: list[nn.Module] = [
             ResidualBlock(2, channels, channels, norm) for _ in range(num_res_blocks)
         ]
@@ -96,9 +98,10 @@ class EfficientNetEncoder(nn.Module):
             image: pictures of -1 to 1, ``(B, in_channels, H, W)``.
 
         Returns:
-            The embedding, ``(B, out_channels, H / stride, W / stride)``, and no features.
+            The embedding, ``(B, out_channels, H / stride, W / stride)``, and features for a
+            decoder, the finest first: the backbone's of `feature_channels` at 2, 4, ... times the
+            reduction, and those of which the embedding is made.
         """
-        others: list[torch.Tensor] = []
         image = functional.avg_pool2d(image, self.reduction).expand(-1, 3, -1, -1)
         features = self.backbone(image)
         x = _added(self.from_fine(features[-2]), self.from_coarse(features[-1]))
@@ -106,7 +109,10 @@ class EfficientNetEncoder(nn.Module):
         for level in self.finer:
             x = level(x, features[index])
             index -= 1
-        return self.to_latent(self.blocks(x)), others
+        x = self.blocks(x)
+        shown = features[: len(self.feature_channels) - 1]
+        shown.append(x)
+        return self.to_latent(x), shown
 
 
 class _Finer(nn.Module):
