@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, create_workflow
 
+from ldseg_monai.bundle.command import check_tracking
+from ldseg_monai.bundle.names import check_levels
 from ldseg_monai.bundle.reader import make_importable
 from ldseg_monai.data.datalist import PathLike, case_name, find_cases
 from ldseg_monai.data.split import read_val_cases
@@ -142,9 +144,11 @@ class Bundle:
 
         Raises:
             FileNotFoundError: if one is not there.
+            ValueError: for an override of a part of something that they do not have.
         """
         parser = ConfigParser()
         parser.read_config([str(self.config_file(name)) for name in names])
+        check_levels(parser, overrides)
         # A copy, since an override may be changed by the next one.
         parser.update({"bundle_root": str(self.root), **copy.deepcopy(overrides)})
         make_importable(self.root)
@@ -184,6 +188,9 @@ class Bundle:
         for name in ("output_dir", "dataset_dir", "model_path"):
             if isinstance(knobs.get(name), os.PathLike):
                 knobs[name] = os.fspath(knobs[name])
+        # What MONAI reads before a config's own checks, and has a traceback for
+        self.config(*configs, **knobs)
+        check_tracking(knobs.get("tracking"))
         workflow = create_workflow(
             config_file=[str(self.config_file(name)) for name in configs],
             bundle_root=str(self.root),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.components import check_targets, has_id
@@ -31,7 +33,12 @@ from ldseg_monai.bundle.names import check_names
 from ldseg_monai.bundle.reader import find_reader, make_importable
 from ldseg_monai.data.datalist import image_folder
 from ldseg_monai.networks.weights import require_weights
-from ldseg_monai.runtime.errors import InputError, MissingPackageError, show_errors_in_one_line
+from ldseg_monai.runtime.errors import (
+    InputError,
+    MissingPackageError,
+    UserError,
+    show_errors_in_one_line,
+)
 from ldseg_monai.runtime.ownership import claim, place_of, require_own
 from ldseg_monai.runtime.signals import end_in_one_line
 from ldseg_monai.runtime.threads import finish_thread_pools
@@ -89,8 +96,12 @@ def check_command() -> None:
     use_threads(parser)
     _check_places(parser)
     if command.get("tracking"):
-        _check_tracking(command["tracking"])
         _mend_tracking(parser)
+        try:
+            check_tracking(command["tracking"])
+        except UserError:
+            _remove_executed(parser)
+            raise
     idle = idle_knobs(parser, command)
     if idle and os.environ.get("RANK", "0") == "0":  # the processes are not joined yet
         logger.warning("knobs without effect here: %s", ", ".join(idle))
@@ -136,18 +147,35 @@ def _bundle_of(files: Sequence[str]) -> Path | None:
     return None
 
 
-def _check_tracking(tracking: Any) -> None:
-    """Check that the packages of MLflow are there, where it is to track a run.
+def check_tracking(tracking: Any) -> None:
+    """Check what is to track a run: MLflow with its packages, or settings of one's own.
 
     Raises:
-        MissingPackageError: for one that is not.
+        InputError: for a text that is neither MLflow's name nor a file.
+        MissingPackageError: for a package of MLflow that is not there.
     """
+    is_file = isinstance(tracking, str) and Path(tracking).is_file()
+    if isinstance(tracking, str) and tracking not in DEFAULT_EXP_MGMT_SETTINGS and not is_file:
+        names = ", ".join(DEFAULT_EXP_MGMT_SETTINGS)
+        raise InputError(f"tracking is {tracking!r}: expected {names}, or a file of settings")
     missing = [name for name in MLFLOW if find_spec(name) is None]
     if tracking == "mlflow" and missing:
         raise MissingPackageError(
             f"--tracking mlflow takes {', '.join(missing)}: pip install 'ldseg_monai[tracking]', "
             "or leave it out; TensorBoard has the curves in any case"
         )
+
+
+def _remove_executed(parser: ConfigParser) -> None:
+    """Remove the config that MONAI's tracking wrote, and its folder if nothing else is in it.
+
+    It writes them before any of our code runs, and what is refused leaves nothing behind.
+    """
+    path = parser.get_parsed_content("save_execute_config")
+    if path:
+        Path(path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of others' files
+            Path(path).parent.rmdir()
 
 
 def _mend_tracking(parser: ConfigParser) -> None:

@@ -460,9 +460,8 @@ def _check_classes(parser: ConfigParser) -> None:
     if has_id(parser, "largest_only"):
         classes = parser.get_parsed_content("largest_only")
         if any(index > foreground for index in classes):
-            raise InputError(
-                f"largest_only is {classes!r}: expected classes from 1 to {foreground}"
-            )
+            there = f"classes from 1 to {foreground}" if foreground > 1 else "class 1 alone"
+            raise InputError(f"largest_only is {classes!r}: expected {there}")
     for name, keeps_all in (("smallest_object", 1), ("largest_only", [])):
         if not has_id(parser, name) or name in references(parser.config):
             continue  # a transform takes it
@@ -515,7 +514,9 @@ def _views_by(parser: ConfigParser, switch: str) -> int:
     """How many views of an image a switch turns on."""
     if switch == TURNED:
         return ORIENTATIONS
-    return 2 ** len(parser.get_parsed_content(MIRROR_AXES)) if has_id(parser, MIRROR_AXES) else 1
+    if not has_id(parser, MIRROR_AXES):
+        return 1
+    return 2 ** len(ensure_tuple(parser.get_parsed_content(MIRROR_AXES)))
 
 
 def _is_on(parser: ConfigParser, switch: str) -> bool:

@@ -66,6 +66,22 @@ def check_names(
         raise InputError(f"an override refers to @{name}, which the config does not have{hint}")
 
 
+def check_levels(config: ConfigParser, overrides: Mapping[str, Any]) -> None:
+    """Check that MONAI can set each override: a new entry of what is there, or a value of it.
+
+    Raises:
+        InputError: for the first level of an id that the config does not have, with the nearest one
+            that it has.
+    """
+    for name in overrides:
+        levels = name.removeprefix("+").replace("::", "#").split("#")
+        for end in range(1, len(levels) + 1):
+            place, item = ("#".join(levels[:depth]) for depth in (end - 1, end))
+            may_be_new = end == len(levels) and isinstance(config[place], dict)
+            if not may_be_new and not has_id(config, item):
+                raise InputError(f"unknown knob --{name}: {_missing(item, config)}")
+
+
 def unknown_ids(
     base: ConfigParser, changes: Mapping[str, Any], used: Iterable[str] = ()
 ) -> list[str]:
@@ -151,6 +167,13 @@ def _advice(name: str, base: ConfigParser, arguments: Sequence[str] = ()) -> str
     place = f"in {parent}" if parent else "in the config"
     hint = _hint(name, base, arguments)
     return f"there is none of that name {place}, and nothing refers to it{hint}"
+
+
+def _missing(name: str, base: ConfigParser) -> str:
+    """What is wanted instead of an item of which an override would set a part."""
+    parent, _, last = name.rpartition("#")
+    place = parent or "the config"
+    return f"there is no {last} in {place}{_hint(name, base)}"
 
 
 def _hint(name: str, base: ConfigParser, arguments: Sequence[str] = ()) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, NoiseSchedules
 
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import ArgumentError, InputError
+from ldseg_monai.runtime.nearest import did_you_mean
 
 NoiseSchedules.add(
     "linear", "MONAI's linear_beta under the paper's name", NoiseSchedules["linear_beta"]
@@ -18,6 +23,28 @@ NoiseSchedules.add(
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow")
 TIMESTEP_SPACINGS = ("inclusive", "trailing")
+
+
+def _check_schedule(schedule: str, arguments: Mapping[str, Any]) -> None:
+    """Check that MONAI has a schedule, and that it takes some arguments.
+
+    Raises:
+        InputError: for no schedule, with the nearest name.
+        ArgumentError: for an argument that it does not take, with the nearest of its own.
+    """
+    if schedule not in NoiseSchedules:
+        raise InputError(
+            f"schedule is {schedule!r}: expected one of {', '.join(NoiseSchedules.names)}"
+            f"{did_you_mean(str(schedule), NoiseSchedules.names)}"
+        )
+    taken = [*inspect.signature(NoiseSchedules[schedule]).parameters]
+    for name in arguments:
+        if name not in taken:
+            own = inspect.signature(EvenlySpacedScheduler).parameters
+            raise ArgumentError(
+                f"there is no argument {name} of the scheduler, nor of its schedule {schedule}, "
+                f"which takes {', '.join(taken)}{did_you_mean(name, [*own, *taken])}"
+            )
 
 
 class EvenlySpacedScheduler(DDIMScheduler):
@@ -50,8 +77,10 @@ class EvenlySpacedScheduler(DDIMScheduler):
         schedule_args: further arguments of the schedule.
 
     Raises:
-        ValueError: for an unknown prediction type or spacing, an ``eta`` or ``last_timestep``
-            outside 0 to 1, or ``epsilon`` where the schedule leaves nothing of the latent at T.
+        ValueError: for an unknown schedule, prediction type or spacing, an ``eta`` or
+            ``last_timestep`` outside 0 to 1, or ``epsilon`` where the schedule leaves nothing of
+            the latent at T.
+        TypeError: for an argument that the schedule does not take.
     """
 
     def __init__(
@@ -74,10 +103,15 @@ class EvenlySpacedScheduler(DDIMScheduler):
                 f"timestep_spacing is {timestep_spacing!r}: expected "
                 f"{' or '.join(TIMESTEP_SPACINGS)}"
             )
-        if not 0 <= eta <= 1:
-            raise InputError(f"eta is {eta}: expected 0 (DDIM) to 1 (DDPM)")
-        if last_timestep is not None and not 0 < last_timestep < 1:
-            raise InputError(f"last_timestep is {last_timestep}: expected a share of T, 0 to 1")
+        if not (isinstance(eta, (int, float)) and 0 <= eta <= 1):
+            raise InputError(f"eta is {eta!r}: expected 0 (DDIM) to 1 (DDPM)")
+        is_share = isinstance(last_timestep, (int, float)) and 0 < last_timestep < 1
+        if last_timestep is not None and not is_share:
+            raise InputError(
+                f"last_timestep is {last_timestep!r}: expected a share of T, above 0 and below 1, "
+                "or null for that of the spacing"
+            )
+        _check_schedule(schedule, schedule_args)
         self.timestep_spacing: str = str(timestep_spacing)  # MONAI's __init__ sets the timesteps
         # The timesteps as plain numbers, which an export to ONNX takes as constants.
         self.indices: list[int] = []

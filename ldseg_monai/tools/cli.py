@@ -27,7 +27,8 @@ from ldseg_monai.runtime.threads import finish_thread_pools
 
 WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wait for the next
 USER_ERROR = 2
-KNOB = re.compile(r"(?<!\S)--(\w+) (True|False|None|\d+)\b")  # as messages name one
+# As messages name a knob: a value, an empty text, or a word in capitals for one
+KNOB = re.compile(r"(?<!\S)--(\w+) ((?:True|False|None|\d+|[A-Z]+)\b|'')")
 EXAMPLES = """examples:
   ldseg predict -m ldseg_hippocampus -i scan.nii.gz -o results
   ldseg predict -m ldseg_glas -i pictures/ slide.svs --num-samples 5 --preview
@@ -530,7 +531,10 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _knobs(items: Sequence[str]) -> dict[str, Any]:
-    """Knobs of a command line, ``KEY=VALUE`` each.
+    """Knobs of a command line, ``KEY=VALUE`` each; without a value it is the empty text.
+
+    MONAI leaves out a knob that is None, and so keeps the config's value. So null, or None as its
+    commands have it, is handed on as an expression.
 
     Raises:
         InputError: for an item that is none.
@@ -541,11 +545,13 @@ def _knobs(items: Sequence[str]) -> dict[str, Any]:
     for item in items:
         key, separator, value = item.partition("=")
         try:
-            knobs[key] = yaml.safe_load(value)
+            loaded = yaml.safe_load(value) if value else ""
         except (yaml.YAMLError, ValueError) as error:  # ValueError of a date that is none
             raise InputError(f"--set {item}: expected a value as YAML has it ({error})") from error
         if not separator:
             raise InputError(f"--set {item}: expected KEY=VALUE")
+        is_null = loaded is None or value == "None"
+        knobs[key] = "$None" if is_null else loaded
     return knobs
 
 

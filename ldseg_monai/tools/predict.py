@@ -113,9 +113,9 @@ def predict(
         if SEQUENCES in overlays and knobs.pop("save_overlay", False):
             logger.info("the picture of a sequence is NAME_area.png, which is drawn anyway")
         files = [str(own.config_file(name)) for name in ("inference.yaml", *overlays)]
+        config = own.config("inference.yaml", *overlays, **knobs)
         if views:
-            networks = 1 + len(knobs.get("ensemble", ()))
-            config = own.config("inference.yaml", *overlays, **knobs)
+            networks = 1 + len(ensure_tuple(knobs.get("ensemble", ())))
             knobs = view_knobs(config, networks) | knobs
         kinds = [] if overlays else kinds_for(places)
         if kinds:

@@ -127,6 +127,19 @@ def test_config_that_is_in_no_bundle_has_no_folder_to_name(
 # Tracking of experiments
 
 
+@pytest.mark.parametrize("others", [[], ["mask.png"]])
+def test_config_that_mlflow_s_refusal_would_leave_is_removed(
+    tmp_path: Path, others: list[str]
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in ["config.json", *others]:
+        (folder / name).touch()
+    command._remove_executed(ConfigParser({"save_execute_config": str(folder / "config.json")}))
+    assert folder.exists() == bool(others)
+    assert sorted(path.name for path in tmp_path.glob("out/*")) == others
+
+
 def test_handler_of_mlflow_reads_the_loss_of_a_trainer_that_leaves_batches_whole() -> None:
     trainer = DEFAULT_MLFLOW_SETTINGS["configs"]["trainer"]
     others = [{"_target_": "StatsHandler"}, "@best"]

@@ -64,6 +64,7 @@ def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: l
         ({"smallest_object": [5, 1, 1]}, "smallest_object is [5, 1, 1]: expected one number, or a"),
         ({"smallest_object": []}, "smallest_object is []: expected one number, or a list of 2"),
         ({"largest_only": [1, 3]}, "largest_only is [1, 3]: expected classes from 1 to 2"),
+        ({"num_classes": 2, "largest_only": [2]}, "largest_only is [2]: expected class 1 alone"),
         ({"mirror_axes": [2]}, "mirror_axes is [2]: expected axes from 0 to 1"),
         ({"mirrored": True}, "mirrored is true and mirror_axes is []: this bundle's training"),
         ({"mirrored": True, "mirror_axes": [0]}, "num_samples is 1 with 2 views: expected 2"),
@@ -96,6 +97,13 @@ def test_classes_and_views_that_are_not_there_are_refused(knobs: dict, told: str
 )
 def test_views_take_a_sample_of_each_network(config: dict, knobs: dict) -> None:
     assert view_knobs(ConfigParser(config), 3) == knobs
+
+
+def test_axes_that_are_no_list_are_left_to_the_check_of_values() -> None:
+    config = {"mirrored": False, "mirror_axes": 0}
+    assert view_knobs(ConfigParser(config)) == {"mirrored": True, "num_samples": 2}
+    with pytest.raises(InputError, match="mirror_axes is 0: expected a list"):
+        check_values(ConfigParser(config))
 
 
 @pytest.mark.parametrize("config", [{}, {"mirrored": False, "mirror_axes": []}])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from ldseg_monai.bundle.components import references
-from ldseg_monai.bundle.names import check_names, unknown_ids
+from ldseg_monai.bundle.names import check_levels, check_names, unknown_ids
 from ldseg_monai.runtime.errors import InputError
 
 BASE = """
@@ -81,6 +82,25 @@ def test_reference_to_nothing_is_told_with_its_file(tmp_path: Path, reference: s
         check_names(files, {})
     with pytest.raises(InputError, match="an override refers to @.*absent"):
         check_names(files[:1], {"seed": reference})
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("trian#handlers#0#average", "there is no trian in the config; did you mean train?"),
+        (
+            "train#handler#0#average",
+            "there is no handler in train; did you mean train#handlers?",
+        ),
+        ("+train::handlers::2::average", "there is no 2 in train#handlers"),
+        ("seed#low", "there is no low in seed"),
+    ],
+)
+def test_override_of_a_part_of_nothing_is_told(name: str, told: str) -> None:
+    base = ConfigParser(yaml.safe_load(BASE))
+    check_levels(base, {"train#handlers#0#new": 1, "train#handlers#1": 1, "mine": 1})
+    with pytest.raises(InputError, match=f"unknown knob --{re.escape(name)}: {re.escape(told)}"):
+        check_levels(base, {name: 1})
 
 
 def test_kinds_of_an_overlay_s_own_knobs_are_known() -> None:

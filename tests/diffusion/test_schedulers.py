@@ -14,6 +14,7 @@ from ldseg_monai.diffusion.schedulers import (
     TIMESTEP_SPACINGS,
     EvenlySpacedScheduler,
 )
+from ldseg_monai.runtime.errors import UserError
 
 MONAI_S = ("epsilon", "sample", "v_prediction")  # prediction types
 SCHEDULES = ("cosine", "linear", "quadratic")
@@ -461,10 +462,17 @@ def test_number_of_steps_outside_1_to_t_is_refused(num_inference_steps: int) -> 
         ),
         ({"eta": -0.1}, "eta is -0.1: expected 0"),
         ({"eta": 1.1}, "eta is 1.1: expected 0"),
+        ({"eta": "all"}, "eta is 'all': expected 0"),
+        ({"last_timestep": 0}, "last_timestep is 0: expected a share of T, above 0 and below 1"),
+        ({"last_timestep": 1}, "last_timestep is 1: expected a share of T"),
+        ({"last_timestep": "late"}, "last_timestep is 'late': expected a share of T"),
+        ({"schedule": "cosin"}, "schedule is 'cosin': expected one of .*; did you mean cosine?"),
+        ({"last_timesteps": 0.5}, "no argument last_timesteps .*; did you mean last_timestep?"),
+        ({"betas": 1}, "no argument betas .* cosine, which takes num_train_timesteps, s;"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         EvenlySpacedScheduler(**arguments)
 
 
@@ -484,7 +492,7 @@ def test_last_step_may_begin_early_and_leads_to_the_clean_latent(steps: int, spa
 
 def test_last_step_is_within_the_timesteps_and_no_step_is_done_twice() -> None:
     for share in (0, 1, -0.5):
-        with pytest.raises(ValueError, match="last_timestep is .*: expected a share of T, 0 to 1"):
+        with pytest.raises(ValueError, match="last_timestep is .*: expected a share of T"):
             EvenlySpacedScheduler(last_timestep=share)
     scheduler = EvenlySpacedScheduler(1000, last_timestep=0.8)
     scheduler.set_timesteps(201)

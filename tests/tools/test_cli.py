@@ -90,11 +90,34 @@ def test_knob_in_a_message_is_told_as_the_command_takes_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise InputError("give --skip_unreadable True, or --force True")
+        raise InputError("give --skip_unreadable True, --force True, --mine FILE or --mine '' here")
 
     monkeypatch.setattr("ldseg_monai.tools.predict.predict", refuse)
     assert main(["predict", "-m", "x", "-i", str(tmp_path)]) == 2
-    assert "give --set skip_unreadable=True, or --force True" in capsys.readouterr().err
+    told = "give --set skip_unreadable=True, --force True, --set mine=FILE or --set mine='' here"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("", ""),
+        ("''", ""),
+        ("null", "$None"),
+        ("None", "$None"),
+        ("0.5", 0.5),
+        ("[1, a]", [1, "a"]),
+    ],
+)
+def test_what_is_set_reaches_the_config(
+    monkeypatch: pytest.MonkeyPatch, typed: str, value: object
+) -> None:
+    given: dict = {}
+    monkeypatch.setattr(
+        "ldseg_monai.tools.predict.predict", lambda *_, **knobs: given.update(knobs)
+    )
+    assert main(["predict", "-m", "x", "-i", "y", "--set", f"mine={typed}"]) == 0
+    assert given["mine"] == value
 
 
 def test_help_names_the_subcommands(capsys) -> None:

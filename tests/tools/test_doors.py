@@ -162,6 +162,8 @@ def test_weights_of_other_classes_start_a_training(
         ("train", ["--epochs", "0"], "max_epochs is 0: expected a whole number"),
         ("train", ["--from-weights"], "models/model.pt: expected weights"),
         ("train", ["--set", "epoch=3"], "unknown knob --epoch"),
+        ("train", ["--set", "scheduler#eta=1"], "unknown knob --scheduler#eta: there is no sched"),
+        ("train", ["--set", "tracking=nothing"], "tracking is 'nothing': expected mlflow, or a"),
         ("train", ["--overlay", "none.yaml"], "configs/none.yaml is not there"),
         ("evaluate", [], "models/model.pt: expected weights"),
         ("evaluate", ["--part", "some"], "invalid choice: 'some'"),
