@@ -172,8 +172,14 @@ def _advice(name: str, base: ConfigParser, arguments: Sequence[str] = ()) -> str
 def _missing(name: str, base: ConfigParser) -> str:
     """What is wanted instead of an item of which an override would set a part."""
     parent, _, last = name.rpartition("#")
-    place = parent or "the config"
-    return f"there is no {last} in {place}{_hint(name, base)}"
+    sections = base.config.items() if not parent else ()
+    inner = [f"{key}#{last}" for key, content in sections if _has(content, last)]
+    hint = f"; did you mean {inner[0]}?" if inner else _hint(name, base)
+    return f"there is no {last} in {parent or 'the config'}{hint}"
+
+
+def _has(content: Any, name: str) -> bool:
+    return isinstance(content, dict) and name in content
 
 
 def _hint(name: str, base: ConfigParser, arguments: Sequence[str] = ()) -> str:

@@ -197,7 +197,7 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         type=int,
         metavar="N",
         help="segmentations drawn of each image; from 2 on their mean probability and its standard "
-        "deviation are written too (default: the bundle's)",
+        "deviation are written too (default: the bundle's, or what --views and --ensemble take)",
     )
     parser.add_argument("--steps", type=int, metavar="K", help="steps of the diffusion")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the noise (default: 0)")

@@ -93,6 +93,7 @@ def test_reference_to_nothing_is_told_with_its_file(tmp_path: Path, reference: s
             "there is no handler in train; did you mean train#handlers?",
         ),
         ("+train::handlers::2::average", "there is no 2 in train#handlers"),
+        ("handlers#0#average", "there is no handlers in the config; did you mean train#handlers?"),
         ("seed#low", "there is no low in seed"),
     ],
 )
