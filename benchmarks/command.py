@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.runtime.errors import show_errors_in_one_line
 
 RESULTS = Path(__file__).parent / "results"
 OWN = Path("runs", "benchmarks")  # of who measures, in the current folder, which git leaves alone
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that says the first line of a program's description."""
+    """A parser that says the first line of a program's description.
+
+    From now on an error that a person can put right ends the program in one line.
+    """
+    show_errors_in_one_line()
     return argparse.ArgumentParser(description=(description or "").split("\n")[0])
 
 

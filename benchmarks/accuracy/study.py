@@ -27,7 +27,6 @@ every variant is scored on the validation cases, alone on the machine, and the t
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import statistics
@@ -44,7 +43,7 @@ from monai.bundle import ConfigParser
 from monai.inferers import Inferer, SimpleInferer
 from monai.transforms import Compose
 
-from benchmarks import report
+from benchmarks import command, report
 from benchmarks.accuracy.quality import cell, ldseg_scores, peer_scores
 from benchmarks.speed import measure
 from benchmarks.speed.measure import Call
@@ -210,7 +209,7 @@ def columns_of(rows: Iterable[dict[str, float]]) -> list[str]:
 
 def main() -> None:
     """Train and score what is left of the study named on the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = command.argument_parser(__doc__)
     parser.add_argument("study", type=Path)
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -26,7 +26,7 @@ from benchmarks.accuracy.experiments import (
 )
 from benchmarks.accuracy.quality import cell, deviation
 from benchmarks.known_views import AS_IT_IS, known_views
-from ldseg_monai.bundle.knobs import MIRROR_AXES
+from ldseg_monai.bundle.knobs import MIRROR_AXES, check_values
 from ldseg_monai.evaluation.paired import compare
 from ldseg_monai.networks.weights import with_ensemble
 
@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     overrides = {**overrides_of(arguments), "output_dir": str(out)}
     tried = {} if arguments.mirror_axes is None else {MIRROR_AXES: arguments.mirror_axes}
     config = bundle.config("train.yaml", **tried)
+    check_values(config)  # before any work
     known = known_views(config, none_too=bool(arguments.ensemble))
     experiment = Experiment(bundle, (), arguments.model_path, **overrides)
     alone, sampler = experiment.network, experiment.sampler

@@ -172,8 +172,8 @@ def _advice(name: str, base: ConfigParser, arguments: Sequence[str] = ()) -> str
 def _missing(name: str, base: ConfigParser) -> str:
     """What is wanted instead of an item of which an override would set a part."""
     parent, _, last = name.rpartition("#")
-    sections = base.config.items() if not parent else ()
-    inner = [f"{key}#{last}" for key, content in sections if _has(content, last)]
+    sections: dict[str, Any] = {} if parent else base.get()
+    inner = [f"{key}#{last}" for key, content in sections.items() if _has(content, last)]
     hint = f"; did you mean {inner[0]}?" if inner else _hint(name, base)
     return f"there is no {last} in {parent or 'the config'}{hint}"
 

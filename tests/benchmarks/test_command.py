@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prepared_python import Command
+from programs import ROOT
 
 from benchmarks import command
 from benchmarks.speed.workload import argument_parser
@@ -30,3 +32,14 @@ def test_a_place_and_the_record_exclude_each_other(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         argument_parser("").parse_args(["ldseg_glas", "--out", "mine", "--record"])
     assert "not allowed with argument --out" in capsys.readouterr().err
+
+
+def test_what_a_person_can_put_right_is_one_line(tmp_path: Path) -> None:
+    options = ["--dataset_dir", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    with Command("benchmarks.accuracy.views", "ldseg_glas", *options, cwd=ROOT) as program:
+        assert program.wait() == 1
+        printed = program.printed
+    assert "Traceback" not in printed and printed.splitlines()[-1].startswith(
+        "ldseg_monai: error: "
+    )
+    assert f"dataset_dir {tmp_path / 'none'} does not exist" in printed
