@@ -19,7 +19,7 @@ from nibabel.orientations import (
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ldseg_monai.data.appearance import appearance, resized
+from ldseg_monai.data.appearance import FEWEST, appearance, resized
 from ldseg_monai.data.channels import channels_text, names_of_files
 from ldseg_monai.data.checks import check_channels, check_voxels, require_one_place
 from ldseg_monai.data.datalist import case_name
@@ -404,6 +404,11 @@ def _warnings_of_all(inspection: Inspection) -> list[str]:
     if len(inspection.cases) < 10:
         warnings.append(
             f"{len(inspection.cases)} cases are few: expect scores to vary with the split"
+        )
+    if len(inspection.cases) < FEWEST:
+        warnings.append(
+            f"how the images look is measured on {FEWEST} cases or more: until then an image that "
+            "looks unlike these is not told"
         )
     if inspection.spatial_dims == 3:
         smallest, largest = inspection.spacings.min(axis=0), inspection.spacings.max(axis=0)

@@ -218,6 +218,7 @@ def test_what_may_be_meant_is_a_warning(tmp_path: Path) -> None:
     warnings = "\n".join(inspect(tmp_path).warnings)
     assert "empty: the label is all background" in warnings
     assert "from 1 x 1 x 1 to 2 x 1 x 1 mm" in warnings and "2 cases are few" in warnings
+    assert "measured on 8 cases or more" in warnings
 
 
 def test_labels_without_a_background_are_said(tmp_path: Path) -> None:
