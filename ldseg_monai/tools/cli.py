@@ -45,6 +45,12 @@ exit codes: 0 when all is done; 2 after an error that a person can put right, to
 PHANTOMS = ("knee", "hippocampus", "tumor", "gland", "nuclei", "thorax", "echo", "beat")
 OVERLAY = ("--overlay", "--config")  # one option: the second name is that of earlier versions
 PUBLISHED_AS = ("hf", "folder")
+# What commands give MONAI themselves, and what `predict` has options of its own for
+GIVEN = ("bundle_root", "config_file", "logging_file", "run_id", "workflow_type")
+OF_PREDICT = (
+    *("bundle", "inputs", "out", "overlays", "lines", "views"),
+    *("dataset_dir", "output_dir"),
+)
 VIEWS = "see each image in all its views, turned or mirrored, which the bundle's training knows"
 SYSTEM_ERRORS = (OSError, ImportError)  # such as a full disk, which are told in one line too
 
@@ -273,7 +279,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         "resume": arguments.overwrite != "True",
     }
     knobs = {name: value for name, value in given.items() if value is not None}
-    knobs |= _knobs(arguments.set)
+    knobs |= _knobs(arguments.set, (*GIVEN, *OF_PREDICT))
     lines = sys.stdout if arguments.json == "True" else None
     with _errors_alone(arguments.quiet == "True"):
         from ldseg_monai.tools.predict import predict
@@ -342,7 +348,7 @@ def _run_knobs(arguments: argparse.Namespace, **given: Any) -> dict[str, Any]:
         "dataset_dir": os.path.abspath(arguments.data),
         "output_dir": os.path.abspath(arguments.output),
     }
-    return knobs | _knobs(arguments.set)
+    return knobs | _knobs(arguments.set, GIVEN)
 
 
 def _add_train(subparsers: argparse._SubParsersAction[_Parser]) -> None:
@@ -530,14 +536,18 @@ def _info(arguments: argparse.Namespace) -> None:
     sys.stdout.write(describe_image(arguments.image, bundles))
 
 
-def _knobs(items: Sequence[str]) -> dict[str, Any]:
+def _knobs(items: Sequence[str], taken: Sequence[str] = ()) -> dict[str, Any]:
     """Knobs of a command line, ``KEY=VALUE`` each; without a value it is the empty text.
 
     MONAI leaves out a knob that is None, and so keeps the config's value. So null, or None as its
     commands have it, is handed on as an expression.
 
+    Args:
+        items: as they were typed.
+        taken: names of what the command sets itself.
+
     Raises:
-        InputError: for an item that is none.
+        InputError: for an item that is none, or that the command sets itself.
     """
     import yaml
 
@@ -550,6 +560,11 @@ def _knobs(items: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--set {item}: expected a value as YAML has it ({error})") from error
         if not separator:
             raise InputError(f"--set {item}: expected KEY=VALUE")
+        if key in taken:
+            raise InputError(
+                f"--set {item}: the command sets {key} itself; leave it out, and give the "
+                "command's own options"
+            )
         is_null = loaded is None or value == "None"
         knobs[key] = "$None" if is_null else loaded
     return knobs

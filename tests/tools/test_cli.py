@@ -64,6 +64,10 @@ def test_phantom_passes_the_seed_on(tmp_path: Path) -> None:
         (["predict", "--num-sample", "5"], "; did you mean --num-samples?"),
         (["predict", "--inptu=x"], "; did you mean --input?"),
         (["train", "--batch_size", "2"], "a knob of the bundle is given as --set batch_size=VALUE"),
+        (
+            ["predict", "-m", "x", "-i", "file", "--set", "views=True"],
+            "--set views=True: the command sets views itself; leave it out, and give the",
+        ),
         (["--versoin"], "did you mean --version?"),
         (["predict", "-m", "ldseg_gals", "-i", "file"], "did you mean ldseg_glas?"),
         (["phantom", "knee", "--out", "x", "--num", "many"], "invalid int value: 'many'"),
