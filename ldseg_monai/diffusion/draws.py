@@ -18,11 +18,14 @@ class Draws(NamedTuple):
         noise: standard normal numbers, ``(B, C_z, *latent)``.
         chance: a number from 0 to 1 for each sample, ``(B,)``: those below a share go without
             something; 1 where nothing is ever left out.
+        rollout: whether the noisy latent of each sample is made of the network's own estimate,
+            bool ``(B,)``.
     """
 
     timesteps: torch.Tensor
     noise: torch.Tensor
     chance: torch.Tensor
+    rollout: torch.Tensor
 
 
 class RolloutDraws(NamedTuple):
@@ -101,7 +104,13 @@ def draw_training_step(
 
     timesteps = draw_per_sample(batch_size, timestep)
     noise = _normal(batch_size, noise_shape)
-    return Draws(timesteps, noise, _uniform(batch_size) if chance else torch.ones(batch_size))
+    chances = _uniform(batch_size) if chance else torch.ones(batch_size)
+    return Draws(timesteps, noise, chances, torch.zeros(batch_size, dtype=torch.bool))
+
+
+def draw_share(number: int, share: float) -> torch.Tensor:
+    """Draw for each sample of a training batch whether it is one of a share: bool ``(number,)``."""
+    return _uniform(number) < share
 
 
 def draw_adversarial_step(

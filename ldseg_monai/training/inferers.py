@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
+from ldseg_monai.diffusion.draws import draw_share
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.precision import Amp, autocast
@@ -25,17 +26,25 @@ class TrainingInferer(Inferer):
         pure_noise_share: share of the samples that are trained at the last timestep T, where the
             latent is all noise; the others get a uniform one (0 for the paper's Algorithm 1). A
             sampler of few steps spends half of them there, and has nothing but the image to go by.
+        rollout_share: share of the samples whose noisy latent is made as sampling makes it, of the
+            network's own estimate at T in place of the label's latent (Fu et al., 2023); 0 for the
+            paper's Algorithm 1. What is learned is the label's latent all the same, so that further
+            steps mend the first one's errors and do not keep them.
 
     Raises:
-        ValueError: if the share is not one.
+        ValueError: if a share is none.
     """
 
-    def __init__(self, amp: Amp = "auto", pure_noise_share: float = 0.0) -> None:
+    def __init__(
+        self, amp: Amp = "auto", pure_noise_share: float = 0.0, rollout_share: float = 0.0
+    ) -> None:
         super().__init__()
-        if not 0 <= pure_noise_share <= 1:
-            raise InputError(f"pure_noise_share is {pure_noise_share}: expected 0 to 1")
+        for name, share in (("pure_noise", pure_noise_share), ("rollout", rollout_share)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name}_share is {share}: expected 0 to 1")
         self.amp = amp
         self.pure_noise_share = pure_noise_share
+        self.rollout_share = rollout_share
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -53,6 +62,8 @@ class TrainingInferer(Inferer):
         """
         model, image = diffusion_segmenter(network), plain(inputs)
         draws = model.training_draws(image, self.pure_noise_share)
+        if self.rollout_share:
+            draws = draws._replace(rollout=draw_share(len(image), self.rollout_share))
         tensors = {name: plain(value) for name, value in kwargs.items()}
         with autocast(image.device, self.amp):
             return network(image, *map(plain, args), draws=draws, **tensors)

@@ -98,7 +98,8 @@ def draws_for(
 ) -> Draws:
     """Random numbers of a training pass on some images."""
     noise = torch.randn(len(image), *network.noise_shape(image))
-    return Draws(torch.tensor(timesteps), noise, torch.rand(len(image)))
+    none = torch.zeros(len(image), dtype=torch.bool)
+    return Draws(torch.tensor(timesteps), noise, torch.rand(len(image)), none)
 
 
 class Oracle(nn.Module):
@@ -384,6 +385,38 @@ def test_training_pass_draws_timesteps_and_noise_from_the_global_generator() -> 
             torch.manual_seed(3)
             again.append(network(*pair_of((16, 16))))
     assert all(torch.equal(again[0][name], again[1][name]) for name in again[0])
+
+
+@pytest.mark.parametrize("chosen", [[True, False], [True, True]])
+def test_own_estimates_are_what_the_second_step_of_sampling_sees(chosen: list[bool]) -> None:
+    network = tiny(prediction_type="sample", timestep_spacing="trailing").eval()
+    image, label = pair_of((16, 16))
+    noise = torch.randn(1, 2, *network.noise_shape(image))
+    states: dict[int, torch.Tensor] = {}
+    seen: list[torch.Tensor] = []
+    with torch.no_grad():
+        embedding, _ = network.encode_image(image)
+        network.sample_latent(embedding, noise, 2, states.__setitem__)
+        network.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        timestep = network.scheduler.indices[1]
+        draws = Draws(torch.full([2], timestep), noise[0], torch.ones(2), torch.tensor(chosen))
+        output = network(image, label, draws)
+        clean = network.encode_label(label)
+        of_label = network.scheduler.add_noise(clean, noise[0], draws.timesteps)
+    assert torch.equal(seen[0], noise[0])  # the first step, at T
+    for sample, is_own in enumerate(chosen):
+        wanted = states[timestep + 1] if is_own else of_label
+        torch.testing.assert_close(seen[1][sample], wanted[sample], atol=1e-3, rtol=0)
+    torch.testing.assert_close(output["target"], clean)  # which the network learns all the same
+    assert not torch.allclose(states[timestep + 1], of_label, atol=1e-2)
+
+
+def test_own_estimates_are_of_networks_that_predict_the_clean_latent() -> None:
+    network = tiny(prediction_type="v_prediction")
+    image, label = pair_of((16, 16))
+    with pytest.raises(ValueError, match="predicts v_prediction: expected 0, or prediction_type"):
+        draws = network.training_draws(image)._replace(rollout=torch.ones(2, dtype=torch.bool))
+        network(image, label, draws)
 
 
 def test_timestep_changes_the_prediction() -> None:

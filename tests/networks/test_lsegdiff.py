@@ -91,7 +91,9 @@ def test_loss_of_the_first_stage_is_that_of_a_variational_autoencoder() -> None:
     model = network(1).eval()
     image, label = pair()
     noise = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(2))
-    draws = Draws(torch.zeros(2, dtype=torch.long), noise, torch.ones(2))
+    draws = Draws(
+        torch.zeros(2, dtype=torch.long), noise, torch.ones(2), torch.zeros(2, dtype=torch.bool)
+    )
     output = model(image, label, draws)
     classes = functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
     mean, log_variance = model.label_encoder.posterior(classes)

@@ -110,6 +110,28 @@ def test_a_method_may_draw_its_own_numbers() -> None:
     assert network.kwargs["draws"] is own
 
 
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_share_of_the_samples_starts_from_own_estimates(share: float) -> None:
+    network = Recorder()
+    torch.manual_seed(0)
+    TrainingInferer(rollout_share=share)(torch.zeros(20_000, 1, 1, 1), network)
+    own = network.kwargs["draws"].rollout
+    assert own.dtype == torch.bool and own.float().mean().item() == pytest.approx(share, abs=0.02)
+
+
+def test_own_estimates_change_no_other_number_of_a_pass() -> None:
+    """A training without them draws what it drew before there were any."""
+    network, drawn = Recorder(), []
+    for share in (0.0, 0.5):
+        torch.manual_seed(0)
+        TrainingInferer(rollout_share=share)(torch.zeros(3, 1, 4, 4), network)
+        drawn.append(network.kwargs["draws"])
+    assert not drawn[0].rollout.any()
+    assert all(torch.equal(*pair) for pair in zip(drawn[0][:3], drawn[1][:3], strict=True))
+    with pytest.raises(ValueError, match="rollout_share is 1.5: expected 0 to 1"):
+        TrainingInferer(rollout_share=1.5)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_share_of_the_samples_is_trained_at_the_last_timestep_and_the_others_at_a_uniform_one(
     share: float,

@@ -109,7 +109,7 @@ class LSegDiff(LDSeg):
             clean = self.encode_label(label)
         embedding, _ = self.encode_image(image)
         timesteps = draws.timesteps.to(image.device)
-        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        noisy = self._noisy(clean, embedding, draws, noise, timesteps)
         prediction = self.denoiser(noisy, embedding, timesteps).float()
         return {
             "prediction": prediction,

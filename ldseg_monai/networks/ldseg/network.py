@@ -328,7 +328,7 @@ class LDSeg(DiffusionSegmenter):
             draws = self.training_draws(image)
         timesteps, noise = draws.timesteps.to(clean.device), draws.noise.to(clean.device)
         # 3. Diffuse the label's latent (Eq. 11).
-        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        noisy = self._noisy(clean, embedding, draws, noise, timesteps)
         # 4. Denoise it beside the image's embedding (Eq. 12).
         prediction = self.denoiser(noisy, embedding, timesteps).float()
         denoised = self.scheduler.decodable(prediction, timesteps, noisy)
@@ -344,6 +344,34 @@ class LDSeg(DiffusionSegmenter):
         if self.decode_clean:
             output["reconstruction"] = self.label_decoder(clean)
         return output
+
+    def _noisy(
+        self,
+        clean: torch.Tensor,
+        embedding: torch.Tensor,
+        draws: Draws,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return z_t of the clean latent (Eq. 11), or of the own estimate where that is drawn.
+
+        Raises:
+            ValueError: for own estimates of a network that does not predict the clean latent, whose
+                target they would change.
+        """
+        if draws.rollout.any():
+            kind = self.scheduler.prediction_type
+            if kind != "sample":
+                raise InputError(
+                    f"rollout_share is not 0, but the network predicts {kind}: expected 0, or "
+                    "prediction_type sample"
+                )
+            last = torch.full_like(timesteps, self.num_train_timesteps - 1)
+            with torch.no_grad():  # the first step of `sample_latent`, from the same noise
+                estimate = self.denoiser(noise, embedding, last).float()
+            chosen = draws.rollout.to(clean.device).reshape([-1] + [1] * (clean.ndim - 1))
+            clean = torch.where(chosen, estimate, clean)
+        return self.scheduler.add_noise(clean, noise, timesteps)
 
     def _decode(self, features: list[torch.Tensor], latent: torch.Tensor) -> torch.Tensor:
         """Class logits of latents of all samples of the images that the features are of."""
