@@ -39,6 +39,7 @@ DATA = {  # folder of each bundle's data set below --data
     "ldseg_glas": "glas",
     "ldseg_hippocampus": "hippocampus",
     "ldseg_knee3d": "knee",
+    "ldseg_monuseg": "monuseg",
 }
 PARTS = ("inference", "scores", "overlays", "training", "variants")
 STEPS = 20  # of a training
