@@ -44,6 +44,13 @@ SMALL = {  # changes that make the network of a bundle small, at its own stride
     "ldseg_hippocampus": LDSEG_3D_FEATURES,
     "ldseg_glas": LDSEG_PICTURES,
     "ldseg_echo": LDSEG_PICTURES,
+    "ldseg_monuseg": {
+        **LDSEG_PICTURES,
+        "network_def#label_encoder#channels": [8, 8],
+        "network_def#denoiser#channels": [8, 8, 16],
+        "network_def#label_decoder#channels": [8, 8],
+        "network_def#label_decoder#image_channels": [16, 16],
+    },
     "cdal_hippocampus": {
         "network_def#image_encoder#channels": [8],
         "network_def#image_encoder#out_channels": 8,

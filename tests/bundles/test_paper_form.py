@@ -15,12 +15,13 @@ from ldseg_monai.networks.blocks import (
     SelfAttention,
 )
 
-# Four down-samplings of the sizes in the paper; it has no hippocampus
+# Four down-samplings of the sizes in the paper; of bundles whose data it has not, of their own
 LDSEG = {
     "ldseg_knee3d": ([1, 256, 128, 128], [16, 8, 8]),
     "ldseg_glas": ([3, 512, 512], [32, 32]),
     "ldseg_echo": ([1, 768, 512], [48, 32]),
     "ldseg_hippocampus": ([1, 48, 64, 48], [3, 4, 3]),
+    "ldseg_monuseg": ([3, 256, 256], [16, 16]),
 }
 # T, and the side of the features that make the attention map of 256 pixels (Section 3.2)
 CDAL = {"cdal_hippocampus": (2, None), "cdal_monuseg": (4, 32), "cdal_cxr": (2, 16)}

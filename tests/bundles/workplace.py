@@ -137,6 +137,16 @@ TINY = {
         },
         some={"train.yaml": {"patients": "", **TRAINING}, "inference.yaml": PHANTOMS},
     ),
+    "ldseg_monuseg": Tiny(
+        every={
+            **SMALL["ldseg_monuseg"],
+            "num_samples": 1,
+            "window_size": [96, 96],
+            "num_phantoms": 4,
+            "amp": False,
+        },
+        some={"train.yaml": {"crop_size": [64, 64], **TRAINING}, "inference.yaml": PHANTOMS},
+    ),
     "ldseg_glas": Tiny(
         every={
             **SMALL["ldseg_glas"],
