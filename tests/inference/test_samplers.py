@@ -214,7 +214,7 @@ def test_volumes_are_not_turned() -> None:
 
 
 class Marks(DiffusionSegmenter):
-    """Certain of class 1 where the image is bright and, if told so, before a place along an axis."""
+    """Certain of class 1 where the image is bright and, if told so, before a place on an axis."""
 
     def __init__(self, spatial_dims: int, sides: dict[int, int] | None = None) -> None:
         super().__init__()

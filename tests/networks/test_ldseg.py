@@ -403,12 +403,24 @@ def test_own_estimates_are_what_the_second_step_of_sampling_sees(chosen: list[bo
         output = network(image, label, draws)
         clean = network.encode_label(label)
         of_label = network.scheduler.add_noise(clean, noise[0], draws.timesteps)
-    assert torch.equal(seen[0], noise[0])  # the first step, at T
+    assert torch.equal(seen[0], noise[0][chosen])  # the first step, at T, of those alone
     for sample, is_own in enumerate(chosen):
         wanted = states[timestep + 1] if is_own else of_label
         torch.testing.assert_close(seen[1][sample], wanted[sample], atol=1e-3, rtol=0)
     torch.testing.assert_close(output["target"], clean)  # which the network learns all the same
     assert not torch.allclose(states[timestep + 1], of_label, atol=1e-2)
+
+
+def test_no_own_estimate_is_made_for_the_last_timestep() -> None:
+    network = tiny(prediction_type="sample").eval()
+    image, label = pair_of((16, 16))
+    passes: list[int] = []
+    network.denoiser.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    draws = network.training_draws(image)._replace(
+        timesteps=torch.tensor([999, 500]), rollout=torch.ones(2, dtype=torch.bool)
+    )
+    network(image, label, draws)
+    assert passes == [1, 2]
 
 
 def test_own_estimates_are_of_networks_that_predict_the_clean_latent() -> None:

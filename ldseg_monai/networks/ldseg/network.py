@@ -366,11 +366,15 @@ class LDSeg(DiffusionSegmenter):
                     f"rollout_share is not 0, but the network predicts {kind}: expected 0, or "
                     "prediction_type sample"
                 )
-            last = torch.full_like(timesteps, self.num_train_timesteps - 1)
-            with torch.no_grad():  # the first step of `sample_latent`, from the same noise
-                estimate = self.denoiser(noise, embedding, last).float()
-            chosen = draws.rollout.to(clean.device).reshape([-1] + [1] * (clean.ndim - 1))
-            clean = torch.where(chosen, estimate, clean)
+            last = self.num_train_timesteps - 1
+            # z_T is all noise, of whatever latent
+            chosen = draws.rollout.to(clean.device) & (timesteps < last)
+            if chosen.any():
+                now = torch.full_like(timesteps[chosen], last)
+                with torch.no_grad():  # the first step of `sample_latent`, from the same noise
+                    estimate = self.denoiser(noise[chosen], embedding[chosen], now)
+                clean = clean.clone()
+                clean[chosen] = estimate.to(clean.dtype)
         return self.scheduler.add_noise(clean, noise, timesteps)
 
     def _decode(self, features: list[torch.Tensor], latent: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,7 @@ def test_networks_of_one_name_differ_in_their_seed_alone(name: str) -> None:
 
 @pytest.fixture
 def glands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
-    """A folder of data and a file of doubt; trainings note their split and save weights of seed 0."""
+    """A folder of data and a file of doubt; trainings note their split and save weights."""
     root = tmp_path / "bundle"
     small = {
         **SMALL[BUNDLE],
