@@ -36,6 +36,8 @@ BODY = {"L": "x", "R": "x", "P": "y", "A": "y", "I": "z", "S": "z"}
 EPOCHS = "train#trainer#max_epochs"
 # Knobs that let the samples see images in all orientations, or mirrored along some axes
 TURNED, MIRRORED, MIRROR_AXES = "turned", "mirrored", "mirror_axes"
+OWN = "train#inferer#rollout_share"  # of what a network learns from its own estimates
+SCHEDULER = "network_def#scheduler"
 DATA = ("train#dataset#data", "validate#dataset#data")  # the cases of both parts
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
 LONGEST_NAME = 255  # bytes of a file's or folder's name, in most file systems
@@ -226,6 +228,7 @@ def check_values(parser: ConfigParser) -> None:
             raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}")
     _check_trainer(parser)
     _check_steps(parser)
+    _check_own_estimates(parser)
     _check_channels(parser)
     _check_classes(parser)
     _check_views(parser)
@@ -422,6 +425,27 @@ def _check_steps(parser: ConfigParser) -> None:
         timesteps = parser.get_parsed_content("network_def#scheduler#num_train_timesteps")
     if isinstance(timesteps, int):
         method.check_steps(parser.get_parsed_content("num_inference_steps"), timesteps)
+
+
+def _check_own_estimates(parser: ConfigParser) -> None:
+    """Check that a network that is to learn from its own estimates predicts the clean latent.
+
+    Raises:
+        InputError: for another prediction.
+    """
+    # MONAI writes every `#` as `::`
+    trains = "train#trainer" in str(parser.get("run")).replace("::", "#")
+    if not trains or not has_id(parser, OWN) or not has_id(parser, SCHEDULER):
+        return
+    share, name = parser.get_parsed_content(OWN), f"{SCHEDULER}#prediction_type"
+    kind = parameters(parser[SCHEDULER]).get("prediction_type")
+    if has_id(parser, name):
+        kind = parser.get_parsed_content(name)
+    if share and kind is not None and kind != "sample":
+        raise InputError(
+            f"{name} is {kind}: expected sample, since {OWN} is {share}: own estimates are of the "
+            f"clean latent; or set {OWN} to 0"
+        )
 
 
 def _check_channels(parser: ConfigParser) -> None:

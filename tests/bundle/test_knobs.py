@@ -242,6 +242,29 @@ def test_number_of_steps_is_one_that_the_network_s_class_takes(
 
 
 @pytest.mark.parametrize(
+    ("run", "share", "scheduler", "is_told"),
+    [
+        ("$@train::trainer.run()", 0.5, {}, True),  # EvenlySpacedScheduler's own: epsilon
+        ("$@train#trainer.run()", "@half", {"prediction_type": "@kind"}, True),
+        ("$@train#trainer.run()", 0.5, {"prediction_type": "sample"}, False),
+        ("$@train#trainer.run()", 0, {"prediction_type": "flow"}, False),
+        ("$@validate#evaluator.run()", 0.5, {"prediction_type": "flow"}, False),
+    ],
+)
+def test_own_estimates_are_of_the_clean_latent(
+    run: str, share: object, scheduler: dict, is_told: bool
+) -> None:
+    definition = {"scheduler": {"_target_": SCHEDULERS["LDSeg"], **scheduler}}
+    config = {"half": 0.5, "kind": "flow", "run": [run], "network_def": definition}
+    config["train"] = {"inferer": {"rollout_share": share}, "trainer": {}}
+    if is_told:
+        with pytest.raises(InputError, match="prediction_type is .*: expected sample"):
+            check_values(ConfigParser(config))
+    else:
+        check_values(ConfigParser(config))
+
+
+@pytest.mark.parametrize(
     ("network", "load", "message"),
     [
         ({"image_encoder": {"in_channels": 2}}, {"channels": 1}, "image_encoder#in_channels is 2"),
