@@ -9,7 +9,7 @@ import torch
 from config_files import REPOSITORY
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose
+from monai.transforms import Compose, RandCoarseDropoutd
 from workplace import TINY
 
 # What changes gray values or colors alone; a transform that is not named here has to leave an image
@@ -100,3 +100,34 @@ def test_image_and_label_stay_together(bundle: str, overlay: str) -> None:
         moved += not (label.shape == pair["label"].shape and torch.equal(label, pair["label"]))
     assert moved > 2
     assert min(same) > 0.75
+
+
+def test_hippocampus_learns_to_do_without_slices() -> None:
+    """Whole planes across each of the three axes are black in some draws, and the label stays."""
+    parser, _ = steps_of("ldseg_hippocampus")
+    others = parser["random_transforms"]
+    configs = CONFIGS / "ldseg_hippocampus" / "configs"
+    parser.read_config(
+        [str(configs / name) for name in ("train.yaml", "ablations/missing_slices.yaml")]
+    )
+    assert parser["random_transforms"][: len(others)] == others
+    steps = parser.get_parsed_content("random_transforms")
+    losing = Compose([step for step in steps if isinstance(step, RandCoarseDropoutd)])
+    losing.set_random_state(0)
+    size, draws = parser["spatial_size"], 100
+    lost_axes, clean = [], 0
+    for _ in range(draws):
+        draw = losing({"image": torch.zeros(1, *size), "label": torch.ones(1, *size)})
+        assert draw["label"].all()
+        lost = draw["image"][0] != 0
+        planes = [
+            lost.flatten(1).all(1),
+            lost.transpose(0, 1).flatten(1).all(1),
+            lost.all(0).all(0),
+        ]
+        per_axis = [int(plane.sum()) for plane in planes]
+        lost_axes += [axis for axis, number in enumerate(per_axis) if number]
+        assert max(per_axis) <= 12 and (per_axis != [0, 0, 0]) == bool(lost.any())
+        clean += not lost.any()
+    assert set(lost_axes) == {0, 1, 2}
+    assert clean > draws / 2
