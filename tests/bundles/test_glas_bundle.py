@@ -35,7 +35,7 @@ def test_evaluation_does_without_them(
     place: Workplace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
-        "ldseg_monai.networks.weights.find_imagenet_weights", lambda: pytest.fail("looked for")
+        "ldseg_monai.networks.weights.find_imagenet_weights", lambda _: pytest.fail("looked for")
     )
     options = {"device": "cpu", "output_dir": str(place.root / "output")}
     place.workflow("eval", ["train.yaml", "evaluate.yaml"], **options).initialize()

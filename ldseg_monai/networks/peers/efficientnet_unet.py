@@ -9,12 +9,12 @@ from monai.networks.nets.flexible_unet import UNetDecoder
 from torch import nn
 from torch.nn import functional
 
-from ldseg_monai.networks.blocks.efficientnet import CHANNELS, STRIDE, EfficientNetLite0
+from ldseg_monai.networks.blocks.efficientnet import STRIDE, EfficientNetLite
 from ldseg_monai.runtime.errors import InputError
 
 
 class EfficientNetUNet(nn.Module):
-    """MONAI's U-Net decoder on `EfficientNetLite0`.
+    """MONAI's U-Net decoder on `EfficientNetLite`.
 
     Args:
         spatial_dims: 2.
@@ -26,9 +26,10 @@ class EfficientNetUNet(nn.Module):
             back to its size: 2 for objects that are many times larger than a pixel, or 1.
         dropout: probability that training sets a value of the decoder to 0, after each
             normalization.
+        version: of EfficientNet-Lite: 0, or 1 and 2, which are larger.
 
     Raises:
-        ValueError: for other images than gray or color pictures, or another reduction.
+        ValueError: for other images than gray or color pictures, or another reduction or version.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class EfficientNetUNet(nn.Module):
         norm: tuple | str = ("group", {"num_groups": 8}),
         reduction: int = 2,
         dropout: float = 0.0,
+        version: int = 0,
     ) -> None:
         super().__init__()
         if spatial_dims != 2 or in_channels not in (1, 3):
@@ -50,10 +52,10 @@ class EfficientNetUNet(nn.Module):
             raise InputError(f"reduction is {reduction}: expected 1 or 2")
         self.reduction = reduction
         self.multiple = STRIDE * reduction  # of a side, so that every size within is even
-        self.backbone = EfficientNetLite0()
+        self.backbone = EfficientNetLite(version)
         self.decoder = UNetDecoder(
             spatial_dims=2,
-            encoder_channels=(3, *CHANNELS),
+            encoder_channels=(3, *self.backbone.channels),
             decoder_channels=decoder_channels,
             act="relu",
             norm=norm,
