@@ -34,6 +34,8 @@ STANDALONE = ("train.yaml", "inference.yaml")  # configs that are over no other 
 RESIDUAL_ENCODER = "ablations/residual_encoder.yaml"  # of a bundle that starts from ImageNet
 BACKBONE_OVERLAYS = (
     RESIDUAL_ENCODER,
+    "ablations/decoder_features.yaml",
+    "ablations/larger_backbone.yaml",
     "baselines/efficientnet_unet.yaml",
     "baselines/efficientnet_unet_dropout.yaml",
 )
