@@ -59,7 +59,7 @@ def steps_of(bundle: str, overlay: str = "") -> tuple[ConfigParser, list[Any]]:
 
 
 def painted(size: list[int], channels: int, classes: int) -> dict[str, MetaTensor]:
-    """A label of boxes beside the middle, each of another class, and an image that shows the classes as gray values."""
+    """A label of boxes, each of another class, and an image of the classes as gray values."""
     label = torch.zeros(1, *size)
     for index in range(1, classes):
         label[

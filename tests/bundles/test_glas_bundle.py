@@ -1,4 +1,4 @@
-"""What only ldseg_glas has: an image encoder that starts from ImageNet's weights, and samples of turned pictures."""
+"""What only ldseg_glas has: a start from ImageNet's weights, and samples of turned pictures."""
 
 from __future__ import annotations
 
