@@ -30,6 +30,10 @@ from ldseg_monai.tools.new_bundle.template import Template
 from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
 BYTE = 255  # the largest gray level that a template scales from
+RESIZED = {  # what spatial_size is, by the dimensions
+    2: "columns and rows that every picture is resized to",
+    3: "voxels that every volume is resized to",
+}
 STANDALONE = ("train.yaml", "inference.yaml")  # configs that are over no other one
 RESIDUAL_ENCODER = "ablations/residual_encoder.yaml"  # of a bundle that starts from ImageNet
 BACKBONE_OVERLAYS = (
@@ -129,7 +133,7 @@ def _set_network(config: Any, template: Template, plan: Plan) -> None:
 def _set_sizes(config: Any, template: Template, plan: Plan) -> None:
     if plan.resizes and not template.resizes:
         _resize_pictures(config)
-    every = "voxels that every volume is resized to" if template.resizes else ""
+    every = RESIZED[template.spatial_dims] if template.resizes else ""
     window = "columns and rows of a window of a larger picture"
     for knob, comment in (("spatial_size", every), ("window_size", window), ("crop_size", "")):
         if knob in plan.sizes and knob in config:
@@ -144,7 +148,7 @@ def _resize_pictures(config: Any) -> None:
     """Let a picture be seen at once, resized, where the template goes over it in windows."""
     config.pop("crop_size", None)
     rename_key(config, "window_size", "spatial_size")
-    set_value(config, "spatial_size", [], "columns and rows that every picture is resized to")
+    set_value(config, "spatial_size", [], RESIZED[2])
     replace_items(config, "RandSpatialCropd", [])
     resize = "{_target_: Resized, keys: image, spatial_size: '@spatial_size', mode: bilinear}"
     add_value(config, "resize", component(resize), after="scale")

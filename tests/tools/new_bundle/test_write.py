@@ -207,6 +207,14 @@ def test_gray_pictures_are_seen_whole_without_stain_or_mirror() -> None:
         assert "turned" not in (Path("bundles") / "new" / "configs" / name).read_text()
 
 
+def test_the_size_of_pictures_is_told_as_such() -> None:
+    write_boxes(Path("data"), 2)
+    new_bundle(str(BUNDLES / "ldseg_echo"), "new", "data")
+    text = (Path("bundles") / "new" / "configs" / "train.yaml").read_text()
+    (line,) = re.findall("^spatial_size: .*$", text, re.MULTILINE)
+    assert "# columns and rows that every picture is resized to; multiples of 16" in line
+
+
 def write_gray_of_16_bits(top: int) -> None:
     rng = np.random.default_rng(0)
     label = np.zeros((64, 64), np.uint8)
