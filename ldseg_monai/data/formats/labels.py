@@ -22,8 +22,8 @@ TOLERANCE = 1e-3  # between a value and the whole number that it stands for
 MAX_COLORS = 64  # of classes; more are a softened outline, or a photograph
 MAX_INSTANCE_COLORS = 4096
 SMALLEST_SLOPE = 16  # of a softened outline: values of fewer are classes side by side
-FEWEST_SHADES = 3  # in between, of a softened outline in colors
-SOFT_SHARE = 0.5  # of the voxels of values in between, that are a slope
+FEWEST_SHADES = 3  # in between, of a softened outline in colors or of several classes
+SOFT_SHARE = 0.5  # of the voxels of values in between that are a slope, or of these values
 LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP")  # Pillow's formats that may change what was written
 LOSSY_COMPRESSION = ("jpeg", "webp")  # of TIFF
 
@@ -258,8 +258,13 @@ class LabelReading:
         between = (values > low) & (values < high)
         lowest, highest = minimum_filter(values, 3), maximum_filter(values, 3)
         slope = between & (lowest < values) & (values < highest)
-        if slope.sum() > SOFT_SHARE * between.sum():
-            names = value_names(found[1:-1])
+        # Of several classes, those in between are wide, and the shades are many
+        slopes = value_counts(values[slope])
+        counts = value_counts(values[between])
+        shades = [value for value in slopes if slopes[value] > SOFT_SHARE * counts[value]]
+        mostly = FEWEST_SHADES <= len(shades) > SOFT_SHARE * len(counts)
+        if mostly or slope.sum() > SOFT_SHARE * between.sum():
+            names = value_names(shades or found[1:-1])
             raise InputError(
                 f"{path} has the values {names} along outlines alone, between "
                 f"{value_name(low)} and {value_name(high)}: expected classes; is it a softened "

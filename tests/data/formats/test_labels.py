@@ -239,6 +239,16 @@ def test_softened_outlines_are_refused(tmp_path: Path, kind: str) -> None:
             LabelReading().volume(str(tmp_path / "a.nii.gz"))
 
 
+def test_softened_outlines_of_several_classes_are_refused(tmp_path: Path) -> None:
+    halves = MASK * np.where(np.arange(MASK.shape[1]) < 12, 100, 200).astype(np.uint8)
+    wide = Image.fromarray(np.kron(halves, np.ones((8, 8), np.uint8)))
+    values = np.asarray(wide.resize((360, 240), Image.Resampling.BILINEAR))
+    middle = (values == 100).sum()
+    assert middle > 0.5 * ((values > 0) & (values < 200)).sum()  # a class, and not a slope
+    with pytest.raises(ValueError, match="along outlines alone, between 0 and 200"):
+        read(tmp_path, Image.fromarray(values))
+
+
 def test_thin_classes_and_instances_are_no_softened_outlines(tmp_path: Path) -> None:
     vessels = np.zeros((20, 30), np.uint8)
     vessels[5], vessels[12], vessels[:, 9] = 128, 255, 255  # an artery that two veins cross
