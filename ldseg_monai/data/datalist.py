@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
 import logging
 import os
 from collections import Counter
@@ -112,9 +114,9 @@ def find_cases(
             raise InputError(
                 f"series_uid {series_uid} but {root} has a dataset.json: leave one of them out"
             )
-        return listed_cases(root / "dataset.json", require_labels)
+        return _with_own_labels(listed_cases(root / "dataset.json", require_labels))
     if require_labels:
-        return _pairs(root)
+        return _with_own_labels(_pairs(root))
     return _images(root, series_uid, skip_unreadable, channels)
 
 
@@ -313,7 +315,7 @@ def _one_file(
 ) -> Cases:
     """The cases of a file: a `dataset.json`, an image, or the series of a DICOM file."""
     if path.suffix.lower() == ".json":
-        return listed_cases(path, require_labels)
+        return _with_own_labels(listed_cases(path, require_labels))
     if require_labels:
         raise InputError(
             f"dataset_dir {path} is one file: expected a folder, since a label goes with each "
@@ -450,6 +452,25 @@ def _pairs(root: Path) -> Cases:
     pairs = _pair(images, labels)
     given = {image_place(item["image"]): name for name, item in pairs.items()}
     return _named([*pairs.values()], root, leftovers, given)
+
+
+def _with_own_labels(cases: Cases) -> Cases:
+    """Cases, of which no label is its image: a network would learn to copy it.
+
+    Raises:
+        ValueError: naming one that is.
+    """
+    for case in cases:
+        image, label = ensure_tuple(case["image"])[0], case.get("label")
+        with contextlib.suppress(OSError):  # likewise
+            if label is None or not os.path.getsize(label):  # which is told when it is read
+                continue
+            if filecmp.cmp(image, label, shallow=False):
+                raise InputError(
+                    f"{label} is the label of {image}, and both hold the same: expected an image "
+                    "and a label; put the image in its place"
+                )
+    return cases
 
 
 def _leave_beside(root: Path, leftovers: Leftovers) -> None:

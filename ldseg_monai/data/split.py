@@ -437,11 +437,23 @@ def require_different_images(
 def _require_different_images(
     items: Mapping[str, Mapping[str, Any]], chosen: set[str], knob: str = "val_cases"
 ) -> None:
-    """Check that no image is in both parts, under another name.
+    """Check that no image is in both parts, under another name, nor images of one label.
 
     Raises:
         ValueError: naming one that is.
     """
+    apart = "train and the other validate" if knob == "val_cases" else "test and the other not"
+    first_of: dict[str, str] = {}
+    for name, item in items.items():
+        if "label" not in item:
+            continue
+        other = first_of.setdefault(os.path.realpath(item["label"]), name)
+        if (other in chosen) != (name in chosen):
+            raise InputError(
+                f"{items[other]['image']} and {item['image']} have one label, {item['label']}, and "
+                f"one would {apart}: expected cases of one patient in one part; give each its own "
+                f"label, or put both into one part by {knob}"
+            )
     by_sample: dict[tuple[int, bytes], list[str]] = {}
     for name, item in items.items():
         path = image_place(item["image"])[0]  # of channels the first
@@ -455,12 +467,9 @@ def _require_different_images(
         for name in alike:
             other = first.setdefault(digest(items[name]["image"]), name)
             if (other in chosen) != (name in chosen):
-                parts = "train and the other validate"
-                if knob == "test_cases":
-                    parts = "test and the other not"
                 raise InputError(
                     f"{items[other]['image']} and {items[name]['image']} are the same image, and "
-                    f"one would {parts}: expected different ones; remove one, or put both into one "
+                    f"one would {apart}: expected different ones; remove one, or put both into one "
                     f"part by {knob}"
                 )
 
@@ -556,7 +565,7 @@ def _named_cases(
     if isinstance(wanted, (str, os.PathLike)):
         wanted = read_val_cases(wanted)
         if len(wanted) == 1 and wanted[0] not in names:
-            wanted = [name.strip() for name in wanted[0].split(",")]
+            wanted = [name.strip() for name in wanted[0].split(",") if name.strip()]
     chosen = {unicodedata.normalize("NFC", str(name)) for name in wanted}
     if chosen & held:
         raise InputError(

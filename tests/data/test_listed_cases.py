@@ -127,6 +127,17 @@ def test_a_case_in_two_lists_is_refused(tmp_path: Path) -> None:
         find_cases(tmp_path)
 
 
+def test_an_image_may_not_be_its_own_label(tmp_path: Path) -> None:
+    item = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    write(tmp_path, {"training": [item]})
+    for path in item.values():
+        (tmp_path / path).write_bytes(b"of both")
+    with pytest.raises(ValueError, match="a.nii.gz is the label of .*, and both hold the same"):
+        find_cases(tmp_path)
+    (tmp_path / item["image"]).write_bytes(b"another")
+    assert len(find_cases(tmp_path)) == 1
+
+
 def test_cases_of_one_name_in_several_folders_are_told_apart(tmp_path: Path) -> None:
     entries = [{"image": f"{p}/t1.nii.gz", "label": f"{p}/mask.nii.gz"} for p in ("P1", "P2")]
     write(tmp_path, {"training": entries})

@@ -61,7 +61,7 @@ def test_the_data_sets_own_folds_are_used(caplog: pytest.LogCaptureFixture) -> N
         val_of(cases(folds=folds), fold=3)
 
 
-@pytest.mark.parametrize("given", ["case_1,case_3", "case_1, case_3", ("case_1", "case_3")])
+@pytest.mark.parametrize("given", ["case_1,case_3", "case_1, case_3,", ("case_1", "case_3")])
 def test_names_may_be_typed_with_commas(given: Any) -> None:
     assert val_of(cases(), val_cases=given) == ["case_1", "case_3"]
 
@@ -270,6 +270,15 @@ def test_one_image_under_two_names_is_never_in_both_parts(tmp_path: Path, is_lin
         Split(lambda: listed, val_cases=["c"]).part("train")
     val = Split(lambda: listed, val_cases=["a", "c"]).part("val")
     assert [case_name(item["image"]) for item in val] == ["a", "c"]
+
+
+@pytest.mark.parametrize("rule", [{"val_cases": "a"}, {"test_cases": "a"}])
+def test_images_of_one_label_are_never_in_both_parts(rule: dict) -> None:
+    listed = [{"image": f"/{name}.nii.gz", "label": "/one.nii.gz"} for name in "ab"]
+    listed += [{"image": f"/{name}.nii.gz", "label": f"/{name}_label.nii.gz"} for name in "cd"]
+    with pytest.raises(ValueError, match="/a.nii.gz and /b.nii.gz have one label, /one.nii.gz"):
+        Split(lambda: listed, **rule).part("train")
+    assert len(Split(lambda: listed, val_cases="a,b").part("val")) == 2
 
 
 def test_accents_are_read_however_they_are_written() -> None:
