@@ -111,7 +111,8 @@ def _pixels(path: str) -> np.ndarray:
     have, before they are rescaled.
 
     Raises:
-        ValueError: for pixels that are no gray or cannot be decoded.
+        ValueError: for pixels that are no gray, lie in higher bits than the lowest ones, or cannot
+            be decoded.
     """
     from pydicom.pixels import apply_modality_lut
 
@@ -121,6 +122,12 @@ def _pixels(path: str) -> np.ndarray:
         if kind not in ("MONOCHROME1", "MONOCHROME2"):
             raise InputError(
                 f"{path} has pixels of the kind {kind}: expected gray, MONOCHROME1 or MONOCHROME2"
+            )
+        high = item.get("HighBit")
+        if high is not None and high != item.get("BitsStored", high + 1) - 1:
+            raise InputError(  # pydicom takes the lowest bits, wherever the values are
+                f"{path} has HighBit {high} and BitsStored {item.BitsStored}: expected a HighBit "
+                f"of {item.BitsStored - 1}; correct it, or write the values anew"
             )
         pixels = item.pixel_array.reshape(-1, item.Rows, item.Columns)
         if kind == "MONOCHROME1":

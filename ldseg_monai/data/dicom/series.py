@@ -473,7 +473,7 @@ def _check_positions(slices: Sequence[Dataset], normal: np.ndarray) -> None:
             f"{steps[largest]:.2f} mm from {place_name(slices[largest])} to "
             f"{place_name(slices[largest + 1])}, "
             f"{steps[smallest]:.2f} mm elsewhere in the series: expected even spacing; add the "
-            "slices that are missing"
+            "slices that are missing or, if none is, resample it, to NIfTI for example"
         )
     line = np.linspace(positions[0], positions[-1], len(positions))
     off = np.linalg.norm(positions - line, axis=1)

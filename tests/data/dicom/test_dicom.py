@@ -133,6 +133,13 @@ def test_pixels_that_cannot_be_read_name_their_file(
         load(folder)
 
 
+def test_values_in_higher_bits_are_refused(tmp_path: Path) -> None:
+    """pydicom reads the lowest bits of them without a word."""
+    folder = AXIAL.write(tmp_path, BitsStored=12, HighBit=15)
+    with pytest.raises(ValueError, match="HighBit 15 and BitsStored 12: expected a HighBit of 11"):
+        load(folder)
+
+
 def test_nifti_is_read_as_by_monai(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 99, (4, 5, 6)).astype(np.int16)
     nib.save(nib.Nifti1Image(array, np.diag([-1.0, 2.0, 3.0, 1.0])), tmp_path / "case.nii.gz")
