@@ -248,9 +248,10 @@ def _files(place: str) -> Iterator[str]:
         yield place
         return
     for folder in folders_in(Path(place)):
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.is_file() and not entry.name.startswith("."):
-                yield entry.path
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            if os.path.isfile(path) and not name.startswith("."):  # a link in a circle is none
+                yield path
 
 
 class CaseLines:

@@ -284,6 +284,13 @@ def test_a_bundle_from_elsewhere_is_told_and_one_of_ours_is_not(
         assert any(message.startswith(told) for message in caplog.messages) is is_told
 
 
+def test_a_link_in_a_circle_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "a.nii.gz").symlink_to("a.nii.gz")
+    model = ["-m", "ldseg_hippocampus"]
+    assert main(["predict", *model, "-i", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "1 links to nowhere: " in capsys.readouterr().err
+
+
 def test_results_lie_beside_what_was_given(tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     assert folder_of_results([tmp_path / "scans"]) == tmp_path / "scans_segmentation"
