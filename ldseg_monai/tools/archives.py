@@ -23,6 +23,7 @@ from ldseg_monai.runtime.ownership import Claim
 ZIP = ".zip"
 DEEPEST = 3  # archives in archives
 PART = 1 << 20  # bytes that are read at once
+OF_WINDOWS = 0  # in an entry of a zip: what made it
 DIGITS = 16  # of the digest that an archive's folder is called by
 
 
@@ -141,9 +142,18 @@ def _unpack(path: str, folder: Path, depth: int = 1, named: str = "") -> None:
                     f"{named} holds {needed / 1e9:.1f} GB: expected less than the {free / 1e9:.1f} "
                     f"GB free in {folder}; set XDG_CACHE_HOME to a larger disk"
                 )
+            there: set[str] = set()
             for info in infos:
+                if info.create_system == OF_WINDOWS:  # where some programs write its separators
+                    info.filename = info.filename.replace("\\", "/")
                 placed = archive.extract(info, folder)
                 if not info.is_dir():  # an archive's times, by which finished cases are known
+                    if placed in there:
+                        raise InputError(
+                            f"{named} holds {info.filename} twice: expected files of different "
+                            "names; unpack it yourself, each to a folder of its own"
+                        )
+                    there.add(placed)
                     moment = time.mktime((*info.date_time, 0, 0, -1))
                     os.utime(placed, (moment, moment))
     except InputError:

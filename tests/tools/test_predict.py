@@ -221,6 +221,25 @@ def test_an_archive_that_climbs_out_stays_in(tmp_path: Path) -> None:
     assert not list(tmp_path.parent.glob("outside.txt"))
 
 
+def test_a_zip_may_hold_a_name_once(tmp_path: Path, own_cache: Path) -> None:
+    path = tmp_path / "scans.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/one.txt", "1")
+        archive.writestr("/a/one.txt", "2")
+    with pytest.raises(InputError, match="scans.zip holds .*one.txt twice"), unpacked(path):
+        pass
+
+
+def test_a_zip_of_windows_has_folders(tmp_path: Path, own_cache: Path) -> None:
+    path = tmp_path / "scans.zip"
+    entry = zipfile.ZipInfo("a\\one.txt")
+    entry.create_system = 0
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(entry, "1")
+    with unpacked(path) as folder:
+        assert Path(folder, "a", "one.txt").read_text() == "1"
+
+
 def test_two_processes_unpack_one_archive_without_harm(tmp_path: Path, own_cache: Path) -> None:
     path = tmp_path / "scans.zip"
     with zipfile.ZipFile(path, "w") as archive:
