@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ OWN = "train#inferer#rollout_share"  # of what a network learns from its own est
 SCHEDULER = "network_def#scheduler"
 DATA = ("train#dataset#data", "validate#dataset#data")  # the cases of both parts
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
+EXPONENT = re.compile(r"[-+]?\d+e[-+]?\d+", re.I)  # a number that YAML takes for a text
 LONGEST_NAME = 255  # bytes of a file's or folder's name, in most file systems
 TEXTS = "texts"  # of those that may be a list of texts too
 
@@ -225,7 +227,9 @@ def check_values(parser: ConfigParser) -> None:
         for_axes = kind in ("size", "overlap", "spacing") and axes in (2, 3) and listed
         wrong_length = for_axes and len(ensure_tuple(value)) != axes
         if wrong_length or not RULES[kind].fits(value):
-            raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}")
+            is_number = isinstance(value, str) and EXPONENT.fullmatch(value)
+            hint = "; YAML takes 1e-4 for a text, and 1.0e-4 for a number" if is_number else ""
+            raise InputError(f"{name} is {value!r}: expected {RULES[kind].expected}{hint}")
     _check_trainer(parser)
     _check_steps(parser)
     _check_own_estimates(parser)

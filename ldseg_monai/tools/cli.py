@@ -29,6 +29,7 @@ WAITING = "OMP_WAIT_POLICY"  # environment variable: how threads without work wa
 USER_ERROR = 2
 # As messages name a knob: a value, an empty text, or a word in capitals for one
 KNOB = re.compile(r"(?<!\S)--(\w+) ((?:True|False|None|\d+|[A-Z]+)\b|'')")
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")  # of a number
 EXAMPLES = """examples:
   ldseg predict -m ldseg_hippocampus -i scan.nii.gz -o results
   ldseg predict -m ldseg_glas -i pictures/ slide.svs --num-samples 5 --preview
@@ -551,11 +552,15 @@ def _knobs(items: Sequence[str], taken: Sequence[str] = ()) -> dict[str, Any]:
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """One that reads 1e-4 as a number, as YAML 1.2 does."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("+-.0123456789"))
     knobs = {}
     for item in items:
         key, separator, value = item.partition("=")
         try:
-            loaded = yaml.safe_load(value) if value else ""
+            loaded = yaml.load(value, Loader) if value else ""  # noqa: S506
         except (yaml.YAMLError, ValueError) as error:  # ValueError of a date that is none
             raise InputError(f"--set {item}: expected a value as YAML has it ({error})") from error
         if not separator:

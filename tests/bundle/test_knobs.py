@@ -56,6 +56,7 @@ def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: l
         with pytest.raises(InputError) as caught:
             check_values(ConfigParser(config))
         assert str(caught.value).startswith(f"mine is {value!r}: expected ")
+        assert ("1.0e-4 for a number" in str(caught.value)) == (value == "1e-3")
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,10 @@ def test_knob_in_a_message_is_told_as_the_command_takes_it(
         ("null", "$None"),
         ("None", "$None"),
         ("0.5", 0.5),
+        ("1e-4", 1e-4),
+        ("[-2E3, .5e1]", [-2000.0, 5.0]),
+        ("'1e-4'", "1e-4"),
+        ("1e", "1e"),
         ("[1, a]", [1, "a"]),
     ],
 )
