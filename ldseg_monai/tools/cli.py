@@ -185,6 +185,7 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "-i",
         "--input",
+        action="extend",
         nargs="+",
         required=True,
         metavar="INPUT",
@@ -212,6 +213,7 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--weights", metavar="FILE", help="state dict in place of the bundle's own")
     parser.add_argument(
         "--ensemble",
+        action="extend",
         nargs="+",
         metavar="FILE",
         help="state dicts of networks that share the samples, such as those of folds, in place of "
@@ -227,6 +229,7 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument(
         "--format",
+        action="extend",
         nargs="+",
         metavar="KIND",
         help="further kinds of files of each mask: mha, nrrd, stl, obj of volumes; rtstruct, "
@@ -240,6 +243,7 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument(
         *OVERLAY,
+        action="extend",
         nargs="*",
         metavar="FILE",
         help="configs over the bundle's inference.yaml, by their names in its configs or their "
@@ -247,6 +251,7 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument(
         "--set",
+        action="extend",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
@@ -280,7 +285,9 @@ def _predict(arguments: argparse.Namespace) -> None:
         "resume": arguments.overwrite != "True",
     }
     knobs = {name: value for name, value in given.items() if value is not None}
-    knobs |= _knobs(arguments.set, (*GIVEN, *OF_PREDICT))
+    switches = ("save_overlay", "force", "resume")  # which have a value where none was given
+    typed = [name for name in knobs if name not in switches]
+    knobs |= _knobs(arguments.set, (*GIVEN, *OF_PREDICT, *typed))
     lines = sys.stdout if arguments.json == "True" else None
     with _errors_alone(arguments.quiet == "True"):
         from ldseg_monai.tools.predict import predict
@@ -331,6 +338,7 @@ def _add_run(parser: _Parser) -> None:
     )
     parser.add_argument(
         *OVERLAY,
+        action="extend",
         nargs="+",
         default=[],
         metavar="FILE",
@@ -338,7 +346,12 @@ def _add_run(parser: _Parser) -> None:
         "such as ablations/paper.yaml",
     )
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="further knobs of the configs"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="further knobs of the configs",
     )
 
 
@@ -349,7 +362,7 @@ def _run_knobs(arguments: argparse.Namespace, **given: Any) -> dict[str, Any]:
         "dataset_dir": os.path.abspath(arguments.data),
         "output_dir": os.path.abspath(arguments.output),
     }
-    return knobs | _knobs(arguments.set, GIVEN)
+    return knobs | _knobs(arguments.set, (*GIVEN, *knobs))
 
 
 def _add_train(subparsers: argparse._SubParsersAction[_Parser]) -> None:
@@ -548,7 +561,7 @@ def _knobs(items: Sequence[str], taken: Sequence[str] = ()) -> dict[str, Any]:
         taken: names of what the command sets itself.
 
     Raises:
-        InputError: for an item that is none, or that the command sets itself.
+        InputError: for an item that is none, that is there twice, or that the command sets itself.
     """
     import yaml
 
@@ -563,8 +576,10 @@ def _knobs(items: Sequence[str], taken: Sequence[str] = ()) -> dict[str, Any]:
             loaded = yaml.load(value, Loader) if value else ""  # noqa: S506
         except (yaml.YAMLError, ValueError) as error:  # ValueError of a date that is none
             raise InputError(f"--set {item}: expected a value as YAML has it ({error})") from error
-        if not separator:
+        if not separator or not key.strip():
             raise InputError(f"--set {item}: expected KEY=VALUE")
+        if key in knobs:
+            raise InputError(f"--set {item}: {key} is set twice; expected one value of it")
         if key in taken:
             raise InputError(
                 f"--set {item}: the command sets {key} itself; leave it out, and give the "
@@ -664,6 +679,7 @@ def _add_calibrate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument(
         "--set",
+        action="extend",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",

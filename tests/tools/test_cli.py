@@ -15,6 +15,8 @@ from ldseg_monai.data.phantoms.files import PhantomKind
 from ldseg_monai.runtime.errors import TRACEBACK, InputError
 from ldseg_monai.tools.cli import PHANTOMS, main
 
+MODEL = str(Path(__file__).parents[2] / "bundles" / "ldseg_hippocampus")
+
 
 @pytest.mark.parametrize(
     ("kind", "end"),
@@ -68,6 +70,19 @@ def test_phantom_passes_the_seed_on(tmp_path: Path) -> None:
             ["predict", "-m", "x", "-i", "file", "--set", "views=True"],
             "--set views=True: the command sets views itself; leave it out, and give the",
         ),
+        (
+            ["train", "-m", MODEL, "--data", "x", "-o", "y", "--set", "output_dir=z"],
+            "--set output_dir=z: the command sets output_dir itself",
+        ),
+        (
+            ["predict", "-m", "x", "-i", "file", "--seed", "1", "--set", "seed=2"],
+            "--set seed=2: the command sets seed itself",
+        ),
+        (
+            ["predict", "-m", "x", "-i", "file", "--set", "a=1", "--set", "a=2"],
+            "--set a=2: a is set twice",
+        ),
+        (["predict", "-m", "x", "-i", "file", "--set", "=5"], "--set =5: expected KEY=VALUE"),
         (["--versoin"], "did you mean --version?"),
         (["predict", "-m", "ldseg_gals", "-i", "file"], "did you mean ldseg_glas?"),
         (["phantom", "knee", "--out", "x", "--num", "many"], "invalid int value: 'many'"),
@@ -100,6 +115,22 @@ def test_knob_in_a_message_is_told_as_the_command_takes_it(
     assert main(["predict", "-m", "x", "-i", str(tmp_path)]) == 2
     told = "give --set skip_unreadable=True, --force True, --set mine=FILE or --set mine='' here"
     assert told in capsys.readouterr().err
+
+
+def test_an_option_of_several_values_may_be_given_several_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: dict = {}
+    monkeypatch.setattr(
+        "ldseg_monai.tools.predict.predict",
+        lambda *places, **knobs: given.update(knobs, places=places),
+    )
+    pairs = [("-i", "b"), ("--set", "two=2"), ("--format", "obj"), ("--overlay", "d.yaml")]
+    options = [part for pair in pairs for part in pair]
+    first = ["-i", "a", "--set", "one=1", "--format", "stl", "--overlay", "c.yaml"]
+    assert main(["predict", "-m", "x", *first, *options]) == 0
+    assert (given["one"], given["two"], given["save_as"]) == (1, 2, ["stl", "obj"])
+    assert given["places"][1] == ["a", "b"] and given["places"][3] == ["c.yaml", "d.yaml"]
 
 
 @pytest.mark.parametrize(

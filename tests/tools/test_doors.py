@@ -105,7 +105,7 @@ def test_evaluation_in_views_is_of_mirrored_samples(
 def test_overlays_go_over_the_training_s_config(place: Workplace) -> None:
     configs = ["train.yaml", "baselines/unet.yaml"]
     names = ["--config", "baselines/unet.yaml"]  # as of predict
-    assert run("train", place, "unet", configs, *names, "--epochs", 1, max_epochs=1) == 0
+    assert run("train", place, "unet", configs, *names, max_epochs=1) == 0
     assert not any(name.startswith("label_encoder") for name in weights_in(place.root / "unet"))
 
 
