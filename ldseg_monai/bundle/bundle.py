@@ -13,12 +13,12 @@ import torch
 from monai.bundle import ConfigParser, create_workflow
 
 from ldseg_monai.bundle.command import check_tracking
-from ldseg_monai.bundle.names import check_levels
+from ldseg_monai.bundle.names import check_layers, check_levels
 from ldseg_monai.bundle.reader import make_importable
 from ldseg_monai.data.datalist import PathLike, case_name, find_cases
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.networks.weights import load_weights
-from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.errors import InputError, MissingFileError, one_line
 from ldseg_monai.runtime.nearest import did_you_mean
 from ldseg_monai.runtime.places import bundle_folders, find_bundle
 
@@ -144,10 +144,19 @@ class Bundle:
 
         Raises:
             FileNotFoundError: if one is not there.
-            ValueError: for an override of a part of something that they do not have.
+            ValueError: as of `check_layers`, for files that do not go together, and for an override
+                of a part of something that they do not have.
         """
+        files = [str(self.config_file(name)) for name in names]
+        check_layers(files)
         parser = ConfigParser()
-        parser.read_config([str(self.config_file(name)) for name in names])
+        try:
+            parser.read_config(files)
+        except Exception as error:  # MONAI raises several kinds, as for + before a number
+            raise InputError(
+                f"{', '.join(files)} cannot be put over each other ({one_line(error)}): expected "
+                "ids of the first with new values, by + more of what is a list or has entries"
+            ) from error
         check_levels(parser, overrides)
         # A copy, since an override may be changed by the next one.
         parser.update({"bundle_root": str(self.root), **copy.deepcopy(overrides)})

@@ -26,7 +26,14 @@ from ldseg_monai.bundle.names import KINDS
 from ldseg_monai.bundle.reader import find_reader
 from ldseg_monai.data.datalist import PARTS, image_folder
 from ldseg_monai.networks.segmenter import LARGEST_SEED, ORIENTATIONS, DiffusionSegmenter
-from ldseg_monai.runtime.errors import InputError, NotAFolderError, ReadOnlyError
+from ldseg_monai.runtime.errors import (
+    InputError,
+    NotAFolderError,
+    ReadOnlyError,
+    UserError,
+    cause,
+    one_line,
+)
 from ldseg_monai.runtime.places import require_own_place
 
 RUN = ("initialize", "run", "training", "finalize")  # ids that MONAI runs
@@ -222,7 +229,7 @@ def check_values(parser: ConfigParser) -> None:
     for name, kind in kinds_of(parser).items():
         if kind in (TEXT, TEXTS) and isinstance(parser[name], str):
             continue  # an expression may be of a rank that is not known yet
-        value = parser.get_parsed_content(name)
+        value = _computed(parser, name)
         listed = isinstance(value, (list, tuple)) or kind == "size"
         for_axes = kind in ("size", "overlap", "spacing") and axes in (2, 3) and listed
         wrong_length = for_axes and len(ensure_tuple(value)) != axes
@@ -260,6 +267,23 @@ def kinds_of(parser: ConfigParser) -> dict[str, str]:
                 raise InputError(f"{KINDS}#{kind} names {name}: expected a knob of the config")
             kinds[name] = kind
     return kinds
+
+
+def _computed(parser: ConfigParser, name: str) -> Any:
+    """The value of a knob, which may be an expression.
+
+    Raises:
+        InputError: for an expression that fails, or that refers to itself.
+    """
+    try:
+        return parser.get_parsed_content(name)
+    except Exception as error:  # of the expression, or MONAI's own
+        reason = cause(error)
+        if isinstance(reason, UserError):
+            raise
+        raise InputError(
+            f"{name} is {parser[name]!r}, which cannot be computed ({one_line(reason)}): correct it"
+        ) from error
 
 
 def keep_texts(parser: ConfigParser) -> None:

@@ -16,12 +16,13 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.components import has_id, parameters, references
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import InputError, one_line
 from ldseg_monai.runtime.nearest import did_you_mean
 
 META = "_meta_"  # where MONAI puts the content of metadata.json
 SECTIONS = {"imports", "initialize", "run", "finalize", "training", META}  # MONAI looks for them
 KINDS = "knob_kinds"
+ENDINGS = (".yaml", ".yml", ".json")  # of configs
 
 
 def check_names(
@@ -64,6 +65,31 @@ def check_names(
                     f"{path} refers to @{name}, which the config does not have{hint}; {_goes(path)}"
                 )
         raise InputError(f"an override refers to @{name}, which the config does not have{hint}")
+
+
+def check_layers(files: Sequence[str]) -> None:
+    """Check that files are a config and what goes over it.
+
+    Raises:
+        InputError: for a file that is no YAML or JSON of ids, or a whole config as an overlay.
+    """
+    for path in files:
+        if not path.lower().endswith(ENDINGS):
+            raise InputError(f"{path} is no config: expected a file ending in {', '.join(ENDINGS)}")
+        try:
+            content = ConfigParser.load_config_file(path)
+        except Exception as error:  # YAML, JSON and text raise several kinds
+            raise InputError(
+                f"{path} cannot be read ({one_line(error)}): expected YAML or JSON; correct it"
+            ) from error
+        if not isinstance(content, dict):
+            held = repr(content)[:40] if content else "nothing"
+            raise InputError(f"{path} holds {held}: expected ids with values, such as 'seed: 1'")
+        if "bundle_root" in content and path != files[0]:
+            raise InputError(
+                f"{path} is a whole config, no overlay of {files[0]}: expected one that changes "
+                "a part of it; leave it out"
+            )
 
 
 def check_levels(config: ConfigParser, overrides: Mapping[str, Any]) -> None:

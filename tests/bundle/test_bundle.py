@@ -9,6 +9,7 @@ import torch
 from small_data import write_boxes
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.runtime.errors import InputError
 
 METADATA = {
     "name": "LDSeg for boxes",
@@ -121,3 +122,23 @@ def test_a_config_may_be_given_by_its_path_from_here(
     assert bundle.config("train.yaml", "mine.yaml")["max_epochs"] == 3
     (tmp_path / "train.yaml").write_text("")  # a name is that of the bundle's file first
     assert bundle.config_file("train.yaml") == bundle.configs / "train.yaml"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("notes.txt", "seed: 1", "is no config: expected a file ending in .yaml, .yml, .json"),
+        ("empty.yaml", "# nothing\n", "holds nothing: expected ids with values"),
+        ("list.yaml", "- 1", "holds .1.: expected ids with values"),
+        ("open.yaml", "seed: [1", "open.yaml cannot be read .ParserError: .* expected YAML or"),
+        ("plus.yaml", "+features: 1", "cannot be put over each other .ValueError: "),
+        ("part.yaml", "features#a: 1", "cannot be put over each other .ValueError: "),
+        ("whole.yaml", "bundle_root: .", "whole.yaml is a whole config, no overlay of .*inference"),
+    ],
+)
+def test_an_overlay_that_is_none_is_told(
+    boxes: Bundle, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        boxes.config("inference.yaml", str(tmp_path / name))

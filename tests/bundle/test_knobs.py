@@ -60,6 +60,20 @@ def test_value_is_of_the_kind_that_the_config_says(kind: str, good: list, bad: l
 
 
 @pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"mine": "$1/0"}, "mine is '$1/0', which cannot be computed (ZeroDivisionError: "),
+        ({"mine": "@other", "other": "@mine"}, "mine is '@other', which cannot be computed (Va"),
+    ],
+)
+def test_an_expression_that_fails_is_told(config: dict, message: str) -> None:
+    network = {"encoder": {"spatial_dims": 2}}
+    rest = {"knob_kinds": {"positive": ["mine"]}, "network_def": network}
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_values(ConfigParser({**config, **rest}))
+
+
+@pytest.mark.parametrize(
     ("knobs", "told"),
     [
         ({"smallest_object": [5, 1, 1]}, "smallest_object is [5, 1, 1]: expected one number, or a"),
