@@ -159,7 +159,8 @@ class Bundle:
             ) from error
         check_levels(parser, overrides)
         # A copy, since an override may be changed by the next one.
-        parser.update({"bundle_root": str(self.root), **copy.deepcopy(overrides)})
+        changes = {"bundle_root": str(self.root), **copy.deepcopy(overrides)}
+        parser.update({name: _kept(value) for name, value in changes.items()})
         make_importable(self.root)
         return parser
 
@@ -281,6 +282,16 @@ class Bundle:
         if names is not None and "patients" in self.config("train.yaml"):
             return {"val_cases": names, "patients": ""}
         return {"val_cases": names}
+
+
+def _kept(value: Any) -> Any:
+    """A value of a config, of which MONAI keeps each ``#`` where it is a text with one.
+
+    Else it writes ``::`` for it, of a path too.
+    """
+    if not isinstance(value, str) or "#" not in value or value.startswith(("$", "@", "%")):
+        return value
+    return "$" + repr(value).replace("#", r"\x23").replace("@", r"\x40")
 
 
 def class_names(bundle_root: PathLike) -> dict[int, str]:

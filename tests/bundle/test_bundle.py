@@ -77,6 +77,12 @@ def test_configs_lie_over_each_other_and_know_their_folder(boxes: Bundle) -> Non
         boxes.config("train.yaml")
 
 
+def test_a_text_keeps_its_signs(boxes: Bundle) -> None:
+    path = "/data #1/a@b/it's"
+    assert boxes.config("inference.yaml", mine=path).get_parsed_content("mine") == path
+    assert boxes.config("inference.yaml", mine="@features").get_parsed_content("mine") == 3
+
+
 def test_the_network_has_the_weights_of_the_bundle_or_those_given(
     boxes: Bundle, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from ldseg_monai.data.formats.volumes import Volume, read_voxels
 from ldseg_monai.runtime.errors import InputError
 
 COLOR = 1 << 24  # is added to a color's 24 bits, so that it is no gray value
+OF_MONAI = "::"  # which MONAI puts in place of each # in a config, of whatever text
 TOLERANCE = 1e-3  # between a value and the whole number that it stands for
 MAX_COLORS = 64  # of classes; more are a softened outline, or a photograph
 MAX_INSTANCE_COLORS = 4096
@@ -283,6 +284,7 @@ def value_number(value: int | str) -> int:
     """
     if not isinstance(value, str):
         return int(value)
+    value = value.replace(OF_MONAI, "#", 1)
     if not re.fullmatch("#[0-9a-fA-F]{6}", value):
         raise InputError(
             f"label value {value!r}: expected a whole number, or a color such as '#800000'"

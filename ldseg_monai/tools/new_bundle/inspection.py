@@ -383,8 +383,8 @@ def _label_counts(path: str, label: NDArray[np.int32]) -> dict[int, int]:
     """Number of voxels of each value."""
     if label.min() < 0 or MAX_LABEL_VALUE < label.max() < COLOR:
         raise _Fault(
-            f"{path} has values {label.min()} to {label.max()}: expected classes, 0 for the "
-            "background"
+            f"{path} has values {label.min()} to {label.max()}: expected classes from 0, the "
+            f"background, to {MAX_LABEL_VALUE} at most; number them anew"
         )
     return value_counts(label)
 

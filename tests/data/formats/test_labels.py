@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from ldseg_monai.data import LoadImagePictured, LoadImageVolumed
@@ -303,9 +304,20 @@ def test_label_values_may_name_colors(tmp_path: Path) -> None:
     load = LoadImagePictured(
         ["image", "label"], num_classes=3, label_values=[0, "#800000", "#004000"]
     )
-    label = load(paths)["label"]
-    assert label.dtype == torch.uint8
-    assert np.array_equal(label[0].T, red_and_green())
+    config = {
+        "label_values": [0, "#800000", "#004000"],
+        "load": {
+            "_target_": "ldseg_monai.data.LoadImagePictured",
+            "keys": ["image", "label"],
+            "num_classes": 3,
+            "label_values": "@label_values",
+        },
+    }
+    of_config = ConfigParser(config).get_parsed_content("load")  # MONAI writes :: for each #
+    for loads in (load, of_config):
+        label = loads(paths)["label"]
+        assert label.dtype == torch.uint8
+        assert np.array_equal(label[0].T, red_and_green())
     without = LoadImagePictured(["image", "label"], num_classes=3)
     with pytest.raises(ValueError, match="has the values #004000, #800000: .* in label_values"):
         without(paths)
