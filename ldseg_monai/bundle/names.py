@@ -22,6 +22,7 @@ from ldseg_monai.runtime.nearest import did_you_mean
 META = "_meta_"  # where MONAI puts the content of metadata.json
 SECTIONS = {"imports", "initialize", "run", "finalize", "training", META}  # MONAI looks for them
 KINDS = "knob_kinds"
+OF_WHOLE = {"bundle_root", "initialize", "network_def"}  # ids that no overlay has all of
 ENDINGS = (".yaml", ".yml", ".json")  # of configs
 
 
@@ -85,7 +86,7 @@ def check_layers(files: Sequence[str]) -> None:
         if not isinstance(content, dict):
             held = repr(content)[:40] if content else "nothing"
             raise InputError(f"{path} holds {held}: expected ids with values, such as 'seed: 1'")
-        if "bundle_root" in content and path != files[0]:
+        if content.keys() >= OF_WHOLE and path != files[0]:
             raise InputError(
                 f"{path} is a whole config, no overlay of {files[0]}: expected one that changes "
                 "a part of it; leave it out"

@@ -24,6 +24,9 @@ INFERENCE = {
 }
 
 
+WHOLE = "bundle_root: .\ninitialize: []\nnetwork_def: null\n"
+
+
 @pytest.fixture
 def boxes(tmp_path: Path) -> Bundle:
     """A bundle with weights."""
@@ -139,7 +142,7 @@ def test_a_config_may_be_given_by_its_path_from_here(
         ("open.yaml", "seed: [1", "open.yaml cannot be read .ParserError: .* expected YAML or"),
         ("plus.yaml", "+features: 1", "cannot be put over each other .ValueError: "),
         ("part.yaml", "features#a: 1", "cannot be put over each other .ValueError: "),
-        ("whole.yaml", "bundle_root: .", "whole.yaml is a whole config, no overlay of .*inference"),
+        ("whole.yaml", WHOLE, "whole.yaml is a whole config, no overlay of .*inference"),
     ],
 )
 def test_an_overlay_that_is_none_is_told(
