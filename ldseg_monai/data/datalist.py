@@ -8,6 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from ldseg_monai.data.dicom.series import (
     series_files,
 )
 from ldseg_monai.data.formats import VOLUME_ENDINGS, data_files, is_volume
+from ldseg_monai.data.formats.detached import HEADERS
 from ldseg_monai.data.formats.kinds import require_file
 from ldseg_monai.data.leftovers import (
     Leftovers,
@@ -465,7 +467,9 @@ def _with_own_labels(cases: Cases) -> Cases:
         with contextlib.suppress(OSError):  # likewise
             if label is None or not os.path.getsize(label):  # which is told when it is read
                 continue
-            if filecmp.cmp(image, label, shallow=False):
+            may_be_header = label.lower().endswith(HEADERS)  # of voxels in another file
+            same = os.path.samefile if may_be_header else partial(filecmp.cmp, shallow=False)
+            if same(image, label):
                 raise InputError(
                     f"{label} is the label of {image}, and both hold the same: expected an image "
                     "and a label; put the image in its place"
