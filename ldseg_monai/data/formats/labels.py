@@ -13,7 +13,8 @@ from threading import Lock
 import numpy as np
 from PIL import Image
 
-from ldseg_monai.data.formats.pictures import load_picture
+from ldseg_monai.data.formats.kinds import tell_once
+from ldseg_monai.data.formats.pictures import INVERTED, load_picture
 from ldseg_monai.data.formats.volumes import Volume, read_voxels
 from ldseg_monai.runtime.errors import InputError
 
@@ -101,6 +102,12 @@ class LabelReading:
             raise InputError(
                 f"{path} is a JPEG or its like, which changes the values at outlines: expected a "
                 "label without loss, such as PNG; write it again from its source"
+            )
+        if picture.info[INVERTED]:
+            tell_once(
+                f"{path} says that its 0 is white, as tifffile writes bool masks: read as viewers "
+                "show it, with black as the background; so are other labels like it",
+                kind="white at 0",
             )
         hidden = _hidden(path, picture)
         if picture.mode in ("P", "PA"):

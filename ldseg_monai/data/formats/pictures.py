@@ -24,6 +24,7 @@ from ldseg_monai.data.formats.kinds import (
 from ldseg_monai.runtime.errors import InputError
 
 MICROMETERS = "micrometers_a_pixel"  # in a picture's metadata: along x and y, or one of both
+INVERTED = "white_is_zero"  # in a picture's metadata: whether it was turned, as viewers turn it
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B",
     "I;16L", "F")  # fmt: skip
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF
@@ -74,6 +75,7 @@ def load_picture(path: str) -> Image.Image:
             picture = ImageOps.exif_transpose(file)
             picture.format = file.format
             picture.info[MICROMETERS] = size
+            picture.info[INVERTED] = inverted
     except InputError:
         raise
     except Exception as error:  # Pillow raises many kinds

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 import torch
 from monai.bundle import ConfigParser
 from PIL import Image
@@ -321,6 +322,16 @@ def test_label_values_may_name_colors(tmp_path: Path) -> None:
     without = LoadImagePictured(["image", "label"], num_classes=3)
     with pytest.raises(ValueError, match="has the values #004000, #800000: .* in label_values"):
         without(paths)
+
+
+def test_a_label_whose_0_is_white_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ldseg_monai.data.formats.kinds._told", set())
+    path = tmp_path / "mask.tif"
+    tifffile.imwrite(path, MASK.astype(bool))  # as tifffile has it, white where it is False
+    assert np.array_equal(LabelReading().picture(str(path)).T, 1 - MASK)
+    assert "mask.tif says that its 0 is white" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
