@@ -445,7 +445,7 @@ def _require_different_images(
     apart = "train and the other validate" if knob == "val_cases" else "test and the other not"
     first_of: dict[str, str] = {}
     for name, item in items.items():
-        if "label" not in item:
+        if not os.path.isfile(item.get("label", "")):
             continue
         other = first_of.setdefault(os.path.realpath(item["label"]), name)
         if (other in chosen) != (name in chosen):
