@@ -44,7 +44,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 VOLUMES = {"ldseg_knee3d": "knee", "ldseg_hippocampus": "hippocampus",
     "cdal_hippocampus": "hippocampus"}  # kind of each bundle's phantoms  # fmt: skip
 PICTURES = {"ldseg_glas": "gland", "cdal_monuseg": "nuclei", "cdal_cxr": "thorax",
-    "ldseg_echo": "echo", "ldseg_monuseg": "nuclei"}  # fmt: skip
+    "ldseg_echo": "echo", "ldseg_monuseg": "nuclei", "ldseg_cxr": "thorax"}  # fmt: skip
 CLASSES = {"echo": 4}  # background included; of the others an object is numbered
 SEED = 1  # of the phantoms; commands that are given no data generate theirs with seed 0
 PART, INK = "#dbe9f6", "#444444"

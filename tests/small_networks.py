@@ -51,6 +51,11 @@ SMALL = {  # changes that make the network of a bundle small, at its own stride
         "network_def#label_decoder#channels": [8, 8],
         "network_def#label_decoder#image_channels": [16, 16],
     },
+    "ldseg_cxr": {
+        **LDSEG_PICTURES,
+        "network_def#denoiser#channels": [8, 8, 16],
+        "network_def#label_decoder#image_channels": [16, 24, 16],
+    },
     "cdal_hippocampus": {
         "network_def#image_encoder#channels": [8],
         "network_def#image_encoder#out_channels": 8,

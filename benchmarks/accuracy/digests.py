@@ -35,6 +35,7 @@ DATA = {  # folder of each bundle's data set below --data
     "cdal_cxr": "cxr",
     "cdal_hippocampus": "hippocampus",
     "cdal_monuseg": "monuseg",
+    "ldseg_cxr": "cxr",
     "ldseg_echo": "echo_camus",
     "ldseg_glas": "glas",
     "ldseg_hippocampus": "hippocampus",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from config_files import OVERLAYS, REPOSITORY, bases, name_of
+from config_files import OVERLAYS, REPOSITORY, bases, load, name_of
 from monai.bundle import ConfigParser
 
 from ldseg_monai.bundle.names import check_names
 from ldseg_monai.runtime.errors import InputError
+
+METHODS = ("cdal", "ldseg")
 
 
 def configs(path: Path) -> Path:
@@ -50,3 +52,16 @@ def is_of_the_network_alone(path: Path) -> bool:
     changes = ConfigParser.load_config_file(path)
     config = ConfigParser.load_config_file(configs(path) / "inference.yaml")
     return all(name.removeprefix("+").split("#")[0] in config for name in changes)
+
+
+@pytest.mark.parametrize("data", ["cxr", "monuseg"])
+def test_ldseg_as_a_peer_of_cdal_is_the_network_of_its_own_bundle(data: str) -> None:
+    cdal, ldseg = (REPOSITORY / "bundles" / f"{method}_{data}" / "configs" for method in METHODS)
+    peer = load(cdal / "train.yaml", cdal / "baselines" / "ldseg.yaml")
+    own = load(ldseg / "train.yaml")
+    for key in ("network_def", "latent_channels", "embedding_channels", "loss", "prepare_batch"):
+        assert peer[key] == own[key], key
+    for key in ("num_inference_steps", "batch_size", "learning_rate", "random_transforms"):
+        assert peer[key] == own[key], key
+    for share in ("pure_noise_share", "rollout_share"):
+        assert peer.get_parsed_content(f"train#inferer#{share}") == own["train#inferer"][share]

@@ -22,6 +22,7 @@ LDSEG = {
     "ldseg_echo": ([1, 768, 512], [48, 32]),
     "ldseg_hippocampus": ([1, 48, 64, 48], [3, 4, 3]),
     "ldseg_monuseg": ([3, 256, 256], [16, 16]),
+    "ldseg_cxr": ([1, 256, 256], [16, 16]),
 }
 # T, and the side of the features that make the attention map of 256 pixels (Section 3.2)
 CDAL = {"cdal_hippocampus": (2, None), "cdal_monuseg": (4, 32), "cdal_cxr": (2, 16)}

@@ -137,6 +137,16 @@ TINY = {
         },
         some={"train.yaml": {"patients": "", **TRAINING}, "inference.yaml": PHANTOMS},
     ),
+    "ldseg_cxr": Tiny(
+        every={
+            **SMALL["ldseg_cxr"],
+            "num_samples": 1,
+            "spatial_size": [64, 64],
+            "num_phantoms": 3,
+            "amp": False,
+        },
+        some={"train.yaml": TRAINING, "inference.yaml": PHANTOMS},
+    ),
     "ldseg_monuseg": Tiny(
         every={
             **SMALL["ldseg_monuseg"],

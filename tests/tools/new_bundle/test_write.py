@@ -458,8 +458,8 @@ def test_picture_data_name_the_bundles_for_pictures() -> None:
     write_boxes(Path("data"), 2)
     with pytest.raises(
         ValueError,
-        match=r"segments 3D volumes: expected --from cdal_cxr or cdal_monuseg or ldseg_echo or "
-        r"ldseg_glas or ldseg_monuseg$",
+        match=r"segments 3D volumes: expected --from cdal_cxr or cdal_monuseg or ldseg_cxr or "
+        r"ldseg_echo or ldseg_glas or ldseg_monuseg$",
     ):
         new_bundle(KNEE, "new", "data")
 
