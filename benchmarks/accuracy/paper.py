@@ -328,6 +328,9 @@ def write_table(
             why = "cited only" if row.get("cited") else "not trained"
             lines.append({**line, "parameters, M": why, **told})
             continue
+        scored = sorted({int(found["fold"]) for found in rows})
+        if scored != table.folds:  # as of a row whose other folds are still to come
+            line["method"] += f" (fold {', '.join(map(str, scored))})"
         all_rows[key] = rows
         classes = by_class(rows)
         line |= about_network(table, key, out)

@@ -207,6 +207,8 @@ def test_a_row_may_have_fewer_folds_than_the_table(knees: tuple[Path, list[str]]
     (ldseg,) = table_rows((root / "out" / "table.md").read_text(), 1)  # over the folds
     assert ldseg.pop("method") == "LDSeg" and set(ldseg.values()) == {"0.000"}  # the same in both
     assert {"Dice femur", "IoU femur", "IoU mean", "Dice FC+TC"} <= set(ldseg)
+    first, second, _ = table_rows((root / "out" / "table.md").read_text())
+    assert first["method"] == "LDSeg" and second["method"] == "unet (fold 1)"
 
 
 def test_each_score_has_its_deviation_over_the_folds() -> None:
