@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import ignite.distributed as idist
+import numpy as np
 from monai.utils import ensure_tuple
 
 from ldseg_monai.data.channels import count_channels, join_channels, require_channels
@@ -469,12 +470,21 @@ def _with_own_labels(cases: Cases) -> Cases:
                 continue
             may_be_header = label.lower().endswith(HEADERS)  # of voxels in another file
             same = os.path.samefile if may_be_header else partial(filecmp.cmp, shallow=False)
-            if same(image, label):
+            if same(image, label) and not _is_blank(label):
                 raise InputError(
                     f"{label} is the label of {image}, and both hold the same: expected an image "
                     "and a label; put the image in its place"
                 )
     return cases
+
+
+def _is_blank(path: str) -> bool:
+    """Whether a file holds one value alone, as a black slice and its empty label do."""
+    import SimpleITK as sitk
+
+    with contextlib.suppress(RuntimeError):  # of a file that cannot be read, which is told later
+        return not np.ptp(sitk.GetArrayFromImage(sitk.ReadImage(path)))
+    return False
 
 
 def _leave_beside(root: Path, leftovers: Leftovers) -> None:

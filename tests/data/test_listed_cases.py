@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ldseg_monai.data.datalist import find_cases
 from ldseg_monai.data.listed_cases import Cases, class_names
@@ -136,6 +138,17 @@ def test_an_image_may_not_be_its_own_label(tmp_path: Path) -> None:
         find_cases(tmp_path)
     (tmp_path / item["image"]).write_bytes(b"another")
     assert len(find_cases(tmp_path)) == 1
+
+
+def test_a_black_image_may_have_an_empty_label(tmp_path: Path) -> None:
+    for part in ("images", "labels"):  # equal byte by byte, as of a slice beside the body
+        (tmp_path / part).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / part / "a.png")
+    assert names_of(find_cases(tmp_path)) == ["a"]
+    for part in ("images", "labels"):
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / part / "a.png")
+    with pytest.raises(ValueError, match="both hold the same"):
+        find_cases(tmp_path)
 
 
 def test_cases_of_one_name_in_several_folders_are_told_apart(tmp_path: Path) -> None:
