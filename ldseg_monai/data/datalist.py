@@ -465,8 +465,8 @@ def _with_own_labels(cases: Cases) -> Cases:
     """
     for case in cases:
         image, label = ensure_tuple(case["image"])[0], case.get("label")
-        with contextlib.suppress(OSError):  # likewise
-            if label is None or not os.path.getsize(label):  # which is told when it is read
+        with contextlib.suppress(OSError):  # of a file that cannot be opened, which is told later
+            if label is None or not os.path.getsize(label):  # likewise
                 continue
             may_be_header = label.lower().endswith(HEADERS)  # of voxels in another file
             same = os.path.samefile if may_be_header else partial(filecmp.cmp, shallow=False)
@@ -482,7 +482,7 @@ def _is_blank(path: str) -> bool:
     """Whether a file holds one value alone, as a black slice and its empty label do."""
     import SimpleITK as sitk
 
-    with contextlib.suppress(RuntimeError):  # of a file that cannot be read, which is told later
+    with contextlib.suppress(RuntimeError):  # of a file that cannot be read, likewise
         return not np.ptp(sitk.GetArrayFromImage(sitk.ReadImage(path)))
     return False
 
