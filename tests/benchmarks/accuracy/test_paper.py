@@ -82,7 +82,7 @@ COUNTS_OF = {
 
 @pytest.fixture
 def knees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
-    """A folder with a table of two methods and a cited one; runs are noted and scored by `COUNTS_OF`."""
+    """A folder with a table of two methods and a cited one, whose runs score by `COUNTS_OF`."""
     content = {
         "title": "Knees",
         "about": "About.",
