@@ -739,8 +739,10 @@ def _add_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     """Write a bundle's network with its reverse process: image in, class probabilities out."""
     from ldseg_monai.tools.export import export
+    from ldseg_monai.tools.predict import hushed
 
-    export(arguments.bundle, arguments.file, arguments.weights, arguments.num_samples)
+    with hushed():
+        export(arguments.bundle, arguments.file, arguments.weights, arguments.num_samples)
 
 
 def _add_zoo_export(subparsers: argparse._SubParsersAction[_Parser]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.export import Dim
 
 from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import PathLike
+from ldseg_monai.networks.peers import EfficientNetUNet
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 from ldseg_monai.runtime.errors import InputError, MissingFileError, MissingPackageError
 from ldseg_monai.runtime.files import whole_file
@@ -104,6 +106,16 @@ def random_inputs(
     return numbers
 
 
+def side_multiple(network: DiffusionSegmenter) -> int:
+    """What divides the sides of the images that a network's ONNX file takes.
+
+    It is the network's stride, or what a part pads images to: PyTorch's export (2.13) follows no
+    padding that depends on the size.
+    """
+    parts = [part for part in network.modules() if isinstance(part, EfficientNetUNet)]
+    return math.lcm(network.stride, *(part.multiple for part in parts))
+
+
 def export(
     bundle: PathLike,
     path: PathLike,
@@ -117,7 +129,7 @@ def export(
     Args:
         bundle: folder of the bundle, or its name, as of `Bundle.find`.
         path: file to write, ``.ts`` for TorchScript or ``.onnx``; the bundle's metadata goes into
-            it too. The ONNX file takes one image of any size that the network's stride divides, and
+            it too. The ONNX file takes one image whose sides are multiples of `side_multiple`, and
             `random_inputs`.
         weights: state dict; None for the bundle's own.
         num_samples: segmentations of an image whose mean is returned; None for the number of
@@ -173,14 +185,18 @@ def _write_onnx(
         ) from error
     data = metadata["network_data_format"]["inputs"]["image"]
     number = len(data["spatial_shape"])
+    multiple = side_multiple(network)
     # Two cells are refused as a special case, and PyTorch would trace all again without them.
     cells = [Dim(f"cells{axis}", min=3) for axis in range(number)]
-    sides = [network.stride * side for side in cells] if network.stride > 1 else cells
+    sides, noise = (
+        [factor * side for side in cells] if factor > 1 else cells
+        for factor in (multiple, multiple // network.stride)
+    )
     image = torch.zeros(
-        [1, data["num_channels"]] + [(8 + 2 * axis) * network.stride for axis in range(number)]
+        [1, data["num_channels"]] + [(8 + 2 * axis) * multiple for axis in range(number)]
     )
     random = random_inputs(network, image, seed=0, num_samples=num_samples)
-    shapes = {"noise": dict(enumerate(cells, start=3)), "latents": {}}
+    shapes = {"noise": dict(enumerate(noise, start=3)), "latents": {}}
     exported = torch.onnx.export(
         NoiseSegmenter(network, num_samples).eval(),
         (image, *random.values()),

@@ -43,10 +43,10 @@ logger = logging.getLogger("ldseg_monai.tools")
 BESIDE = "_segmentation"  # what the folder of results beside a folder of images is called
 ITK_KINDS = {"mha": {".mha", ".mhd"}, "nrrd": {".nrrd", ".nhdr"}}
 # Loggers of which only errors are for the user: what was called, epochs and iterations, plugins,
-# requests of huggingface_hub
+# requests of huggingface_hub, each number that an ONNX file has once in place of twice
 CHATTY = (
     *("monai.bundle.scripts", "monai.bundle.workflows", "monai.apps", "pydicom", "highdicom"),
-    *("httpx", "httpx2"),
+    *("httpx", "httpx2", "onnx_ir", "onnxscript", "torch.onnx"),
     "ignite.engine.engine.CaseEvaluator",
 )
 LARGE = 64_000_000  # pixels: a picture of more is done in strips of rows, where a bundle can

@@ -17,7 +17,7 @@ from ldseg_monai.inference import SamplingInferer
 from ldseg_monai.networks.blocks import efficientnet
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
 from ldseg_monai.tools.cli import main
-from ldseg_monai.tools.export import export, random_inputs
+from ldseg_monai.tools.export import export, random_inputs, side_multiple
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 
@@ -79,15 +79,25 @@ def cdal(spatial_dims: int) -> dict[str, Any]:
     }
 
 
+def cdal_pictures(spatial_dims: int) -> dict[str, Any]:
+    """A cDAL for colors, with a backbone that pads pictures."""
+    network = cdal(spatial_dims)
+    encoder = {"in_channels": 3, "out_channels": 8, "decoder_channels": [8, 8, 8, 8]}
+    encoder["_target_"] = "ldseg_monai.networks.EfficientNetFeatures"
+    return {**network, "image_encoder": encoder}
+
+
 CASES = [
     (ldseg(2), (16, 24)),
     (ldseg(3), (16, 8, 24)),
     (pictures(2), (48, 96)),
     (cdal(2), (17, 24)),
     (cdal(3), (10, 8, 9)),
+    (cdal_pictures(2), (48, 96)),
 ]
-SLOW = [(), *[pytest.mark.slow] * 4]  # an export to ONNX takes half a minute
+SLOW = [(), *[pytest.mark.slow] * 4, ()]  # an export to ONNX takes half a minute
 NAMES = ["LDSeg 2D", "LDSeg 3D", "LDSeg with a backbone", "cDAL 2D", "cDAL 3D"]
+NAMES.append("cDAL with a backbone")
 
 
 @pytest.fixture
@@ -178,6 +188,14 @@ def test_onnx_segments_as_the_inferer_does(tmp_path: Path, network, size) -> Non
     output = session.run(["pred"], {name: value.numpy() for name, value in inputs.items()})[0]
     expected = segment(own, image, seed=5, num_samples=2)
     torch.testing.assert_close(torch.from_numpy(output), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "multiple"), [("ldseg_glas", 16), ("cdal_cxr", 16), ("cdal_hippocampus", 1)]
+)
+def test_sides_of_an_onnx_file(bundle: str, multiple: int) -> None:
+    network = diffusion_segmenter(Bundle(BUNDLES / bundle).network())
+    assert side_multiple(network) == multiple
 
 
 @pytest.mark.costly(by=bundle_kinds.network)
