@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -66,8 +67,14 @@ def find_target(name: Any) -> Any:
     found = locate(name)
     if found is not None:
         return found
-    module = ComponentLocator().get_component_module_name(name)
+    module = _locator().get_component_module_name(name)
     return locate(f"{module}.{name}") if isinstance(module, str) else None
+
+
+@cache
+def _locator() -> ComponentLocator:
+    """MONAI's table of its components, which it makes by looking through all of its modules."""
+    return ComponentLocator()
 
 
 def parameters(component: Any) -> dict[str, Any]:
@@ -102,10 +109,9 @@ def check_targets(content: Any, folders: Sequence[str | Path]) -> None:
     Raises:
         InputError: for one that cannot, with the nearest names that can.
     """
-    locator = ComponentLocator()  # once: it looks through all of MONAI's modules
     for name in sorted(set(targets(content))):
         try:
-            found = locate(name) or ("." not in name and locator.get_component_module_name(name))
+            found = locate(name) or ("." not in name and _locator().get_component_module_name(name))
         except ErrorDuringImport as error:
             reason = " ".join(str(error.value).split()) or type(error.value).__name__
             raise InputError(

@@ -167,8 +167,8 @@ RULES = {
 # before this.
 SHARED = {
     "positive": [
-        "batch_size", "cases_per_epoch", "max_epochs", "num_inference_steps", "num_phantoms",
-        "num_samples", "val_interval", "window_batch_size", "world_size",
+        "batch_size", "cases_per_epoch", "max_epochs", "num_folds", "num_inference_steps",
+        "num_phantoms", "num_samples", "val_interval", "window_batch_size", "world_size",
     ],
     "positives": ["smallest_object"],
     "some classes": ["largest_only"],

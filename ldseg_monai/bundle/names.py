@@ -15,8 +15,8 @@ from monai.bundle.config_item import ConfigComponent
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
+from ldseg_monai.bundle.arguments import check_arguments
 from ldseg_monai.bundle.components import has_id, parameters, references
-from ldseg_monai.bundle.nulls import check_nulls
 from ldseg_monai.runtime.errors import InputError, one_line
 from ldseg_monai.runtime.nearest import did_you_mean
 
@@ -40,7 +40,8 @@ def check_names(
     Raises:
         InputError: for an id of an overlay or an override that the config does not have and nothing
             refers to, with the nearest one that it has; for an id that is referred to and that the
-            config does not have; as of `check_nulls`, for one that is null and is needed.
+            config does not have; as of `check_arguments`, for a value that is needed or of another
+            kind.
     """
     layers = [ConfigParser.load_config_file(path) for path in config_files]
     used = references([layers, dict(overrides)])
@@ -67,7 +68,7 @@ def check_names(
                     f"{path} refers to @{name}, which the config does not have{hint}; {_goes(path)}"
                 )
         raise InputError(f"an override refers to @{name}, which the config does not have{hint}")
-    check_nulls(config, layers[0])
+    check_arguments(config, layers[0])
 
 
 def check_layers(files: Sequence[str]) -> None:

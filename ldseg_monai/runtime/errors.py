@@ -12,6 +12,7 @@ from types import TracebackType
 
 WORKER_KILLED = "DataLoader worker"  # what PyTorch's error of such a process begins with
 TRACEBACK = "LDSEG_TRACEBACK"  # environment variable: any value but "" shows every traceback
+STATS = "monai.handlers.StatsHandler"  # logger of that handler
 # Kinds of characters that no line of text has: control characters, halves of pairs, line breaks
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
@@ -103,8 +104,21 @@ def show_errors_in_one_line() -> None:
     """
     if not os.environ.get(TRACEBACK):
         sys.excepthook = _show
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(_without_user_traceback)
+        hide_user_tracebacks()
+
+
+def hide_user_tracebacks() -> None:
+    """Let the log say a `UserError` without its traceback, unless ``LDSEG_TRACEBACK`` is set.
+
+    MONAI's `StatsHandler` logs all errors of an engine, and has an output of its own.
+    """
+    if os.environ.get(TRACEBACK):
+        return
+    from monai.apps.utils import get_logger  # slow, and there already where an engine is run
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_without_user_traceback)
+    get_logger(STATS).addFilter(_without_user_traceback)
 
 
 def cause(error: BaseException) -> BaseException:

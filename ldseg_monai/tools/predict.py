@@ -33,7 +33,7 @@ from ldseg_monai.data.formats import (
     is_slide,
 )
 from ldseg_monai.inference.case_evaluator import CaseEvaluator
-from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.errors import InputError, MissingFileError, hide_user_tracebacks
 from ldseg_monai.runtime.files import saved_files
 from ldseg_monai.tools.archives import ZIP, as_archives, places_in, told_as_archives, unpacked
 from ldseg_monai.tools.forecast import image_size, tell_large
@@ -142,7 +142,11 @@ def predict(
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Let MONAI not tell meanwhile what its commands were called with, nor what configs can do."""
+    """Let MONAI not tell meanwhile what its commands were called with, nor what configs can do.
+
+    Nor has its log tracebacks of errors that end in one line, from now on.
+    """
+    hide_user_tracebacks()
     loggers = [logging.getLogger(name) for name in CHATTY]
     levels = [chatty.level for chatty in loggers]
     for chatty in loggers:

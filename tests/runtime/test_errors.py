@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Engine
+from monai.apps.utils import get_logger
+from monai.handlers import StatsHandler
 
 from ldseg_monai.runtime import errors as error_display
 from ldseg_monai.runtime.errors import (
@@ -154,6 +157,27 @@ def test_log_has_no_traceback_of_an_error_that_is_shown_in_one_line() -> None:
         )
         assert error_display._without_user_traceback(record)
         assert bool(record.exc_info) is has_traceback
+
+
+@pytest.mark.parametrize(("variable", "has_traceback"), [("", False), ("1", True)])
+def test_stats_handler_logs_no_traceback_of_a_user_error(
+    variable: str,
+    has_traceback: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its logger has an output of its own, beside those of the root."""
+    monkeypatch.setenv(error_display.TRACEBACK, variable)
+    logger = get_logger(error_display.STATS)
+    monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler(sys.stdout)])
+    error_display.hide_user_tracebacks()
+    engine = Engine(lambda engine, batch: refused())
+    StatsHandler(iteration_log=False).attach(engine)
+    with pytest.raises(UserError):
+        engine.run([0])
+    printed = capsys.readouterr().out
+    assert "Exception: " in printed and ("Traceback" in printed) is has_traceback
 
 
 @pytest.mark.parametrize("kind", KINDS)

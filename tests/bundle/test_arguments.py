@@ -6,8 +6,8 @@ import pytest
 from monai.bundle import ConfigParser
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.bundle.arguments import check_arguments
 from ldseg_monai.bundle.names import check_names
-from ldseg_monai.bundle.nulls import check_nulls
 from ldseg_monai.runtime.errors import InputError
 
 OVERLAY = "ablations/no_attention.yaml"
@@ -41,7 +41,7 @@ def test_null_that_something_needs_is_told(name: str, told: str, null: str | Non
     config = ConfigParser(copy.deepcopy(BASE))
     config[name] = null
     with pytest.raises(InputError, match=told):
-        check_nulls(config, BASE)
+        check_arguments(config, BASE)
 
 
 @pytest.mark.parametrize("name", ["loss", "loss#weight", "loss#reduction", "scheduler"])
@@ -51,9 +51,9 @@ def test_null_that_nothing_needs_is_taken(name: str) -> None:
     config[name] = None
     if name == "loss#reduction":
         with pytest.raises(InputError, match="reduction is null"):
-            check_nulls(config, BASE)
+            check_arguments(config, BASE)
         config["loss#_disabled_"] = "$True"
-    check_nulls(config, BASE)
+    check_arguments(config, BASE)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,34 @@ def test_part_of_a_training_that_is_null_is_told(name: str) -> None:
     file = Bundle.find("ldseg_echo").config_file("train.yaml")
     with pytest.raises(InputError, match="is null, which .* needs: expected .*; leave .* out"):
         check_names([str(file)], {name: "$None"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (
+            "loss#gamma",
+            "abc",
+            "gamma of ldseg_monai.training.LDSegLoss is 'abc': expected a number",
+        ),
+        ("loss#gamma", [1], r"gamma of .* is \[1\]: expected a number"),
+        ("optimizer#lr", "abc", "lr of torch.optim.AdamW is 'abc': expected a number"),
+        ("optimizer", 5, "optimizer is 5: expected a component, such as {_target_: torch.optim"),
+        ("network_def", 5, "network_def is 5: expected a component"),
+        ("network_def#denoiser", 5, "network_def#denoiser is 5: expected a component"),
+    ],
+)
+def test_value_of_another_kind_is_told(name: str, value: object, told: str) -> None:
+    file = Bundle.find("ldseg_echo").config_file("train.yaml")
+    with pytest.raises(InputError, match=told):
+        check_names([str(file)], {name: value})
+
+
+def test_text_in_a_knob_is_left_to_its_own_rule() -> None:
+    """It says what is wanted, and of 1e-4 in YAML why it is a text."""
+    config = ConfigParser(copy.deepcopy(BASE))
+    config["rate"] = "1e-4"
+    check_arguments(config, BASE)
 
 
 def test_overlays_with_null_are_taken() -> None:
