@@ -305,7 +305,7 @@ def keep_texts(parser: ConfigParser) -> None:
         meant = given.get(name) if typed is None else typed
         if isinstance(value, list) and typed is not None:
             meant = _listed(typed)
-        if _is_mangled(value, meant):
+        if _is_mangled(name, value, meant):
             # What is used of it; in the config itself MONAI would replace it again
             parser.ref_resolver.resolved_content[name] = meant
             continue
@@ -320,13 +320,19 @@ def keep_texts(parser: ConfigParser) -> None:
             parser.ref_resolver.remove_resolved_content(name)
 
 
-def _is_mangled(value: Any, meant: Any) -> bool:
-    """Whether MONAI replaced a ``#`` of a text, or of one in a list, that is no expression."""
+def _is_mangled(name: str, value: Any, meant: Any) -> bool:
+    """Whether MONAI replaced a ``#`` of a text, or of one in a list, that is no expression.
+
+    It writes ``::`` for it, and takes ``@#`` for the begin of an id beside the knob's own.
+    """
     if isinstance(value, list) and isinstance(meant, (list, tuple)) and len(value) == len(meant):
-        return any(map(_is_mangled, value, meant))
+        for index, (item, typed) in enumerate(zip(value, meant, strict=True)):
+            if _is_mangled(f"{name}::{index}", item, typed):
+                return True
+        return False
     if not isinstance(meant, str) or not isinstance(value, str) or value.startswith("$"):
         return False
-    return "#" in meant and value == meant.replace("#", "::")
+    return "#" in meant and value == ConfigParser.resolve_relative_ids(name, meant)
 
 
 def _listed(typed: str) -> Any:
@@ -632,11 +638,7 @@ def check_output_dir(path: str) -> None:
     """
     if not path:
         raise InputError("output_dir is '': expected a folder; '.' is the current one")
-    if path.startswith("~"):
-        raise InputError(
-            f"output_dir is {path!r}, whose ~ no shell has replaced: expected a whole path; write "
-            "it without quotes, or from / on"
-        )
+    check_home(path)
     require_own_place(path)
     there = Path(path).absolute()
     for part in there.parts:
@@ -654,6 +656,19 @@ def check_output_dir(path: str) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         raise ReadOnlyError(
             f"output_dir is {path!r}, but {there} is read-only: expected one that can be written to"
+        )
+
+
+def check_home(path: str | os.PathLike[str]) -> None:
+    """Check that an `output_dir` does not begin with ~, of which Python makes a folder.
+
+    Raises:
+        InputError: if it does.
+    """
+    if os.fspath(path).startswith("~"):
+        raise InputError(
+            f"output_dir is {os.fspath(path)!r}, whose ~ no shell has replaced: expected a whole "
+            "path; write it without quotes, or from / on"
         )
 
 

@@ -357,6 +357,9 @@ def _add_run(parser: _Parser) -> None:
 
 def _run_knobs(arguments: argparse.Namespace, **given: Any) -> dict[str, Any]:
     """The knobs of a training or an evaluation: those given, of the data, and those of --set."""
+    from ldseg_monai.bundle.knobs import check_home
+
+    check_home(arguments.output)  # here, since it is made a whole path below
     knobs = {name: value for name, value in given.items() if value is not None}
     knobs |= {
         "dataset_dir": os.path.abspath(arguments.data),
@@ -506,6 +509,7 @@ def _add_knobs(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "files",
         nargs="*",
+        default=[],
         metavar="FILE",
         help="configs of the bundle, such as sequences.yaml (default: train.yaml, evaluate.yaml, "
         "inference.yaml)",

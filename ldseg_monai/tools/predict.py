@@ -21,7 +21,7 @@ from monai.utils import ensure_tuple
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.bundle.bundle import SEQUENCES, STRIPS
 from ldseg_monai.bundle.components import has_id
-from ldseg_monai.bundle.knobs import view_knobs
+from ldseg_monai.bundle.knobs import check_home, view_knobs
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, folders_in
 from ldseg_monai.data.exports.kinds import KINDS, check_kinds
@@ -88,6 +88,8 @@ def predict(
                 f"input {os.fspath(path)} does not exist: expected an image, a folder or a zip; "
                 "correct the path"
             )
+    if out is not None:
+        check_home(out)  # here, since it is made a whole path below
     with contextlib.ExitStack() as stack:
         stack.enter_context(hushed())
         own = stack.enter_context(open_bundle(bundle))

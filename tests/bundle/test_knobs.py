@@ -141,6 +141,8 @@ def test_no_views_where_training_shows_none(config: dict) -> None:
         ("of::1", ["--mine", "of#1"], "of#1"),  # as MONAI writes ids
         ("of::1", ["--mine", "of::1"], "of::1"),
         (["of::1", "b"], ["--mine", "['of#1', 'b']"], ["of#1", "b"]),
+        ("of @#1 %#2 #3", ["--mine", "of @#1 %#2 #3"], "of @#1 %#2 #3"),
+        (["of @#1", "b"], ["--mine", "['of @#1', 'b']"], ["of @#1", "b"]),
     ],
 )
 def test_a_text_is_what_was_typed(

@@ -159,6 +159,7 @@ def test_weights_of_other_classes_start_a_training(
     ("command", "options", "told"),
     [
         ("train", ["-m", "nothing"], "nothing is not a bundle"),
+        ("train", ["-o", "~/out"], "output_dir is '~/out', whose ~ no shell has replaced"),
         ("train", ["--epochs", "0"], "max_epochs is 0: expected a whole number"),
         ("train", ["--from-weights"], "models/model.pt: expected weights"),
         ("train", ["--set", "epoch=3"], "unknown knob --epoch"),

@@ -408,6 +408,7 @@ def test_a_slide_is_told_before_it_is_segmented(
     [
         (["-m", HIPPOCAMPUS, "-i", "nowhere.nii.gz"], "input nowhere.nii.gz does not exist"),
         (["-m", "nothing", "-i", "."], "nothing is not a bundle"),
+        (["-m", HIPPOCAMPUS, "-i", ".", "-o", "~/out"], "whose ~ no shell has replaced"),
         (["-m", HIPPOCAMPUS, "-i", ".", "--num-samples", 0], "num_samples is 0: expected"),
         (
             ["-m", BUNDLES / "ldseg_echo", "-i", ".", "--views"],
