@@ -39,6 +39,7 @@ from ldseg_monai.runtime.ownership import require_new
 WRITES = "output_dir"  # an argument of transforms that write files
 KNOB = re.compile(r"--(\w+) (\w+)")  # as commands take one
 INTEGERS = (np.uint8, np.int16, np.int32)  # of arrays, which are written as they are
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")  # of a picture that a PNG keeps
 
 
 class Segmentation:
@@ -399,7 +400,7 @@ class Segmenter:
         elif is_array:
             image = _volume(image, affine, spacing)
         if isinstance(image, Image.Image):
-            if image.mode in ("CMYK", "F", "YCbCr", "LAB", "HSV"):  # which PNG does not have
+            if image.mode not in PNG_MODES:
                 raise InputError(
                     f"got a picture of mode {image.mode}: expected gray or colors (RGB); convert it"
                 )

@@ -220,6 +220,7 @@ def test_frames_of_a_sequence_are_segmented(tmp_path: Path) -> None:
         ),
         ("hippocampus", "", {}, InputError, "empty path"),
         ("gland", Image.new("CMYK", (90, 90)), {}, InputError, "of mode CMYK"),
+        ("gland", Image.new("I", (90, 90)), {}, InputError, "of mode I: expected gray or colors"),
         ("gland", np.zeros((0, 90, 3), np.uint8), {}, InputError, "shape"),
         ("gland", np.zeros((90, 90, 3)), {}, InputError, "uint8 from 0 to 255"),
         ("gland", 5, {}, ArgumentError, "expected a path, an array"),
