@@ -215,8 +215,17 @@ def copy_folder(source: PathLike, target: PathLike, ignore: Ignore | None = None
         source: the folder.
         target: where its copy goes, which is not there yet.
         ignore: as of `shutil.copytree`.
+
+    Raises:
+        OSError: for the first file that cannot be copied, for example because the disk is full.
     """
-    shutil.copytree(source, target, ignore=ignore, copy_function=shutil.copyfile)
+    try:
+        shutil.copytree(source, target, ignore=ignore, copy_function=shutil.copyfile)
+    except shutil.Error as error:  # of all of them, with whole paths
+        _, copy, reason = error.args[0][0]
+        raise FileError(
+            f"{copy} cannot be written ({reason}): make room, or choose another folder"
+        ) from error
     for folder, _, _ in os.walk(target):
         os.chmod(folder, os.stat(folder).st_mode | stat.S_IRWXU)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -169,9 +170,10 @@ def export(
 def _write_torchscript(
     network: DiffusionSegmenter, num_samples: int, path: Path, metadata: dict[str, Any]
 ) -> None:
-    save_net_with_metadata(
-        torch.jit.script(Segmenter(network, num_samples).eval()), str(path), meta_values=metadata
-    )
+    scripted = torch.jit.script(Segmenter(network, num_samples).eval())
+    buffer = io.BytesIO()  # since PyTorch ends the process where it writes to a disk that is full
+    save_net_with_metadata(scripted, buffer, meta_values=metadata)
+    path.write_bytes(buffer.getvalue())
 
 
 def _write_onnx(

@@ -20,8 +20,9 @@ from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.reader import FIND_BUNDLE_ROOT
 from ldseg_monai.data.leftovers import some
 from ldseg_monai.data.trained_cases import TrainedCases, cases_file, digest
-from ldseg_monai.runtime.errors import InputError, MissingFileError
-from ldseg_monai.runtime.ownership import copy_folder, require_new
+from ldseg_monai.runtime.errors import InputError, MissingFileError, UserError
+from ldseg_monai.runtime.files import unwritable
+from ldseg_monai.runtime.ownership import copy_folder, make_folder, require_new
 from ldseg_monai.tools.new_bundle.yaml_text import dump_config, load_config
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ def export_bundle(
         FileNotFoundError: if there is no such bundle.
         ValueError: if it is not whole, or one that the zoo would not take.
         FileExistsError: if the folder or the zip is there already.
+        OSError: if it cannot be written, for example because the disk is full; nothing of it is
+            left then.
     """
     found = Bundle.find(bundle)
     source, metadata = found.root, found.metadata
@@ -103,6 +106,38 @@ def export_bundle(
     own = ", ".join(sorted(_own_files(found)))
     if own:
         logger.info("no other bundle here has these, which go along: %s; remove what must not", own)
+    make_folder(out)
+    try:
+        _write(found, folder, archive, trained, large_files)
+    except BaseException as error:  # Ctrl-C too: what is there in part would be taken for whole
+        shutil.rmtree(folder, ignore_errors=True)
+        archive.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, UserError):
+            raise unwritable(folder, error) from error
+        raise
+    left = [str(path) for path in _left_behind(source)]
+    if left:
+        logger.warning("not exported, since no bundle of the zoo has it: %s", some(left))
+    return folder
+
+
+def _write(
+    bundle: Bundle,
+    folder: Path,
+    archive: Path,
+    trained: dict[str, str],
+    large_files: str | None,
+) -> None:
+    """Write an exported bundle, as a folder and as a zip: see `export_bundle`.
+
+    Args:
+        bundle: the bundle.
+        folder: to write.
+        archive: to write.
+        trained: texts that are others than the bundle's own, by their paths.
+        large_files: URL of the weights, or None.
+    """
+    source, metadata = bundle.root, bundle.metadata
     for part in PARTS:
         copy_folder(source / part, folder / part, shutil.ignore_patterns("__pycache__"))
     for module in source.glob("*.py"):  # which a config may name
@@ -125,7 +160,7 @@ def export_bundle(
         path.with_suffix(".json").write_text(
             json.dumps(ConfigParser.load_config_file(path), indent=4) + "\n"
         )
-    shutil.make_archive(str(archive.with_suffix("")), "zip", out, source.name)
+    shutil.make_archive(str(archive.with_suffix("")), "zip", folder.parent, source.name)
 
     if large_files is not None:
         digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -136,10 +171,6 @@ def export_bundle(
         (folder / WEIGHTS).unlink()
         if not (folder / cases).is_file():
             (folder / WEIGHTS).parent.rmdir()
-    left = [str(path) for path in _left_behind(source)]
-    if left:
-        logger.warning("not exported, since no bundle of the zoo has it: %s", some(left))
-    return folder
 
 
 def _own_files(bundle: Bundle) -> set[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,24 @@ def test_shipped_weights_in_torchscript_give_the_label_of_the_bundle(
     assert torch.equal(
         output.argmax(dim=1), segment(own, image, seed=0, num_samples=2).argmax(dim=1)
     )
+
+
+def test_torchscript_on_a_full_disk_is_an_error_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch would end the process, and leave the hidden file."""
+    make_bundle(tmp_path / "bundle", ldseg(2))
+    out = tmp_path / "out"
+    out.mkdir()
+    size, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        code = main(["export", str(tmp_path / "bundle"), str(out / "segmenter.ts")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    assert code == 2
+    assert "segmenter.ts cannot be written" in capsys.readouterr().err.splitlines()[-1]
+    assert list(out.iterdir()) == []
 
 
 def test_samples_of_one_pass_are_those_of_several(tmp_path: Path) -> None:

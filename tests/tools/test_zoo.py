@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import configparser
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -312,6 +314,27 @@ def test_error_is_told_before_anything_is_written(
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and message.replace("NAME", bundle.name) in err, err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("function", ["copyfile", "make_archive"])
+def test_export_that_cannot_be_written_leaves_nothing(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    function: str,
+) -> None:
+    """Of a disk that is full, while files are copied or when the zip is written."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, function, full)
+    assert main(["zoo-export", str(bundle), str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be written" in line and "No space left on device" in line
+    assert line.count("No space left") == 1
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("what", ["folder", "zip"])
