@@ -197,7 +197,10 @@ class Split:
         if name not in ("train", "val", "test", "all"):
             raise InputError(f"split {name!r}: expected 'train', 'val', 'test' or 'all'")
         if name == "test" and not self.test:
-            raise InputError("part is 'test', and test_cases names none: expected --test_cases")
+            raise InputError(
+                "part is 'test', and test_cases names none: expected --test_cases FILE, the names "
+                "of the cases that were held back"
+            )
         names = set(self._items)
         if name == "test":
             names = self.test

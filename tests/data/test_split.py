@@ -92,7 +92,7 @@ def test_cases_that_are_held_back_neither_train_nor_validate(
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({}, "part is 'test', and test_cases names none: expected --test_cases"),
+        ({}, "part is 'test', and test_cases names none: expected --test_cases FILE,"),
         ({"test_cases": ["case_9"]}, "test_cases: unknown case_9; expected names such as case_0"),
         (
             {"test_cases": NAMES},
