@@ -29,7 +29,8 @@ def check_arguments(config: ConfigParser, base: Mapping[str, Any]) -> None:
     """Check that components and expressions get what they need, as far as a config tells.
 
     - An argument that is annotated without None needs something. So does an expression of what the
-      first config has as a component, a list or entries, unless it asks about None.
+      first config has as a component, a list or entries, or that takes an attribute of it, unless
+      it asks about None.
     - An argument that is annotated as a number is no text, and one number is no list. Knobs that it
       refers to have rules of their own: see `check_values`.
     - What the first config has as a component is one, or nothing, or refers to another value.
@@ -61,7 +62,8 @@ def check_arguments(config: ConfigParser, base: Mapping[str, Any]) -> None:
         for name in () if asks else sorted(references(text)):
             had = before[name] if has_id(before, name) else None
             is_null = has_id(config, name) and config[name] in NULLS
-            if is_null and isinstance(had, (dict, list)):
+            is_needed = isinstance(had, (dict, list)) or f"@{name}." in text.replace("::", "#")
+            if is_null and is_needed:
                 raise _needed(name, repr(text))
 
 

@@ -13,6 +13,8 @@ from ldseg_monai.runtime.errors import InputError
 OVERLAY = "ablations/no_attention.yaml"
 BASE = {
     "rate": 0.1,
+    "module": "$torch.nn.Identity()",
+    "parameters": "$@module.parameters()",
     "weights": [{"_target_": "torch.nn.Identity"}],
     "layer": {"_target_": "torch.nn.Linear", "in_features": "@rate", "out_features": 1},
     "decay": "$lambda epoch: @rate ** epoch",
@@ -33,6 +35,7 @@ BASE = {
         ("optimizer", "optimizer is null, which torch.optim.lr_scheduler.LambdaLR for optimizer"),
         ("decay", "decay is null, which torch.optim.lr_scheduler.LambdaLR for lr_lambda"),
         ("weights", r"weights is null, which '\$list\(@weights\)' needs"),
+        ("module", r"module is null, which '\$@module.parameters\(\)' needs"),
         ("layer#out_features", "out_features is null, which torch.nn.Linear for out_features"),
         ("network_def", "network_def is null, which the network needs"),
     ],
