@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -34,6 +34,7 @@ def check_arguments(config: ConfigParser, base: Mapping[str, Any]) -> None:
     - An argument that is annotated as a number is no text, and one number is no list. Knobs that it
       refers to have rules of their own: see `check_values`.
     - What the first config has as a component is one, or nothing, or refers to another value.
+      As an entry of a list it is never null, which MONAI would hand on.
 
     Args:
         config: the config with its overlays and overrides.
@@ -46,7 +47,14 @@ def check_arguments(config: ConfigParser, base: Mapping[str, Any]) -> None:
     if has_id(config, PART) and config[PART] in NULLS:
         raise _needed(PART, "the network")
     for name in _component_ids(base):
-        value = config[name] if has_id(config, name) else None
+        if not has_id(config, name):
+            continue
+        value = config[name]
+        if value in NULLS and name.rpartition("#")[2].isdecimal():
+            raise InputError(
+                f"{name} is null: expected a component, as each of its list; to leave it out, set "
+                f"{name}#_disabled_ to true"
+            )
         if value not in NULLS and not isinstance(value, dict) and not _refers(value):
             target = ConfigParser(dict(base))[name]["_target_"]
             raise InputError(
@@ -105,8 +113,11 @@ def _component_ids(content: Any, place: str = "") -> Iterator[str]:
     if isinstance(content, dict):
         if place and isinstance(content.get("_target_"), str):
             yield place
-        for key, value in content.items():
-            yield from _component_ids(value, f"{place}#{key}" if place else key)
+    entries: Iterable[tuple[Any, Any]] = ()
+    if isinstance(content, (dict, list)):
+        entries = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in entries:
+        yield from _component_ids(value, f"{place}#{key}" if place else str(key))
 
 
 def _components(content: Any) -> Iterator[Mapping[str, Any]]:

@@ -83,6 +83,7 @@ def test_part_of_a_training_that_is_null_is_told(name: str) -> None:
         ("loss#gamma", [1], r"gamma of .* is \[1\]: expected a number"),
         ("optimizer#lr", "abc", "lr of torch.optim.AdamW is 'abc': expected a number"),
         ("optimizer", 5, "optimizer is 5: expected a component, such as {_target_: torch.optim"),
+        ("train#handlers#3", "$None", "handlers#3 is null: .* set train#handlers#3#_disabled_ to"),
         ("network_def", 5, "network_def is 5: expected a component"),
         ("network_def#denoiser", 5, "network_def#denoiser is 5: expected a component"),
     ],
