@@ -86,23 +86,43 @@ def candidates(bundle: Bundle, baselines: Sequence[str]) -> dict[str, dict[str, 
     return variants
 
 
-def settings(items: Iterable[str]) -> dict[str, Any]:
+def settings(items: Iterable[str], own: Sequence[str] = OWN) -> dict[str, Any]:
     """Config values from ``KEY=VALUE``, values in YAML or as Python's ``None``.
 
+    Args:
+        items: as the command line has them.
+        own: keys that the program sets.
+
     Raises:
-        ValueError: for an item that is none, or a key that the folds are made with.
+        ValueError: for an item that is none, or a key of the program's own.
     """
     values = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not (key and equals):
             raise ValueError(f"--set {item}: expected KEY=VALUE, such as max_epochs=20")
-        if key in OWN:
+        if key in own:
             raise ValueError(
-                f"--set {item}: expected none of {', '.join(OWN)}, which this program sets"
+                f"--set {item}: expected none of {', '.join(own)}, which this program sets"
             )
         values[key.replace("::", "#")] = None if value == "None" else yaml.safe_load(value)
     return values
+
+
+def plan_of(bundle: Bundle, values: dict[str, Any]) -> dict[str, Any]:
+    """What study.py calls a study, of a bundle with some values of its configs.
+
+    Raises:
+        ValueError: if a value is of no item of the bundle's train.yaml.
+    """
+    plan = {"bundle": str(bundle.root), "common": values, "noise": None}  # study.py alone has noise
+    config = parsed({**plan, "common": {}}, {})
+    unknown = [key for key in values if key.split("#")[0] not in config]  # MONAI would add them
+    if unknown:
+        raise ValueError(
+            f"--set {', '.join(unknown)}: expected keys of {bundle.config_file('train.yaml')}"
+        )
+    return plan
 
 
 def fold_plans(bundle: Bundle, values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,15 +135,8 @@ def fold_plans(bundle: Bundle, values: dict[str, Any]) -> list[dict[str, Any]]:
     Raises:
         ValueError: if the bundle has no folds, or a value is of no item of its train.yaml.
     """
-    plan: dict[str, Any] = {"bundle": str(bundle.root), "common": {}}
-    plan["noise"] = None  # only study.py scores under it
+    plan = plan_of(bundle, values)
     config = parsed(plan, {})
-    unknown = [key for key in values if key.split("#")[0] not in config]  # MONAI would add them
-    if unknown:
-        raise ValueError(
-            f"--set {', '.join(unknown)}: expected keys of {bundle.config_file('train.yaml')}"
-        )
-    config.update(values)
     num_folds = config.get_parsed_content("num_folds") if "num_folds" in config else None
     if not isinstance(num_folds, int) or num_folds < 2:
         raise ValueError(
