@@ -10,6 +10,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import monai
 import torch
@@ -163,6 +164,16 @@ def spread(values: Sequence[float]) -> str:
     return f"{number(min(values))} to {number(max(values))}" if values else NONE
 
 
+def plain_ticks(axis: Any, low: float, high: float) -> None:
+    """Mark a logarithmic axis of matplotlib, from low to high, by numbers without exponents."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    few = high < 1000 * low  # powers of ten alone would be too few
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def plot(
     path: Path,
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
@@ -183,7 +194,6 @@ def plot(
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError:
         return "No plot: `pip install matplotlib` for one.\n"
     few_lines = len(lines) <= 3  # whose names leave room beside them
@@ -192,11 +202,8 @@ def plot(
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
     for name, (x, y) in lines.items():
         axes.plot(x, y, marker="o", label=name)
-    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        few = high < 1000 * low  # powers of ten alone would be too few
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-        axis.set_minor_formatter(NullFormatter())
+    plain_ticks(axes.xaxis, *axes.get_xlim())
+    plain_ticks(axes.yaxis, *axes.get_ylim())
     axes.grid(alpha=0.3)
     if few_lines:
         axes.legend()
