@@ -16,6 +16,7 @@ that are done there.
 from __future__ import annotations
 
 import csv
+import filecmp
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,8 +53,16 @@ def take_shipped(bundle: Bundle, folder: Path) -> None:
     Args:
         bundle: the bundle.
         folder: of the seed.
+
+    Raises:
+        ValueError: if other weights are there.
     """
     if (folder / TRAINED).exists():
+        if not filecmp.cmp(bundle.weights, folder / "model.pt", shallow=False):
+            raise ValueError(
+                f"{folder} has other weights than {bundle.weights}: remove it, or choose another "
+                "--out"
+            )
         return
     shutil.copyfile(bundle.weights, folder / "model.pt")
     shutil.copyfile(cases_file(bundle.weights), cases_file(folder / "model.pt"))
@@ -154,14 +163,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         folders = {seed: arguments.out / f"seed{seed}" for seed in seeds}
         for seed in sorted(seeds, key=lambda seed: not folders[seed].exists()):
             claim(to_score[seed], variant, folders[seed])  # refused before a folder is made
+        if arguments.shipped is not None:
+            take_shipped(bundle, folders[arguments.shipped])
     except ValueError as error:
         parser.error(str(error))
     title = f"Seeds: {bundle.name}"
     settings_told = f"by `{' '.join(arguments.set)}`" if arguments.set else "as the bundle has it"
     head = report.header(title, ABOUT.format(told=settings_told), "accuracy.seeds", argv, seeds[0])
     for seed in seeds:
-        if seed == arguments.shipped:
-            take_shipped(bundle, folders[seed])
         train(plans[seed], variant, arguments.dataset_dir, folders[seed])
         evaluate(to_score[seed], variant, arguments.dataset_dir, folders[seed])
         text = write_results(arguments.out, head, folders, arguments.shipped)

@@ -113,6 +113,18 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert runs == [] and not (tmp_path / "out" / "seed0").exists()
 
 
+def test_weights_that_ship_no_more_are_refused(
+    runs: list[dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, options = tmp_path / "out", ["--seeds", "0", "--shipped", "0", "--set", "fold=0"]
+    call_main(tmp_path, out, *options)
+    (out / "seed0" / "model.pt").write_bytes(b"of an earlier version")
+    runs.clear()
+    with pytest.raises(SystemExit):
+        call_main(tmp_path, out, *options)
+    assert "seed0 has other weights than" in capsys.readouterr().err and runs == []
+
+
 FOLD = ("--set", "fold=0")
 BAD = {
     "no split": ([], "--set names no split: expected fold=N or val_cases=FILE"),
