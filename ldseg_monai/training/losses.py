@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import BoundaryLoss, DiceCELoss
 from torch import nn
 from torch.nn import functional
 
@@ -21,7 +21,9 @@ class LDSegLoss(nn.Module):
     sets and keeps the latent in use.
 
     The label may be mixed with the class probabilities of a teacher (Hinton et al., 2015, arXiv
-    1503.02531), which `DistillingInferer` brings.
+    1503.02531), which `DistillingInferer` brings. The boundary loss (Kervadec et al., 2019, arXiv
+    1812.07032, Eq. 5) may be added: each foreground class's probability times the signed distance
+    to its outline, averaged over the voxels.
 
     Args:
         gamma: weight of the Dice loss (2 in the paper).
@@ -29,6 +31,8 @@ class LDSegLoss(nn.Module):
         reconstruction_weight: weight of the autoencoding term (0 in the paper).
         teacher_share: share of the teacher's probabilities in what the decoded label is compared
             with, 0 to 1 (0 in the paper).
+        boundary_weight: weight of the boundary loss, whose distances are in voxels (0 in the
+            paper).
 
     Raises:
         ValueError: for a negative weight, or a share that is none.
@@ -40,12 +44,14 @@ class LDSegLoss(nn.Module):
         mse_weight: float = 1.0,
         reconstruction_weight: float = 0.0,
         teacher_share: float = 0.0,
+        boundary_weight: float = 0.0,
     ) -> None:
         super().__init__()
         for name, weight in (
             ("gamma", gamma),
             ("mse_weight", mse_weight),
             ("reconstruction_weight", reconstruction_weight),
+            ("boundary_weight", boundary_weight),
         ):
             if weight < 0:
                 raise InputError(f"{name} is {weight}: expected 0 or more")
@@ -53,6 +59,8 @@ class LDSegLoss(nn.Module):
             raise InputError(f"teacher_share is {teacher_share}: expected 0 to 1")
         self.segmentation = DiceCELoss(to_onehot_y=True, softmax=True, lambda_dice=gamma)
         self.distillation = DiceCELoss(softmax=True, lambda_dice=gamma)
+        self.boundary = BoundaryLoss(include_background=False, to_onehot_y=True, softmax=True)
+        self.boundary_weight = boundary_weight
         self.mse_weight = mse_weight
         self.reconstruction_weight = reconstruction_weight
         self.teacher_share = teacher_share
@@ -73,6 +81,8 @@ class LDSegLoss(nn.Module):
         """
         loss = self._segmentation(output, label)
         loss = loss + self.mse_weight * functional.mse_loss(output["prediction"], output["target"])
+        if self.boundary_weight:
+            loss = loss + self.boundary_weight * self.boundary(output["logits"].float(), label)
         if self.reconstruction_weight:
             if "reconstruction" not in output:
                 raise InputError(

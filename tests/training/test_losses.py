@@ -113,6 +113,19 @@ def test_a_teacher_is_a_share_of_the_label(share: float) -> None:
     assert LDSegLoss(teacher_share=share)(output, label).item() != pytest.approx(whole)
 
 
+def test_boundary_term_is_the_signed_distance_of_what_is_called_foreground() -> None:
+    label = torch.zeros(1, 1, 9, 9, dtype=torch.long)
+    label[..., 4, 4] = 1  # its own distance is 0, as inner pixels beside the outline have it
+    logits = torch.where(label == torch.arange(2).reshape(1, 2, 1, 1), 50.0, 0.0)
+    logits[0, :, 4, 7] = torch.tensor([0.0, 50.0])  # 3 pixels beside the label
+    logits[0, :, 1, 0] = torch.tensor([50.0, 50.0])  # half of it, 5 pixels away
+    latent = torch.zeros(1, 2, 3, 3)
+    output = {"logits": logits, "prediction": latent, "target": latent}
+    without = LDSegLoss()(output, label).item()
+    weighted = LDSegLoss(boundary_weight=0.5)(output, label).item()
+    assert weighted - without == pytest.approx(0.5 * (3 + 0.5 * 5) / 81, rel=1e-4)
+
+
 def test_a_share_of_no_teacher_is_refused() -> None:
     output, label = outputs((6, 5))
     with pytest.raises(ValueError, match="teacher_share is not 0: expected a DistillingInferer"):
@@ -154,7 +167,9 @@ def test_gradients_reach_every_term_that_counts(reconstruction_weight: float) ->
     )
 
 
-@pytest.mark.parametrize("name", ["gamma", "mse_weight", "reconstruction_weight"])
+@pytest.mark.parametrize(
+    "name", ["gamma", "mse_weight", "reconstruction_weight", "boundary_weight"]
+)
 def test_negative_weights_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is -0.1: expected 0 or more"):
         LDSegLoss(**{name: -0.1})
