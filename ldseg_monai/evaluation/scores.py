@@ -264,9 +264,9 @@ def summarize(rows: Sequence[dict]) -> dict:
     """Mean and SD over the cases of each score: by class, and (``all``) of each case's mean.
 
     Scores that are NaN are left out; ``n`` says how many were not, ``cases`` how many cases there
-    were. A class that was missed has no surface distance: read ``hd95`` and ``asd`` with their
-    ``n``, in the unit that ``units`` has. ``tolerance`` is that of ``surface_dice``. ``pooled`` is
-    of each case's `pooled_scores` of all classes.
+    were. One value alone has no SD. A class that was missed has no surface distance: read ``hd95``
+    and ``asd`` with their ``n``, in the unit that ``units`` has. ``tolerance`` is that of
+    ``surface_dice``. ``pooled`` is of each case's `pooled_scores` of all classes.
     """
     by_class = {}
     for index in sorted({row["class"] for row in rows}):
@@ -331,7 +331,7 @@ def _mean_sd(rows: Sequence[dict], score: str) -> dict[str, float | None]:
         return {"mean": None, "sd": None, "n": 0}
     return {
         "mean": finite.mean().item(),
-        "sd": finite.std().item() if len(finite) > 1 else 0.0,
+        "sd": finite.std().item() if len(finite) > 1 else None,  # one value has no spread
         "n": len(finite),
     }
 

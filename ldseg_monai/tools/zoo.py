@@ -382,7 +382,8 @@ def performance(summary: dict[str, Any]) -> str:
 def _mean_and_sd(statistics: dict[str, Any]) -> str:
     if statistics["mean"] is None:
         return "–"
-    return f"{statistics['mean']:.3f} ± {statistics['sd']:.3f}"
+    spread = "" if statistics["sd"] is None else f" ± {statistics['sd']:.3f}"
+    return f"{statistics['mean']:.3f}{spread}"
 
 
 def stand_alone(text: str, suffix: str, name: str, metadata: dict[str, Any]) -> str:

@@ -371,13 +371,13 @@ def test_means_and_sds_are_over_the_cases() -> None:
 
 def test_one_case_has_no_spread() -> None:
     assert summarize([row("a", 1, 0.9, math.nan)])["all"] == {
-        "dice": {"mean": 0.9, "sd": 0.0, "n": 1},
-        "iou": {"mean": 0.5, "sd": 0.0, "n": 1},
-        "precision": {"mean": 0.5, "sd": 0.0, "n": 1},
-        "recall": {"mean": 0.5, "sd": 0.0, "n": 1},
+        "dice": {"mean": 0.9, "sd": None, "n": 1},
+        "iou": {"mean": 0.5, "sd": None, "n": 1},
+        "precision": {"mean": 0.5, "sd": None, "n": 1},
+        "recall": {"mean": 0.5, "sd": None, "n": 1},
         "hd95": {"mean": None, "sd": None, "n": 0},
         "asd": {"mean": None, "sd": None, "n": 0},
-        "surface_dice": {"mean": 0.25, "sd": 0.0, "n": 1},
+        "surface_dice": {"mean": 0.25, "sd": None, "n": 1},
     }
 
 

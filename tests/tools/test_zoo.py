@@ -370,7 +370,8 @@ def untrained_card(bundle: Path) -> Path:
 def write_summary(path: Path, weights: bytes = b"weights") -> None:
     path.parent.mkdir(exist_ok=True)
     statistics = {"mean": 0.8125, "sd": 0.05, "n": 2}
-    scores = dict.fromkeys(("dice", "iou", "precision", "recall"), statistics)
+    scores = dict.fromkeys(("dice", "iou", "precision"), statistics)
+    scores["recall"] = {"mean": 0.5, "sd": None, "n": 1}
     scores["hd95"] = {"mean": None, "sd": None, "n": 0}
     summary = {
         "cases": 2,
@@ -404,7 +405,7 @@ def test_scores_fill_the_card_s_table(bundle: Path, untrained_card: Path, tmp_pa
     folder = export_bundle(bundle, tmp_path / "out")
     card = (folder / "docs" / "README.md").read_text()
     assert "not measured" not in card and card.count("## **") == 2
-    assert r"| a\1b | 0.812 ± 0.050 | 0.812 ± 0.050 | 0.812 ± 0.050 | 0.812 ± 0.050 | – |" in card
+    assert r"| a\1b | 0.812 ± 0.050 | 0.812 ± 0.050 | 0.812 ± 0.050 | 0.500 | – |" in card
     assert "| class | Dice | IoU | precision | recall | HD95 (mm) |" in card
     assert "| mean of the classes | 0.812" in card
     assert "Training: 0 of 2 cases were trained on." in card
