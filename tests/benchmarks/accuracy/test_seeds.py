@@ -29,7 +29,7 @@ def call_main(data: Path, out: Path, *options: str) -> None:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """The values on the command lines of the bundle's runs, which do not happen: `DICE` is what they score."""
+    """The values on the command lines of the runs, which do not happen: `DICE` is their score."""
     kept: list[dict[str, str]] = []
 
     def run(line: list[str], **options: Any) -> None:
