@@ -86,12 +86,15 @@ def candidates(bundle: Bundle, baselines: Sequence[str]) -> dict[str, dict[str, 
     return variants
 
 
-def settings(items: Iterable[str], own: Sequence[str] = OWN) -> dict[str, Any]:
+def settings(
+    items: Iterable[str], own: Sequence[str] = OWN, option: str = "--set"
+) -> dict[str, Any]:
     """Config values from ``KEY=VALUE``, values in YAML or as Python's ``None``.
 
     Args:
         items: as the command line has them.
         own: keys that the program sets.
+        option: by which the command line has them.
 
     Raises:
         ValueError: for an item that is none, or a key of the program's own.
@@ -100,10 +103,10 @@ def settings(items: Iterable[str], own: Sequence[str] = OWN) -> dict[str, Any]:
     for item in items:
         key, equals, value = item.partition("=")
         if not (key and equals):
-            raise ValueError(f"--set {item}: expected KEY=VALUE, such as max_epochs=20")
+            raise ValueError(f"{option} {item}: expected KEY=VALUE, such as max_epochs=20")
         if key in own:
             raise ValueError(
-                f"--set {item}: expected none of {', '.join(own)}, which this program sets"
+                f"{option} {item}: expected none of {', '.join(own)}, which this program sets"
             )
         values[key.replace("::", "#")] = None if value == "None" else yaml.safe_load(value)
     return values

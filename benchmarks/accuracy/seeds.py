@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     variant = {"overlays": arguments.overlay} if arguments.overlay else {}
     try:
         values = settings(arguments.set, OWN)
-        of_score = settings(arguments.score, (*OWN, *SPLITS))
+        of_score = settings(arguments.score, (*OWN, *SPLITS), "--score")
         if not any(values.get(name) is not None for name in SPLITS):
             raise ValueError(
                 "--set names no split: expected fold=N or val_cases=FILE, since each seed would "

@@ -20,9 +20,12 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
+from ldseg_monai.bundle.arguments import REFERS
 from ldseg_monai.bundle.components import check_targets, has_id
 from ldseg_monai.bundle.knobs import (
+    EPOCHS,
     check_apart,
+    check_epochs,
     check_output_dir,
     check_values,
     idle_knobs,
@@ -89,6 +92,9 @@ def check_command() -> None:
         check_values(parser)
         use_threads(parser)
         return
+    epochs = command.get(EPOCHS, 1)
+    if not str(epochs).startswith(REFERS):  # set by a client, and told by the knob's rule
+        check_epochs(epochs)
     check_names(files, command, command.get("tracking"))
     _check_bundle_root(parser, files)
     check_targets(parser.config, folders)

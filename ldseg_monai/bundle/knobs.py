@@ -423,6 +423,16 @@ def _unused(parser: ConfigParser, given: Iterable[str]) -> list[str]:
     return unused
 
 
+def check_epochs(epochs: Any) -> None:
+    """Check a number of epochs, which a client such as MONAI Label sets past the knob.
+
+    Raises:
+        InputError: for a number of epochs that is none.
+    """
+    if not RULES["positive"].fits(epochs):
+        raise InputError(f"max_epochs is {epochs!r}: expected {RULES['positive'].expected}")
+
+
 def _check_trainer(parser: ConfigParser) -> None:
     """Check what a client such as MONAI Label sets of a training, past the knobs.
 
@@ -431,9 +441,7 @@ def _check_trainer(parser: ConfigParser) -> None:
             those of the other would be the bundle's own, or phantoms.
     """
     if has_id(parser, EPOCHS):
-        epochs = parser.get_parsed_content(EPOCHS)
-        if not RULES["positive"].fits(epochs):
-            raise InputError(f"max_epochs is {epochs!r}: expected {RULES['positive'].expected}")
+        check_epochs(parser.get_parsed_content(EPOCHS))
     there = [name for name in DATA if has_id(parser, name)]
     given = [name for name in there if isinstance(parser[name], list)]
     if len(given) == 1:

@@ -517,7 +517,7 @@ def test_weights_that_are_not_the_networks_give_no_mask_and_train_nothing(
     ("options", "says"),
     [
         ({"max_epochs": 0}, "max_epochs is 0: expected a whole number, 1 or more"),
-        ({"max_epochs": "x"}, "max_epochs of SupervisedTrainer is 'x': expected a number"),
+        ({"max_epochs": "x"}, "max_epochs is 'x': expected a whole number, 1 or more"),
         ({"val_split": -1}, "train#dataset#data is given and validate#dataset#data is not"),
         ({"val_split": 0}, "no cases to validate on"),
         ({"val_split": 1}, "no cases to train on"),

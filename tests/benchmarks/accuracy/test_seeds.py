@@ -130,7 +130,7 @@ BAD = {
     "no split": ([], "--set names no split: expected fold=N or val_cases=FILE"),
     "a split that is drawn": (["--set", "fold=null"], "--set names no split"),
     "own key": ([*FOLD, "seed=3"], "--set seed=3: expected none of"),
-    "a split of the score": ([*FOLD, "--score", "fold=1"], "fold=1: expected none of"),
+    "a split of the score": ([*FOLD, "--score", "fold=1"], "--score fold=1: expected none of"),
     "unknown key": ([*FOLD, "max_epoch=3"], "--set max_epoch: expected keys of"),
     "shipped": ([*FOLD, "--shipped", "5"], "--shipped 5: expected one of [0, 1, 2]"),
     "overlay": ([*FOLD, "--overlay", "none.yaml"], "--overlay ['none.yaml']: expected files below"),
