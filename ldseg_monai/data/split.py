@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ldseg_monai.data.formats import voxel_files
 from ldseg_monai.data.leftovers import some, tell
 from ldseg_monai.data.listed_cases import Cases, compare_class_names
 from ldseg_monai.data.names import PathLike, case_name, image_place, plain_name
@@ -459,7 +460,7 @@ def _require_different_images(
             )
     by_sample: dict[tuple[int, bytes], list[str]] = {}
     for name, item in items.items():
-        path = image_place(item["image"])[0]  # of channels the first
+        path = voxel_files(image_place(item["image"])[0])[0]  # of several the first
         if os.access(path, os.R_OK) and os.path.isfile(path):
             by_sample.setdefault(_sample(path), []).append(name)
     by_sample.pop((0, b""), None)  # empty files, which are told when they are read

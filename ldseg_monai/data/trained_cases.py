@@ -12,6 +12,7 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
+from ldseg_monai.data.formats import voxel_files
 from ldseg_monai.data.leftovers import some
 from ldseg_monai.data.names import PathLike, case_name
 from ldseg_monai.runtime.errors import InputError
@@ -135,12 +136,14 @@ def tell_trained_on(trained: TrainedCases | None, names: Mapping[str, bool]) -> 
 def digest(image: PathLike | Sequence[PathLike]) -> str:
     """SHA-256 of an image's file, or of its files one after the other; "" without any.
 
+    Of a header whose voxels are in other files it is that of these, which tell images apart.
+
     Args:
         image: path of a file, several, or a folder, such as that of a DICOM series.
     """
     files: list[Path] = []
     for path in map(Path, _paths(image)):
-        files += sorted(path.iterdir()) if path.is_dir() else [path]
+        files += sorted(path.iterdir()) if path.is_dir() else map(Path, voxel_files(str(path)))
     total = hashlib.sha256()
     if not files or not all(file.is_file() for file in files):
         return ""

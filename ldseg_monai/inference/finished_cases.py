@@ -19,6 +19,7 @@ from monai.utils import ensure_tuple
 from ldseg_monai import __version__
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.formats import voxel_files
 from ldseg_monai.data.names import channel_files
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import saved_files
@@ -236,6 +237,8 @@ class FinishedCases:
         parts = channel_files(case["image"]) or [path]
         if os.path.isdir(path):
             parts = sorted(entry.path for entry in os.scandir(path))
+        else:
+            parts = sorted({*parts, *(file for part in parts for file in voxel_files(part))})
         return _digest(
             [self._common, os.path.abspath(path), rest, [[part, _stat(part)] for part in parts]]
         )

@@ -272,6 +272,19 @@ def test_one_image_under_two_names_is_never_in_both_parts(tmp_path: Path, is_lin
     assert [case_name(item["image"]) for item in val] == ["a", "c"]
 
 
+def test_headers_that_are_alike_are_different_images_by_their_voxels(tmp_path: Path) -> None:
+    listed = []
+    for name, voxels in (("a", b"one"), ("b", b"other"), ("c", b"one")):
+        (tmp_path / name).mkdir()
+        header = tmp_path / name / f"{name}.mhd"
+        header.write_text("ObjectType = Image\nElementDataFile = ct.raw\n")
+        (tmp_path / name / "ct.raw").write_bytes(voxels)
+        listed.append({"image": str(header)})
+    assert len(Split(lambda: listed[:2], val_cases=["b"]).part("train")) == 1
+    with pytest.raises(ValueError, match="/a.mhd and .*/c.mhd are the same image"):
+        Split(lambda: listed, val_cases=["c"]).part("train")
+
+
 @pytest.mark.parametrize("rule", [{"val_cases": "a"}, {"test_cases": "a"}])
 def test_images_of_one_label_are_never_in_both_parts(tmp_path: Path, rule: dict) -> None:
     one = tmp_path / "one.nii.gz"

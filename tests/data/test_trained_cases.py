@@ -30,6 +30,16 @@ def test_digest_is_that_of_the_file_or_of_several_after_each_other(images: list[
     assert digest("nowhere.png") == ""
 
 
+def test_digest_of_a_header_is_that_of_its_voxels(tmp_path: Path) -> None:
+    header = "ObjectType = Image\nElementDataFile = ct.raw\n"
+    for patient, voxels in (("1", b"one"), ("2", b"other")):
+        (tmp_path / patient).mkdir()
+        (tmp_path / patient / "ct.mhd").write_text(header)
+        (tmp_path / patient / "ct.raw").write_bytes(voxels)
+    digests = [digest(str(tmp_path / patient / "ct.mhd")) for patient in "12"]
+    assert digests == [hashlib.sha256(voxels).hexdigest() for voxels in (b"one", b"other")]
+
+
 def test_what_is_written_beside_weights_is_read_again(images: list[Path], tmp_path: Path) -> None:
     weights = tmp_path / "new" / "model.pt"
     trained = TrainedCases.of([{"image": str(path)} for path in images[:2]])

@@ -243,3 +243,19 @@ def test_dicom_series_is_known_by_its_files(tmp_path: Path, item: Callable[[str]
     assert origin() == before
     os.utime(tmp_path / "knee 1" / "1.dcm", ns=(0, 0))
     assert origin() != before
+
+
+@pytest.mark.parametrize("data", ["a.raw", "LIST\na.raw", "a%d.raw 1 1 1"])
+def test_a_header_is_known_by_its_voxels_too(tmp_path: Path, data: str) -> None:
+    header, voxels = tmp_path / "a.mhd", tmp_path / ("a1.raw" if "%" in data else "a.raw")
+    header.write_text(f"ObjectType = Image\nElementDataFile = {data}\n")
+    voxels.write_bytes(b"voxels")
+    cases = [{"image": str(header)}]
+
+    def origin() -> str:
+        return FinishedCases(str(tmp_path), cases, [])._origin(cases[0])
+
+    before = origin()
+    assert origin() == before
+    os.utime(voxels, ns=(0, 0))
+    assert origin() != before

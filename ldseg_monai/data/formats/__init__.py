@@ -4,7 +4,7 @@ Training, evaluation, inference, strips, new-bundle, calibrate and the clients a
 labels through these functions, so that what one of them takes, the others take too.
 """
 
-from ldseg_monai.data.formats.detached import data_files
+from ldseg_monai.data.formats.detached import data_files, voxel_files
 from ldseg_monai.data.formats.kinds import (
     PICTURE_ENDINGS,
     SLIDE_ENDINGS,
@@ -73,4 +73,5 @@ __all__ = [
     "value_name",
     "value_names",
     "value_number",
+    "voxel_files",
 ]

@@ -25,7 +25,37 @@ def data_files(header: str, others: Iterable[str]) -> list[str]:
     if ending.lower() == ".hdr":  # of Analyze, or of a pair of NIfTI
         pair = (f"{start}.img".lower(), f"{start}.img.gz".lower())
         return [path for path in others if path.lower() in pair]
-    if ending.lower() not in HEADERS:
+    patterns = []
+    for name in _named(header):
+        parts = [re.escape(part) for part in NUMBER.split(name)]
+        patterns.append(re.compile(r"\d+".join(parts)))
+    found = []
+    if not patterns:
+        return found
+    for path in others:
+        name = os.path.relpath(path, folder)
+        if any(pattern.fullmatch(name) for pattern in patterns):
+            found.append(path)
+    return found
+
+
+def voxel_files(image: str) -> list[str]:
+    """The files that hold an image's voxels: its own, or those beside it that its header names.
+
+    Args:
+        image: path of a file.
+    """
+    folder = os.path.dirname(image)
+    names = _named(image)
+    beside = [os.path.join(folder, name) for name in names]
+    if any(map(NUMBER.search, names)):
+        beside = data_files(image, [entry.path for entry in os.scandir(folder or os.curdir)])
+    return sorted(filter(os.path.isfile, set(beside))) or [image]
+
+
+def _named(header: str) -> list[str]:
+    """Names, or patterns of names, of the files that a MetaImage's or NRRD's header names."""
+    if not header.lower().endswith(HEADERS):
         return []
     try:
         with open(header, encoding="latin-1") as file:
@@ -38,13 +68,4 @@ def data_files(header: str, others: Iterable[str]) -> list[str]:
     names = [value, value.split(" ")[0]]  # alone, or with the numbers of a pattern
     if value.upper().startswith("LIST"):
         names = [line.strip() for line in following.split("\n")]
-    patterns = []
-    for name in filter(None, names):
-        parts = [re.escape(part) for part in NUMBER.split(name)]
-        patterns.append(re.compile(r"\d+".join(parts)))
-    found = []
-    for path in others:
-        name = os.path.relpath(path, folder)
-        if any(pattern.fullmatch(name) for pattern in patterns):
-            found.append(path)
-    return found
+    return [name for name in names if name and name.upper() != "LOCAL"]
