@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import re
 import sys
 import zlib
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 
+from ldseg_monai.data.formats.detached import voxel_files
 from ldseg_monai.data.formats.geometry import check_affine, check_memory, largest_shift, times
 from ldseg_monai.data.formats.kinds import (
     ITK_ENDINGS,
@@ -47,6 +49,7 @@ FORM_FIELDS = (
 MILLIMETERS = {1: 1000.0, 3: 0.001}  # of a meter and a micrometer, by their codes in xyzt_units
 LAST_CODE = 5  # of a NIfTI form
 MAX_DIFFERENCE = 1.0  # voxels between the two forms of a header: more, and programs disagree
+LPS_NAME = "left-posterior-superior"  # of an NRRD's space
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's first two axes point the other way than NIfTI's
 
 
@@ -330,9 +333,7 @@ def _load_itk(path: str, require_codes: bool) -> Volume:
             _check_nrrd(path, wanted)
         else:
             _check_meta_image(path, wanted)
-        has_sides = not is_nrrd or reader.HasMetaDataKey("NRRD_space")
-        if not has_sides:
-            _tell_no_space(path, require_codes)
+        has_sides = not is_nrrd or _has_sides(path, reader, require_codes)
     except InputError:
         raise
     except Exception as error:  # SimpleITK raises RuntimeErrors, and others
@@ -353,14 +354,14 @@ def _load_itk(path: str, require_codes: bool) -> Volume:
 
 
 def _check_nrrd(path: str, wanted: int) -> None:
-    """Check that the header of an NRRD speaks of all voxels that follow it, uncompressed.
+    """Check that the header of an NRRD speaks of all voxels, uncompressed, and has them in mm.
 
     Args:
         path: of the file.
         wanted: bytes of the voxels.
 
     Raises:
-        ValueError: if more follow.
+        ValueError: if there are more, or a unit is another one, which ITK does not look at.
     """
     with open(path, "rb") as file:
         head = b""
@@ -368,26 +369,69 @@ def _check_nrrd(path: str, wanted: int) -> None:
             if not line.strip():
                 break
             head += line.lower()
-        is_here = b"data file:" not in head and b"datafile:" not in head
-        if is_here and b"encoding: raw" in head and b" skip:" not in head:
-            _require_no_rest(path, len(file.read()[wanted:].rstrip(b"\0")))
+        content = file.read()
+    units = set(re.findall(rb'"([^"]*)"', head.partition(b"\nspace units:")[2].split(b"\n")[0]))
+    if units - {b"mm", b"", b"s", b"ms"}:
+        told = ", ".join(sorted(unit.decode("latin-1") for unit in units))
+        raise InputError(f"{path} has the space units {told}: expected mm; write it again in mm")
+    if b"encoding: raw" not in head or b" skip:" in head:
+        return
+    if b"data file:" not in head and b"datafile:" not in head:
+        _require_no_rest(path, len(content[wanted:].rstrip(b"\0")))
+    else:
+        _require_no_rest_beside(path, wanted)
 
 
-def _tell_no_space(path: str, require_codes: bool) -> None:
-    """Say that nothing in an NRRD's header says where right and left are.
+def _require_no_rest_beside(header: str, wanted: int) -> None:
+    """Check that a header speaks of all voxels of the file beside it.
+
+    Args:
+        header: path of a header; of one that names several files nothing is checked.
+        wanted: bytes of the voxels.
 
     Raises:
-        ValueError: if ``require_codes``.
+        ValueError: if there are more.
     """
+    beside = voxel_files(header)
+    if beside == [header] or len(beside) > 1:
+        return
+    with open(beside[0], "rb") as file:
+        file.seek(wanted)
+        _require_no_rest(header, len(file.read().rstrip(b"\0")))
+
+
+def _has_sides(path: str, reader: Any, require_codes: bool) -> bool:
+    """Whether an NRRD's header says where right and left are; if not, it is told.
+
+    Args:
+        path: of the file.
+        reader: SimpleITK's, which has read the header: every space of the body's three axes is
+            left-posterior-superior to it.
+        require_codes: whether a header that does not say it is an error.
+
+    Raises:
+        ValueError: if ``require_codes``, or for a space that ITK does not turn.
+    """
+    key = "NRRD_space"
+    space = reader.GetMetaData(key) if reader.HasMetaDataKey(key) else ""
+    if space.startswith(LPS_NAME):  # with time, too
+        return True
+    if space.endswith("superior-time"):
+        raise InputError(
+            f"{path} has the space {space}, in which programs see it in different places: expected "
+            f"{LPS_NAME} or another one without time; write it again"
+        )
+    what = f"the space {space}" if space else "no space"
     if require_codes:
         raise InputError(
-            f"{path} has no space in its header, so nothing says where right and left are: "
-            "expected one; write the file with it, or pass --require_codes False"
+            f"{path} has {what} in its header, so nothing says where right and left are: expected "
+            f"one such as {LPS_NAME}; write the file with it, or pass --require_codes False"
         )
     tell_once(
-        f"{path} has no space in its header: its axes are taken to the left, posterior and "
-        "superior, as by ITK; which side is left is not known"
+        f"{path} has {what} in its header: its axes are taken to the left, posterior and superior, "
+        "as by ITK; which side is left is not known"
     )
+    return False
 
 
 def _check_meta_image(path: str, wanted: int) -> None:
@@ -422,7 +466,7 @@ def _check_meta_image(path: str, wanted: int) -> None:
         content = beside.read_bytes()
     if fields.get("CompressedData", "")[:1] in ("T", "t", "1"):
         content = zlib.decompressobj().decompress(content, wanted)
-    elif place.upper() == "LOCAL":
+    elif place.upper() == "LOCAL" or "HeaderSize" not in fields:
         _require_no_rest(path, len(content[wanted:].rstrip(b"\0")))
     if len(content) < wanted:
         told = f"{len(content)} bytes of voxels, by its header {wanted}"

@@ -330,6 +330,57 @@ def test_an_nrrd_without_space_is_said_or_refused(
         load_volume(str(path), require_codes=True)
 
 
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+def test_a_header_that_leaves_voxels_of_another_file_out_is_refused(
+    tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS.T), path)
+    voxels = tmp_path / "a.raw"
+    voxels.write_bytes(voxels.read_bytes() + bytes(100))  # zeros may fill up the end
+    assert np.array_equal(read_voxels(str(path))[0], VOXELS)
+    path.write_bytes(path.read_bytes().replace(b"4 5 6\n", b"4 5 5\n", 1))
+    with pytest.raises(ValueError, match="holds 80 bytes more than its header says"):
+        read_voxels(str(path))
+
+
+def write_nrrd(path: Path, space: str, units: str = "mm") -> str:
+    """Write an NRRD of 2 mm along each axis, by hand; a space of time has an axis of it."""
+    is_timed = space.endswith("-time")
+    rows = np.diag([2, 2, 2, 1])[: 4 if is_timed else 3, : 4 if is_timed else 3]
+    directions = " ".join(f"({','.join(map(str, row))})" for row in rows)
+    sizes = "4 5 6 1" if is_timed else "4 5 6"
+    names = " ".join(f'"{units}"' for _ in rows)
+    lines = ["NRRD0004", "type: float", f"dimension: {len(rows)}", f"space: {space}"]
+    lines += [f"sizes: {sizes}", f"space directions: {directions}", f"space units: {names}"]
+    lines += ["endian: little", "encoding: raw"]
+    voxels = VOXELS.astype("<f4").tobytes(order="F")
+    path.write_bytes("\n".join([*lines, "", ""]).encode() + voxels)
+    return str(path)
+
+
+def test_an_nrrd_says_its_sides_by_the_axes_of_the_body(
+    tmp_path: Path, told_anew: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    for space, sides in (("RAS", [2, 2, 2]), ("LAS", [-2, 2, 2]), ("LPS", [-2, -2, 2])):
+        volume = load_volume(write_nrrd(tmp_path / "a.nrrd", space), require_codes=True)
+        assert volume.has_sides and np.array_equal(np.diag(volume.affine)[:3], sides)
+    path = write_nrrd(tmp_path / "a.nrrd", "scanner-xyz")
+    assert not load_volume(path).has_sides
+    assert "a.nrrd has the space scanner-xyz in its header: its axes are taken to" in caplog.text
+    with pytest.raises(ValueError, match="the space scanner-xyz in its header, so nothing says"):
+        load_volume(path, require_codes=True)
+    assert load_volume(write_nrrd(tmp_path / "a.nrrd", "left-posterior-superior-time")).has_sides
+    path = write_nrrd(tmp_path / "a.nrrd", "right-anterior-superior-time")
+    with pytest.raises(ValueError, match="has the space right-anterior-superior-time, in which"):
+        load_volume(path)
+
+
+def test_an_nrrd_in_other_units_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a.nrrd has the space units m: expected mm"):
+        load_volume(write_nrrd(tmp_path / "a.nrrd", "LPS", "m"))
+
+
 def change_header(path: str, kind: type = nib.Nifti1Header, **fields: Any) -> None:
     """Change fields of a NIfTI file as no library would."""
     with open(path, "r+b") as file:
