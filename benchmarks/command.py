@@ -12,6 +12,7 @@ from typing import Any
 
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.runtime.errors import show_errors_in_one_line
+from ldseg_monai.runtime.ownership import make_folder
 
 RESULTS = Path(__file__).parent / "results"
 OWN = Path("runs", "benchmarks")  # of who measures, in the current folder, which git leaves alone
@@ -85,5 +86,5 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     """The folder for the report, made where missing; of a parser with `add_bundle`, `add_out`."""
     place = RESULTS if arguments.record else OWN
     folder: Path = arguments.out or place / arguments.bundle.name
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,7 @@ class Bundle:
                 knobs[name] = os.fspath(knobs[name])
         # What MONAI reads before a config's own checks, and has a traceback for
         self.config(*configs, **knobs)
+        knobs = readable(knobs)
         check_tracking(knobs.get("tracking"))
         workflow = create_workflow(
             config_file=[str(self.config_file(name)) for name in configs],
@@ -292,6 +294,22 @@ def _kept(value: Any) -> Any:
     if not isinstance(value, str) or "#" not in value or value.startswith(("$", "@", "%")):
         return value
     return "$" + repr(value).replace("#", r"\x23").replace("@", r"\x40")
+
+
+def readable(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Knobs as MONAI can read them: it fails at a path with ``@##``, which it takes for an id."""
+    return {name: _readable(name, value) for name, value in knobs.items()}
+
+
+def _readable(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_readable(f"{name}#{index}", item) for index, item in enumerate(value)]
+    if isinstance(value, str):
+        try:
+            ConfigParser.resolve_relative_ids(name, value)
+        except ValueError:
+            return _kept(value)
+    return value
 
 
 def class_names(bundle_root: PathLike) -> dict[int, str]:

@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
-from ldseg_monai.bundle.arguments import REFERS
+from ldseg_monai.bundle.arguments import NULLS, REFERS
 from ldseg_monai.bundle.components import check_targets, has_id
 from ldseg_monai.bundle.knobs import (
     EPOCHS,
@@ -48,6 +48,7 @@ from ldseg_monai.runtime.threads import finish_thread_pools
 
 logger = logging.getLogger("ldseg_monai.bundle")
 
+CURVES = "tensorboard_dir"
 METADATA = "configs/metadata.json"
 TRANSFORM, LOSS = "output_transform", "$lambda output: output['loss']"
 MLFLOW = ("mlflow", "sqlalchemy", "alembic")  # the last two: its store in a file of SQLite
@@ -96,6 +97,7 @@ def check_command() -> None:
     if not str(epochs).startswith(REFERS):  # set by a client, and told by the knob's rule
         check_epochs(epochs)
     check_names(files, command, command.get("tracking"))
+    _check_run(parser, command)
     _check_bundle_root(parser, files)
     check_targets(parser.config, folders)
     check_values(parser)
@@ -112,6 +114,28 @@ def check_command() -> None:
     if idle and os.environ.get("RANK", "0") == "0":  # the processes are not joined yet
         logger.warning("knobs without effect here: %s", ", ".join(idle))
     _claim_output(parser, files, command)
+
+
+def _check_run(parser: ConfigParser, command: Mapping[str, Any]) -> None:
+    """Check that a command that says what is run runs something.
+
+    Raises:
+        InputError: for a value that is neither an expression nor a component.
+    """
+    for name in dict.fromkeys([str(command.get("run_id", "run")), "run"]):
+        if name in command and not any(map(_does_something, ensure_tuple(parser[name]))):
+            said = "null" if parser[name] in NULLS else repr(parser[name])
+            raise InputError(
+                f"{name} is {said}, by which nothing is run: expected an expression that runs "
+                f"something; leave --{name} out to run what the config says"
+            )
+
+
+def _does_something(item: Any) -> bool:
+    """Whether an item of what is run is an expression, or refers to one, or is a component."""
+    if isinstance(item, str):
+        return item.startswith(REFERS) and item not in NULLS
+    return isinstance(item, dict) and "_target_" in item
 
 
 def _set_bundle_root(parser: ConfigParser, files: Sequence[str]) -> None:
@@ -210,6 +234,8 @@ def _check_places(parser: ConfigParser) -> None:
         check_output_dir(output_dir)
         for place in _data_places(parser):
             check_apart(output_dir, place)
+    if has_id(parser, CURVES) and parser.get_parsed_content(CURVES) is not None:
+        check_output_dir(parser.get_parsed_content(CURVES), CURVES)
     if "model_path" in parser:
         require_weights(parser.get_parsed_content("model_path"))
     further = parser.get_parsed_content("ensemble") if has_id(parser, "ensemble") else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import os
 import re
 import sys
@@ -50,6 +51,8 @@ DATA = ("train#dataset#data", "validate#dataset#data")  # the cases of both part
 TEXT = "text"  # the kind of knobs that are texts, whatever they look like
 EXPONENT = re.compile(r"[-+]?\d+e[-+]?\d+", re.I)  # a number that YAML takes for a text
 LONGEST_NAME = 255  # bytes of a file's or folder's name, in most file systems
+SIZES = ("crop_size", "spatial_size", "window_size")  # of images that a network sees
+ENCODER = "network_def#label_encoder"
 TEXTS = "texts"  # of those that may be a list of texts too
 
 
@@ -182,7 +185,7 @@ SHARED = {
     "overlap": ["overlap"],
     "spacing": ["voxel_size"],
     "microns": ["slide_microns"],
-    "size": ["crop_size", "spatial_size", "window_size"],
+    "size": [*SIZES],
     "switch": [
         "force", "mirrored", "partial_weights", "phantoms", "require_codes", "resume",
         "save_overlay", "save_statistics", "skip_empty", "skip_unreadable", "turned",
@@ -241,6 +244,7 @@ def check_values(parser: ConfigParser) -> None:
     _check_steps(parser)
     _check_own_estimates(parser)
     _check_channels(parser)
+    _check_sizes(parser)
     _check_classes(parser)
     _check_views(parser)
     _check_samples(parser)
@@ -511,6 +515,32 @@ def _check_channels(parser: ConfigParser) -> None:
             raise InputError(f"{name} is {got}: expected {said[1]}, as of {said[0]}")
 
 
+def _check_sizes(parser: ConfigParser) -> None:
+    """Check that the sizes that a network sees are multiples of its stride, before it is built.
+
+    The stride of an LDSeg is that of its label's encoder, which is made of no values for it.
+
+    Raises:
+        InputError: for a size that is none.
+    """
+    sizes = {name: parser.get_parsed_content(name) for name in SIZES if has_id(parser, name)}
+    if not sizes or not has_id(parser, ENCODER):
+        return
+    apart = ConfigParser(copy.deepcopy(dict(parser.get())))  # which keeps what it makes
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            stride = apart.get_parsed_content(ENCODER).stride
+    except Exception:  # what cannot be made so is told when the network is
+        return
+    for name, size in sizes.items():
+        fitting = [-(-side // stride) * stride for side in size]
+        if fitting != list(size):
+            raise InputError(
+                f"{name} is {list(size)}: expected multiples of {stride}, the network's stride, "
+                f"such as {fitting}"
+            )
+
+
 def _check_classes(parser: ConfigParser) -> None:
     """Check that the knobs that are per class fit the classes that there are."""
     if not has_id(parser, "num_classes"):
@@ -635,8 +665,12 @@ def check_device(device: str | torch.device) -> None:
         ) from error
 
 
-def check_output_dir(path: str) -> None:
+def check_output_dir(path: str, name: str = "output_dir") -> None:
     """Check that a folder can be written to, or made; nothing is.
+
+    Args:
+        path: of the folder.
+        name: of the knob that names it.
 
     Raises:
         InputError: if it is "", begins with ~, has a name that is too long, or is inside of the
@@ -645,37 +679,37 @@ def check_output_dir(path: str) -> None:
         ReadOnlyError: if it is read-only.
     """
     if not path:
-        raise InputError("output_dir is '': expected a folder; '.' is the current one")
-    check_home(path)
+        raise InputError(f"{name} is '': expected a folder; '.' is the current one")
+    check_home(path, name)
     require_own_place(path)
     there = Path(path).absolute()
     for part in there.parts:
         if len(os.fsencode(part)) > LONGEST_NAME:
             raise InputError(
-                f"output_dir is {path!r}, with a name of {len(os.fsencode(part))} bytes: expected "
+                f"{name} is {path!r}, with a name of {len(os.fsencode(part))} bytes: expected "
                 f"at most {LONGEST_NAME}"
             )
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir():
         raise NotAFolderError(
-            f"output_dir is {path!r}, but {there} is a file: expected a folder, or none yet"
+            f"{name} is {path!r}, but {there} is a file: expected a folder, or none yet"
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise ReadOnlyError(
-            f"output_dir is {path!r}, but {there} is read-only: expected one that can be written to"
+            f"{name} is {path!r}, but {there} is read-only: expected one that can be written to"
         )
 
 
-def check_home(path: str | os.PathLike[str]) -> None:
-    """Check that an `output_dir` does not begin with ~, of which Python makes a folder.
+def check_home(path: str | os.PathLike[str], name: str = "output_dir") -> None:
+    """Check that a folder to write to does not begin with ~, of which Python makes a folder.
 
     Raises:
         InputError: if it does.
     """
     if os.fspath(path).startswith("~"):
         raise InputError(
-            f"output_dir is {os.fspath(path)!r}, whose ~ no shell has replaced: expected a whole "
+            f"{name} is {os.fspath(path)!r}, whose ~ no shell has replaced: expected a whole "
             "path; write it without quotes, or from / on"
         )
 

@@ -21,7 +21,7 @@ from ldseg_monai.data.names import (
     parts_of_channels,
     plain_name,
 )
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import InputError, counted
 
 LOOKED_AT = 5  # cases whose channels are counted before any work
 
@@ -133,7 +133,7 @@ def require_channels(cases: Sequence[Mapping[str, Any]], channels: int) -> None:
 
 def channels_text(count: int) -> str:
     """A number of channels in words."""
-    return "1 channel" if count == 1 else f"{count} channels"
+    return counted(count, "channel")
 
 
 def names_of_files(images: Iterable[Any]) -> list[str]:

@@ -53,7 +53,7 @@ from ldseg_monai.data.phantoms.files import (
     phantoms_complete,
     write_phantoms,
 )
-from ldseg_monai.runtime.errors import FileError, InputError, MissingFileError
+from ldseg_monai.runtime.errors import FileError, InputError, MissingFileError, counted
 
 logger = logging.getLogger("ldseg_monai.data")
 LABEL_ENDINGS = ("_anno", "_label", "_gt")
@@ -203,12 +203,11 @@ def _join_items(
 
 def tell_cases(dataset_dir: PathLike | Sequence[PathLike], cases: Cases) -> None:
     """Say once what is used of a data set, or of several places, and what is not."""
-    number = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
     places = ensure_tuple(dataset_dir)
     told = os.fspath(places[0])
     if len(places) > 1:
         told += f" and {len(places) - 1} more"
-    tell(f"{told}: {number}", cases.leftovers)
+    tell(f"{told}: {counted(len(cases), 'case')}", cases.leftovers)
 
 
 def image_folder(dataset_dir: PathLike) -> Path:

@@ -19,7 +19,7 @@ from ldseg_monai.data.leftovers import some, tell
 from ldseg_monai.data.listed_cases import Cases, compare_class_names
 from ldseg_monai.data.names import PathLike, case_name, image_place, plain_name
 from ldseg_monai.data.trained_cases import TrainedCases, cases_file, digest
-from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.errors import InputError, MissingFileError, counted
 
 WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
 SAMPLE = 4096  # bytes of an image's file by which two are found that may be the same
@@ -113,11 +113,12 @@ class Split:
         chosen, how = self._choose(names, groups)
         _require_whole_groups(chosen, names, groups, how)
         _require_different_images(self._items, chosen)
+        train = len(names) - len(chosen)
         together = f"; {_told(groups, names)}" if groups else ""
         held = f"; {len(self.test)} test, named by test_cases" if self.test else ""
         tell(
-            f"split: {len(names) - len(chosen)} cases train, {len(chosen)} validate ({how})"
-            f"{together}{held}"
+            f"split: {counted(train, 'case')} train{'s' * (train == 1)}, {len(chosen)} "
+            f"validate{'s' * (len(chosen) == 1)} ({how}){together}{held}"
         )
         return chosen
 
@@ -388,9 +389,10 @@ def match_groups(groups: Mapping[str, str], names: Sequence[str]) -> dict[str, s
 
 def _told(groups: Mapping[str, str], names: Sequence[str]) -> str:
     """What is known of the patients of some cases."""
-    text = f"{len(set(groups.values()))} patients are kept together"
+    number = len(set(groups.values()))
+    text = f"{counted(number, 'patient')} {'is' if number == 1 else 'are'} kept together"
     unknown = len(names) - len(groups)
-    return f"{text}, of {unknown} cases none is known" if unknown else text
+    return f"{text}, of {counted(unknown, 'case')} none is known" if unknown else text
 
 
 def _require_whole_groups(

@@ -27,7 +27,7 @@ from ldseg_monai.evaluation.areas import affine_of
 from ldseg_monai.evaluation.case_files import MeasureCased
 from ldseg_monai.inference.ensemble import most_probable_class
 from ldseg_monai.inference.finished_cases import ENDINGS
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import InputError, counted
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.ownership import CHANGED, OWN, claim_of, outputs, place_of, whose
 
@@ -279,7 +279,7 @@ class StatisticsTable:
                 with open(hidden, "wb") as opened:
                     opened.write(content)
         table = os.path.join(self.output_dir, TABLES[0])
-        logger.info("wrote %s: %d cases", table, len({row["case"] for row in rows}))
+        logger.info("wrote %s: %s", table, counted(len({row["case"] for row in rows}), "case"))
 
     def _remove(self) -> None:
         """Remove the files of an earlier run of this command that nobody changed."""
@@ -313,9 +313,9 @@ class StatisticsTable:
         if changed:
             shown = ", ".join(sorted(changed)[:SHOWN])
             logger.warning(
-                "files of %d cases were changed after they were written: the table has the numbers "
-                "of the segmentations as they were before: %s",
-                len(changed),
+                "files of %s were changed after they were written: the table has the numbers of "
+                "the segmentations as they were before: %s",
+                counted(len(changed), "case"),
                 shown,
             )
 

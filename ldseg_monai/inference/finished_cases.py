@@ -21,7 +21,7 @@ from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.formats import voxel_files
 from ldseg_monai.data.names import channel_files
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import InputError, counted
 from ldseg_monai.runtime.files import saved_files
 from ldseg_monai.runtime.ownership import (
     CHANGED,
@@ -169,8 +169,9 @@ class FinishedCases:
         if changed:
             files = [path for name in sorted(changed) for path in changed[name]]
             logger.warning(
-                "resume is False: replacing %d files that were changed after they were written: %s",
-                len(files),
+                "resume is False: replacing %s that %s changed after being written: %s",
+                counted(len(files), "file"),
+                "was" if len(files) == 1 else "were",
                 ", ".join(files),
             )
 

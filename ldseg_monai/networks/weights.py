@@ -54,7 +54,7 @@ def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or holds anything else.
+        ValueError: if it cannot be read, or holds anything else, or NaN or infinite weights.
     """
     require_weights(path)
     try:
@@ -73,7 +73,23 @@ def read_state(path: str, map_location: Device = None) -> dict[str, Any]:
         ) from error
     if not isinstance(state, Mapping):
         raise InputError(f"{path} holds a {type(state).__name__}: expected a state dict")
+    _require_finite(state, path)
     return dict(state)
+
+
+def _require_finite(state: Mapping[str, Any], path: str) -> None:
+    """Check that weights are numbers: of others a network makes a mask all the same.
+
+    Raises:
+        ValueError: naming the first tensor with NaN or an infinite number.
+    """
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            if not torch.isfinite(value).all():
+                raise InputError(
+                    f"{path} has NaN or infinite numbers in {name}: expected finite ones, as of a "
+                    "training that did not diverge; give other weights, or train again"
+                )
 
 
 def load_weights(network: nn.Module, path: str, partial: bool | None = None) -> None:

@@ -158,6 +158,11 @@ def one_line(error: BaseException) -> str:
     return f"{kind}: {text}" if text else kind
 
 
+def counted(number: int, one: str) -> str:
+    """A number of things in words: ``1 case``, ``2 cases``."""
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
 def _without_user_traceback(record: logging.LogRecord) -> bool:
     """Take a `UserError`'s traceback out of a log entry, such as MONAI's `StatsHandler` writes."""
     error = record.exc_info[1] if record.exc_info else None

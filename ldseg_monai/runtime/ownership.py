@@ -27,6 +27,8 @@ from ldseg_monai.runtime.errors import (
     ExistingFileError,
     FileError,
     LostFolderError,
+    NotAFolderError,
+    ReadOnlyError,
 )
 
 try:
@@ -180,15 +182,27 @@ def require_own(paths: Iterable[PathLike], of: str, root: PathLike | None = None
 
 
 def require_new(path: PathLike) -> None:
-    """Check that there is nothing yet where a tool is about to write.
+    """Check that there is nothing yet where a tool is about to write, and that it can write there.
 
     Raises:
         ExistingFileError: if there is.
+        NotAFolderError: if a folder that it is to be in is a file.
+        ReadOnlyError: if that folder, or where it would be made, is read-only.
     """
+    path = os.fspath(path)
     if os.path.lexists(path):
         raise ExistingFileError(
-            f"{os.fspath(path)} is there already: expected a new name; choose another, "
-            "or move it away"
+            f"{path} is there already: expected a new name; choose another, or move it away"
+        )
+    place = Path(path).absolute().parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise NotAFolderError(f"{path}: {place} is a file; expected a folder; choose another place")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ReadOnlyError(
+            f"{path}: {place} is read-only; expected a folder that can be written to; choose "
+            "another place"
         )
 
 

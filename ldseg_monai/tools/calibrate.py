@@ -26,7 +26,7 @@ from ldseg_monai.evaluation.temperature import Case, Fit, count, fit_temperature
 from ldseg_monai.inference.case_evaluator import require_loaded
 from ldseg_monai.networks.segmenter import diffusion_segmenter
 from ldseg_monai.networks.weights import load_weights, require_weights
-from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.errors import InputError, MissingFileError, counted
 from ldseg_monai.runtime.files import save_whole
 from ldseg_monai.runtime.ownership import require_new
 
@@ -112,7 +112,8 @@ def calibrate(
     save_whole({name: tensor.cpu() for name, tensor in network.state_dict().items()}, out)
     if trained is not None:
         if outside:
-            note = f"calibrated on {len(outside)} images outside of known_images ({some(outside)})"
+            number = counted(len(outside), "image")
+            note = f"calibrated on {number} outside of known_images ({some(outside)})"
             trained = TrainedCases(frozenset(), note).joined(trained)
         trained.write(out)
     return fit

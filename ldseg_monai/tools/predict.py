@@ -19,7 +19,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle import Bundle
-from ldseg_monai.bundle.bundle import SEQUENCES, STRIPS
+from ldseg_monai.bundle.bundle import SEQUENCES, STRIPS, readable
 from ldseg_monai.bundle.components import has_id
 from ldseg_monai.bundle.knobs import check_home, view_knobs
 from ldseg_monai.data.checks import OUTSIDE
@@ -122,6 +122,7 @@ def predict(
         kinds = [] if overlays else kinds_for(places)
         if kinds:
             knobs["save_as"] = [*kinds, *knobs.get("save_as", [])]
+        results = folder_of_results(inputs) if out is None else out
         workflow = create_workflow(
             config_file=files,
             workflow_type="inference",
@@ -129,8 +130,7 @@ def predict(
             bundle_root=str(own.root),
             # Not a list, in whose texts MONAI would replace each `#`
             dataset_dir=tuple(os.path.abspath(place) for place in places),
-            output_dir=os.path.abspath(folder_of_results(inputs) if out is None else out),
-            **knobs,
+            **readable({"output_dir": os.path.abspath(results), **knobs}),
         )
         evaluator = workflow.parser.get_parsed_content("evaluator")
         tell_large(workflow.parser)

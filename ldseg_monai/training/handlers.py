@@ -21,7 +21,7 @@ from monai.handlers import ValidationHandler
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.draws import SeededSampler
 from ldseg_monai.data.split import require_different_images
-from ldseg_monai.runtime.errors import InputError, RunError
+from ldseg_monai.runtime.errors import InputError, RunError, counted
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.training.resume import SaveBest
 
@@ -145,12 +145,13 @@ class Conclude:
     @idist.one_rank_only()
     def __call__(self, engine: Engine) -> None:
         """Say it now."""
+        epochs = counted(engine.state.epoch, "epoch")
         if not self.best.epoch:
-            engine.logger.warning("trained %d epochs; none was validated", engine.state.epoch)
+            engine.logger.warning("trained %s; none was validated", epochs)
             return
         engine.logger.info(
-            "trained %d epochs; the weights of epoch %d are the best, %s %.4f: %s",
-            engine.state.epoch,
+            "trained %s; the weights of epoch %d are the best, %s %.4f: %s",
+            epochs,
             self.best.epoch,
             self.best.name,
             self.best.best,

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.networks.weights import read_state
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import InputError, counted
 from ldseg_monai.runtime.files import save_whole
 from ldseg_monai.runtime.ownership import take_folder
 from ldseg_monai.runtime.signals import advise_at_end
@@ -180,8 +180,8 @@ class ResumableCheckpoint:
             engine.logger.info("from here on %s", line)
         if max_epochs is not None and engine.state.epoch >= max_epochs:
             engine.logger.warning(
-                "nothing left to train: all %d epochs are done; raise max_epochs or %s",
-                max_epochs,
+                "nothing left to train: %s done; raise max_epochs or %s",
+                counted(max_epochs, "epoch"),
                 advice,
             )
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from small_data import write_boxes
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.bundle.bundle import readable
 from ldseg_monai.runtime.errors import InputError
 
 METADATA = {
@@ -151,3 +153,13 @@ def test_an_overlay_that_is_none_is_told(
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         boxes.config("inference.yaml", str(tmp_path / name))
+
+
+def test_a_path_that_monai_takes_for_an_id_is_kept() -> None:
+    knobs = {"output_dir": "a/x@##y", "save_as": ["b%###", "stl"], "seed": 3, "device": "@#cpu"}
+    given = readable(knobs)
+    assert given["seed"] == 3 and given["device"] == "@#cpu"  # which MONAI can read
+    parser = ConfigParser(given)
+    parser.parse()
+    assert parser.get_parsed_content("output_dir") == "a/x@##y"
+    assert parser.get_parsed_content("save_as") == ["b%###", "stl"]

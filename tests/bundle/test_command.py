@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,42 @@ def test_mlflow_s_handler_logs_the_loss_of_an_iteration(monkeypatch: pytest.Monk
     engine.add_event_handler(Events.ITERATION_COMPLETED, handler._default_iteration_log)
     engine.run([0, 1])
     assert logged == [({"train_loss": 0.5}, 1), ({"train_loss": 0.5}, 2)]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [({"run": "null"}, "'null'"), ({"run": "$None"}, "null"), ({"run": []}, r"\[\]"),
+     ({"run": ["later"]}, r"\['later'\]"), ({"run_id": "seed", "seed": 3}, "3"),
+     ({"run_id": "training", "run": ""}, "''")],
+)  # fmt: skip
+def test_command_that_would_run_nothing_is_told(
+    given: dict[str, Any], shown: str, tmp_path: Path
+) -> None:
+    path = write_bundle(tmp_path / "mine", seed=0, training="@run", run=["$print('done')"])
+    write_weights(tmp_path / "mine")
+    with pytest.raises(Exception) as raised:
+        monai.bundle.run(config_file=str(path), logging_file=False, **given)
+    assert re.match(f"[a-z]+ is {shown}, by which nothing is run", str(cause(raised.value)))
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"run": ["$print('done')"]}, {"run": "@again", "again": "$print('done')"}]
+)
+def test_command_that_runs_something_is_taken(
+    given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content: dict[str, Any] = {"run": ["$print('done')"], "again": None}
+    path = write_bundle(tmp_path / "mine", **content)
+    write_weights(tmp_path / "mine")
+    monai.bundle.run(config_file=str(path), logging_file=False, **given)
+    assert capsys.readouterr().out.splitlines()[-1] == "done"
+
+
+def test_curves_cannot_go_into_a_file(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "mine", tensorboard_dir=str(tmp_path / "a.txt"))
+    write_weights(tmp_path / "mine")
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(Exception) as raised:
+        monai.bundle.run(config_file=str(path), logging_file=False)
+    told = str(cause(raised.value))
+    assert told.startswith("tensorboard_dir is ") and "a.txt is a file: expected a folder" in told

@@ -329,6 +329,8 @@ def test_device_that_is_not_there_is_an_error_that_names_it(device: str) -> None
 def test_no_output_dir_is_told_before_any_work(path: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_output_dir(path)
+    with pytest.raises(InputError, match=message.replace("output_dir", "tensorboard_dir")):
+        check_output_dir(path, "tensorboard_dir")
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, "x"])
@@ -351,3 +353,24 @@ def test_cases_are_given_of_both_parts_or_of_none(given: tuple[str, ...]) -> Non
     told = f"{given[0]}#dataset#data is given and .* is not: expected both.*val_split between 0 and"
     with pytest.raises(InputError, match=told):
         check_values(ConfigParser(config))
+
+
+def encoded(**size: list[int]) -> dict:
+    encoder = {"_target_": "ldseg_monai.networks.ResidualEncoder", "spatial_dims": 2}
+    encoder |= {"in_channels": 2, "out_channels": 1, "channels": [8, 8], "stem_stride": 4}
+    network = {"_target_": "ldseg_monai.networks.LDSeg", "label_encoder": encoder}
+    return {**size, "network_def": network}
+
+
+def test_sizes_that_a_network_cannot_take_are_told_before_it_is_built() -> None:
+    check_values(ConfigParser(encoded(spatial_size=[64, 72])))
+    drawn = torch.random.get_rng_state()
+    parser = ConfigParser(encoded(crop_size=[64, 100]))
+    told = (
+        "crop_size is [64, 100]: expected multiples of 8, the network's stride, such as [64, 104]"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(told)}$"):
+        check_values(parser)
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    made = parser.get_parsed_content("network_def#label_encoder")  # anew, with values
+    assert not any(tensor.is_meta for tensor in made.parameters())

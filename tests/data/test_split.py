@@ -154,7 +154,7 @@ def test_whole_patients_may_be_named_and_how_many_are_known_is_told(
 ) -> None:
     caplog.set_level(logging.INFO, "ldseg_monai.data")
     assert val_of(cases(), val_cases="case_0,case_1", groups=PATIENTS) == ["case_0", "case_1"]
-    assert "3 patients are kept together, of 1 cases none is known" in caplog.text
+    assert "3 patients are kept together, of 1 case none is known" in caplog.text
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "; "])

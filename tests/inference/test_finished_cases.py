@@ -137,7 +137,7 @@ def test_what_another_hand_changed_is_kept_and_told(
         )
         assert infer(tmp_path, cases, resume=False) == list(NAMES)
     assert (
-        f"resume is False: replacing 1 files that were changed after they were written: {corrected}"
+        f"resume is False: replacing 1 file that was changed after being written: {corrected}"
         in caplog.text
     )
     assert corrected.read_bytes() != b"corrected by hand"

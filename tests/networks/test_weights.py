@@ -123,3 +123,16 @@ def test_weights_of_which_less_than_half_fits_are_refused(tmp_path: Path) -> Non
     torch.save({"network": {}, "trainer": {}, "cases": []}, path)
     with pytest.raises(InputError, match="give the model.pt beside it"):
         load_weights(network, path, partial=True)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, number: float) -> None:
+    state = torch.nn.Linear(3, 2).state_dict()
+    torch.save(state, tmp_path / "model.pt")
+    assert read_state(str(tmp_path / "model.pt")).keys() == state.keys()
+    state["weight"][1, 2] = number
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(
+        InputError, match="model.pt has NaN or infinite numbers in weight: expected"
+    ):
+        load_weights(torch.nn.Linear(3, 2), str(tmp_path / "model.pt"), partial=True)

@@ -141,6 +141,18 @@ def test_tools_take_new_names_only(tmp_path: Path) -> None:
         require_new(tmp_path / "old")
 
 
+def test_a_place_that_cannot_be_written_to_is_told_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file; expected a folder"):
+        require_new(tmp_path / "file" / "new" / "a.zip")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    for name in ("a.zip", "new/a.zip"):
+        with pytest.raises(PermissionError, match=f"{tmp_path} is read-only; expected a folder"):
+            require_new(tmp_path / name)
+
+
 # Folders
 
 HOLD = """
