@@ -34,7 +34,8 @@ from ldseg_monai.bundle.knobs import (
 )
 from ldseg_monai.bundle.names import check_names
 from ldseg_monai.bundle.reader import find_reader, make_importable
-from ldseg_monai.data.datalist import image_folder
+from ldseg_monai.data.datalist import find_cases, image_folder
+from ldseg_monai.data.listed_cases import compare_channel_names
 from ldseg_monai.networks.weights import require_weights
 from ldseg_monai.runtime.errors import (
     InputError,
@@ -103,6 +104,7 @@ def check_command() -> None:
     check_values(parser)
     use_threads(parser)
     _check_places(parser)
+    _check_channel_names(parser)
     if command.get("tracking"):
         _mend_tracking(parser)
         try:
@@ -247,6 +249,23 @@ def _data_places(parser: ConfigParser) -> tuple[str, ...]:
     """The files and folders that a config's `dataset_dir` names, which may be none."""
     named = parser.get_parsed_content("dataset_dir") if has_id(parser, "dataset_dir") else ""
     return tuple(ensure_tuple(named)) if named else ()
+
+
+def _check_channel_names(parser: ConfigParser) -> None:
+    """Check that the channels of a data set come in the bundle's order, as far as names tell.
+
+    Raises:
+        InputError: if they do not, or as of `find_cases`.
+    """
+    from ldseg_monai.bundle.bundle import Bundle  # which checks commands by this file
+
+    channels = parser.get_parsed_content("load#channels") if has_id(parser, "load#channels") else 1
+    if channels == 1 or "bundle_root" not in parser:
+        return
+    names = Bundle(parser.get_parsed_content("bundle_root")).channel_names
+    for place in _data_places(parser):
+        if os.path.isdir(place) or place.endswith(".json"):
+            compare_channel_names(find_cases(place, False, channels=channels), names)
 
 
 def _claim_output(parser: ConfigParser, files: Sequence[str], command: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, case_of_channels, find_cases
 from ldseg_monai.data.formats.geometry import check_affine
 from ldseg_monai.data.formats.kinds import NIFTI_ENDINGS
+from ldseg_monai.data.listed_cases import compare_channel_names
 from ldseg_monai.data.names import PathLike
 from ldseg_monai.data.sequences import find_sequences
 from ldseg_monai.data.writers import FormsWriter, label_picture_writer
@@ -323,6 +324,7 @@ class Segmenter:
     def _segment(self, path: str | list[str], backwards: bool, shown: str = "") -> Segmentation:
         if isinstance(path, list):
             cases = case_of_channels(path)
+            compare_channel_names(cases, self.bundle.channel_names)
         elif self.is_sequence:
             cases = find_sequences(path)
         else:

@@ -188,6 +188,30 @@ def compare_class_names(cases: Cases, expected: Mapping[int, str]) -> None:
         tell_once(f"{cases.source} has other names of classes: {', '.join(others)}")
 
 
+def compare_channel_names(cases: Cases, expected: Sequence[str]) -> None:
+    """Compare what a data set, or its files' names, call an image's channels with a bundle's.
+
+    Capitals, spaces and signs make no difference. Names that the bundle does not know say nothing.
+
+    Args:
+        cases: of the data set.
+        expected: names of the bundle's channels, in their order.
+
+    Raises:
+        ValueError: if the name of one channel stands at the place of another.
+    """
+    given = cases.channel_names or names_of_files(case["image"] for case in cases)
+    known = [_plain(name) for name in expected]
+    for name, own in zip(map(_plain, given), known, strict=False):
+        if name != own and name in known:
+            place = cases.source or ", ".join(ensure_tuple(cases[0]["image"]))
+            raise InputError(
+                f"{place} has the channels {', '.join(given)}, and the bundle takes "
+                f"{', '.join(expected)}: expected that order; list or number the files so, or "
+                "correct the names"
+            )
+
+
 def _plain(name: str) -> str:
     return "".join(sign for sign in name.casefold() if sign.isalnum())
 

@@ -210,3 +210,28 @@ def test_curves_cannot_go_into_a_file(tmp_path: Path) -> None:
         monai.bundle.run(config_file=str(path), logging_file=False)
     told = str(cause(raised.value))
     assert told.startswith("tensorboard_dir is ") and "a.txt is a file: expected a folder" in told
+
+
+@pytest.mark.parametrize("names", [["T1", "T2"], ["t-2", "T 1"], ["flair", "T2"]])
+def test_channels_come_in_the_order_of_the_bundle(tmp_path: Path, names: list[str]) -> None:
+    path = write_bundle(
+        tmp_path / "mine", load={"channels": 2}, dataset_dir=str(tmp_path / "data"), run=["$1"]
+    )
+    write_weights(tmp_path / "mine")
+    channels = {"image": {"channel_def": {"0": "T1", "1": "T2"}}}
+    metadata = {"network_data_format": {"inputs": channels}}
+    (tmp_path / "mine" / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (tmp_path / "data" / "imagesTr").mkdir(parents=True)
+    for number in range(2):
+        (tmp_path / "data" / "imagesTr" / f"a_000{number}.nii.gz").touch()
+    said = {"file_ending": ".nii.gz", "channel_names": dict(enumerate(names))}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(said))
+    if names[0] != "t-2":
+        monai.bundle.run(config_file=str(path), logging_file=False)
+        return
+    with pytest.raises(Exception) as raised:
+        monai.bundle.run(config_file=str(path), logging_file=False)
+    told = (
+        "dataset.json has the channels t-2, T 1, and the bundle takes T1, T2: expected that order"
+    )
+    assert told in str(cause(raised.value))

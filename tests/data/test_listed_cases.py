@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from ldseg_monai.data.datalist import find_cases
-from ldseg_monai.data.listed_cases import Cases, class_names
+from ldseg_monai.data.leftovers import Leftovers
+from ldseg_monai.data.listed_cases import Cases, class_names, compare_channel_names
 from ldseg_monai.data.names import case_name
 from ldseg_monai.data.split import Split
 
@@ -301,3 +302,13 @@ def test_class_names_of_the_file_are_compared_with_the_bundles(
     assert names_of(split.part("all")) == ["a", "b"]
     assert message in caplog.text
     assert bool(caplog.messages) == bool(message)
+
+
+def test_channels_named_by_their_files_are_compared_with_the_bundles() -> None:
+    cases = Cases([{"image": ["/a_t2.nii.gz", "/a_t1.nii.gz"]}], Leftovers())
+    compare_channel_names(cases, ["t2", "t1"])
+    compare_channel_names(cases, ["dwi", "adc"])  # which say nothing of these
+    with pytest.raises(ValueError, match="/a_t1.nii.gz has the channels t2, t1, and the bundle"):
+        compare_channel_names(cases, ["T1", "T2"])
+    numbered = Cases([{"image": ["/a_0000.nii.gz", "/a_0001.nii.gz"]}], Leftovers())
+    compare_channel_names(numbered, ["0001", "0000"])

@@ -29,7 +29,7 @@ def data_files(header: str, others: Iterable[str]) -> list[str]:
     for name in _named(header):
         parts = [re.escape(part) for part in NUMBER.split(name)]
         patterns.append(re.compile(r"\d+".join(parts)))
-    found = []
+    found: list[str] = []
     if not patterns:
         return found
     for path in others:
