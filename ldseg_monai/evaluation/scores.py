@@ -22,6 +22,7 @@ from monai.utils import convert_to_tensor
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.trained_cases import TrainedCases, digest, tell_trained_on
+from ldseg_monai.runtime.errors import counted
 from ldseg_monai.runtime.files import whole_file
 
 SCORES = ("dice", "iou", "precision", "recall", "hd95", "asd", "surface_dice")
@@ -291,7 +292,7 @@ def mean_text(summary: Mapping[str, Any]) -> str:
         if mean is not None:
             unit = f" {summary['units']['hd95']}" if score == "hd95" else ""
             told.append(f"{heading} {mean:.4f}{unit}")
-    return f"{', '.join(told) or 'no scores'}: means of {summary['cases']} case(s)"
+    return f"{', '.join(told) or 'no scores'}: means of {counted(summary['cases'], 'case')}"
 
 
 def _pooled(rows: Sequence[dict]) -> dict[str, dict[str, float | None]]:

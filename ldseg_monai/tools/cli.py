@@ -20,6 +20,7 @@ from ldseg_monai.runtime.errors import (
     ListedErrors,
     UserError,
     cause,
+    counted,
 )
 from ldseg_monai.runtime.nearest import did_you_mean
 from ldseg_monai.runtime.signals import end_in_one_line
@@ -713,9 +714,9 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         else ""
     )
     sys.stdout.write(
-        f"wrote {arguments.out}: temperature {fit.temperature:.2f} by {fit.cases} case(s), "
-        f"calibration error of one sample {fit.error_before:.3f} before, {fit.error_after:.3f} "
-        f"after{unseen}\n"
+        f"wrote {arguments.out}: temperature {fit.temperature:.2f} by "
+        f"{counted(fit.cases, 'case')}, calibration error of one sample {fit.error_before:.3f} "
+        f"before, {fit.error_after:.3f} after{unseen}\n"
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,11 @@ from ldseg_monai.data.leftovers import some
 from ldseg_monai.data.split import match_groups, read_groups, read_table
 from ldseg_monai.evaluation.paired import Comparison, compare
 from ldseg_monai.evaluation.scores import SEEN
-from ldseg_monai.runtime.errors import InputError, MissingFileError
+from ldseg_monai.runtime.errors import InputError, MissingFileError, counted
 
 METRICS = "metrics.csv"
 COMPARED = {"dice": "Dice", "iou": "IoU", "hd95": "HD95"}  # scores of `metrics.csv`
+TRUE = "true_voxels"  # how many the label has of a class
 MEAN = "mean of classes"
 CASE_COLUMNS, GROUP_COLUMNS = ("case", "name"), ("group", "patient", "patient id")
 FEW = 6  # pairs: of 5, the least p of Wilcoxon's test is 0.06
@@ -153,7 +155,8 @@ def compare_evaluations(
 
     Raises:
         FileNotFoundError: if a file is not there.
-        ValueError: if the two have no case or no class in common, or measure in two units.
+        ValueError: if the two have no case or no class in common, measure in two units, or against
+            other labels.
     """
     a, b = read_scores(place_a), read_scores(place_b)
     cases = sorted(a.cases & b.cases)
@@ -162,6 +165,7 @@ def compare_evaluations(
     _require_common("class", names, a, b, a.rows, b.rows)
     grouped = read_case_groups(groups, cases) if groups is not None else {}
     unit = _unit(a, b, names, cases)
+    _require_same_labels(a, b, names, cases)
     classes: dict[str, dict[str, Any]] = {name: {} for name in names}
     means = {}
     for score in COMPARED:
@@ -190,8 +194,9 @@ def compare_evaluations(
 def comparison_text(found: Mapping[str, Any]) -> str:
     """The result of `compare_evaluations` as a table for a terminal."""
     lines = [f"A: {found['a']}", f"B: {found['b']}"]
-    told = f"{found['cases']} case(s) in both"
-    lines.append(told if found["groups"] is None else f"{told}, of {found['groups']} group(s)")
+    told = f"{counted(found['cases'], 'case')} in both"
+    groups = "" if found["groups"] is None else f", of {counted(found['groups'], 'group')}"
+    lines.append(told + groups)
     for letter in "ab":
         for what, names in found[f"only_{letter}"].items():
             if names:
@@ -240,6 +245,22 @@ def _unit(a: Scores, b: Scores, names: Iterable[str], cases: Iterable[str]) -> s
             "expected the same unit; evaluate both on the same files"
         )
     return " or ".join(units[0] or units[1])
+
+
+def _require_same_labels(a: Scores, b: Scores, names: Iterable[str], cases: Iterable[str]) -> None:
+    """Check that both were scored against the same labels, as far as their sizes tell.
+
+    Raises:
+        ValueError: naming a class of a case whose labels differ in size.
+    """
+    for name, case in product(names, cases):
+        rows = [scores.rows[name].get(case, {}) for scores in (a, b)]
+        sizes = [row.get(TRUE) for row in rows]
+        if all(sizes) and sizes[0] != sizes[1]:
+            raise InputError(
+                f"{name} of {case} has {sizes[0]} true voxels in {a.path} and {sizes[1]} in "
+                f"{b.path}: expected scores against the same labels; evaluate both on one data set"
+            )
 
 
 def _mean_where_both(

@@ -18,7 +18,7 @@ from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.data.datalist import PathLike
 from ldseg_monai.networks.peers import EfficientNetUNet
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, diffusion_segmenter
-from ldseg_monai.runtime.errors import InputError, MissingFileError, MissingPackageError
+from ldseg_monai.runtime.errors import InputError, MissingFileError, MissingPackageError, counted
 from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.ownership import require_new
 
@@ -164,7 +164,7 @@ def export(
     with torch.no_grad():
         with whole_file(path) as hidden:
             writers[path.suffix](network, num_samples, Path(hidden), source.metadata)
-    logger.info("wrote %s: %d sample(s) of each image", path, num_samples)
+    logger.info("wrote %s: %s of each image", path, counted(num_samples, "sample"))
 
 
 def _write_torchscript(

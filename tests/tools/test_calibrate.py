@@ -20,6 +20,7 @@ from ldseg_monai.evaluation.temperature import (
     count,
     fit_temperature,
 )
+from ldseg_monai.runtime.errors import counted
 from ldseg_monai.tools.calibrate import calibrate
 from ldseg_monai.tools.cli import main
 
@@ -170,7 +171,7 @@ def test_command_says_what_it_did(bundle: Path, data: Path, tmp_path: Path, caps
     ]
     assert main(["calibrate", str(bundle), *options]) == 0
     printed = capsys.readouterr().out
-    assert f"wrote {tmp_path / 'new.pt'}: temperature " in printed and " by 1 case(s)" in printed
+    assert f"wrote {tmp_path / 'new.pt'}: temperature " in printed and " by 1 case," in printed
     assert printed.endswith("after\n")  # nothing of others, which there are none of
     written = ["cases.txt", "new.pt", "new_cases.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == written
@@ -208,7 +209,7 @@ def test_own_weights_are_calibrated_on_the_cases_that_their_training_left_out_un
         )
         == 0
     )
-    assert f" by {number} case(s)" in capsys.readouterr().out
+    assert f" by {counted(number, 'case')}," in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,23 @@ def test_what_cannot_be_compared_is_told(
     assert line.startswith("ldseg: error: ") and told in line
 
 
+def test_scores_against_other_labels_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = write(tmp_path / "a", {"a": (0.5, 0.4)}), write(tmp_path / "b", {"a": (0.7, 0.4)})
+    for folder, voxels in ((a, "90"), (b, "91")):
+        lines = (folder / "metrics.csv").read_text().splitlines()
+        column = lines[0].split(",").index("true_voxels")
+        rows = [line.split(",") for line in lines[1:]]
+        rows[1][column] = voxels
+        (folder / "metrics.csv").write_text("\n".join([lines[0], *map(",".join, rows)]) + "\n")
+    assert run(a, b) == 2
+    told = f"Tail of a has 90 true voxels in {a / 'metrics.csv'} and 91 in {b / 'metrics.csv'}"
+    assert told in capsys.readouterr().err
+    assert run(a, a) == 0
+    assert "1 case in both\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("table", "told"),
     [

@@ -15,6 +15,7 @@ from small_data import write_cuts
 from workplace import Workplace, restored_process, tiny_overrides
 
 from ldseg_monai.bundle import Bundle
+from ldseg_monai.runtime.errors import counted
 from ldseg_monai.tools.cli import main
 
 BUNDLE = "ldseg_hippocampus"
@@ -80,7 +81,7 @@ def test_evaluation_tells_scores_and_report(
     scores, report = capsys.readouterr().out.splitlines()[-2:]
     summary = json.loads((place.root / "scores" / "summary.json").read_text())
     assert scores.startswith(f"Dice {summary['all']['dice']['mean']:.4f}, IoU ")
-    assert scores.endswith(f"means of {summary['cases']} case(s)")
+    assert scores.endswith(f"means of {counted(summary['cases'], 'case')}")
     assert report == str(place.root / "scores" / "report.html")
     assert Path(report).is_file()
 
