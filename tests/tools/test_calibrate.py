@@ -269,7 +269,7 @@ def test_bad_case_is_named(bundle: Path, data: Path, tmp_path: Path, capsys) -> 
     ("factor", "message"),
     [
         (1e3, "no temperature from 0.25 to 16 fits best"),
-        (float("nan"), "logits that are not finite"),
+        (float("nan"), "raw.pt has NaN or infinite numbers"),
     ],
 )
 def test_weights_that_no_temperature_helps_are_refused(
@@ -363,4 +363,4 @@ def test_image_that_the_weights_do_not_know_is_refused_or_told(
     assert "--force True to go on" in error and not (tmp_path / "new.pt").exists()
     assert main(["calibrate", str(bundle), *options, "--force", "True"]) == 0
     trained = TrainedCases.read(tmp_path / "new.pt")
-    assert trained.note == "calibrated on 1 images outside of known_images (case2)"
+    assert trained.note == "calibrated on 1 image outside of known_images (case2)"
