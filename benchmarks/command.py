@@ -82,6 +82,18 @@ def bundle(text: str) -> Bundle:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def file_to_write(text: str) -> Path:
+    """The file that an argument names, in a folder that is there.
+
+    Raises:
+        argparse.ArgumentTypeError: if its folder is not there.
+    """
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent} is no folder: expected one; make it first")
+    return path
+
+
 def folder_of(arguments: argparse.Namespace) -> Path:
     """The folder for the report, made where missing; of a parser with `add_bundle`, `add_out`."""
     place = RESULTS if arguments.record else OWN

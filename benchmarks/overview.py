@@ -141,7 +141,9 @@ def overview(bundles: Sequence[Bundle], tables: Sequence[Table], results: Path) 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the overview, and write it if a file is named."""
     parser = command.argument_parser(__doc__)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown file to write")
+    parser.add_argument(
+        "--out", type=command.file_to_write, metavar="FILE", help="Markdown file to write"
+    )
     arguments = parser.parse_args(argv)
     bundles = Bundle.installed()
     tables = [Table(path) for path in sorted(TABLES.glob("*.yaml"))]

@@ -232,7 +232,7 @@ def write_slides(folder: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the lines of the bundles, and write them."""
     parser = command.argument_parser(__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--out", type=command.file_to_write, required=True, help="file to write")
     parser.add_argument(
         "--data", type=Path, help="folder with the data sets knee, hippocampus, glas"
     )

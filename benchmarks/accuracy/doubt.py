@@ -49,6 +49,7 @@ from ldseg_monai.evaluation.temperature import (
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import save_whole
+from ldseg_monai.runtime.ownership import make_folder
 
 DOUBTS = Path(__file__).parent / "doubts"
 NUM_SAMPLES = 20
@@ -306,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--num_samples {arguments.num_samples}: expected 2 or more")
     table.folds = arguments.folds or table.folds
     table.hold_back(dataset_dir)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     chosen = table.trained() if arguments.only is None else arguments.only
     run_methods(table, chosen, dataset_dir, out, score=False)
     done = []

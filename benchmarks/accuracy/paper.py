@@ -59,6 +59,7 @@ from ldseg_monai.evaluation.pictures import upright
 from ldseg_monai.evaluation.report.trajectory import record_trajectory
 from ldseg_monai.evaluation.scores import COUNTS, POOLED, pooled_scores
 from ldseg_monai.networks.segmenter import DiffusionSegmenter
+from ldseg_monai.runtime.ownership import make_folder
 
 TABLES = Path(__file__).parent / "tables"
 ABOUT_ROW = ("name", "published", "cited", "after", "score", "overlays",
@@ -702,7 +703,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     head = report.header(table.title, about, "accuracy.paper", argv, seed)
     table.hold_back(str(dataset_dir))
     chosen_rows = table.trained() if arguments.only is None else arguments.only
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     run_methods(table, chosen_rows, str(dataset_dir), arguments.out)
     done = []
     for key in table.scored():

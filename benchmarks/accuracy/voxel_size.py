@@ -110,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_bundle(parser)
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--cases", type=int, default=10, help="how many of docs/val_cases.txt")
-    parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument(
+        "--out", type=command.file_to_write, required=True, help="Markdown file to write"
+    )
     arguments = parser.parse_args(argv)
     about = (__doc__ or "").split("\n\n", 2)[2].strip()
     head = report.header(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from programs import ROOT
 
 from benchmarks import command
 from benchmarks.speed.workload import argument_parser
+from ldseg_monai.runtime.errors import FileError
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,18 @@ def test_a_place_and_the_record_exclude_each_other(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         argument_parser("").parse_args(["ldseg_glas", "--out", "mine", "--record"])
     assert "not allowed with argument --out" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = argument_parser("").parse_args(
+        ["ldseg_glas", "--out", str(tmp_path / "file" / "a")]
+    )
+    with pytest.raises(FileError, match="file/a cannot be made .*: expected a place that can be"):
+        command.folder_of(arguments)
+    assert command.file_to_write(str(tmp_path / "a.md")) == tmp_path / "a.md"
+    with pytest.raises(ArgumentTypeError, match="file is no folder: expected one"):
+        command.file_to_write(str(tmp_path / "file" / "a.md"))
 
 
 def test_what_a_person_can_put_right_is_one_line(tmp_path: Path) -> None:
