@@ -93,7 +93,8 @@ doubt on wrong and on right ones. ECE: expected calibration error, of 15 bins. T
 probabilities of each case at the temperature that fits the other cases best. Brier: squared error,
 summed over the classes. Rank correlation: Spearman's, of a case's mean doubt (where it predicts
 foreground, or the doubt is above 0.05) with its Dice. Dice of the surest: without the 10% of the
-cases with the most doubt.""",
+cases with the most doubt. Expected Dice: that of the predicted classes, if the probabilities were
+right; above the Dice they are too sure of the foreground, which much background hides from ECE.""",
 }
 
 

@@ -45,6 +45,25 @@ def label_dice(prediction: torch.Tensor, label: torch.Tensor, classes: int) -> f
     return compute_dice(*masks, include_background=False).nanmean().item()
 
 
+def expected_dice(probabilities: torch.Tensor) -> float:
+    r"""Mean Dice that class probabilities expect of their own most probable classes.
+
+    The expectations are those of the Dice's numerator and denominator: for a class that was found
+    at the voxels S, :math:`2 \sum_S p / (|S| + \sum p)`. Probabilities that are too sure of the
+    foreground expect too much. Much background hides that from the calibration error.
+
+    Args:
+        probabilities: ``(1, classes, *spatial)``.
+
+    Returns:
+        Mean over the foreground classes that were found; NaN if none was.
+    """
+    found = one_hot(probabilities.max(dim=1, keepdim=True).indices, probabilities.shape[1])
+    p, s = (values[0, 1:].flatten(1).double() for values in (probabilities, found))
+    sizes = s.sum(dim=1)
+    return (2 * (p * s).sum(dim=1) / (p.sum(dim=1) + sizes))[sizes > 0].mean().item()
+
+
 def with_noise(image: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
     """The image under Gaussian noise of this SD, the same for each network: the case seeds it."""
     return image + sigma * torch.randn(

@@ -16,7 +16,7 @@ import torch
 from monai.networks.utils import train_mode
 from torch import nn
 
-from benchmarks.accuracy.quality import Calibration, cell, mean
+from benchmarks.accuracy.quality import Calibration, cell, expected_dice, mean
 from benchmarks.known_views import AS_IT_IS, KnownViews
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.evaluation.temperature import TEMPERATURES, Case, count, fit_temperature
@@ -63,6 +63,7 @@ class Judged:
         names = [SD, ENTROPY] if has_spread else [ENTROPY]
         self.by_map = {name: Calibration() for name in names}
         self.counted: list[Case] = []
+        self.expected: list[float] = []  # Dice of each case, by its probabilities
 
     def add(self, mean: torch.Tensor, deviation: torch.Tensor, label: torch.Tensor) -> None:
         """Count a case.
@@ -75,6 +76,7 @@ class Judged:
         maps = {SD: deviation, ENTROPY: entropy(mean)}
         for name, calibration in self.by_map.items():
             calibration.add(mean, maps[name], label)
+        self.expected.append(expected_dice(mean))
         logits = mean[0].clamp(min=LEAST).log()
         self.counted.append(count(logits, label[0], self.temperatures))
 
@@ -276,7 +278,8 @@ def judge(ways: Iterable[Way]) -> tuple[list[dict[str, str]], dict[str, dict[str
         names = judged.add_cases(way)
         error = judged.unseen_error()
         for doubt, calibration in judged.by_map.items():
-            rows.append(row_of(way.network, way.name, doubt, figures_of(calibration, error)))
+            figures = {**figures_of(calibration, error), "expected Dice": mean(judged.expected)}
+            rows.append(row_of(way.network, way.name, doubt, figures))
         columns |= columns_of(way.network, way.name, judged, names)
     return rows, columns
 

@@ -14,6 +14,7 @@ from benchmarks.accuracy.quality import (
     Calibration,
     average,
     cell,
+    expected_dice,
     foreground_dice,
     ldseg_scores,
     peer_scores,
@@ -650,6 +651,21 @@ def test_cell_has_three_decimals_below_ten_or_a_dash(value: float | None, expect
 
 
 # Further figures of the calibration
+
+
+def test_expected_dice_is_that_of_labels_drawn_by_the_probabilities() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(1, 3, 60, 60, generator=generator)
+    probabilities = logits.softmax(dim=1)
+    drawn = torch.multinomial(probabilities[0].flatten(1).T, 200, True, generator=generator)
+    dice = [foreground_dice(logits, label.reshape(1, 1, 60, 60)) for label in drawn.T]
+    assert expected_dice(probabilities) == pytest.approx(np.mean(dice), abs=0.001)
+    too_sure = (2 * logits).softmax(dim=1)
+    assert expected_dice(too_sure) > np.mean(dice) + 0.05
+    # By hand: the first pixel alone is foreground, 2 * 0.8 / (1 + 0.8 + 0.4)
+    two = torch.tensor([[0.2, 0.6], [0.8, 0.4]])[None, :, None]
+    assert expected_dice(two) == pytest.approx(1.6 / 2.2)
+    assert math.isnan(expected_dice(torch.tensor([0.9, 0.1])[None, :, None, None]))
 
 
 def test_briers_score_is_the_squared_error_of_all_classes() -> None:

@@ -59,6 +59,7 @@ def test_a_row_of_each_map_tells_what_it_is_worth() -> None:
         assert row["ECE"] == "0.150"  # 0.95, and 0.8 are right
         assert row["ECE, tempered"] == "0.006"  # at 2 ** (9 / 8), log 19 / log 4 would be right
         assert float(row["Brier"]) == pytest.approx(2 * (0.8 * 0.05**2 + 0.2 * 0.95**2), abs=1e-3)
+        assert float(row["expected Dice"]) > float(row["Dice"]) + 0.1  # as too sure as that
     assert list(columns) == [
         "net, 3 samples: SD", "net, 3 samples: Dice", "net, 3 samples: entropy",
         "peer, p: entropy", "peer, p: Dice",
