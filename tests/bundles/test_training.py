@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_kinds import alike, network
+from bundle_kinds import FOLDER, alike, network
 from config_files import overlays_on
 from prepared_python import TORCHRUN, Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -297,5 +297,7 @@ def test_every_overlay_on_training_trains(workplace: Workplace, phantoms: Path) 
             if name.endswith("lsegdiff_2.yaml"):  # of two stages: the first came before
                 first = workplace.root / "overlays" / name.replace("_2", "_1")
                 options["initial_weights"] = str(first / "model.pt")
+            if name.endswith("distilled.yaml"):  # whose teacher is the bundle as it is shipped
+                options["teacher#root"] = str(FOLDER / workplace.bundle)
         workplace.run(*stack, run_id="training", **options)
         assert (output_dir / "model.pt").is_file(), stack
