@@ -236,8 +236,9 @@ def _check_places(parser: ConfigParser) -> None:
         check_output_dir(output_dir)
         for place in _data_places(parser):
             check_apart(output_dir, place)
-    if has_id(parser, CURVES) and parser.get_parsed_content(CURVES) is not None:
-        check_output_dir(parser.get_parsed_content(CURVES), CURVES)
+    curves = parser[CURVES] if has_id(parser, CURVES) else None
+    if isinstance(curves, str) and not curves.startswith(REFERS):  # to a rank, which comes later
+        check_output_dir(curves, CURVES)
     if "model_path" in parser:
         require_weights(parser.get_parsed_content("model_path"))
     further = parser.get_parsed_content("ensemble") if has_id(parser, "ensemble") else ()
