@@ -30,6 +30,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I",
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF
 DESCRIPTION, X_RESOLUTION, Y_RESOLUTION = 270, 282, 283
 OF_PRINT = 10.0  # micrometers of a pixel: coarser is a resolution of print, written unasked
+IMAGEJ_MICRONS = re.compile(r"^unit=(micron|um|µm|μm|\\u00B5m)$", re.M)
 COMPRESSION, RAW = 259, 1
 WIDTH, LENGTH, STRIP_ROWS = 256, 257, 278
 PLANES, SEPARATE = 284, 2
@@ -117,7 +118,7 @@ def micrometers(picture: Image.Image) -> float | None:
     if "<OME" in said:
         if ome[0] and ome[1] and not re.search(r'PhysicalSize[XY]Unit="(?!(µm|μm|um)")', said):
             sides = [float(ome[0][1]), float(ome[1][1])]
-    elif said.startswith("ImageJ") and re.search(r"^unit=(micron|um|µm|μm|\\u00B5m)$", said, re.M):
+    elif said.startswith("ImageJ") and IMAGEJ_MICRONS.search(said):
         sides = [_inverse(tags.get(tag)) for tag in (X_RESOLUTION, Y_RESOLUTION)]
     elif "dpi" in picture.info:
         sides = [25_400 * _inverse(resolution) for resolution in picture.info["dpi"]]
