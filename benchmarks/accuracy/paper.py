@@ -63,7 +63,7 @@ from ldseg_monai.runtime.ownership import make_folder
 
 TABLES = Path(__file__).parent / "tables"
 ABOUT_ROW = ("name", "published", "cited", "after", "score", "overlays",
-    "folds", "mark")  # what is no config value  # fmt: skip
+    "folds", "mark", "validated_in")  # what is no config value  # fmt: skip
 ENTRIES = ("title", "about", "bundle", "data", "folds", "val_fraction", "budget", "published",
     "marks", "scores", "pooled", "steps", "sigmas", "rows")  # of a table's file  # fmt: skip
 MISSING, FALSE, CONFUSED = (60, 130, 255), (255, 70, 50), (255, 220, 60)
@@ -130,6 +130,8 @@ class Table:
                 raise ValueError(f"{path}: {key} comes after {row['after']}, which is no row")
             if row.get("mark", "") not in ("", *self.marks):
                 raise ValueError(f"{path}: {key} has the mark {row['mark']}, which marks lack")
+            if "validated_in" in row and self.val_fraction is not None:
+                raise ValueError(f"{path}: {key} has validated_in, but its validation chooses")
         if not set(self.scores) <= set(POOLED):
             raise ValueError(f"{path}: scores are {self.scores}: expected some of {POOLED}")
 
@@ -169,6 +171,16 @@ class Table:
             variant["overlays"] = row["overlays"]
         if "after" in row:
             variant["initial_weights"] = str(out / row["after"] / f"fold{fold}" / WEIGHTS)
+        return variant
+
+    def trained_variant(self, key: str, out: Path, fold: int) -> dict[str, Any]:
+        """The same, as it is trained: of many reverse steps, validated in so few as the row says.
+
+        That validation chooses nothing, and takes as long as the scoring.
+        """
+        variant = self.variant(key, out, fold)
+        if "validated_in" in self.rows[key]:
+            variant["num_inference_steps"] = self.rows[key]["validated_in"]
         return variant
 
     def folds_of(self, key: str) -> list[int]:
@@ -211,7 +223,7 @@ def run_methods(
                     f"{key}, fold {fold}: training, {epochs} epochs; log: {folder / LOG}; when "
                     "stopped, the same command goes on after the last whole epoch"
                 )
-            train(plan, variant, dataset_dir, folder)
+            train(plan, table.trained_variant(key, out, fold), dataset_dir, folder)
             if scores:
                 _tell(f"{key}, fold {fold}: scoring")
                 evaluate(plan, variant, dataset_dir, folder, table.part)

@@ -211,6 +211,32 @@ def test_a_row_may_have_fewer_folds_than_the_table(knees: tuple[Path, list[str]]
     assert first["method"] == "LDSeg" and second["method"] == "unet (fold 1)"
 
 
+def test_a_row_may_be_validated_in_fewer_steps_than_it_is_scored(
+    knees: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = knees
+    path = paper.TABLES / "knees.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["rows"] = {"ldseg": {"num_inference_steps": 7, "validated_in": 1}}
+    path.write_text(yaml.safe_dump(content))
+    steps = {}
+
+    def run(command: list[str], **options: Any) -> None:
+        folder = Path(command[command.index("--output_dir") + 1])
+        steps[folder.name] = command[command.index("--num_inference_steps") + 1]
+        metrics(folder / "metrics.csv", COUNTS_OF["ldseg"])
+
+    for module in (study, cross_validation):
+        monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=run, STDOUT=None))
+    main(["knees", "--data", str(root / "data"), "--out", str(root / "out")])
+    assert steps == {"fold0": "1", "scores": "7"}
+    (row,) = table_rows((root / "out" / "table.md").read_text())
+    assert row["K"] == "7"
+    path.write_text(yaml.safe_dump({**content, "val_fraction": 0.1}))
+    with pytest.raises(ValueError, match="ldseg has validated_in, but its validation chooses"):
+        Table(path)
+
+
 def test_each_score_has_its_deviation_over_the_folds() -> None:
     cases = {("0", "a"): 0.8, ("0", "b"): 0.6, ("1", "c"): 0.9, ("1", "d"): math.nan}
     scores = {case: {"dice": value, "recall": value / 2} for case, value in cases.items()}
