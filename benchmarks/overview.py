@@ -1,4 +1,4 @@
-"""What the results say in short: time and memory of each bundle, and what each table costs.
+"""What the results say in short: each bundle's time, all methods' Dice, and what each table costs.
 
     python -m benchmarks.overview [--out FILE]
 
@@ -25,6 +25,11 @@ command on an image of the size beside it."""
 OF_TABLES = """Each command trains what is left, in `--out`. Steps: optimizer steps of all rows and
 folds together. Hours: of training and scoring, of the rows that the results have them of. Runs
 before 2026-11-30 did not record them."""
+OF_METHODS = """Mean Dice of each method on each data set, of the tables of the papers that compare
+methods. Diffusion methods are above, others below; the best of a column is bold. A column has one
+budget, in optimizer steps, which is of minutes on one core: the order after a long training may be
+another. Its own table has the spread over the cases and the tests against the first method. Where
+a method was trained on fewer folds or in other steps than the column, the cell says so."""
 METHODS = ("LDSeg", "CDAL")  # what the networks of the bundles are called in the results
 
 
@@ -122,8 +127,43 @@ def table_row(table: Table, results: Path) -> dict[str, str]:
     }
 
 
+def methods_rows(tables: Sequence[Table], results: Path) -> list[dict[str, str]]:
+    """The Dice of each method, a row, on each table's data, a column.
+
+    Args:
+        tables: of the papers; those without a subject are left out.
+        results: folder of all results.
+    """
+    diffusion: dict[str, dict[str, str]] = {}
+    others: dict[str, dict[str, str]] = {}
+    columns = []
+    for table in tables:
+        file = results / table.bundle.name / f"{table.name}.md"
+        found = [entry for entry in read_tables(file) if entry.get("steps", "-")[0].isdigit()]
+        if not table.subject or not found:
+            continue
+        column = f"{table.subject}, {found[0]['steps']} steps"
+        columns.append(column)
+        dice = [name for name in found[0] if name.startswith("Dice ")]
+        scored = "Dice mean" if "Dice mean" in dice else dice[0]
+        values = [entry[scored].partition(" ")[0] for entry in found]
+        for entry, value in zip(found, values, strict=True):
+            name, _, folds = entry["method"].rstrip(")").partition(" (")
+            rows = others if entry["K"] == report.NONE else diffusion
+            text = f"**{value}**" if float(value) == max(map(float, values)) else value
+            apart = [folds] if folds else []
+            if entry["steps"] != found[0]["steps"]:
+                apart.append(f"{entry['steps']} steps")
+            cells = rows.setdefault(name, {"method": name})
+            cells[column] = f"{text} ({', '.join(apart)})" if apart else text
+    empty = dict.fromkeys(columns, report.NONE)
+    return [
+        {"method": row["method"], **empty, **row} for row in [*diffusion.values(), *others.values()]
+    ]
+
+
 def overview(bundles: Sequence[Bundle], tables: Sequence[Table], results: Path) -> str:
-    """Both tables, as Markdown."""
+    """The three tables, as Markdown."""
     columns = dict.fromkeys(
         ["bundle", "parameters, M", "steps K", "network, s", "precision", "machine"]
         + ["file to file, s", "peak memory, MB", "of an image of"],
@@ -132,8 +172,17 @@ def overview(bundles: Sequence[Bundle], tables: Sequence[Table], results: Path) 
     rows: list[Mapping[str, str]] = []
     for bundle in bundles:
         rows.append(columns | bundle_row(bundle, results / bundle.name))
-    parts = ["# Time, memory, and what the tables cost", "", ABOUT, "", "## Bundles", ""]
-    parts += [OF_BUNDLES, "", report.table(rows), "## Tables of the papers", "", OF_TABLES, ""]
+    parts = [
+        "# Time, memory, the methods' Dice, and what the tables cost",
+        "",
+        ABOUT,
+        "",
+        "## Bundles",
+        "",
+    ]
+    parts += [OF_BUNDLES, "", report.table(rows), "## Methods", "", OF_METHODS, ""]
+    parts += [report.table(methods_rows(tables, results))]
+    parts += ["## Tables of the papers", "", OF_TABLES, ""]
     parts.append(report.table([table_row(table, results) for table in tables]))
     return "\n".join(parts)
 

@@ -64,8 +64,9 @@ from ldseg_monai.runtime.ownership import make_folder
 TABLES = Path(__file__).parent / "tables"
 ABOUT_ROW = ("name", "published", "cited", "after", "score", "overlays",
     "folds", "mark", "validated_in")  # what is no config value  # fmt: skip
-ENTRIES = ("title", "about", "bundle", "data", "folds", "val_fraction", "budget", "published",
-    "marks", "scores", "pooled", "steps", "sigmas", "rows")  # of a table's file  # fmt: skip
+ENTRIES = ("title", "about", "subject", "bundle", "data", "folds", "val_fraction",
+    "budget", "published", "marks", "scores", "pooled", "steps", "sigmas",
+    "rows")  # of a table's file  # fmt: skip
 MISSING, FALSE, CONFUSED = (60, 130, 255), (255, 70, 50), (255, 220, 60)
 FOUND = (90, 200, 120)
 STRENGTH = 0.6  # of a color on the picture
@@ -111,6 +112,7 @@ class Table:
         self.name = path.stem
         self.title: str = content["title"]
         self.about: str = content["about"]
+        self.subject: str = content.get("subject", "")  # of a table that compares methods
         self.bundle = Bundle.find(content["bundle"])
         self.data: str = content["data"]
         self.budget: dict[str, Any] = content.get("budget", {})

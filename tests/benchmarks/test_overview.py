@@ -9,7 +9,7 @@ from bundle_kinds import FOLDER
 
 from benchmarks import report
 from benchmarks.accuracy.paper import SECONDS, TABLES, Table, hours_of
-from benchmarks.overview import bundle_row, machine_of, read_tables, table_row
+from benchmarks.overview import bundle_row, machine_of, methods_rows, read_tables, table_row
 from ldseg_monai.bundle import Bundle
 
 HEAD = "# Title\n\n- machine: AMD EPYC (avx2, avx512f), 1 of 2 cores used, load 0.1\n- seed: 0\n\n"
@@ -69,3 +69,32 @@ def test_a_table_s_row_adds_what_the_results_have(tmp_path: Path) -> None:
     write(tmp_path / "ldseg_glas" / "ldseg_5.md", *done, {"parameters, M": "not trained"})
     row = table_row(table, tmp_path)
     assert row["rows in the results"] == "2" and row["hours"] == "0.5 for 1 rows"
+
+
+def test_methods_of_all_tables_are_in_one(tmp_path: Path) -> None:
+    tables = [Table(TABLES / f"{name}.yaml") for name in ("ldseg_1", "ldseg_2", "ldseg_5")]
+    assert [table.subject for table in tables] == ["hearts", "glands", ""]
+    assert methods_rows(tables, tmp_path) == []
+    own = {"steps": "640", "K": "2"}
+    write(
+        tmp_path / "ldseg_echo" / "ldseg_1.md",
+        {"method": "LDSeg", **own, "Dice cavity": "0.9 ± 0.1", "Dice mean": "0.853 ± 0.052"},
+        {
+            "method": "U-Net",
+            **own,
+            "K": report.NONE,
+            "Dice cavity": "0.8",
+            "Dice mean": "0.864 ± 0",
+        },
+        {"method": "V-Net", "steps": report.NONE, "K": report.NONE},  # not trained
+        {"method": "Paper (fold 0)", **own, "steps": "200", "Dice mean": "0.453 ± 0.068"},
+    )
+    gland = {"Dice gland": "0.822 ± 0.063", "published Dice": "0.91"}
+    for name in ("ldseg_2", "ldseg_5"):
+        write(tmp_path / "ldseg_glas" / f"{name}.md", {"method": "LDSeg", **own, **gland})
+    hearts, glands = "hearts, 640 steps", "glands, 640 steps"
+    assert methods_rows(tables, tmp_path) == [
+        {"method": "LDSeg", hearts: "0.853", glands: "**0.822**"},
+        {"method": "Paper", hearts: "0.453 (fold 0, 200 steps)", glands: report.NONE},
+        {"method": "U-Net", hearts: "**0.864**", glands: report.NONE},
+    ]
