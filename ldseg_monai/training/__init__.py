@@ -17,7 +17,13 @@ from ldseg_monai.training.inferers import (
     ReconstructingInferer,
     TrainingInferer,
 )
-from ldseg_monai.training.losses import CDALLoss, LDSegLoss, LSegDiffLoss, SDSegLoss
+from ldseg_monai.training.losses import (
+    CDALLoss,
+    LDSegLoss,
+    LovaszLoss,
+    LSegDiffLoss,
+    SDSegLoss,
+)
 from ldseg_monai.training.resume import ResumableCheckpoint, SaveBest
 
 __all__ = [
@@ -29,6 +35,7 @@ __all__ = [
     "GradientClipping",
     "LDSegLoss",
     "LSegDiffLoss",
+    "LovaszLoss",
     "Progress",
     "ReconstructingInferer",
     "RequireClasses",

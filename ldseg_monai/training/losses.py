@@ -23,7 +23,7 @@ class LDSegLoss(nn.Module):
     The label may be mixed with the class probabilities of a teacher (Hinton et al., 2015, arXiv
     1503.02531), which `DistillingInferer` brings. The boundary loss (Kervadec et al., 2019, arXiv
     1812.07032, Eq. 5) may be added: each foreground class's probability times the signed distance
-    to its outline, averaged over the voxels.
+    to its outline, averaged over the voxels. So may the `LovaszLoss`.
 
     Args:
         gamma: weight of the Dice loss (2 in the paper).
@@ -33,6 +33,7 @@ class LDSegLoss(nn.Module):
             with, 0 to 1 (0 in the paper).
         boundary_weight: weight of the boundary loss, whose distances are in voxels (0 in the
             paper).
+        lovasz_weight: weight of the Lovasz loss (0 in the paper).
 
     Raises:
         ValueError: for a negative weight, or a share that is none.
@@ -45,6 +46,7 @@ class LDSegLoss(nn.Module):
         reconstruction_weight: float = 0.0,
         teacher_share: float = 0.0,
         boundary_weight: float = 0.0,
+        lovasz_weight: float = 0.0,
     ) -> None:
         super().__init__()
         for name, weight in (
@@ -52,6 +54,7 @@ class LDSegLoss(nn.Module):
             ("mse_weight", mse_weight),
             ("reconstruction_weight", reconstruction_weight),
             ("boundary_weight", boundary_weight),
+            ("lovasz_weight", lovasz_weight),
         ):
             if weight < 0:
                 raise InputError(f"{name} is {weight}: expected 0 or more")
@@ -61,6 +64,8 @@ class LDSegLoss(nn.Module):
         self.distillation = DiceCELoss(softmax=True, lambda_dice=gamma)
         self.boundary = BoundaryLoss(include_background=False, to_onehot_y=True, softmax=True)
         self.boundary_weight = boundary_weight
+        self.lovasz = LovaszLoss()
+        self.lovasz_weight = lovasz_weight
         self.mse_weight = mse_weight
         self.reconstruction_weight = reconstruction_weight
         self.teacher_share = teacher_share
@@ -83,6 +88,8 @@ class LDSegLoss(nn.Module):
         loss = loss + self.mse_weight * functional.mse_loss(output["prediction"], output["target"])
         if self.boundary_weight:
             loss = loss + self.boundary_weight * self.boundary(output["logits"].float(), label)
+        if self.lovasz_weight:
+            loss = loss + self.lovasz_weight * self.lovasz(output["logits"].float(), label)
         if self.reconstruction_weight:
             if "reconstruction" not in output:
                 raise InputError(
@@ -101,6 +108,32 @@ class LDSegLoss(nn.Module):
             raise InputError("teacher_share is not 0: expected a DistillingInferer")
         true = one_hot(label, logits.shape[1], logits.dtype)
         return self.distillation(logits, torch.lerp(true, output["teacher"], self.teacher_share))
+
+
+class LovaszLoss(nn.Module):
+    r"""The Lovasz-Softmax loss (Berman et al., 2018, arXiv 1705.08790, Eq. 8-11).
+
+    It is the Jaccard loss 1 - IoU of each class, a function of sets of wrong voxels, extended to
+    the errors :math:`m = \lvert y - p \rvert` of its probabilities: :math:`\sum_i m_i g_i` of the
+    errors in falling order, where :math:`g_i` is by how much the loss grows as voxel i joins the
+    wrong ones. The mean is over the classes that an image's label has, then over the images.
+    """
+
+    def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Compute the scalar loss.
+
+        Args:
+            logits: of the classes, ``(B, C, *spatial)``.
+            label: class indices ``(B, 1, *spatial)``.
+        """
+        true = one_hot(label, logits.shape[1], logits.dtype).flatten(2)
+        errors, order = (true - logits.softmax(1).flatten(2)).abs().sort(-1, descending=True)
+        true = true.gather(-1, order)
+        count = true.sum(-1, keepdim=True)
+        both, either = count - true.cumsum(-1), count + (1 - true).cumsum(-1)
+        growth = (1 - both / either).diff(dim=-1, prepend=torch.zeros_like(count))
+        losses, present = (errors * growth).sum(-1), count[..., 0] > 0
+        return ((losses * present).sum(1) / present.sum(1)).mean()
 
 
 class LSegDiffLoss(nn.Module):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldseg_monai.training.losses import LDSegLoss
+from ldseg_monai.training.losses import LDSegLoss, LovaszLoss
 
 SIZES = [(6, 5), (4, 3, 5)]
 
@@ -167,8 +167,38 @@ def test_gradients_reach_every_term_that_counts(reconstruction_weight: float) ->
     )
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_lovasz_loss_is_the_jaccard_loss_of_the_wrong_voxels_at_any_threshold(
+    size: tuple[int, ...],
+) -> None:
+    """It is the integral over t in [0, 1] of the Jaccard loss of the voxels whose error is over t."""
+    output, label = outputs(size)
+    label[1][label[1] == 2] = 0  # a class that the second image has not
+    probability, one_hot = probability_and_one_hot(output["logits"], label)
+    images = []
+    for own, true in zip(probability, one_hot, strict=True):
+        classes = []
+        for mine, mask in zip(own, true > 0, strict=True):
+            if not mask.any():
+                continue
+            errors = np.abs(mask - mine)
+            steps = np.unique(np.append(errors, 0))
+            total = 0.0
+            for low, high in zip(steps, steps[1:], strict=False):
+                found = mask ^ (errors > low)
+                total += (high - low) * (1 - (found & mask).sum() / (found | mask).sum())
+            classes.append(total)
+        images.append(np.mean(classes))
+    loss = LovaszLoss()(output["logits"].double(), label)
+    assert loss.item() == pytest.approx(np.mean(images), abs=1e-9)
+    weighted = LDSegLoss(lovasz_weight=0.5)(output, label).item()
+    assert weighted == pytest.approx(LDSegLoss()(output, label).item() + loss.item() / 2, rel=1e-5)
+    sure = LovaszLoss()(perfect(label)["logits"], label)
+    assert sure.item() == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize(
-    "name", ["gamma", "mse_weight", "reconstruction_weight", "boundary_weight"]
+    "name", ["gamma", "mse_weight", "reconstruction_weight", "boundary_weight", "lovasz_weight"]
 )
 def test_negative_weights_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is -0.1: expected 0 or more"):
