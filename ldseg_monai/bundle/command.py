@@ -80,6 +80,11 @@ def check_command() -> None:
     parser, command = find_reader()
     if parser is None:
         return
+    if "imports" in parser and parser["imports"] in NULLS:
+        raise InputError(
+            "imports is null, which the expressions of the config need: expected a list, such as "
+            "[$import os]; leave it out to keep the bundle's own"
+        )
     keep_texts(parser)
     files: list[str] = []
     if command is not None:

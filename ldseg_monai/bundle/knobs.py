@@ -256,14 +256,20 @@ def kinds_of(parser: ConfigParser) -> dict[str, str]:
     """The kind of each knob of a config, by its name.
 
     Raises:
-        InputError: if its ``knob_kinds`` has a kind that is none of `RULES`, or names a knob that
-            the config does not have.
+        InputError: if its ``knob_kinds`` is null or has such an entry, has a kind that is none of
+            `RULES`, or names a knob that the config does not have.
     """
     kinds: dict[str, str] = {}
     config: Any = parser.config  # MONAI's parser looks for similar names where one is not there
     for kind, names in SHARED.items():
         kinds |= {name: kind for name in names if name in config}
-    for kind, names in config.get(KINDS, {}).items():
+    own = config.get(KINDS, {})
+    if not isinstance(own, dict) or None in own.values():
+        raise InputError(
+            f"{KINDS} is {own!r}: expected names of knobs by their kinds, such as {{switch: [a]}}; "
+            "leave it out to keep the bundle's own"
+        )
+    for kind, names in own.items():
         if kind not in RULES:
             raise InputError(f"{KINDS} has the kind {kind}: expected one of {', '.join(RULES)}")
         for name in ensure_tuple(names):

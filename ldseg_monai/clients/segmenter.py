@@ -36,6 +36,7 @@ from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import ArgumentError, InputError, MissingFileError, UserError, cause
 from ldseg_monai.runtime.nearest import did_you_mean
 from ldseg_monai.runtime.ownership import require_new
+from ldseg_monai.runtime.shown import told_as
 
 WRITES = "output_dir"  # an argument of transforms that write files
 KNOB = re.compile(r"--(\w+) (\w+)")  # as commands take one
@@ -310,7 +311,9 @@ class Segmenter:
             path = self._write(image, Path(folder), affine, spacing)
             is_itk = type(image).__module__.startswith("SimpleITK")
             backwards = self.is_picture or is_itk
-            return self._segment(path, backwards, shown=f"the {type(image).__name__} given")
+            shown = f"the {type(image).__name__} given"
+            with told_as(lambda text: text.replace(path, shown)):
+                return self._segment(path, backwards)
 
     def each(self, images: Iterable[Any]) -> Iterator[Segmentation]:
         """Segment one image after the other: see `__call__`."""
@@ -321,7 +324,7 @@ class Segmenter:
         """Whether images are pictures, whose arrays have rows first."""
         return self.bundle.spatial_dims == 2 and not self.is_sequence
 
-    def _segment(self, path: str | list[str], backwards: bool, shown: str = "") -> Segmentation:
+    def _segment(self, path: str | list[str], backwards: bool) -> Segmentation:
         if isinstance(path, list):
             cases = case_of_channels(path)
             compare_channel_names(cases, self.bundle.channel_names)
@@ -342,8 +345,7 @@ class Segmenter:
         except Exception as error:
             told = cause(error)  # MONAI wraps what a transform says
             if isinstance(told, UserError):
-                text = str(told).replace(str(path), shown) if shown else str(told)
-                raise type(told)(KNOB.sub(r"\1=\2", text)) from error
+                raise type(told)(KNOB.sub(r"\1=\2", str(told))) from error
             raise
         needed = None if "pred_mean" in data else prediction
         return Segmentation(self, data, item, needed, backwards)

@@ -22,12 +22,15 @@ from ldseg_monai.data.datalist import (
 from ldseg_monai.data.dicom.clips import IN_MM, dicom_frames
 from ldseg_monai.data.dicom.series import ENDINGS, is_dicom
 from ldseg_monai.data.formats import PICTURE_ENDINGS, is_volume
+from ldseg_monai.data.formats.kinds import tell_once
 from ldseg_monai.data.leftovers import Leftovers, is_hidden, is_text, mask_of
 from ldseg_monai.data.listed_cases import Cases
 from ldseg_monai.data.loaders import LoadChecked
 from ldseg_monai.data.names import PathLike, name_cases, plain_name
 from ldseg_monai.data.readers import LabelVolumeReader, NiftiReader
 from ldseg_monai.runtime.errors import MissingFileError
+
+MAX_TURN = 0.1  # sine of the angle up to which frames are upright: 6 degrees
 
 
 def resolve_sequences(
@@ -153,6 +156,14 @@ class SequenceReader(NiftiReader):
         if len(img) == 1 and not is_volume(img[0]):
             return dicom_frames(img[0])
         voxels, meta = super().get_data(img)
+        if _is_turned(meta[MetaKeys.AFFINE]):
+            tell_once(
+                f"{img[0]} has columns or rows that its header turns or mirrors: its frames are "
+                "taken as they are stored, the first axis to the right and the second down; look "
+                "at NAME_area.png, and write the file otherwise if they are not upright; so are "
+                "other files like it",
+                kind="turned frames",
+            )
         if voxels.ndim == 4 and voxels.shape[2] == 1:
             voxels = voxels[:, :, 0]
         if voxels.ndim == 2:
@@ -161,6 +172,19 @@ class SequenceReader(NiftiReader):
             meta[MetaKeys.ORIGINAL_CHANNEL_DIM] = float("nan")
         meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(voxels.shape[:3])
         return voxels, {**meta, IN_MM: True}
+
+
+def _is_turned(affine: np.ndarray) -> bool:
+    """Whether columns and rows of frames lie otherwise than ITK or nibabel write a plain array.
+
+    Args:
+        affine: from voxels to mm right, anterior, superior, ``(4, 4)``. A plain array of ITK has
+            its columns to the left and its rows to the back, one of nibabel the other way.
+    """
+    axes = affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)
+    (across, down), (_, along) = axes[0], axes[1]
+    is_in_plane = abs(down) < MAX_TURN and abs(axes[1, 0]) < MAX_TURN
+    return not is_in_plane or abs(across) < 1 - MAX_TURN or across * along < -MAX_TURN
 
 
 class LoadImageSequenced(LoadChecked):

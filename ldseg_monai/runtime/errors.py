@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 import unicodedata
 from collections.abc import Iterator
 from types import TracebackType
 
+# What MONAI's error of a component begins with; components of this package say it themselves
+NOT_MADE = re.compile(r"Failed to instantiate component '((?!ldseg_monai\.)[\w.]+)'")
 WORKER_KILLED = "DataLoader worker"  # what PyTorch's error of such a process begins with
 TRACEBACK = "LDSEG_TRACEBACK"  # environment variable: any value but "" shows every traceback
 STATS = "monai.handlers.StatsHandler"  # logger of that handler
@@ -122,7 +125,10 @@ def hide_user_tracebacks() -> None:
 
 
 def cause(error: BaseException) -> BaseException:
-    """The error that a person should read: the first `UserError` in the chain, else the last."""
+    """The error that a person should read: the first `UserError` in the chain, else the last.
+
+    Where another library refuses a value of a component, that is one, too.
+    """
     errors = list(chain(error))
     for step in errors:
         if isinstance(step, UserError):
@@ -132,6 +138,12 @@ def cause(error: BaseException) -> BaseException:
                 f"a process that loads data was killed, often for lack of memory ({step}): run the "
                 "same command again, with num_workers 0 if it happens again"
             )
+    made = NOT_MADE.match(str(errors[-2])) if len(errors) > 1 else None
+    if made and isinstance(errors[-1], ValueError):
+        return InputError(
+            f"component {made[1]} cannot be made ({one_line(errors[-1])}): expected values that it "
+            "takes; correct those of its entry in the config, or of --set"
+        )
     return errors[-1]
 
 

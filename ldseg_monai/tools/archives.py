@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
+import re
 import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ldseg_monai.data.datalist import folders_in
 from ldseg_monai.data.formats.kinds import unreadable
 from ldseg_monai.data.leftovers import is_beside, is_hidden
 from ldseg_monai.data.names import EXTENSIONS
-from ldseg_monai.runtime.errors import BusyFolderError, InputError, UserError, cause
+from ldseg_monai.runtime.errors import BusyFolderError, InputError
 from ldseg_monai.runtime.ownership import Claim
+from ldseg_monai.runtime.shown import told_as
 
 ZIP = ".zip"
 DEEPEST = 3  # archives in archives
@@ -66,31 +66,19 @@ def told_as_archives(archives: Mapping[str, str]) -> Iterator[None]:
     Args:
         archives: path of each archive, by the folder that it is unpacked to.
     """
-    make_record = logging.getLogRecordFactory()
-
-    def record_of(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = make_record(*args, **kwargs)
-        message = record.getMessage()
-        if any(folder in message for folder in archives):
-            record.msg, record.args = as_archives(message, archives), ()
-        return record
-
-    logging.setLogRecordFactory(record_of)
-    try:
+    with told_as(lambda text: as_archives(text, archives)):
         yield
-    except Exception as error:  # which MONAI may have wrapped
-        told = cause(error)
-        if isinstance(told, UserError):
-            told.args = (as_archives(str(told), archives),)
-        raise
-    finally:
-        logging.setLogRecordFactory(make_record)
 
 
 def as_archives(text: str, archives: Mapping[str, str]) -> str:
-    """A text with the paths of archives in place of those of the folders they are unpacked to."""
+    """A text with the paths of archives in place of those of the folders they are unpacked to.
+
+    Of one that was unpacked before, and is another now, the name alone is known.
+    """
     for folder, path in archives.items():
         text = text.replace(folder, path)
+    for cache in {str(_cache()), os.path.realpath(_cache())}:
+        text = re.sub(rf"{re.escape(cache)}/[0-9a-f]{{{DIGITS}}}(_\d+)?/", "an earlier ", text)
     return text
 
 

@@ -18,6 +18,7 @@ from ldseg_monai.runtime.errors import InputError, MissingFileError, counted
 
 METRICS = "metrics.csv"
 COMPARED = {"dice": "Dice", "iou": "IoU", "hd95": "HD95"}  # scores of `metrics.csv`
+LARGEST = {"dice": 1, "iou": 1, "hd95": math.inf}
 TRUE = "true_voxels"  # how many the label has of a class
 MEAN = "mean of classes"
 CASE_COLUMNS, GROUP_COLUMNS = ("case", "name"), ("group", "patient", "patient id")
@@ -51,18 +52,23 @@ class Scores(NamedTuple):
         """A class's score of each case; NaN for none.
 
         Raises:
-            ValueError: for one that is no number.
+            ValueError: for one that is no number, or none that the score can have.
         """
         found = {}
         for case in cases:
             text = self.rows[name].get(case, {}).get(score, "nan")  # None in a row cut short
+            most = LARGEST[score]
             try:
                 found[case] = float(text)
-            except (TypeError, ValueError) as error:
+                is_wrong = found[case] < 0 or found[case] > most
+            except (TypeError, ValueError):
+                is_wrong = True
+            if is_wrong:
+                told = "0 or more" if most == math.inf else f"from 0 to {most}"
                 raise InputError(
                     f"{self.path} has the {score} {text!r} for {name} of {case}: expected a "
-                    "number; run the evaluation again"
-                ) from error
+                    f"number, {told}; run the evaluation again"
+                )
         return found
 
 

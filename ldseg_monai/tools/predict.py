@@ -24,7 +24,7 @@ from ldseg_monai.bundle.components import has_id
 from ldseg_monai.bundle.knobs import check_home, view_knobs
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, folders_in
-from ldseg_monai.data.exports.kinds import KINDS, check_kinds
+from ldseg_monai.data.exports.kinds import KINDS, OWN, check_kinds
 from ldseg_monai.data.formats import (
     PICTURE_ENDINGS,
     SLIDE_ENDINGS,
@@ -32,6 +32,7 @@ from ldseg_monai.data.formats import (
     VOLUME_ENDINGS,
     is_slide,
 )
+from ldseg_monai.data.formats.kinds import ITK_ENDINGS
 from ldseg_monai.inference.case_evaluator import CaseEvaluator
 from ldseg_monai.runtime.errors import InputError, MissingFileError, hide_user_tracebacks
 from ldseg_monai.runtime.files import saved_files
@@ -41,7 +42,6 @@ from ldseg_monai.tools.forecast import image_size, tell_large
 logger = logging.getLogger("ldseg_monai.tools")
 
 BESIDE = "_segmentation"  # what the folder of results beside a folder of images is called
-ITK_KINDS = {"mha": {".mha", ".mhd"}, "nrrd": {".nrrd", ".nhdr"}}
 # Loggers of which only errors are for the user: what was called, epochs and iterations, plugins,
 # requests of huggingface_hub, each number that an ONNX file has once in place of twice
 CHATTY = (
@@ -119,9 +119,10 @@ def predict(
         if views:
             networks = 1 + len(ensure_tuple(knobs.get("ensemble", ())))
             knobs = view_knobs(config, networks) | knobs
-        kinds = [] if overlays else kinds_for(places)
-        if kinds:
-            knobs["save_as"] = [*kinds, *knobs.get("save_as", [])]
+        files_given = (file for place in places for file in _files(place))
+        is_itk = any(file.lower().endswith(ITK_ENDINGS) for file in files_given)
+        if is_itk and own.spatial_dims == 3 and not overlays:
+            knobs["save_as"] = [OWN, *knobs.get("save_as", [])]
         results = folder_of_results(inputs) if out is None else out
         workflow = create_workflow(
             config_file=files,
@@ -223,12 +224,6 @@ def overlays_for(bundle: Bundle, places: Sequence[str]) -> list[str]:
         if is_tiff and any(math.prod(image_size(file)) > LARGE for file in pictures):
             return [STRIPS]
     return []
-
-
-def kinds_for(places: Sequence[str]) -> list[str]:
-    """Kinds of files of the masks beside the bundle's own: those of images that are MHA or NRRD."""
-    endings = {os.path.splitext(file)[1].lower() for place in places for file in _files(place)}
-    return [kind for kind, own in ITK_KINDS.items() if endings & own]
 
 
 def check_fit(parser: ConfigParser, cases: Sequence[Mapping[str, Any]]) -> None:

@@ -202,6 +202,13 @@ def test_command_that_runs_something_is_taken(
     assert capsys.readouterr().out.splitlines()[-1] == "done"
 
 
+def test_imports_that_are_null_are_told(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "mine", imports=None)
+    with pytest.raises(Exception) as raised:
+        monai.bundle.run(config_file=str(path), logging_file=False)
+    assert str(cause(raised.value)).startswith("imports is null, which the expressions")
+
+
 def test_curves_cannot_go_into_a_file(tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "mine", tensorboard_dir=str(tmp_path / "a.txt"))
     write_weights(tmp_path / "mine")

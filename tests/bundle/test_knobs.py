@@ -199,9 +199,11 @@ def test_knobs_that_change_nothing_are_named(config: dict, given: list, idle: li
     [
         ({"postive": ["seed"]}, "knob_kinds has the kind postive: expected one of positive, "),
         ({"count": ["seeed"]}, "knob_kinds#count names seeed: expected a knob of the config"),
+        (None, "knob_kinds is None: expected names of knobs by their kinds"),
+        ({"count": None}, "knob_kinds is {'count': None}: expected names of knobs by their kinds"),
     ],
 )
-def test_kind_or_knob_that_does_not_exist_is_told(kinds: dict, message: str) -> None:
+def test_kind_or_knob_that_does_not_exist_is_told(kinds: dict | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_values(ConfigParser({"seed": 0, "knob_kinds": kinds}))
 

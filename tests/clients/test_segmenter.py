@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import subprocess
 import sys
@@ -146,6 +147,20 @@ def test_threads_and_each_give_what_one_call_gives(
     in_order = [result.probability for result in segment.each(turned)]
     for one, two, three in zip(alone, together, in_order, strict=True):
         assert np.array_equal(one, two) and np.array_equal(one, three)
+
+
+def test_warnings_name_what_was_given(
+    images: dict[str, Path], segmenters: dict[str, Segmenter], caplog: pytest.LogCaptureFixture
+) -> None:
+    volume = nib.load(images["hippocampus"])
+    volume.header.set_xyzt_units("micron")
+    volume.set_sform(volume.affine @ np.diag([1000, 1000, 1000, 1]), 1)
+    volume.set_qform(None, 0)
+    factory = logging.getLogRecordFactory()
+    segmenters["hippocampus"](volume)
+    assert "the Nifti1Image given is in units of 1000 a mm: brought to mm" in caplog.text
+    assert "image.nii" not in caplog.text
+    assert logging.getLogRecordFactory() is factory
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.mha", "mask.nrrd"])

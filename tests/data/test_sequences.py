@@ -15,6 +15,7 @@ from pydicom.data import get_testdata_file
 
 from ldseg_monai.data import LoadImageSequenced, case_name
 from ldseg_monai.data.dicom.clips import IN_MM, MODALITY, SECONDS, frame_seconds, pixel_size
+from ldseg_monai.data.formats import kinds
 from ldseg_monai.data.phantoms.echo import (
     beating_ventricle,
     ejection_fraction,
@@ -169,3 +170,33 @@ def test_a_phantom_ejects_the_share_that_it_says(tmp_path: Path) -> None:
         assert 1 - least / areas[0] == pytest.approx(ejection_fraction(seed), abs=0.02)
         depth = labels.shape[1] * frame_spacing(seed)[1]
         assert 150 < depth < 170  # mm
+
+
+def turned(columns: list[float], rows: list[float]) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = columns, rows, np.cross(columns, rows)
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("affine", "is_told"),
+    [
+        (turned([0.3, 0, 0], [0, 0.2, 0]), False),  # as nibabel writes a plain array
+        (turned([-0.3, 0, 0], [0, -0.2, 0]), False),  # as ITK does
+        (turned([-0.3, 0, 0], [0, 0, -0.2]), False),  # a frontal plane
+        (turned([0, 0.3, 0], [0.2, 0, 0]), True),  # columns and rows swapped
+        (turned([0.3, 0, 0], [0, -0.2, 0]), True),  # mirrored
+        (turned([0.26, 0.15, 0], [-0.1, 0.17, 0]), True),  # by 30 degrees
+    ],
+)
+def test_frames_that_a_header_turns_are_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    affine: np.ndarray,
+    is_told: bool,
+) -> None:
+    monkeypatch.setattr(kinds, "_told", set())
+    nib.save(nib.Nifti1Image(FRAMES, affine), tmp_path / "a.nii.gz")
+    assert np.array_equal(read(tmp_path / "a.nii.gz")[0], FRAMES)  # as stored in any case
+    assert ("a.nii.gz has columns or rows that its header turns" in caplog.text) is is_told

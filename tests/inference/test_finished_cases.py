@@ -259,3 +259,21 @@ def test_a_header_is_known_by_its_voxels_too(tmp_path: Path, data: str) -> None:
     assert origin() == before
     os.utime(voxels, ns=(0, 0))
     assert origin() != before
+
+
+def test_a_slide_of_mirax_is_known_by_the_folder_beside_it(tmp_path: Path) -> None:
+    head, data = tmp_path / "a.mrxs", tmp_path / "a" / "Data0000.dat"
+    data.parent.mkdir()
+    for path in (head, data):
+        path.write_bytes(b"slide")
+    cases = [{"image": str(head)}]
+
+    def origin() -> str:
+        return FinishedCases(str(tmp_path), cases, [])._origin(cases[0])
+
+    before = origin()
+    os.utime(data, ns=(0, 0))
+    assert origin() != before
+    before = origin()
+    os.utime(head, ns=(0, 0))
+    assert origin() != before

@@ -106,6 +106,23 @@ def test_error_of_others_that_the_package_explains_is_told_in_its_words(tmp_path
     assert f"{path} cannot be written" in one_line(error) and error.__cause__ is not None
 
 
+@pytest.mark.parametrize(
+    ("target", "is_told"), [("torch.optim.SGD", True), ("ldseg_monai.training.LDSegLoss", False)]
+)
+def test_a_value_that_another_library_refuses_is_one_line(target: str, is_told: bool) -> None:
+    def fail() -> None:
+        try:
+            torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=-1)
+        except ValueError as error:  # as MONAI does
+            text = f"Failed to instantiate component '{target}' with keywords: params,lr\n"
+            raise RuntimeError(text) from error
+
+    told = cause(raised(fail))
+    assert isinstance(told, UserError) is is_told
+    assert "Invalid learning rate: -1" in str(told)
+    assert ("component torch.optim.SGD cannot be made" in str(told)) is is_told
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_is_one_of_python_s_too(kind: type[UserError]) -> None:
     own = {UserError, Exception, BaseException, object}

@@ -155,6 +155,21 @@ def test_what_cannot_be_compared_is_told(
     assert line.startswith("ldseg: error: ") and told in line
 
 
+@pytest.mark.parametrize(
+    ("dice", "told"),
+    [
+        (1.25, "the dice '1.25' for Body of a: expected a number, from 0 to 1"),
+        (-0.1, "the dice '-0.1' for Body of a: expected a number, from 0 to 1"),
+    ],
+)
+def test_a_score_that_none_can_have_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], dice: float, told: str
+) -> None:
+    a = write(tmp_path / "a", OF_A | {"a": (dice, 0.4)})
+    assert run(a, write(tmp_path / "b", OF_B)) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_scores_against_other_labels_are_not_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import tifffile
 from PIL import Image
 from slide_phantoms import write_svs
@@ -85,6 +86,16 @@ def test_a_file_is_segmented_beside_it_and_told_in_json(
     assert [line["status"] for line in lines(capsys)] == ["finished before"]
     assert run("-m", HIPPOCAMPUS, "-i", image, "--json", "--preview", "--overwrite", "--quiet") == 0
     assert [line["status"] for line in lines(capsys)] == ["done"]
+
+
+def test_each_image_of_a_folder_gets_its_own_kind(volumes: Path, tmp_path: Path) -> None:
+    (tmp_path / "mixed").mkdir()
+    shutil.copy(volumes / "case_000.nii.gz", tmp_path / "mixed" / "a.nii.gz")
+    image = sitk.ReadImage(str(volumes / "case_001.nii.gz"))
+    sitk.WriteImage(image, str(tmp_path / "mixed" / "b.nrrd"))
+    assert run("-m", HIPPOCAMPUS, "-i", tmp_path / "mixed", "-o", tmp_path / "out") == 0
+    made = {path.name for path in (tmp_path / "out").glob("*_label*")}
+    assert made == {"a_label.nii.gz", "b_label.nii.gz", "b_label.nrrd"}
 
 
 def test_quiet_is_over_when_the_command_is(
@@ -182,6 +193,12 @@ def test_messages_name_a_zip_and_what_is_in_it(
     assert len(failed) == 3  # in the log, as the error, in JSON
     images = [json.loads(line)["image"] for line in captured.out.splitlines()]
     assert sorted(images) == [part, f"{path}/study/whole.nii.gz"]
+    with zipfile.ZipFile(path, "w") as archive:  # another one of that name
+        archive.writestr("study/whole.nii.gz", (volumes / "case_001.nii.gz").read_bytes())
+    assert run("-m", HIPPOCAMPUS, "-i", path, "-o", tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    earlier = "an earlier scans/study/whole.nii.gz"
+    assert f"made of {earlier}, not of {path}/study" in err and "unpacked" not in err
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("study/deep/notes.txt", "")
     assert run("-m", HIPPOCAMPUS, "-i", path, "-o", tmp_path / "out") == 2

@@ -37,6 +37,8 @@ class Kind(NamedTuple):
         return "volumes" if self.spatial_dims == 3 else "pictures"
 
 
+OWN = "own"  # the kind of the image itself, where it is one of these
+OWN_ENDINGS = {"mha": (".mha", ".mhd"), "nrrd": (".nrrd", ".nhdr")}
 KINDS = {
     "mha": Kind(3),
     "nrrd": Kind(3),
@@ -46,6 +48,7 @@ KINDS = {
     "labelmap": Kind(3, of_dicom=True, module="highdicom", package="highdicom", extra="dicom"),
     "geojson": Kind(2),
     "tiff": Kind(2, module="tifffile", package="tifffile", extra="exports"),
+    OWN: Kind(3),
 }
 
 
@@ -92,3 +95,17 @@ def check_kinds(
                 f"'ldseg_monai[{kind.extra}]', or leave it out"
             )
     return names
+
+
+def kinds_of(kinds: Sequence[str], image: str) -> tuple[str, ...]:
+    """The kinds of files of one image's label map, each once: ``own`` is what the image is.
+
+    Args:
+        kinds: of files, as of `check_kinds`.
+        image: path of its file.
+    """
+    own = [kind for kind, ends in OWN_ENDINGS.items() if image.lower().endswith(ends)]
+    found: list[str] = []
+    for kind in kinds:
+        found += own if kind == OWN else [kind]
+    return tuple(dict.fromkeys(found))

@@ -16,7 +16,7 @@ from monai.transforms import SaveImaged
 from ldseg_monai.data.dicom.reader import SERIES_UID
 from ldseg_monai.data.exports.geojson import geojson_files
 from ldseg_monai.data.exports.itk import itk_files
-from ldseg_monai.data.exports.kinds import check_kinds
+from ldseg_monai.data.exports.kinds import check_kinds, kinds_of
 from ldseg_monai.data.exports.label_map import File, LabelClass, LabelMap, classes_of
 from ldseg_monai.data.exports.pyramid import pyramid_files
 from ldseg_monai.data.exports.segmentation import labelmap_files
@@ -45,11 +45,11 @@ FILES: dict[str, Callable[[LabelMap], Iterable[File]]] = {
 class SaveImageAsd(SaveImaged):
     """Write label maps in kinds of files that other programs open, beside the bundle's own.
 
-    Of volumes ``mha`` and ``nrrd`` (``NAME_label``), ``stl`` and ``obj`` (a surface for each class,
-    ``NAME_surface.CLASS``), of DICOM series ``rtstruct`` (``NAME_rtstruct.dcm``) and ``labelmap``
-    (``NAME_labelmap.dcm``, beside the binary ``NAME_seg.dcm``); of pictures ``geojson`` (an outline
-    an object, ``NAME_objects.geojson``) and ``tiff`` (OME-TIFF in tiles and levels,
-    ``NAME_label.ome.tif``).
+    Of volumes ``mha`` and ``nrrd`` (``NAME_label``), ``own`` (that of these two which the image is,
+    if any), ``stl`` and ``obj`` (a surface for each class, ``NAME_surface.CLASS``), of DICOM series
+    ``rtstruct`` (``NAME_rtstruct.dcm``) and ``labelmap`` (``NAME_labelmap.dcm``, beside the binary
+    ``NAME_seg.dcm``); of pictures ``geojson`` (an outline an object, ``NAME_objects.geojson``) and
+    ``tiff`` (OME-TIFF in tiles and levels, ``NAME_label.ome.tif``).
 
     It is a ``SaveImaged`` so that clients which write results themselves, such as MONAI Label,
     leave it out.
@@ -112,9 +112,10 @@ class SaveImageAsd(SaveImaged):
             check_kinds(self.kinds, label.voxels.ndim, SERIES_UID in label.meta)
             if not label.present:
                 logger.info("no class is in the label map of %s", label.name)
-            place = place_of(label.meta["filename_or_obj"])
+            image = str(label.meta["filename_or_obj"])
+            place = place_of(image)
             make_folder(self.output_dir)
-            for kind in self.kinds:
+            for kind in kinds_of(self.kinds, image):
                 for ending, write in FILES[kind](label):
                     path = os.path.join(self.output_dir, f"{label.name}_{ending}")
                     if write is None:

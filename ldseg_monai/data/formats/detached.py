@@ -1,4 +1,4 @@
-"""Headers whose voxels are in files beside them: MetaImage, NRRD and Analyze."""
+"""Headers whose voxels are in files beside them: MetaImage, NRRD, Analyze and MIRAX."""
 
 from __future__ import annotations
 
@@ -42,10 +42,15 @@ def data_files(header: str, others: Iterable[str]) -> list[str]:
 def voxel_files(image: str) -> list[str]:
     """The files that hold an image's voxels: its own, or those beside it that its header names.
 
+    Those of a MIRAX slide are in the folder of its name.
+
     Args:
         image: path of a file.
     """
     folder = os.path.dirname(image)
+    start, ending = os.path.splitext(image)
+    if ending.lower() == ".mrxs" and os.path.isdir(start):  # a slide's small head
+        return [image, *sorted(entry.path for entry in os.scandir(start) if entry.is_file())]
     names = _named(image)
     beside = [os.path.join(folder, name) for name in names]
     if any(map(NUMBER.search, names)):

@@ -374,9 +374,18 @@ def _check_nrrd(path: str, wanted: int) -> None:
     if units - {b"mm", b"", b"s", b"ms"}:
         told = ", ".join(sorted(unit.decode("latin-1") for unit in units))
         raise InputError(f"{path} has the space units {told}: expected mm; write it again in mm")
-    if b"encoding: raw" not in head or b" skip:" in head:
+    if b" skip:" in head:
         return
-    if b"data file:" not in head and b"datafile:" not in head:
+    is_beside = b"data file:" in head or b"datafile:" in head
+    if re.search(rb"^encoding: gz(ip)?\s*$", head, re.M):
+        beside = voxel_files(path)
+        if is_beside and beside != [path] and len(beside) == 1:
+            content = Path(beside[0]).read_bytes()
+        if not is_beside or len(beside) == 1:
+            _decompressed(path, content, wanted)
+    if b"encoding: raw" not in head:
+        return
+    if not is_beside:
         _require_no_rest(path, len(content[wanted:].rstrip(b"\0")))
     else:
         _require_no_rest_beside(path, wanted)
@@ -465,12 +474,34 @@ def _check_meta_image(path: str, wanted: int) -> None:
             return
         content = beside.read_bytes()
     if fields.get("CompressedData", "")[:1] in ("T", "t", "1"):
-        content = zlib.decompressobj().decompress(content, wanted)
+        content = _decompressed(path, content, wanted)
     elif place.upper() == "LOCAL" or "HeaderSize" not in fields:
         _require_no_rest(path, len(content[wanted:].rstrip(b"\0")))
     if len(content) < wanted:
         told = f"{len(content)} bytes of voxels, by its header {wanted}"
         raise unreadable([path], InputError(told))
+
+
+def _decompressed(path: str, content: bytes, wanted: int) -> bytes:
+    """The voxels in what zlib or gzip compressed.
+
+    Args:
+        path: of the header.
+        content: of its file.
+        wanted: bytes of the voxels.
+
+    Raises:
+        ValueError: if there are more.
+    """
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either of both
+    voxels = inflater.decompress(content, wanted)
+    rest = read = 0
+    while part := inflater.decompress(inflater.unconsumed_tail, 2**20):
+        kept = len(part.rstrip(b"\0"))
+        rest = read + kept if kept else rest
+        read += len(part)
+    _require_no_rest(path, rest)
+    return voxels
 
 
 def _without_axes_of_1(path: str, volume: Volume) -> Volume:

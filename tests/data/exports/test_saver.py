@@ -129,6 +129,15 @@ def test_files_say_that_the_weights_do_not_know_the_image(tmp_path: Path, dims: 
     assert header == f"ldseg_monai SPACE=LPS; {said}".encode("ascii", "replace")[:80]
 
 
+def test_own_kind_is_that_of_each_image(tmp_path: Path) -> None:
+    kinds = ["own", "nrrd"]
+    write = SaveImageAsd("pred", str(tmp_path / "out"), kinds, write_metadata(tmp_path))
+    for image in ("a.nii.gz", "b.MHA", "c.nhdr"):
+        write({"pred": label_of(image, blobs((4, 5, 6)))})
+    made = {path.name for path in (tmp_path / "out").glob("*_label*")}
+    assert made == {"a_label.nrrd", "b_label.mha", "b_label.nrrd", "c_label.nrrd"}
+
+
 def test_none_is_asked_for(tmp_path: Path) -> None:
     label = label_of("a.png", blobs((4, 5)))
     write = SaveImageAsd("pred", str(tmp_path / "out"), [], "nowhere.json")

@@ -315,6 +315,16 @@ def test_a_header_that_leaves_voxels_out_is_refused(tmp_path: Path, ending: str)
     assert "holds 80 bytes more than its header says" in str(results[1])  # a slice of 4 x 5 voxels
 
 
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".nhdr"])
+def test_a_header_that_leaves_compressed_voxels_out_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS.T), path, useCompression=True)
+    assert np.array_equal(read_voxels(str(path))[0], VOXELS)
+    path.write_bytes(path.read_bytes().replace(b"4 5 6\n", b"4 5 5\n", 1))
+    with pytest.raises(ValueError, match="holds 80 bytes more than its header says"):
+        read_voxels(str(path))
+
+
 def test_an_nrrd_without_space_is_said_or_refused(
     tmp_path: Path, told_anew: None, caplog: pytest.LogCaptureFixture
 ) -> None:
