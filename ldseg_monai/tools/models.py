@@ -16,7 +16,7 @@ from monai.utils import ensure_tuple, fall_back_tuple
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.bundle.bundle import SEQUENCES, STRIPS
 from ldseg_monai.data.datalist import case_of_channels, find_cases
-from ldseg_monai.data.formats import Slide, is_slide
+from ldseg_monai.data.formats import PICTURE_ENDINGS, SLIDE_ENDINGS, Slide, is_slide
 from ldseg_monai.data.known import BODY_AXES
 from ldseg_monai.data.sequences import find_sequences
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
@@ -24,7 +24,7 @@ from ldseg_monai.inference.strips import StripInferer
 from ldseg_monai.runtime.errors import InputError, MissingFileError, UserError, cause, one_line
 from ldseg_monai.tools.archives import places_in, unpacked
 from ldseg_monai.tools.forecast import bytes_of_image, number_of_windows
-from ldseg_monai.tools.predict import overlays_for
+from ldseg_monai.tools.predict import files_of, overlays_for
 
 WIDTH = 100  # columns of a terminal
 INDENT = "            "
@@ -204,7 +204,8 @@ def _described(name: str, paths: Sequence[str], bundles: Sequence[Bundle]) -> st
     Raises:
         ValueError: if none of them can take it.
     """
-    lines, refused = [name], []
+    lines = [name]
+    refused: list[tuple[Bundle, str]] = []
     for bundle in bundles:
         lines.append(f"  {bundle.name}")
         try:
@@ -213,10 +214,15 @@ def _described(name: str, paths: Sequence[str], bundles: Sequence[Bundle]) -> st
             told = cause(error)
             if not isinstance(told, (UserError, OSError)):
                 raise
-            refused.append(one_line(told).replace(paths[0], name))
-            lines.append(f"    cannot take it: {refused[-1]}")
+            refused.append((bundle, one_line(told).replace(paths[0], name)))
+            lines.append(f"    cannot take it: {refused[-1][1]}")
     if len(refused) == len(bundles):
-        raise InputError(f"no bundle here can take {name}: {refused[-1]}")
+        # Bundles of another kind of images say that alone
+        endings = (*PICTURE_ENDINGS, *SLIDE_ENDINGS)
+        are_pictures = any(file.lower().endswith(endings) for file in files_of(paths[0]))
+        dims = 2 if are_pictures else 3
+        reasons = [reason for bundle, reason in refused if bundle.spatial_dims == dims]
+        raise InputError(f"no bundle here can take {name}: {(reasons or [refused[-1][1]])[-1]}")
     return "\n".join(lines) + "\n"
 
 

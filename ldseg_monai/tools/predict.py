@@ -119,7 +119,7 @@ def predict(
         if views:
             networks = 1 + len(ensure_tuple(knobs.get("ensemble", ())))
             knobs = view_knobs(config, networks) | knobs
-        files_given = (file for place in places for file in _files(place))
+        files_given = (file for place in places for file in files_of(place))
         is_itk = any(file.lower().endswith(ITK_ENDINGS) for file in files_given)
         if is_itk and own.spatial_dims == 3 and not overlays:
             knobs["save_as"] = [OWN, *knobs.get("save_as", [])]
@@ -195,7 +195,7 @@ def folder_of_results(inputs: Sequence[str | os.PathLike[str]]) -> Path:
 def overlays_for(bundle: Bundle, places: Sequence[str]) -> list[str]:
     """The overlays on ``inference.yaml`` that images ask for: see `predict`."""
     there = [name for name in (SEQUENCES, STRIPS) if (bundle.configs / name).is_file()]
-    files = [file for place in places for file in _files(place)]
+    files = [file for place in places for file in files_of(place)]
     slides = [file for file in files if file.lower().endswith(SLIDE_ENDINGS)]
     if slides and STRIPS not in there:
         raise InputError(
@@ -243,7 +243,7 @@ def check_fit(parser: ConfigParser, cases: Sequence[Mapping[str, Any]]) -> None:
                 raise InputError(f"{_path(case['image'])}: {error}") from None
 
 
-def _files(place: str) -> Iterator[str]:
+def files_of(place: str) -> Iterator[str]:
     """A file, or every visible one in a folder and below."""
     if not os.path.isdir(place):
         yield place

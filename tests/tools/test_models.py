@@ -82,3 +82,12 @@ def test_what_a_zip_holds_is_told_by_its_name(
     assert "may not be known to the weights, and will be marked: it looks unlike them" in told
     assert main(["info", str(archive), "-m", str(FOLDER / "ldseg_knee3d")]) == 2
     assert f"no bundle here can take {archive}: " in capsys.readouterr().err
+
+
+def test_the_reason_is_of_a_bundle_of_such_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cut.nii.gz"
+    path.write_bytes(b"\x1f\x8b no volume")
+    assert main(["info", str(path)]) == 2  # bundles of pictures are asked, too
+    assert f"no bundle here can take {path}: {path} cannot be read" in capsys.readouterr().err
