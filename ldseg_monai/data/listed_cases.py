@@ -31,6 +31,7 @@ LABELED = (*TRAINING, *VALIDATION)
 EXPECTED = "expected a Decathlon file whose 'training' lists {'image': path, 'label': path}"
 PARTS = ("image", "label")  # of an entry: paths
 NNUNET = ("channel_names", "file_ending")  # keys of nnU-Net's own files, which list nothing
+BACKGROUND, IGNORED = "background", "ignore"  # names of label values, the second nnU-Net's
 NAME = "name of the case"  # in entries that are made of nnU-Net's folders
 READ = (*PARTS, "fold", NAME)  # keys of an entry that say something here
 
@@ -81,10 +82,11 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     leftovers = Leftovers()
     entries: dict[str, _Entry] = {}
     try:
-        lists = _lists(_content(dataset_json), dataset_json)
+        content = _content(dataset_json)
+        lists = _lists(content, dataset_json)
         for entry in _entries(lists, dataset_json, require_labels, leftovers):
             (image,) = image_place(entry.paths["image"])
-            other = entries.setdefault(image, entry)
+            other = entries.setdefault(os.path.abspath(image), entry)
             if other is not entry and require_labels:
                 raise InputError(
                     f"{dataset_json} lists {image} under {other.key} and under {entry.key}: "
@@ -109,15 +111,17 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
         )
     _add_unlisted(items, lists, dataset_json.parent, leftovers)
     given: dict[tuple[str, ...], str] = {}
-    for image, entry in entries.items():
+    for entry in entries.values():
         if entry.name:
-            given[(image,)] = entry.name
+            given[image_place(entry.paths["image"])] = entry.name
     names = name_cases([item["image"] for item in items], dataset_json.parent, given)
     named = dict(sorted(zip(names, entries.values(), strict=True)))
     cases = Cases([entry.paths for entry in named.values()], leftovers)
     cases.validation = {name for name, entry in named.items() if entry.key in VALIDATION}
     cases.folds = {name: entry.fold for name, entry in named.items() if entry.fold is not None}
     cases.class_names = class_names(dataset_json)
+    if require_labels:
+        _check_class_names(dataset_json, content.get("labels"), cases.class_names)
     cases.channel_names = channel_names(dataset_json) or names_of_files(
         item["image"] for item in items
     )
@@ -126,14 +130,38 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
 
 
 def class_names(dataset_json: PathLike) -> dict[int, str]:
-    """Names of the label values: Decathlon's by value, nnU-Net's by name; empty without any."""
+    """Names of the label values: Decathlon's by value, nnU-Net's by name; empty without any.
+
+    The value that nnU-Net ignores is none of a class.
+    """
     try:
         named = json.loads(Path(dataset_json).read_text(encoding="utf-8-sig"))["labels"]
-        if all(isinstance(value, int) for value in named.values()):
+        by_value = all(str(name).isdecimal() for name in named)
+        if not by_value and all(str(value).isdecimal() for value in named.values()):
             named = {value: name for name, value in named.items()}
-        return {int(value): " ".join(str(name).split()) for value, name in named.items()}
+        names = {int(value): " ".join(str(name).split()) for value, name in named.items()}
+        return {value: name for value, name in names.items() if name != IGNORED}
     except (OSError, KeyError, ValueError, TypeError, AttributeError):  # none, or of another form
         return {}
+
+
+def _check_class_names(file: Path, said: Any, names: Mapping[int, str]) -> None:
+    """Check that 0 is the background by the names of the label values, and say if they are unread.
+
+    Raises:
+        ValueError: if another value is called so.
+    """
+    if said and not names:
+        tell_once(
+            f"{file} has under 'labels' {str(said)[:80]}, of which no value is the name of one "
+            "class, as regions are not: used without names"
+        )
+    for value, name in names.items():
+        if value and _plain(name) == BACKGROUND != _plain(names.get(0, "")):
+            raise InputError(
+                f"{file} calls label value {value} {name}: expected 0 for the background; write "
+                "the labels so, or correct 'labels' there"
+            )
 
 
 def channel_names(dataset_json: PathLike) -> list[str]:
@@ -311,18 +339,20 @@ def _add_unlisted(
     leftovers: Leftovers,
 ) -> None:
     """Note the images beside listed ones that no list has."""
-    listed = set(_files(items))
+    listed = set(map(os.path.abspath, _files(items)))
     for entries in lists.values():
         for entry in entries:
             entry = {"image": entry} if isinstance(entry, str) else entry
             for part in PARTS if isinstance(entry, dict) else ():
                 paths = entry.get(part) or []
                 for path in [paths] if isinstance(paths, str) else paths:
-                    listed.add(_path_of(str(path), root))
+                    listed.add(os.path.abspath(_path_of(str(path), root)))
     for folder in sorted({os.path.dirname(path) for path in _files(items)}):
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
-            if name.lower().endswith(EXTENSIONS) and not is_hidden(name) and path not in listed:
+            if os.path.abspath(path) in listed or is_hidden(name):
+                continue
+            if name.lower().endswith(EXTENSIONS):
                 leftovers.add("beside listed images, but not listed", path)
 
 

@@ -196,7 +196,11 @@ def test_the_file_itself_may_be_given(tmp_path: Path) -> None:
     [
         ({"labels": {"0": "background", "1": "left  atrium"}}, {0: "background", 1: "left atrium"}),
         ({"labels": {"background": 0, "femur": 1}}, {0: "background", 1: "femur"}),
+        ({"labels": {"background": "0", "femur": "1"}}, {0: "background", 1: "femur"}),
+        ({"labels": {"0": "0", "1": "2"}}, {0: "0", 1: "2"}),
+        ({"labels": {"background": 0, "femur": 1, "ignore": 2}}, {0: "background", 1: "femur"}),
         ({"labels": {"whole": [1, 2]}}, {}),
+        ({"labels": ["background", "femur"]}, {}),
         ({}, {}),
     ],
 )
@@ -204,6 +208,37 @@ def test_class_names_are_those_of_the_file(tmp_path: Path, content: dict, names:
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     assert class_names(tmp_path / "dataset.json") == names
     assert class_names(tmp_path / "nowhere.json") == {}
+
+
+@pytest.mark.parametrize("labels", [{"background": 0, "whole": [1, 2]}, ["background", "femur"]])
+def test_names_that_cannot_be_used_are_told(
+    tmp_path: Path, labels: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    find_cases(write(tmp_path, {"labels": labels, "training": pairs("a")}))
+    assert f"dataset.json has under 'labels' {labels}" in caplog.text
+
+
+@pytest.mark.parametrize("labels", [{"0": "femur", "1": "Background"}, {"background": 1}])
+def test_a_background_that_is_not_0_is_refused(tmp_path: Path, labels: dict) -> None:
+    write(tmp_path, {"labels": labels, "training": pairs("a")})
+    with pytest.raises(ValueError, match="calls label value 1 .ackground: expected 0 for the"):
+        find_cases(tmp_path)
+    assert names_of(find_cases(tmp_path, require_labels=False)) == ["a"]
+
+
+def test_whole_paths_beside_relative_ones_are_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = pairs("a", "b")
+    write(tmp_path, {"training": listed})
+    whole = {part: str(tmp_path / path) for part, path in listed[1].items()}
+    monkeypatch.chdir(tmp_path)
+    text = json.dumps({"training": listed[:1], "validation": [whole]})
+    (tmp_path / "dataset.json").write_text(text)
+    assert not find_cases(".").leftovers
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [*listed, whole]}))
+    with pytest.raises(ValueError, match="b.nii.gz under training and under training"):
+        find_cases(".")
 
 
 def test_paths_of_windows_are_read(tmp_path: Path) -> None:
