@@ -37,12 +37,14 @@ from ldseg_monai.data.formats import (
 )
 from ldseg_monai.data.known import standardized_quantiles, tilt_of, tissue_colors
 from ldseg_monai.data.readers import read_channels
-from ldseg_monai.runtime.errors import InputError
+from ldseg_monai.runtime.errors import InputError, counted
 from ldseg_monai.tools.new_bundle.instances import are_instances, values_in_one_piece
 
 MAX_LABEL_VALUE = 65535
 MAX_CLASSES = 64  # more are instance ids, or a mask that a lossy format has blurred
 SAMPLED_VOXELS = 100_000  # of an image, for its percentiles
+PADDING_SHARE = 0.01  # of the voxels: the least of what is padding
+PADDING_DISTANCE = 5  # of padding from all other values, by their range: the least
 
 
 class Kind(NamedTuple):
@@ -50,6 +52,21 @@ class Kind(NamedTuple):
 
     colored: bool
     resized: bool
+
+
+class Padding(NamedTuple):
+    """One value far from all others, such as that of voxels beyond what was scanned.
+
+    Attributes:
+        value: of these voxels.
+        share: of all voxels.
+        low, high: smallest and largest intensity of the others.
+    """
+
+    value: float
+    share: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,7 @@ class InspectedCase:
         colored: whether a picture has colors.
         deep: whether a picture has more than 8 bits a pixel.
         low, high: smallest and largest intensity.
+        padding: of a volume of one channel, a value that no tissue has, as of `padding_of`.
         percentiles: 0.5th, 50th and 99.5th of the intensity.
         foreground: intensities of up to `SAMPLED_VOXELS` voxels that are not background.
         counts: number of voxels of each label value, as `ldseg_monai.data.formats` has it.
@@ -93,6 +111,7 @@ class InspectedCase:
     appearances: dict[Kind, NDArray[np.float64]] = field(default_factory=dict)
     tilt: float = 0.0
     channels: int = 1
+    padding: Padding | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +174,8 @@ class Inspection:
         """Whether most images have the negative numbers of air in Hounsfield units."""
         if self.spatial_dims == 2 or self.channels > 1:
             return False
-        return bool(np.median([case.low for case in self.cases]) <= -200)
+        lowest = [case.padding.low if case.padding else case.low for case in self.cases]
+        return bool(np.median(lowest) <= -200)
 
     @property
     def label_values(self) -> list[int]:
@@ -281,6 +301,11 @@ def _inspect_volume(
         ("label", label_path, of_label.shape),
     ):
         axes = (3, 4) if key == "image" else (3,)
+        if len(shape) == 3 and min(shape) < 2:
+            raise _Fault(
+                f"{path} has shape {tuple(shape)}, one slice: expected several; write single "
+                "slices as PNG, and take a bundle of pictures"
+            )
         if len(shape) not in axes or min(shape) < 2:
             raise _Fault(
                 f"{path} has shape {tuple(shape)}: expected {wanted[key]}; correct it, or write "
@@ -374,9 +399,27 @@ def _inspect_arrays(
             :: -(-foreground.size // SAMPLED_VOXELS) or 1
         ].copy(),  # a view would keep all
         counts=counts,
+        padding=padding_of(image) if image.ndim == label.ndim == 3 else None,
         quantiles=[standardized_quantiles(part) for part in parts],
         single=values_in_one_piece(label),
     )
+
+
+def padding_of(image: NDArray[np.float32]) -> Padding | None:
+    """The lowest or highest value of a volume, if it is often there and far from all others.
+
+    Far is several times the range of the others, so that the mean and the SD are those of this
+    value.
+    """
+    for end in (image.min(), image.max()):
+        others = image[image != end]
+        share = 1 - others.size / image.size
+        if not others.size or share < PADDING_SHARE:
+            continue
+        low, high = float(others.min()), float(others.max())
+        if max(low - end, end - high) > PADDING_DISTANCE * (high - low) > 0:
+            return Padding(float(end), share, low, high)
+    return None
 
 
 def _label_counts(path: str, label: NDArray[np.int32]) -> dict[int, int]:
@@ -393,6 +436,19 @@ def _notes(case: InspectedCase) -> list[str]:
     return [] if any(case.counts.keys() - {0}) else [f"{case.name}: the label is all background"]
 
 
+def _padding_note(cases: Sequence[InspectedCase]) -> list[str]:
+    """A sentence on the cases with a value that no tissue has."""
+    padded = [(case.name, case.padding) for case in cases if case.padding is not None]
+    if not padded:
+        return []
+    name, found = padded[0]
+    return [
+        f"{found.share:.0%} of the voxels of {name} are {found.value:g}, and all others "
+        f"{found.low:g} to {found.high:g}; so in {counted(len(padded), 'case')}: is it padding or "
+        "saturation? Other voxels hardly differ beside it; give it the value of the background"
+    ]
+
+
 def _warnings_of_all(inspection: Inspection) -> list[str]:
     """What no case shows alone."""
     warnings = []
@@ -401,6 +457,7 @@ def _warnings_of_all(inspection: Inspection) -> list[str]:
         warnings.append(
             f"no label has the value 0, the background, but {values}: is the background another?"
         )
+    warnings += _padding_note(inspection.cases)
     if len(inspection.cases) < 10:
         warnings.append(
             f"{len(inspection.cases)} cases are few: expect scores to vary with the split"

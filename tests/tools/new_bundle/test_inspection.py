@@ -110,6 +110,34 @@ def test_hounsfield_units_are_known_by_their_air(tmp_path: Path, low: float, ct:
     assert inspect(tmp_path).is_ct is ct
 
 
+@pytest.mark.parametrize(
+    ("value", "lowest", "ct", "told"),
+    [
+        (-32768, 0, False, "25% of the voxels of a are -32768, and all others 48 to 191"),
+        (-32768, -1000, True, "25% of the voxels of a are -32768, and all others -952 to -809"),
+        (65535, 0, False, "25% of the voxels of a are 65535, and all others 48 to 191"),
+        (-200, 0, True, ""),  # as air and tissue lie
+    ],
+)
+def test_padding_is_told_and_no_air(
+    tmp_path: Path, value: int, lowest: int, ct: bool, told: str
+) -> None:
+    image, label = volume()
+    image += lowest
+    image[0] = value
+    write_volume(tmp_path, "a", image, label)
+    inspection = inspect(tmp_path)
+    notes = [note for note in inspection.warnings if "padding" in note]
+    assert inspection.is_ct is ct
+    assert notes == [note for note in notes if note.startswith(told)] and bool(notes) is bool(told)
+
+
+def test_one_slice_is_told(tmp_path: Path) -> None:
+    write_volume(tmp_path, "a", *volume((4, 6, 1)))
+    with pytest.raises(ValueError, match=r"has shape \(4, 6, 1\), one slice: expected several"):
+        inspect(tmp_path)
+
+
 def corrupt(kind: str, image: np.ndarray, label: np.ndarray) -> dict[str, np.ndarray]:
     other = {
         "nan": {"image": np.where(image == 7, np.nan, image)},
