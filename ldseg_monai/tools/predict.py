@@ -46,7 +46,7 @@ BESIDE = "_segmentation"  # what the folder of results beside a folder of images
 # requests of huggingface_hub, each number that an ONNX file has once in place of twice
 CHATTY = (
     *("monai.bundle.scripts", "monai.bundle.workflows", "monai.apps", "pydicom", "highdicom"),
-    *("httpx", "httpx2", "onnx_ir", "onnxscript", "torch.onnx"),
+    *("httpx", "httpx2", "tensorboard", "onnx_ir", "onnxscript", "torch.onnx"),
     "ignite.engine.engine.CaseEvaluator",
 )
 LARGE = 64_000_000  # pixels: a picture of more is done in strips of rows, where a bundle can

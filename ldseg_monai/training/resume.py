@@ -11,9 +11,11 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from monai.utils import ensure_tuple
 from torch.nn.parallel import DistributedDataParallel
 
 from ldseg_monai.data.datalist import case_name
+from ldseg_monai.data.leftovers import some
 from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.networks.weights import read_state
 from ldseg_monai.runtime.errors import InputError, counted
@@ -49,6 +51,7 @@ class SaveBest:
         self.cases = cases
         self.initial_weights = initial_weights
         self.trained: TrainedCases | None = None
+        self.goes_on = False
         self.best = -math.inf
         self.epoch = 0
         self.name = ""  # of the metric
@@ -80,6 +83,9 @@ class SaveBest:
             self.trained = TrainedCases.of(self.cases)
             if self.initial_weights:
                 self.trained = self.trained.started_from(self.initial_weights)
+            earlier = TrainedCases.read(self.path) if self.goes_on else None
+            if earlier is not None:  # their images may be others by now
+                self.trained = self.trained.joined(earlier)
         score = f"{self.name} {self.best:.4f} in epoch {self.epoch}"
         dataclasses.replace(self.trained, score=score).write(self.path)
 
@@ -89,7 +95,7 @@ class SaveBest:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from an earlier run's best score."""
-        self.best = state["best"]
+        self.best, self.goes_on = state["best"], True
         self.epoch, self.name = state.get("epoch", self.epoch), state.get("name", self.name)
 
 
@@ -101,7 +107,8 @@ class ResumableCheckpoint:
         objects: everything with a state dict that a resumed run needs, by name, or None for what
             this run goes without; the trainer is added. Networks may be wrapped in
             ``DistributedDataParallel``: the checkpoint is the same.
-        cases: the training cases, by whose names a run is told from one on other data.
+        cases: the training cases, by whose names a run is told from one on other data. Of their
+            files, those that changed since the checkpoint are told.
         interval: epochs between two checkpoints; the last epoch has one too.
         map_location: device to load to.
         settings: of `ldseg_monai.bundle.run_settings`: what a run that goes on may not change, and
@@ -125,6 +132,7 @@ class ResumableCheckpoint:
             if item is not None
         }
         self.cases = sorted(case_name(case["image"]) for case in cases)
+        self.files = {case_name(case["image"]): _file_states(case) for case in cases}
         self.interval = interval
         self.map_location = map_location
 
@@ -150,14 +158,17 @@ class ResumableCheckpoint:
         state = read_state(self.path, self.map_location)
         advice = "choose another output_dir to start anew, or delete the checkpoint"
         if state.get("cases") != self.cases:
+            earlier, now = set(state.get("cases") or ()), set(self.cases)
+            changes = {"with": earlier - now, "without": now - earlier}
+            told = " and ".join(f"{how} {some(names)}" for how, names in changes.items() if names)
             raise InputError(
-                f"{self.path} is of a run on {state.get('cases')}: expected one on {self.cases}; "
-                f"{advice}"
+                f"{self.path} is of a run on {counted(len(earlier), 'other case')}, {told}: "
+                f"expected one on these {len(now)}; {advice}"
             )
         max_epochs = engine.state.max_epochs
         parts = {**self.objects, "trainer": engine}
-        if set(state) - {"settings"} != {*parts, "cases"}:
-            got = sorted(set(state) - {"cases", "settings"})
+        if set(state) - {"settings", "files"} != {*parts, "cases"}:
+            got = sorted(set(state) - {"cases", "settings", "files"})
             raise InputError(
                 f"{self.path} is of another kind of run, with {got}: expected {sorted(parts)}; "
                 f"{advice}"
@@ -178,6 +189,16 @@ class ResumableCheckpoint:
         engine.logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
         for line in changed:
             engine.logger.info("from here on %s", line)
+        files = state.get("files", self.files)  # of none in a checkpoint of before 0.3.0
+        others = [name for name in self.cases if files.get(name) != self.files[name]]
+        if others:
+            engine.logger.warning(
+                "the image or label of %s was written anew since the checkpoint (%s): what was "
+                "learned of the earlier one stays; %s",
+                counted(len(others), "case"),
+                some(others),
+                advice,
+            )
         if max_epochs is not None and engine.state.epoch >= max_epochs:
             engine.logger.warning(
                 "nothing left to train: %s done; raise max_epochs or %s",
@@ -193,7 +214,8 @@ class ResumableCheckpoint:
         states = {
             name: item.state_dict() for name, item in {**self.objects, "trainer": engine}.items()
         }
-        save_whole({**states, "cases": self.cases, "settings": self.settings}, self.path)
+        about = {"cases": self.cases, "files": self.files, "settings": self.settings}
+        save_whole({**states, **about}, self.path)
 
     def advice(self) -> str:
         """How to go on if the run is stopped now."""
@@ -225,6 +247,17 @@ class ResumableCheckpoint:
             )
         used = _differences(earlier["used"], self.settings["used"])
         return [f"{name} is {new}, before it was {old}" for name, old, new in used]
+
+
+def _file_states(case: Mapping[str, Any]) -> list[list[int]]:
+    """Size and time of each file of a case; a client's may be none."""
+    states = []
+    for part in case.values():
+        for path in ensure_tuple(part):
+            if isinstance(path, (str, os.PathLike)) and os.path.isfile(path):
+                info = os.stat(path)
+                states.append([info.st_size, info.st_mtime_ns])
+    return states
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -575,6 +575,7 @@ def test_checkpoint_is_written_at_its_interval_and_at_the_end_and_whole(tmp_path
         "best",
         "trainer",
         "cases",
+        "files",
         "settings",
     }
     assert_equal(state["network"], run.weights())
@@ -603,7 +604,7 @@ def test_run_on_other_cases_does_not_go_on_from_the_checkpoint(tmp_path: Path) -
     before = (tmp_path / "checkpoint.pt").read_bytes()
     with pytest.raises(
         ValueError,
-        match=r"is of a run on \['a'\]: expected one on \['b'\]; choose another output_dir",
+        match="is of a run on 1 other case, with a and without b: expected one on these 1; choose",
     ):
         Run(tmp_path, max_epochs=2, case="b")()
     with pytest.raises(ValueError, match="is of another network: .* choose another output_dir"):

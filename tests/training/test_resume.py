@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,6 +74,26 @@ def test_other_settings_are_used_and_that_is_said(
     ]
 
 
+def test_files_that_changed_since_the_checkpoint_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(b"first")
+    train(tmp_path, 1, settings())
+    train(tmp_path, 2, settings())
+    assert "written anew" not in caplog.text
+    Path("a.png").write_bytes(b"other")
+    os.utime("a.png", ns=(0, 0))
+    train(tmp_path, 3, settings())
+    told = "the image or label of 1 case was written anew since the checkpoint (a)"
+    assert caplog.text.count(told) == 1
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["files"]  # as those of earlier versions
+    torch.save(state, tmp_path / "checkpoint.pt")
+    train(tmp_path, 4, settings())
+    assert caplog.text.count(told) == 1
+
+
 def test_checkpoint_without_settings_goes_on(tmp_path: Path) -> None:
     train(tmp_path, 1, settings())
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
@@ -133,6 +154,20 @@ def test_cases_of_the_initial_weights_count_too(tmp_path: Path) -> None:
     validated(unknown, 0.5)
     note = json.loads((tmp_path / "third_cases.json").read_text())["note"]
     assert note == "the weights that it started from, elsewhere.pt, do not say theirs"
+
+
+def test_cases_of_before_a_run_went_on_count_too(tmp_path: Path) -> None:
+    path = str(tmp_path / "model.pt")
+    cases = images(tmp_path / "images", "a")
+    best = SaveBest(path, nn.Linear(1, 1), cases)
+    validated(best, 0.5)
+    before = TrainedCases.of(cases).digests
+    (tmp_path / "images" / "a.png").write_bytes(b"another image")
+    again = SaveBest(path, nn.Linear(1, 1), cases)
+    again.load_state_dict(best.state_dict())
+    validated(again, 0.6)
+    found = TrainedCases.read(path)
+    assert found is not None and found.digests == before | TrainedCases.of(cases).digests
 
 
 def test_a_score_of_nothing_is_never_the_best(tmp_path: Path) -> None:
