@@ -81,7 +81,7 @@ class InspectedCase:
         colored: whether a picture has colors.
         deep: whether a picture has more than 8 bits a pixel.
         low, high: smallest and largest intensity.
-        padding: of a volume of one channel, a value that no tissue has, as of `padding_of`.
+        padding: of a gray image, a value that no tissue has, as of `padding_of`.
         percentiles: 0.5th, 50th and 99.5th of the intensity.
         foreground: intensities of up to `SAMPLED_VOXELS` voxels that are not background.
         counts: number of voxels of each label value, as `ldseg_monai.data.formats` has it.
@@ -399,14 +399,14 @@ def _inspect_arrays(
             :: -(-foreground.size // SAMPLED_VOXELS) or 1
         ].copy(),  # a view would keep all
         counts=counts,
-        padding=padding_of(image) if image.ndim == label.ndim == 3 else None,
+        padding=padding_of(image) if image.ndim == label.ndim else None,
         quantiles=[standardized_quantiles(part) for part in parts],
         single=values_in_one_piece(label),
     )
 
 
 def padding_of(image: NDArray[np.float32]) -> Padding | None:
-    """The lowest or highest value of a volume, if it is often there and far from all others.
+    """The lowest or highest value of an image, if it is often there and far from all others.
 
     Far is several times the range of the others, so that the mean and the SD are those of this
     value.

@@ -46,7 +46,8 @@ def known_images(
         known |= _geometry(template, inspection)
     if inspection.is_ct:
         known["modality"] = ["CT"]
-    if inspection.spatial_dims == 2 and inspection.colored:
+    # Gray pictures among those in color have no color to be known by
+    if inspection.spatial_dims == 2 and all(case.colored for case in inspection.cases):
         measured = [case.colors for case in inspection.cases]
         margins = {name: DIFFERENCE if "over" in name else COLOR for name in COLORS}
         known["colors"] = _ranges(measured, margins, 0.0)

@@ -573,6 +573,16 @@ def test_new_bundle_knows_its_own_pictures_and_no_others(colored: bool) -> None:
         assert "of its intensities, standardized" in reasons("new", 255 - image)
 
 
+def test_new_bundle_knows_gray_pictures_among_those_in_color() -> None:
+    write_boxes(Path("data"), 2)
+    paths = sorted(Path("data/images").iterdir())
+    gray = np.asarray(Image.open(paths[0]))
+    Image.fromarray(np.stack([gray, gray // 2, gray // 3], axis=-1)).save(paths[0])
+    new_bundle(GLAS, "new", "data")
+    images = [LoadImagePictured("image")({"image": str(path)})["image"] for path in paths]
+    assert [reasons("new", image) for image in images] == [""] * len(paths)
+
+
 def test_codes_are_required_where_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     write_boxes(Path("data"), 3)
     argv = ["new-bundle", "--from", HIPPOCAMPUS, "--name", "new", "--dataset", "data"]
