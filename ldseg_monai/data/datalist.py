@@ -37,7 +37,7 @@ from ldseg_monai.data.leftovers import (
     tell,
 )
 from ldseg_monai.data.leftovers import some as _some
-from ldseg_monai.data.listed_cases import Cases, listed_cases
+from ldseg_monai.data.listed_cases import Cases, add_names, listed_cases
 from ldseg_monai.data.names import (
     CHANNEL,
     EXTENSIONS,
@@ -119,8 +119,12 @@ def find_cases(
             )
         return _with_own_labels(listed_cases(root / "dataset.json", require_labels))
     if require_labels:
-        return _with_own_labels(_pairs(root))
-    return _images(root, series_uid, skip_unreadable, channels)
+        cases = _with_own_labels(_pairs(root))
+    else:
+        cases = _images(root, series_uid, skip_unreadable, channels)
+    if (root / "dataset.json").is_file():  # beside images/
+        add_names(cases, root / "dataset.json", require_labels)
+    return cases
 
 
 def case_of_channels(paths: Sequence[PathLike]) -> Cases:
@@ -449,7 +453,7 @@ def _pairs(root: Path) -> Cases:
         if not found:
             raise _no_images(root / folder, leftovers)
     if (root / "dataset.json").is_file():
-        leftovers.add("not its lists, since there is images/", str(root / "dataset.json"))
+        leftovers.add("its lists, since there is images/", str(root / "dataset.json"))
     _leave_beside(root, leftovers)
     pairs = _pair(images, labels)
     given = {image_place(item["image"]): name for name, item in pairs.items()}

@@ -82,8 +82,7 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     leftovers = Leftovers()
     entries: dict[str, _Entry] = {}
     try:
-        content = _content(dataset_json)
-        lists = _lists(content, dataset_json)
+        lists = _lists(_content(dataset_json), dataset_json)
         for entry in _entries(lists, dataset_json, require_labels, leftovers):
             (image,) = image_place(entry.paths["image"])
             other = entries.setdefault(os.path.abspath(image), entry)
@@ -119,14 +118,27 @@ def listed_cases(dataset_json: Path, require_labels: bool) -> Cases:
     cases = Cases([entry.paths for entry in named.values()], leftovers)
     cases.validation = {name for name, entry in named.items() if entry.key in VALIDATION}
     cases.folds = {name: entry.fold for name, entry in named.items() if entry.fold is not None}
-    cases.class_names = class_names(dataset_json)
-    if require_labels:
-        _check_class_names(dataset_json, content.get("labels"), cases.class_names)
-    cases.channel_names = channel_names(dataset_json) or names_of_files(
-        item["image"] for item in items
-    )
-    cases.source = str(dataset_json)
+    add_names(cases, dataset_json, require_labels)
+    cases.channel_names = cases.channel_names or names_of_files(item["image"] for item in items)
     return cases
+
+
+def add_names(cases: Cases, dataset_json: Path, require_labels: bool) -> None:
+    """Add to cases what a `dataset.json` calls the values of labels and the channels of images.
+
+    Args:
+        cases: that it lists, or those of the folders beside it.
+        dataset_json: the file.
+        require_labels: whether labels are used, whose background has to be 0.
+
+    Raises:
+        ValueError: if another value is called the background.
+    """
+    cases.class_names = class_names(dataset_json)
+    cases.channel_names = channel_names(dataset_json)
+    cases.source = str(dataset_json)
+    if require_labels:
+        _check_class_names(dataset_json, cases.class_names)
 
 
 def class_names(dataset_json: PathLike) -> dict[int, str]:
@@ -134,23 +146,32 @@ def class_names(dataset_json: PathLike) -> dict[int, str]:
 
     The value that nnU-Net ignores is none of a class.
     """
+    named = _labels(dataset_json)
     try:
-        named = json.loads(Path(dataset_json).read_text(encoding="utf-8-sig"))["labels"]
         by_value = all(str(name).isdecimal() for name in named)
         if not by_value and all(str(value).isdecimal() for value in named.values()):
             named = {value: name for name, value in named.items()}
         names = {int(value): " ".join(str(name).split()) for value, name in named.items()}
         return {value: name for value, name in names.items() if name != IGNORED}
-    except (OSError, KeyError, ValueError, TypeError, AttributeError):  # none, or of another form
+    except (ValueError, TypeError, AttributeError):  # of another form
         return {}
 
 
-def _check_class_names(file: Path, said: Any, names: Mapping[int, str]) -> None:
+def _labels(dataset_json: PathLike) -> Any:
+    """What a `dataset.json` says of label values; nothing where it cannot be read."""
+    try:
+        return json.loads(Path(dataset_json).read_text(encoding="utf-8-sig")).get("labels", {})
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def _check_class_names(file: Path, names: Mapping[int, str]) -> None:
     """Check that 0 is the background by the names of the label values, and say if they are unread.
 
     Raises:
         ValueError: if another value is called so.
     """
+    said = _labels(file)
     if said and not names:
         tell_once(
             f"{file} has under 'labels' {str(said)[:80]}, of which no value is the name of one "

@@ -347,3 +347,19 @@ def test_channels_named_by_their_files_are_compared_with_the_bundles() -> None:
         compare_channel_names(cases, ["T1", "T2"])
     numbered = Cases([{"image": ["/a_0000.nii.gz", "/a_0001.nii.gz"]}], Leftovers())
     compare_channel_names(numbered, ["0001", "0000"])
+
+
+def test_names_are_read_beside_folders_of_pairs_too(tmp_path: Path) -> None:
+    for name in ("images/a.nii.gz", "labels/a.nii.gz", "images/b.nii.gz", "labels/b.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    content = {"labels": {"0": "background", "1": "tibia", "2": "femur"}, "modality": {"0": "T1"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    own = {0: "background", 1: "femur", 2: "tibia"}
+    split = Split(lambda: find_cases(tmp_path, require_labels=True), class_names=own)
+    with pytest.raises(ValueError, match="value 1 tibia, and the bundle's class 1 is femur"):
+        split.part("all")
+    cases = find_cases(tmp_path, require_labels=False)
+    assert cases.channel_names == ["T1"] and names_of(cases) == ["a", "b"]
+    (tmp_path / "dataset.json").write_text("no JSON")
+    assert names_of(find_cases(tmp_path)) == ["a", "b"]
