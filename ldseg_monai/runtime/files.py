@@ -103,4 +103,9 @@ def save_whole(state: dict, path: str | os.PathLike[str]) -> None:
     except OSError as error:
         raise unwritable(path, error) from error
     with whole_file(path) as hidden, open(hidden, "wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # PyTorch's own, as it ends a file that could not be written
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise

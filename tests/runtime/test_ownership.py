@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from prepared_python import Command
 
 from ldseg_monai.runtime.errors import BusyFolderError, ExistingFileError, LostFolderError
@@ -132,6 +134,18 @@ def test_write_that_fails_leaves_nothing_half(tmp_path: Path, kind: str) -> None
             raise OSError(28, "No space left on device")
     assert (tmp_path / "mask").read_text() == "whole"
     assert {entry.name for entry in tmp_path.iterdir()} == {"mask", NOTES}
+
+
+def test_weights_that_do_not_fit_on_the_disk_name_their_file(tmp_path: Path) -> None:
+    """PyTorch's own error is of the end of the file, and names nothing."""
+    size, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"model.pt cannot be written \(File too large\): make"):
+            save_whole({"weight": torch.zeros(100_000)}, tmp_path / "model.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tools_take_new_names_only(tmp_path: Path) -> None:
