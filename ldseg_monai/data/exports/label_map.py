@@ -130,7 +130,7 @@ def named_classes(
     """
     # A client's request may have something else in their place, such as a name
     given = colors if isinstance(colors, Mapping) else {}
-    own = {name.lower(): _color(name, color) for name, color in given.items()}
+    own = {str(name).lower(): _color(str(name), color) for name, color in given.items()}
     own = _by_new_names(own, [names[number].lower() for number in range(1, len(names))])
     unknown = sorted(own.keys() - {name.lower() for name in names.values()})
     if unknown:

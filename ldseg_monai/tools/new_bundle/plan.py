@@ -225,12 +225,14 @@ def _classes(
     chosen = [name.strip() for name in names] if names is not None else None
     if chosen and chosen[0].lower() == "background":
         chosen = chosen[1:]
+    # Colors, and files of some systems, do not tell capitals from small letters
+    plain = {name.casefold() for name in chosen or ()}
     if chosen is not None and (
-        not all(chosen) or len(set(chosen)) < len(chosen) or "background" in chosen
+        not all(chosen) or len(plain) < len(chosen) or "background" in plain
     ):
         raise InputError(
-            f"classes {', '.join(chosen)}: expected different names, one for each class but the "
-            "background"
+            f"classes {', '.join(chosen)}: expected different names, whatever their capitals, one "
+            "for each class but the background"
         )
     if instances:
         if chosen is not None and len(chosen) != 1:
@@ -266,11 +268,12 @@ def _classes(
         )
     if names_by_value and found[-1] <= max(names_by_value):
         found = sorted({*found, *names_by_value})
-    plain = [_name_of_value(value) for value in found[1:]]
+    plain_names = [_name_of_value(value) for value in found[1:]]
     default = [
-        names_by_value.get(value, name) for value, name in zip(found[1:], plain, strict=True)
+        names_by_value.get(value, name) for value, name in zip(found[1:], plain_names, strict=True)
     ]
-    return found, default if len(set(default)) == len(default) else plain
+    are_different = len({name.casefold() for name in default}) == len(default)
+    return found, default if are_different else plain_names
 
 
 def _name_of_value(value: int) -> str:

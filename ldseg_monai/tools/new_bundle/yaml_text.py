@@ -8,7 +8,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.emitter import Emitter
+from yaml import ScalarNode
+from yaml.resolver import Resolver
 
+TEXT = "tag:yaml.org,2002:str"
 WIDTH = 120
 UNWRAPPED = 100_000  # ruamel.yaml breaks lines anywhere, within a list of three numbers too
 
@@ -46,11 +49,19 @@ def _yaml() -> YAML:
     yaml.width = UNWRAPPED
     yaml.preserve_quotes = True
     yaml.representer.add_representer(type(None), _null)
+    yaml.representer.add_representer(str, _text)
     return yaml
 
 
 def _null(representer: Any, value: None) -> Any:
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _text(representer: Any, value: str) -> Any:
+    """A text in quotes where MONAI's reader (PyYAML, YAML 1.1) would take it for something else."""
+    tag = Resolver().resolve(ScalarNode, value, (True, False))
+    style = None if tag == TEXT else "'"
+    return representer.represent_scalar(TEXT, value, style=style)
 
 
 def wrapped(line: str, width: int = WIDTH) -> Iterator[str]:

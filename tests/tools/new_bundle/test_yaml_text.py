@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ldseg_monai.tools.new_bundle.yaml_text import WIDTH, dump_config, load_config, wrapped
 
@@ -35,3 +36,14 @@ def test_changed_value_keeps_comments_and_layout() -> None:
     config = load_config(text)
     config["loss"]["weight"] = 2.0
     assert dump_config(config) == text.replace("1.0", "2.0")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["yes", "no", "off", "null", "~", "1", "1_000", "12:30", "2020-01-01", "0x1f", "=", "<<", ".5",
+     "liver", "a: b", "a #b", "'a'", "[y]", "-x", "1e3", "\u00e9", ""],
+)  # fmt: skip
+def test_a_text_is_one_to_monai_s_reader_too(text: str) -> None:
+    config = load_config("colors: {first: 1}\n")
+    config["colors"][text] = text
+    assert yaml.safe_load(dump_config(config)) == {"colors": {"first": 1, text: text}}
