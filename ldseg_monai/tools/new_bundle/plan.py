@@ -371,6 +371,9 @@ def _size_choice(template: Template, inspection: Inspection, grid: list[int]) ->
         f"every {what} is resized to it; no finer than the median {what}, at the template's cost; "
         f"multiples of {template.stride}"
     )
+    middle = np.median(inspection.shapes, axis=0)
+    if (np.array(grid) > 2 * middle).any():  # as of a few thick slices
+        why += f", {2 * template.stride} at least, finer than an axis of few voxels"
     return Choice("size", _times(grid), why)
 
 

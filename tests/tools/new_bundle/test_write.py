@@ -575,6 +575,16 @@ def test_new_bundle_knows_its_own_pictures_and_no_others(colored: bool) -> None:
         assert "of its intensities, standardized" in reasons("new", 255 - image)
 
 
+def test_sides_of_few_voxels_are_told_that_are_resized_to_more() -> None:
+    write_boxes(Path("data"), 3)
+    told = "32 at least, finer than an axis of few voxels"
+    assert told not in new_bundle(KNEE, "new", "data")
+    for path in sorted(Path("data").glob("*/*.nii.gz")):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj)[..., 8:12], image.affine), path)
+    assert told in new_bundle(KNEE, "thin", "data")
+
+
 def test_new_bundle_knows_gray_pictures_among_those_in_color() -> None:
     write_boxes(Path("data"), 2)
     paths = sorted(Path("data/images").iterdir())
