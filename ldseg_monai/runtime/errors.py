@@ -11,8 +11,9 @@ import unicodedata
 from collections.abc import Iterator
 from types import TracebackType
 
-# What MONAI's error of a component begins with; components of this package say it themselves
-NOT_MADE = re.compile(r"Failed to instantiate component '((?!ldseg_monai\.)[\w.]+)'")
+# What MONAI's error of a component of PyTorch, Ignite or its own begins with; those of this package
+# say it themselves, and a person's own show where they failed
+NOT_MADE = re.compile(r"Failed to instantiate component '((?:torch|ignite|monai)\.[\w.]+|\w+)'")
 WORKER_KILLED = "DataLoader worker"  # what PyTorch's error of such a process begins with
 TRACEBACK = "LDSEG_TRACEBACK"  # environment variable: any value but "" shows every traceback
 STATS = "monai.handlers.StatsHandler"  # logger of that handler

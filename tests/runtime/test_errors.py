@@ -107,7 +107,8 @@ def test_error_of_others_that_the_package_explains_is_told_in_its_words(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("target", "is_told"), [("torch.optim.SGD", True), ("ldseg_monai.training.LDSegLoss", False)]
+    ("target", "is_told"),
+    [("torch.optim.SGD", True), ("ldseg_monai.training.LDSegLoss", False), ("mine.Part", False)],
 )
 def test_a_value_that_another_library_refuses_is_one_line(target: str, is_told: bool) -> None:
     def fail() -> None:
