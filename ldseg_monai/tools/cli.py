@@ -233,8 +233,8 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         action="extend",
         nargs="+",
         metavar="KIND",
-        help="further kinds of files of each mask: mha, nrrd, stl, obj of volumes; rtstruct, "
-        "labelmap of DICOM series; geojson, tiff of pictures",
+        help="further kinds of files of each mask: mha, nrrd, own (of these what the image is), "
+        "stl, obj of volumes; rtstruct, labelmap of DICOM series; geojson, tiff of pictures",
     )
     _add_switch(parser, "force", "segment images that the weights do not know, too")
     _add_switch(
