@@ -108,7 +108,7 @@ class ResumableCheckpoint:
             this run goes without; the trainer is added. Networks may be wrapped in
             ``DistributedDataParallel``: the checkpoint is the same.
         cases: the training cases, by whose names a run is told from one on other data. Of their
-            files, those that changed since the checkpoint are told.
+            files, those of another size than at the checkpoint are told.
         interval: epochs between two checkpoints; the last epoch has one too.
         map_location: device to load to.
         settings: of `ldseg_monai.bundle.run_settings`: what a run that goes on may not change, and
@@ -132,7 +132,7 @@ class ResumableCheckpoint:
             if item is not None
         }
         self.cases = sorted(case_name(case["image"]) for case in cases)
-        self.files = {case_name(case["image"]): _file_states(case) for case in cases}
+        self.files = {case_name(case["image"]): _file_sizes(case) for case in cases}
         self.interval = interval
         self.map_location = map_location
 
@@ -193,7 +193,7 @@ class ResumableCheckpoint:
         others = [name for name in self.cases if files.get(name) != self.files[name]]
         if others:
             engine.logger.warning(
-                "the image or label of %s was written anew since the checkpoint (%s): what was "
+                "the image or label of %s has another size than at the checkpoint (%s): what was "
                 "learned of the earlier one stays; %s",
                 counted(len(others), "case"),
                 some(others),
@@ -249,15 +249,11 @@ class ResumableCheckpoint:
         return [f"{name} is {new}, before it was {old}" for name, old, new in used]
 
 
-def _file_states(case: Mapping[str, Any]) -> list[list[int]]:
-    """Size and time of each file of a case; a client's may be none."""
-    states = []
-    for part in case.values():
-        for path in ensure_tuple(part):
-            if isinstance(path, (str, os.PathLike)) and os.path.isfile(path):
-                info = os.stat(path)
-                states.append([info.st_size, info.st_mtime_ns])
-    return states
+def _file_sizes(case: Mapping[str, Any]) -> list[int]:
+    """Bytes of each file of a case; a client's may be none. Times change as data are copied."""
+    paths = [path for part in case.values() for path in ensure_tuple(part)]
+    files = [path for path in paths if isinstance(path, (str, os.PathLike))]
+    return [os.path.getsize(path) for path in files if os.path.isfile(path)]
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str, str]]:

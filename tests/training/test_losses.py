@@ -171,7 +171,7 @@ def test_gradients_reach_every_term_that_counts(reconstruction_weight: float) ->
 def test_lovasz_loss_is_the_jaccard_loss_of_the_wrong_voxels_at_any_threshold(
     size: tuple[int, ...],
 ) -> None:
-    """It is the integral over t in [0, 1] of the Jaccard loss of the voxels whose error is over t."""
+    """It is the integral over t, 0 to 1, of the Jaccard loss of the voxels with an error over t."""
     output, label = outputs(size)
     label[1][label[1] == 2] = 0  # a class that the second image has not
     probability, one_hot = probability_and_one_hot(output["logits"], label)

@@ -81,16 +81,17 @@ def test_files_that_changed_since_the_checkpoint_are_told(
     Path("a.png").write_bytes(b"first")
     train(tmp_path, 1, settings())
     train(tmp_path, 2, settings())
-    assert "written anew" not in caplog.text
-    Path("a.png").write_bytes(b"other")
-    os.utime("a.png", ns=(0, 0))
+    os.utime("a.png", ns=(0, 0))  # as of a copy
     train(tmp_path, 3, settings())
-    told = "the image or label of 1 case was written anew since the checkpoint (a)"
+    assert "another size" not in caplog.text
+    Path("a.png").write_bytes(b"corrected")
+    train(tmp_path, 4, settings())
+    told = "the image or label of 1 case has another size than at the checkpoint (a)"
     assert caplog.text.count(told) == 1
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     del state["files"]  # as those of earlier versions
     torch.save(state, tmp_path / "checkpoint.pt")
-    train(tmp_path, 4, settings())
+    train(tmp_path, 5, settings())
     assert caplog.text.count(told) == 1
 
 
