@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
@@ -93,9 +94,11 @@ def surface_scores(
         both directions. And ``surface_dice``, the share of both surfaces that is no further than
         `TOLERANCE` from the other one.
     """
-    _, distances, _ = get_edge_surface_distance(
-        prediction, label, spacing=list(spacing), symmetric=True
-    )
+    with warnings.catch_warnings():  # MONAI 1.6 itself gives an argument that it has deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        _, distances, _ = get_edge_surface_distance(
+            prediction, label, spacing=list(spacing), symmetric=True
+        )
     both = torch.cat(list(distances))
     return {
         "hd95": max(of_one.quantile(0.95).item() for of_one in distances),

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import statistics
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,15 @@ def test_distance_is_that_of_the_whole_volume_though_only_a_part_is_searched() -
         assert scores["asd"] == pytest.approx(mean.item())
         assert scores["surface_dice"] == pytest.approx(share.item())
         assert 0 < scores["surface_dice"] < 1
+
+
+def test_surfaces_are_scored_without_a_warning() -> None:
+    """It would be of MONAI's own code, and stand in the log of each evaluation."""
+    mask = torch.zeros(6, 6, dtype=torch.bool)
+    mask[2:4, 2:4] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert class_scores(mask, mask, (1.0, 1.0))["hd95"] == 0
 
 
 def test_scores_with_nothing_to_measure_are_nan() -> None:
