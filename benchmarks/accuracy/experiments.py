@@ -68,6 +68,7 @@ from ldseg_monai.runtime.errors import InputError
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
 NUM_SAMPLES = 100
+COLORS = 10  # of curves, until the first comes again
 # Dice by the network's name, the strength of a disturbance, and the case's name
 Curves = dict[str, dict[float, dict[str, float]]]
 PARTS = ("embedding", "features")  # of LDSeg's image encoder
@@ -392,14 +393,17 @@ def draw_robustness(
 
 def add_curves(axis: Any, curves: dict[str, dict[float, list[float]]], x_label: str) -> None:
     """Draw into one panel: see `draw_curves`."""
-    for name, points in curves.items():
+    for number, (name, points) in enumerate(curves.items()):
+        style = ("-", "--", ":")[number // COLORS % 3]  # the colors come again
         scores = [known(values) for values in points.values()]
         means = [mean(values) for values in scores]
         errors = [
             statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
             for values in scores
         ]
-        axis.errorbar(list(points), means, errors, marker="o", capsize=3, label=name)
+        axis.errorbar(
+            list(points), means, errors, marker="o", linestyle=style, capsize=3, label=name
+        )
     axis.set(xlabel=x_label, ylabel="Dice (mean, standard error)")
     axis.grid(alpha=0.3)
 
