@@ -29,7 +29,8 @@ OF_METHODS = """Mean Dice of each method on each data set, of the tables of the 
 methods. Diffusion methods are above, others below; the best of a column is bold. A column has one
 budget, in optimizer steps, which is of minutes on one core: the order after a long training may be
 another. Its own table has the spread over the cases and the tests against the first method. Where
-a method was trained on fewer folds or in other steps than the column, the cell says so."""
+a method was trained on fewer folds or in other steps than the column, the cell says so. LDSeg is
+trained on own estimates where its bundle is, but on glands, where that is a row of its own."""
 METHODS = ("LDSeg", "CDAL")  # what the networks of the bundles are called in the results
 
 
