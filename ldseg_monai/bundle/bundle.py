@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, create_workflow
 
-from ldseg_monai.bundle.command import check_tracking
 from ldseg_monai.bundle.names import check_layers, check_levels
 from ldseg_monai.bundle.reader import make_importable
+from ldseg_monai.bundle.tracking import check_tracking
 from ldseg_monai.data.datalist import PathLike, case_name, find_cases
 from ldseg_monai.data.split import read_val_cases
 from ldseg_monai.networks.weights import load_weights

@@ -6,21 +6,19 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
-from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.arguments import NULLS, REFERS
+from ldseg_monai.bundle.bundle import Bundle
 from ldseg_monai.bundle.components import check_targets, has_id
 from ldseg_monai.bundle.knobs import (
     EPOCHS,
@@ -34,12 +32,12 @@ from ldseg_monai.bundle.knobs import (
 )
 from ldseg_monai.bundle.names import check_names
 from ldseg_monai.bundle.reader import find_reader, make_importable
+from ldseg_monai.bundle.tracking import check_tracking, mend_tracking, remove_executed
 from ldseg_monai.data.datalist import find_cases, image_folder
 from ldseg_monai.data.listed_cases import compare_channel_names
 from ldseg_monai.networks.weights import require_weights
 from ldseg_monai.runtime.errors import (
     InputError,
-    MissingPackageError,
     UserError,
     show_errors_in_one_line,
 )
@@ -51,8 +49,6 @@ logger = logging.getLogger("ldseg_monai.bundle")
 
 CURVES = "tensorboard_dir"
 METADATA = "configs/metadata.json"
-TRANSFORM, LOSS = "output_transform", "$lambda output: output['loss']"
-MLFLOW = ("mlflow", "sqlalchemy", "alembic")  # the last two: its store in a file of SQLite
 
 
 def check_command() -> None:
@@ -111,11 +107,11 @@ def check_command() -> None:
     _check_places(parser)
     _check_channel_names(parser)
     if command.get("tracking"):
-        _mend_tracking(parser)
+        mend_tracking(parser)
         try:
             check_tracking(command["tracking"])
         except UserError:
-            _remove_executed(parser)
+            remove_executed(parser)
             raise
     idle = idle_knobs(parser, command)
     if idle and os.environ.get("RANK", "0") == "0":  # the processes are not joined yet
@@ -184,56 +180,6 @@ def _bundle_of(files: Sequence[str]) -> Path | None:
     return None
 
 
-def check_tracking(tracking: Any) -> None:
-    """Check what is to track a run: MLflow with its packages, or settings of one's own.
-
-    Raises:
-        InputError: for a text that is neither MLflow's name nor a file.
-        MissingPackageError: for a package of MLflow that is not there.
-    """
-    is_file = isinstance(tracking, str) and Path(tracking).is_file()
-    if isinstance(tracking, str) and tracking not in DEFAULT_EXP_MGMT_SETTINGS and not is_file:
-        names = ", ".join(DEFAULT_EXP_MGMT_SETTINGS)
-        raise InputError(f"tracking is {tracking!r}: expected {names}, or a file of settings")
-    missing = [name for name in MLFLOW if find_spec(name) is None]
-    if tracking == "mlflow" and missing:
-        raise MissingPackageError(
-            f"--tracking mlflow takes {', '.join(missing)}: pip install 'ldseg_monai[tracking]', "
-            "or leave it out; TensorBoard has the curves in any case"
-        )
-
-
-def _remove_executed(parser: ConfigParser) -> None:
-    """Remove the config that MONAI's tracking wrote, and its folder if nothing else is in it.
-
-    It writes them before any of our code runs, and what is refused leaves nothing behind.
-    """
-    path = parser.get_parsed_content("save_execute_config")
-    if path:
-        Path(path).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # of others' files
-            Path(path).parent.rmdir()
-
-
-def _mend_tracking(parser: ConfigParser) -> None:
-    """Let MONAI's tracking of experiments get the loss, and the config that is run (MONAI 1.6.1).
-
-    ``from_engine(first=True)``, by which MLflow's handler gets the loss, gives a tuple where the
-    output is a dictionary, as it is with ``decollate: false``. The path of the config that is
-    written beside the results is no expression where ``output_dir`` is none, so that MLflow's
-    handler finds no such file, and keeps none.
-    """
-    path = parser.get("save_execute_config")
-    if isinstance(path, str) and not path.startswith("$"):
-        folder, separator, name = path.rpartition(" + '/")
-        if separator:
-            parser["save_execute_config"] = os.path.join(folder, name.rstrip("'"))
-    for index, handler in enumerate(parser.get("train#handlers", [])):
-        if isinstance(handler, dict) and "from_engine(['loss']" in str(handler.get(TRANSFORM)):
-            # A copy: the handler's own is MONAI's, for all runs of the process
-            parser[f"train#handlers#{index}"] = {**handler, TRANSFORM: LOSS}
-
-
 def _check_places(parser: ConfigParser) -> None:
     """Check the files and folders of a config: see `check_command`."""
     if "output_dir" in parser:
@@ -263,8 +209,6 @@ def _check_channel_names(parser: ConfigParser) -> None:
     Raises:
         InputError: if they do not, or as of `find_cases`.
     """
-    from ldseg_monai.bundle.bundle import Bundle  # which checks commands by this file
-
     channels = parser.get_parsed_content("load#channels") if has_id(parser, "load#channels") else 1
     if channels == 1 or "bundle_root" not in parser:
         return

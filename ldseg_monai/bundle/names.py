@@ -12,11 +12,10 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigComponent
-from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
-from monai.utils import ensure_tuple
 
 from ldseg_monai.bundle.arguments import check_arguments
 from ldseg_monai.bundle.components import has_id, parameters, references
+from ldseg_monai.bundle.tracking import tracking_ids
 from ldseg_monai.runtime.errors import InputError, one_line
 from ldseg_monai.runtime.nearest import did_you_mean
 
@@ -50,7 +49,7 @@ def check_names(
         for name in unknown_ids(base, layers[index], used):
             raise InputError(f"{path} has the key {name}: {_advice(name, base)}; {_goes(path)}")
     config = ConfigParser(ConfigParser.load_config_files(list(config_files)))
-    tracked = _tracking_ids(tracking)
+    tracked = tracking_ids(tracking)
     arguments = [
         name for name in inspect.signature(ConfigWorkflow).parameters if name != "override"
     ]
@@ -178,17 +177,6 @@ def _is_plain(name: str, content: Any) -> bool:
 def _takes(component: Any, argument: str) -> bool:
     names = parameters(component)
     return "**" in names or argument in names or argument in ConfigComponent.non_arg_keys
-
-
-def _tracking_ids(tracking: Any) -> set[str]:
-    """Ids that settings of experiment tracking bring with them."""
-    if tracking is None:
-        return set()
-    known: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS
-    settings = known.get(tracking) if isinstance(tracking, str) else tracking
-    if not isinstance(settings, dict):
-        settings = ConfigParser.load_config_files(ensure_tuple(tracking))
-    return set(settings.get("configs", {}))
 
 
 def _advice(name: str, base: ConfigParser, arguments: Sequence[str] = ()) -> str:
