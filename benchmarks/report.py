@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import os
 import platform
@@ -218,6 +219,16 @@ def write(path: Path, *sections: str) -> str:
     text = "\n".join(sections)
     path.write_text(text, encoding="utf-8")
     return text
+
+
+def write_cases(path: Path, columns: dict[str, dict[str, float]]) -> None:
+    """Write a row a case."""
+    cases = next(iter(columns.values()))
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", *columns])
+        for case in cases:
+            writer.writerow([case, *(values[case] for values in columns.values())])
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks import command, report
-from benchmarks.accuracy.experiments import draw_spread, write_cases
 from benchmarks.accuracy.paper import WEIGHTS, Table, experiment, run_methods
+from benchmarks.accuracy.plots import draw_spread
 from benchmarks.accuracy.quality import cell, deviation, mean
 from benchmarks.accuracy.study import TRAINED, folder_name, parsed
 from benchmarks.accuracy.uncertainty import (
@@ -331,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns |= own
         if network in firsts or network not in table.rows:
             drawn |= own
-    write_cases(out / "doubt.csv", columns)
+    report.write_cases(out / "doubt.csv", columns)
     draw_spread(out / "doubt.png", drawn)
     doubts = measured(table, judgments)
     rows = report.table([one.row() for one in doubts])

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import command, report
-from benchmarks.accuracy.experiments import canvas
 from benchmarks.accuracy.paper import TABLES, Table
+from benchmarks.accuracy.plots import canvas
 from benchmarks.accuracy.quality import mean
 from benchmarks.accuracy.study import segmenter
 from benchmarks.speed import measure

@@ -32,49 +32,42 @@ sees, or through the features that the label decoder sees.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from monai.data import decollate_batch
-from monai.data.utils import list_data_collate
-from monai.transforms import Compose, Invertd
-from monai.utils import convert_to_tensor
-from torch import nn
 
 from benchmarks import command, report
 from benchmarks.accuracy.cross_validation import settings
 from benchmarks.accuracy.disturbances import DISTURBANCES, NOISE, Disturbance, area_under
-from benchmarks.accuracy.quality import cell, deviation, known, label_dice, mean
+from benchmarks.accuracy.experiment import (
+    PARTS,
+    Experiment,
+    PartHarmed,
+    add_cases,
+    overrides_of,
+    tell_where,
+)
+from benchmarks.accuracy.plots import (
+    dice_of,
+    draw_curves,
+    draw_maps,
+    draw_robustness,
+    draw_spread,
+    widest_slice,
+)
+from benchmarks.accuracy.quality import cell, deviation, mean
 from benchmarks.accuracy.uncertainty import judge, way_of_ensemble, ways_of, ways_of_peer
 from benchmarks.known_views import AS_IT_IS, known_views
-from ldseg_monai.bundle import Bundle
-from ldseg_monai.data.datalist import case_name
-from ldseg_monai.data.split import read_val_cases
-from ldseg_monai.data.trained_cases import TrainedCases, tell_trained_on
 from ldseg_monai.evaluation.paired import compare
-from ldseg_monai.evaluation.pictures import load_image, upright
-from ldseg_monai.evaluation.report.trajectory import sampler_of
-from ldseg_monai.inference import SamplingInferer
-from ldseg_monai.inference.case_evaluator import require_loaded
-from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import InputError
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
 NUM_SAMPLES = 100
-COLORS = 10  # of curves, until the first comes again
 # Dice by the network's name, the strength of a disturbance, and the case's name
 Curves = dict[str, dict[float, dict[str, float]]]
-PARTS = ("embedding", "features")  # of LDSeg's image encoder
 PEER_BASE = "baselines/unet.yaml"  # what the other peers' overlays are on top of
-WHERE = """the {part} part ({count} cases{fold}) in the files' own geometry, weights {weights}
-({trained_on})"""
 ABOUT = {
     "steps": """Dice against the number K of reverse steps (the paper's Figures 5 and 6a), on
 {where}. Mean of the classes but the background, of the mean of {samples} samples; mean and SD over
@@ -97,179 +90,6 @@ foreground, or the doubt is above 0.05) with its Dice. Dice of the surest: witho
 cases with the most doubt. Expected Dice: that of the predicted classes, if the probabilities were
 right; above the Dice they are too sure of the foreground, which much background hides from ECE.""",
 }
-
-
-class Experiment:
-    """A bundle's evaluation, case by case.
-
-    Args:
-        bundle: the bundle.
-        overlays: of its configs, between train.yaml and evaluate.yaml.
-        model_path: weights; None for the bundle's own.
-        overrides: items of the configs to override.
-    """
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        overlays: Sequence[str] = (),
-        model_path: str | None = None,
-        **overrides: Any,
-    ) -> None:
-        weights = model_path or str(bundle.weights)
-        config = bundle.config("train.yaml", *overlays, "evaluate.yaml", **overrides)
-        config["model_path"] = weights
-        self.network: nn.Module = config.get_parsed_content("network").eval()
-        self.device: torch.device = config.get_parsed_content("device")
-        self.num_classes: int = config.get_parsed_content("num_classes")
-        load_weights(self.network, weights)
-        self.trained = TrainedCases.read(weights)
-        self.inferer: Any = config.get_parsed_content("validate#inferer")
-        self.dataset = config.get_parsed_content("validate#dataset")
-        back = Invertd(
-            "pred_mean",  # pred_sd is back already
-            config.get_parsed_content("validate#preprocessing"),
-            orig_keys="image",
-            nearest_interp=False,
-            allow_missing_keys=True,
-        )
-        self.on_grid = Compose(config.get_parsed_content("train#deterministic_transforms"))
-        self.postprocessing = Compose([config.get_parsed_content("validate#postprocessing"), back])
-
-    @property
-    def sampler(self) -> SamplingInferer:
-        """What draws the samples, which the inferer may call window by window.
-
-        Raises:
-            ValueError: of a peer, which draws none.
-        """
-        sampler = sampler_of(self.inferer)
-        if sampler is None:
-            raise ValueError(
-                f"{type(self.network).__name__} draws no samples: expected a bundle's own network"
-            )
-        return sampler
-
-    def tell_trained_on(self) -> str:
-        """Say on how many of the cases the weights were trained."""
-        names = {}
-        for case in self.dataset.data:
-            seen = self.trained is not None and self.trained.has(case["image"])
-            names[case_name(case["image"])] = seen
-        return tell_trained_on(self.trained, names)
-
-    def run(
-        self,
-        disturbance: Disturbance | None = None,
-        strength: float = 0.0,
-        probabilities: bool = False,
-    ) -> Iterator[dict[str, Any]]:
-        """Segment every case, as of `case`."""
-        for index in range(len(self.dataset)):
-            yield self.case(index, disturbance, strength, probabilities)
-
-    def image(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
-        """What the network gets of a case, ``(1, C, *spatial)``, and the batch that has it."""
-        item = self.dataset[index]
-        require_loaded(item)
-        batch = list_data_collate([item])
-        return batch["image"].to(self.device).as_tensor(), batch
-
-    @torch.no_grad()
-    def case(
-        self,
-        index: int,
-        disturbance: Disturbance | None = None,
-        strength: float = 0.0,
-        probabilities: bool = False,
-    ) -> dict[str, Any]:
-        """Segment one case.
-
-        Args:
-            index: of the case.
-            disturbance: of the image; None for none.
-            strength: of the disturbance; 0 for none.
-            probabilities: whether one segmentation leaves them too, with an SD of 0.
-
-        Returns:
-            What the postprocessing leaves, on the CPU.
-        """
-        image, batch = self.image(index)
-        if disturbance is not None and strength:
-            image = disturbance.apply(image, strength, index)
-        prediction = self.inferer(image, self.network).cpu()
-        if probabilities and prediction.shape[1] == self.num_classes:
-            mean_and_sd = [prediction.float().softmax(dim=1), torch.zeros_like(prediction[:, :1])]
-            prediction = torch.cat(mean_and_sd, dim=1)
-        case: dict[str, Any] = self.postprocessing(
-            decollate_batch({**batch, "pred": prediction})[0]
-        )
-        return case
-
-    def dice(
-        self, disturbance: Disturbance | None = None, strength: float = 0.0
-    ) -> dict[str, float]:
-        """Mean Dice of the foreground classes of every case, by its name."""
-        return {
-            name_of(case): label_dice(
-                case["pred"].as_tensor()[None], case["label"].as_tensor()[None], self.num_classes
-            )
-            for case in self.run(disturbance, strength)
-        }
-
-
-class PartHarmed(Experiment):
-    """LDSeg, one part of which sees the disturbed image and the other one the clean image.
-
-    Args:
-        bundle: as of `Experiment`, as are all others.
-        harmed: of `PARTS`: the denoiser's embedding, or the label decoder's features.
-
-    Raises:
-        InputError: if the network's label decoder does not see the image.
-    """
-
-    def __init__(self, bundle: Bundle, harmed: str, *args: Any, **overrides: Any) -> None:
-        super().__init__(bundle, *args, **overrides)
-        self.harmed = harmed
-        if not getattr(self.network, "decoder_sees_image", False):
-            raise InputError(
-                f"--parts: the label decoder of {bundle.name} does not see the image, expected an "
-                "LDSeg whose decoder does; leave --parts out"
-            )
-
-    @torch.no_grad()
-    def case(
-        self,
-        index: int,
-        disturbance: Disturbance | None = None,
-        strength: float = 0.0,
-        probabilities: bool = False,
-    ) -> dict[str, Any]:
-        """Segment one case: see `Experiment.case`."""
-        if disturbance is None or strength == 0:
-            return super().case(index, disturbance, strength, probabilities)
-        apply, encode = disturbance.apply, self.network.encode_image
-
-        def beside_clean(image: torch.Tensor, strength: float, index: int) -> torch.Tensor:
-            return torch.cat([apply(image, strength, index), image], dim=1)  # (1, 2 C, *spatial)
-
-        def encode_both(windows: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-            seen, whole = map(encode, windows.chunk(2, dim=1))
-            return (seen[0], whole[1]) if self.harmed == "embedding" else (whole[0], seen[1])
-
-        network: Any = self.network
-        network.encode_image = encode_both  # beside the class's method, which it hides
-        try:
-            both = dataclasses.replace(disturbance, apply=beside_clean)
-            return super().case(index, both, strength, probabilities)
-        finally:
-            del network.encode_image
-
-
-def name_of(case: dict[str, Any]) -> str:
-    """Name of a case by its image's file."""
-    return case_name(case["image"].meta["filename_or_obj"])
 
 
 def run_steps(experiment: Experiment, steps: Sequence[int]) -> dict[str, dict[str, float]]:
@@ -314,158 +134,10 @@ def draw_median(experiment: Experiment, samples: int, dice: dict[str, float], pa
     draw_maps(path, widest_slice(case), f"{median}, Dice {dice[median]:.3f}")
 
 
-def widest_slice(case: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The picture, or a volume's axial slice with the most foreground, upright.
-
-    Returns:
-        Its image, label, and maps of mean and SD, each ``(C, rows, columns)``.
-    """
-    maps = {
-        "label": upright(case["label"]),
-        "mean": upright(1 - case["pred_mean"][:1]),
-        "SD": upright(case["pred_sd"]),
-    }
-    return widest_planes(case["image"].meta["filename_or_obj"], maps)
-
-
-def widest_planes(path: str, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A picture with its maps, or of a volume the axial slice with the most of ``label``.
-
-    Args:
-        path: of the image's file.
-        maps: upright, ``(C, *spatial)``, a ``label`` among them.
-    """
-    planes = {"image": load_image(path), **maps}
-    if planes["image"].ndim == 4:
-        index = int((planes["label"] > 0).sum(dim=(0, 2, 3)).argmax())
-        planes = {name: volume[:, index] for name, volume in planes.items()}
-    return {name: convert_to_tensor(plane, track_meta=False) for name, plane in planes.items()}
-
-
-def draw_maps(path: Path, planes: dict[str, torch.Tensor], title: str) -> None:
-    """Draw the image with the true outline, the mean foreground probability, and its SD."""
-    figure, axes = canvas(1, 3, (12, 4.2))
-    image = planes["image"].float()
-    image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6)
-    axes[0].imshow(image.movedim(0, -1).squeeze(-1), cmap="gray")
-    axes[0].set_title(title)
-    for axis, name, limit in ((axes[1], "mean", 1.0), (axes[2], "SD", 0.5)):
-        drawn = axis.imshow(planes[name][0], cmap="viridis", vmin=0, vmax=limit)
-        figure.colorbar(drawn, ax=axis, label="probability")
-        axis.set_title(f"{name} of the foreground's probability")
-    for axis in axes:
-        axis.contour(planes["label"][0] > 0, levels=[0.5], colors="red", linewidths=0.8)
-        axis.set_axis_off()
-    figure.savefig(path, dpi=110)
-
-
-def draw_curves(
-    path: Path, curves: dict[str, dict[float, list[float]]], x_label: str, log: bool
-) -> None:
-    """Draw the mean Dice, with its standard error, against a number, a curve a network."""
-    few = 3  # curves whose names leave room beside them
-    figure, (axis,) = canvas(1, 1, (6, 4.2) if len(curves) <= few else (8.5, 4.2))
-    add_curves(axis, curves, x_label)
-    axis.set_xscale("log" if log else "linear")
-    numbers = sorted({number for points in curves.values() for number in points})
-    axis.set_xticks(numbers, [f"{number:g}" for number in numbers])
-    axis.minorticks_off()
-    if len(curves) <= few:
-        axis.legend()
-    else:
-        figure.legend(loc="outside right upper", fontsize="small")
-    figure.savefig(path, dpi=110)
-
-
-def draw_robustness(
-    path: Path, found: Mapping[Disturbance, dict[str, dict[float, list[float]]]]
-) -> None:
-    """Draw the curves of each disturbance in a panel of its own."""
-    rows = (len(found) + 2) // 3
-    figure, axes = canvas(rows, 3, (12, 3.4 * rows))
-    for axis, (disturbance, curves) in zip(axes, found.items(), strict=False):
-        add_curves(axis, curves, f"{disturbance.name}: {disturbance.unit}")
-    for axis in axes[len(found) :]:
-        axis.set_axis_off()
-    axes[0].legend(fontsize="small")
-    figure.savefig(path, dpi=110)
-
-
-def add_curves(axis: Any, curves: dict[str, dict[float, list[float]]], x_label: str) -> None:
-    """Draw into one panel: see `draw_curves`."""
-    for number, (name, points) in enumerate(curves.items()):
-        style = ("-", "--", ":")[number // COLORS % 3]  # the colors come again
-        scores = [known(values) for values in points.values()]
-        means = [mean(values) for values in scores]
-        errors = [
-            statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
-            for values in scores
-        ]
-        axis.errorbar(
-            list(points), means, errors, marker="o", linestyle=style, capsize=3, label=name
-        )
-    axis.set(xlabel=x_label, ylabel="Dice (mean, standard error)")
-    axis.grid(alpha=0.3)
-
-
-def draw_spread(path: Path, columns: dict[str, dict[str, float]]) -> None:
-    """Draw each case's doubt against its Dice, a panel a map of doubt."""
-    doubts = [name for name in columns if not name.endswith(": Dice")]
-    rows = (len(doubts) + 2) // 3
-    figure, axes = canvas(rows, min(len(doubts), 3), (4 * min(len(doubts), 3), 3.2 * rows))
-    for axis, name in zip(axes, doubts, strict=False):
-        dice = columns[dice_of(name)]
-        axis.scatter(list(dice.values()), list(columns[name].values()), s=14)
-        axis.set_title(name, fontsize="small")
-        axis.set(xlabel="Dice", ylabel="mean doubt in a case")
-        axis.grid(alpha=0.3)
-    for axis in axes[len(doubts) :]:
-        axis.set_axis_off()
-    figure.savefig(path, dpi=110)
-
-
-def dice_of(name: str) -> str:
-    """The column with the Dice of the segmentations whose doubt is in a column."""
-    return f"{name.rpartition(': ')[0]}: Dice"
-
-
-def canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    """A figure that needs no display, and its axes in one list."""
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False).flatten()
-
-
-def write_cases(path: Path, columns: dict[str, dict[str, float]]) -> None:
-    """Write a row a case."""
-    cases = next(iter(columns.values()))
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["case", *columns])
-        for case in cases:
-            writer.writerow([case, *(values[case] for values in columns.values())])
-
-
 def mean_and_deviation(values: Iterable[float]) -> dict[str, str]:
     """Two cells of a table."""
     values = list(values)
     return {"mean": cell(mean(values)), "SD": cell(deviation(values))}
-
-
-def add_cases(parser: argparse.ArgumentParser) -> None:
-    """Add which weights are looked at, and on which cases: see `overrides_of`."""
-    parser.add_argument("--dataset_dir", required=True)
-    parser.add_argument(
-        "--part", default="val", choices=("val", "train", "all"), help="of the bundle's split"
-    )
-    split = parser.add_mutually_exclusive_group()
-    split.add_argument("--fold", type=int, help="fold that validates")
-    split.add_argument(
-        "--val_cases",
-        nargs="+",
-        help="cases that validate, or a file of them (default of shipped weights: val_cases.txt)",
-    )
-    parser.add_argument("--model_path", help="weights (default: the shipped ones)")
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -533,31 +205,6 @@ def argument_parser() -> argparse.ArgumentParser:
         "--ensemble", nargs="+", default=[], metavar="WEIGHTS", help="of uncertainty: two or more"
     )
     return parser
-
-
-def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The items of the configs that a command line sets."""
-    overrides = {"dataset_dir": arguments.dataset_dir, "part": arguments.part}
-    if arguments.fold is not None:
-        overrides["fold"] = arguments.fold
-    elif arguments.val_cases is not None:
-        overrides["val_cases"] = []
-        for item in arguments.val_cases:
-            overrides["val_cases"] += read_val_cases(item)
-    elif not arguments.model_path and arguments.part != "all":
-        overrides |= arguments.bundle.own_split(arguments.dataset_dir)
-    return overrides
-
-
-def tell_where(arguments: argparse.Namespace, experiment: Experiment) -> str:
-    """Which cases are scored, and by which weights."""
-    return WHERE.format(
-        part=arguments.part,
-        count=len(experiment.dataset),
-        fold="" if arguments.fold is None else f", fold {arguments.fold}",
-        weights="as given" if arguments.model_path else "as shipped",
-        trained_on=experiment.tell_trained_on(),
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -629,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         image, _ = ours.image(0)
         chosen = fitting(image, arguments.only)
         sections, columns = report_robustness({own: ours, **others, **peers}, chosen, picture)
-    write_cases(out / f"{stem}.csv", columns)
+    report.write_cases(out / f"{stem}.csv", columns)
     picture_text = f"![{arguments.experiment}]({picture.name})\n"
     print(report.write(out / f"{stem}.md", head, *sections, picture_text))
 

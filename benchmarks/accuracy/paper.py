@@ -51,7 +51,8 @@ from benchmarks.accuracy.cross_validation import (
     train,
 )
 from benchmarks.accuracy.disturbances import NOISE as GAUSSIAN
-from benchmarks.accuracy.experiments import Experiment, canvas, draw_curves, widest_planes
+from benchmarks.accuracy.experiment import Experiment
+from benchmarks.accuracy.plots import canvas, draw_curves, widest_planes
 from benchmarks.accuracy.quality import cell, deviation, known, mean
 from benchmarks.accuracy.study import LOG, TRAINED, overrides, parsed
 from ldseg_monai.bundle import Bundle

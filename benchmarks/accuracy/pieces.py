@@ -21,13 +21,12 @@ from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
 
 from benchmarks import command, report
-from benchmarks.accuracy.experiments import (
+from benchmarks.accuracy.experiment import (
     Experiment,
     add_cases,
     name_of,
     overrides_of,
     tell_where,
-    write_cases,
 )
 from benchmarks.accuracy.quality import cell, deviation, mean
 from ldseg_monai.data.split import read_val_cases
@@ -214,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("that chose", before, after)
     if len(before) > 1:
         add("each by the others' choice", before, chosen_by_others(scores))
-    write_cases(out / "pieces.csv", columns)
+    report.write_cases(out / "pieces.csv", columns)
     if arguments.test_cases is not None:
         held = Experiment(bundle, (), arguments.model_path, **overrides | {"part": "test"})
         found = score(held.run(), [*{*choice.values(), Candidate()}], num_classes)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from monai.networks.utils import train_mode
 from torch import nn
 
+from benchmarks.accuracy.experiment import Experiment
 from benchmarks.accuracy.quality import Calibration, cell, expected_dice, mean
 from benchmarks.known_views import AS_IT_IS, KnownViews
 from ldseg_monai.data.datalist import case_name
@@ -23,9 +24,6 @@ from ldseg_monai.evaluation.temperature import TEMPERATURES, Case, count, fit_te
 from ldseg_monai.inference.ensemble import summarize
 from ldseg_monai.networks.weights import load_weights, with_ensemble
 from ldseg_monai.runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from benchmarks.accuracy.experiments import Experiment
 
 Infer = Callable[[torch.Tensor, Any], torch.Tensor]
 SD, ENTROPY = "SD", "entropy"

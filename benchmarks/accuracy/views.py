@@ -17,12 +17,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from benchmarks import command, report
-from benchmarks.accuracy.experiments import (
+from benchmarks.accuracy.experiment import (
     Experiment,
     add_cases,
     overrides_of,
     tell_where,
-    write_cases,
 )
 from benchmarks.accuracy.quality import cell, deviation
 from benchmarks.known_views import AS_IT_IS, known_views
@@ -118,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found[way] = experiment.dice()
     about = ABOUT.format(where=tell_where(arguments, experiment), views=known.about)
     head = report.header(f"Views: {bundle.name}", about, "accuracy.views", argv, 0)
-    write_cases(out / "views.csv", {way.name: dice for way, dice in found.items()})
+    report.write_cases(out / "views.csv", {way.name: dice for way, dice in found.items()})
     print(report.write(out / "views.md", head, report.table(rows_of(found))))
 
 

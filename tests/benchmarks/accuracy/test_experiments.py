@@ -15,6 +15,8 @@ from programs import evaluated, tables
 
 from benchmarks.accuracy import experiments
 from benchmarks.accuracy.disturbances import DISTURBANCES, NOISE, value_range
+from benchmarks.accuracy.experiment import PARTS, Experiment, PartHarmed, name_of
+from benchmarks.accuracy.plots import widest_slice
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.data.trained_cases import TrainedCases
 
@@ -219,7 +221,7 @@ def test_noise_is_seeded_by_the_case_and_grows_with_the_range(
 ) -> None:
     seen: list[torch.Tensor] = []
     overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
-    experiment = experiments.Experiment(Bundle(bundle), **overrides)
+    experiment = Experiment(Bundle(bundle), **overrides)
     inferer = experiment.inferer
     experiment.inferer = lambda image, network: (
         seen.append(image.clone()),
@@ -243,8 +245,8 @@ def test_disturbance_of_other_images_is_refused(bundle: Path, data: Path, tmp_pa
 def test_one_part_alone_sees_the_disturbed_image(bundle: Path, data: Path, tmp_path: Path) -> None:
     overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
     (gaps,) = (kind for kind in DISTURBANCES if kind.name == "missing slices")
-    for part in experiments.PARTS:
-        experiment = experiments.PartHarmed(Bundle(bundle), part, **overrides)
+    for part in PARTS:
+        experiment = PartHarmed(Bundle(bundle), part, **overrides)
         network: Any = experiment.network
         given, inferer, sampler = [], experiment.inferer, experiment.sampler
 
@@ -280,16 +282,16 @@ def test_maps_are_of_one_axial_plane_in_the_files_geometry_upright(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
     overrides = {"dataset_dir": str(data), "output_dir": str(tmp_path), "part": "val"}
-    experiment = experiments.Experiment(Bundle(bundle), **overrides)
+    experiment = Experiment(Bundle(bundle), **overrides)
     experiment.sampler.num_samples = 2
     for case in experiment.run():
-        planes = experiments.widest_slice(case)
-        volume = nib.load(data / "labels" / f"{experiments.name_of(case)}.nii.gz").get_fdata()
+        planes = widest_slice(case)
+        volume = nib.load(data / "labels" / f"{name_of(case)}.nii.gz").get_fdata()
         fullest = (volume > 0).sum(axis=(0, 1))
         index = int(np.flatnonzero(fullest == fullest.max())[-1])  # the one nearest to the head
         axial = (slice(None, None, -1), slice(None, None, -1), index)  # of axes to right and front
         assert np.array_equal(planes["label"][0].numpy(), volume[axial].T)
-        image = nib.load(data / "images" / f"{experiments.name_of(case)}.nii.gz").get_fdata()
+        image = nib.load(data / "images" / f"{name_of(case)}.nii.gz").get_fdata()
         np.testing.assert_allclose(planes["image"][0].numpy(), image[axial].T, rtol=1e-4)
         assert {plane.shape for plane in planes.values()} == {planes["label"].shape}
         assert 0 <= planes["mean"].min() and planes["mean"].max() <= 1 and planes["SD"].max() <= 0.5

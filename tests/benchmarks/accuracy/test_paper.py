@@ -21,7 +21,7 @@ from small_networks import SMALL
 
 from benchmarks.accuracy import cross_validation, paper, study
 from benchmarks.accuracy.cross_validation import HEADINGS
-from benchmarks.accuracy.experiments import Experiment, name_of
+from benchmarks.accuracy.experiment import Experiment, name_of
 from benchmarks.accuracy.paper import TABLES, Table, errors_on, main, pooled_cases
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.evaluation.scores import COUNTS
