@@ -28,8 +28,7 @@ class SaveBest:
     """Evaluator handler that saves a network, as a plain state dict, at each best key metric.
 
     The names and digests of the cases that it was trained on go beside it, with the metric
-    (`TrainedCases`). A
-    metric that is NaN, since there was nothing to measure, is never the best.
+    (`TrainedCases`). A metric that is NaN, since there was nothing to measure, is never the best.
 
     Args:
         path: file to write.
@@ -51,13 +50,19 @@ class SaveBest:
         self.cases = cases
         self.initial_weights = initial_weights
         self.trained: TrainedCases | None = None
-        self.goes_on = False
+        self.earlier: TrainedCases | None = None  # of the run that this one goes on from
         self.best = -math.inf
         self.epoch = 0
         self.name = ""  # of the metric
 
     def attach(self, engine: Engine) -> None:
-        """Compare at the end of each validation."""
+        """Compare at the end of each validation.
+
+        Raises:
+            InputError: if what is beside the initial weights cannot be read.
+        """
+        if self.cases is not None and self.initial_weights:
+            TrainedCases.read(self.initial_weights)  # needed at the first best: too late to tell
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     @idist.one_rank_only()
@@ -83,9 +88,8 @@ class SaveBest:
             self.trained = TrainedCases.of(self.cases)
             if self.initial_weights:
                 self.trained = self.trained.started_from(self.initial_weights)
-            earlier = TrainedCases.read(self.path) if self.goes_on else None
-            if earlier is not None:  # their images may be others by now
-                self.trained = self.trained.joined(earlier)
+            if self.earlier is not None:  # their images may be others by now
+                self.trained = self.trained.joined(self.earlier)
         score = f"{self.name} {self.best:.4f} in epoch {self.epoch}"
         dataclasses.replace(self.trained, score=score).write(self.path)
 
@@ -94,9 +98,15 @@ class SaveBest:
         return {"best": self.best, "epoch": self.epoch, "name": self.name}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier run's best score."""
-        self.best, self.goes_on = state["best"], True
+        """Go on from an earlier run's best score, and from its cases.
+
+        Raises:
+            InputError: if what is beside the earlier weights cannot be read.
+        """
+        self.best = state["best"]
         self.epoch, self.name = state.get("epoch", self.epoch), state.get("name", self.name)
+        if self.cases is not None:
+            self.earlier = TrainedCases.read(self.path)
 
 
 class ResumableCheckpoint:

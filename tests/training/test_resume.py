@@ -15,6 +15,7 @@ from torch import nn
 
 from ldseg_monai.data.trained_cases import TrainedCases
 from ldseg_monai.runtime import signals
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.training.handlers import Conclude
 from ldseg_monai.training.resume import ResumableCheckpoint, SaveBest
 
@@ -169,6 +170,17 @@ def test_cases_of_before_a_run_went_on_count_too(tmp_path: Path) -> None:
     validated(again, 0.6)
     found = TrainedCases.read(path)
     assert found is not None and found.digests == before | TrainedCases.of(cases).digests
+
+
+def test_unreadable_cases_beside_earlier_weights_are_told_before_training(tmp_path: Path) -> None:
+    weights = str(tmp_path / "model.pt")
+    (tmp_path / "model_cases.json").write_text("[]")
+    cases = images(tmp_path / "images", "a")
+    with pytest.raises(InputError, match="model_cases.json cannot be read .*; copy it again"):
+        SaveBest("other.pt", nn.Linear(1, 1), cases, weights).attach(Engine(lambda *_: None))
+    goes_on = SaveBest(weights, nn.Linear(1, 1), cases)
+    with pytest.raises(InputError, match="model_cases.json cannot be read .*; copy it again"):
+        goes_on.load_state_dict({"best": 0.5})
 
 
 def test_a_score_of_nothing_is_never_the_best(tmp_path: Path) -> None:
