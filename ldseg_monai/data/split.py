@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.utils import ensure_tuple
 
 from ldseg_monai.data.formats import voxel_files
 from ldseg_monai.data.leftovers import some, tell
@@ -46,9 +47,10 @@ class Split:
         num_folds: number of folds.
         groups: group of each case by its name, or what reads it, as `read_groups` does, when the
             cases are split. A case's name may have its folder and ending there.
-        weights: file of the weights that are scored, None in a training. Where neither `val_cases`
-            nor `fold` says, those cases validate that the weights were not trained on, by what is
-            beside them (`TrainedCases`). Where nothing is, none are drawn: that is an error.
+        weights: file of the weights that are scored, or files of an ensemble's; None in a training.
+            Where neither `val_cases` nor `fold` says, those cases validate that none of them was
+            trained on, by what is beside them (`TrainedCases`). Where nothing is, none are drawn:
+            that is an error.
         class_names: of the bundle's classes by their index, with which the names that a data set
             gives its label values are compared; None to compare nothing.
         test_cases: names of cases that neither train nor validate, as ``val_cases`` has them; None
@@ -64,7 +66,7 @@ class Split:
         fold: int | None = None,
         num_folds: int = 5,
         groups: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
-        weights: PathLike | None = None,
+        weights: PathLike | Sequence[PathLike] | None = None,
         class_names: Mapping[int, str] | None = None,
         test_cases: Sequence[str] | PathLike | None = None,
     ) -> None:
@@ -76,7 +78,7 @@ class Split:
         self.fold = fold
         self.num_folds = num_folds
         self.groups = groups
-        self.weights = weights
+        self.weights = [os.fspath(path) for path in ensure_tuple(weights or ())]
         self.class_names = class_names
 
     @cached_property
@@ -144,7 +146,7 @@ class Split:
         Raises:
             ValueError: as of `TrainedCases.read`.
         """
-        if self.weights is None or self.val_cases is not None or self.fold is not None:
+        if not self.weights or self.val_cases is not None or self.fold is not None:
             return None
         return TrainedCases.read(self.weights)
 
@@ -157,12 +159,15 @@ class Split:
             ValueError: if there is none.
         """
         chosen = {name for name in names if not trained.has(self._items[name]["image"])}
-        listed = cases_file(os.fspath(self.weights or "")).name
+        listed = " or ".join(dict.fromkeys(cases_file(path).name for path in self.weights))
         if not chosen:
+            all_cases = f"all of these {len(names)} cases, such as {names[0]}"
+            told = f"{self.weights[0]} was trained on {all_cases} ({listed} beside it)"
+            if len(self.weights) > 1:
+                told = f"of {all_cases}, one of {', '.join(self.weights)} was trained on each"
             raise InputError(
-                f"{os.fspath(self.weights or '')} was trained on all of these {len(names)} cases, "
-                f"such as {names[0]} ({listed} beside it): expected some that it was not trained "
-                "on; take others, or score these with --part all, which marks them"
+                f"{told}: expected some that it was not trained on; take others, or score these "
+                "with --part all, which marks them"
             )
         how = f"those that the weights were not trained on, by {listed} beside them"
         others = {groups[name] for name in names if name in groups and name not in chosen}
@@ -247,12 +252,13 @@ class Split:
                     "train on"
                 )
             return set(own), "the data set's own validation list"
-        if self.weights is not None:
-            raise InputError(
-                f"which cases {os.fspath(self.weights)} was trained on is not known, since there "
-                f"is no {cases_file(self.weights).name} beside it: expected the cases to score; "
-                "name them with --val_cases or --fold, or take all with --part all"
-            )
+        for path in self.weights:
+            if not cases_file(path).is_file():
+                raise InputError(
+                    f"which cases {path} was trained on is not known, since there is no "
+                    f"{cases_file(path).name} beside it: expected the cases to score; name them "
+                    "with --val_cases or --fold, or take all with --part all"
+                )
         chosen = _draw_cases(grouped, self.val_fraction, self.seed)
         return chosen, f"drawn with seed {self.seed}"
 

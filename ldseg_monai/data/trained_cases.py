@@ -43,12 +43,22 @@ class TrainedCases:
         return cls(frozenset((_name(case["image"]), digest(case["image"])) for case in cases))
 
     @classmethod
-    def read(cls, weights: PathLike) -> TrainedCases | None:
-        """Those of a file of weights; None where nothing beside it says.
+    def read(cls, weights: PathLike | Sequence[PathLike]) -> TrainedCases | None:
+        """Those of a file of weights, or of several; None where nothing beside one says.
 
         Raises:
             ValueError: if what is beside it cannot be read.
         """
+        found = None
+        for path in ensure_tuple(weights):
+            own = cls._beside(path)
+            if own is None:
+                return None
+            found = own if found is None else own.joined(found)
+        return found
+
+    @classmethod
+    def _beside(cls, weights: PathLike) -> TrainedCases | None:
         path = cases_file(weights)
         if not path.is_file():
             return None

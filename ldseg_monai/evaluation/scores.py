@@ -172,7 +172,8 @@ class CaseScores:
         output_dir: folder of the two files.
         num_classes: classes, background included.
         class_names: names of the classes by index; ``class 1``... where it has none.
-        weights: file of the weights that are scored; None where it is not known.
+        weights: file of the weights that are scored, or files of an ensemble's; None where it is
+            not known.
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class CaseScores:
         output_dir: str,
         num_classes: int,
         class_names: Mapping[int, str] | None = None,
-        weights: str | None = None,
+        weights: str | Sequence[str] | None = None,
     ) -> None:
         self.output_dir = output_dir
         self.num_classes = num_classes

@@ -42,7 +42,7 @@ SPLIT = {
     "groups",
 }  # choose cases
 # Knobs that are not the caller's, or are arguments of their own
-FIXED = {"bundle_root", "dataset_dir", "num_samples", "model_path", "part", "force"}
+FIXED = {"bundle_root", "dataset_dir", "num_samples", "model_path", "ensemble", "part", "force"}
 CONFIGS = ("train.yaml", "evaluate.yaml")
 
 

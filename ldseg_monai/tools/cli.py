@@ -211,15 +211,7 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--steps", type=int, metavar="K", help="steps of the diffusion")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the noise (default: 0)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU where there is one)")
-    parser.add_argument("--weights", metavar="FILE", help="state dict in place of the bundle's own")
-    parser.add_argument(
-        "--ensemble",
-        action="extend",
-        nargs="+",
-        metavar="FILE",
-        help="state dicts of networks that share the samples, such as those of folds, in place of "
-        "the bundle's own weights",
-    )
+    _add_weights(parser)
     _add_switch(parser, "views", VIEWS)
     _add_switch(parser, "preview", "draw each segmentation, NAME_overlay.png")
     _add_switch(
@@ -266,19 +258,13 @@ def _add_predict(subparsers: argparse._SubParsersAction[_Parser]) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     """Segment images by a bundle, as its inference.yaml does. The results lie in one folder."""
     views = arguments.views == "True"
-    if arguments.ensemble and arguments.weights:
-        raise InputError("--weights and --ensemble: expected one of them")
-    weights = [os.path.abspath(path) for path in arguments.ensemble or [arguments.weights] if path]
-    num_samples = arguments.num_samples
-    if num_samples is None and arguments.ensemble and not views:
-        num_samples = len(weights)
-    given = {
-        "num_samples": num_samples,
+    given = _weights(arguments)
+    if arguments.num_samples is not None:
+        given["num_samples"] = arguments.num_samples
+    given |= {
         "num_inference_steps": arguments.steps,
         "seed": arguments.seed,
         "device": arguments.device,
-        "model_path": weights[0] if weights else None,
-        "ensemble": weights[1:] or None,
         "save_overlay": arguments.preview == "True",
         "save_statistics": True if arguments.statistics == "True" else None,
         "save_as": arguments.format,
@@ -302,6 +288,31 @@ def _predict(arguments: argparse.Namespace) -> None:
             views,
             **knobs,
         )
+
+
+def _add_weights(parser: _Parser) -> None:
+    """Add which weights are used: see `_weights`."""
+    parser.add_argument("--weights", metavar="FILE", help="state dict in place of the bundle's own")
+    parser.add_argument(
+        "--ensemble",
+        action="extend",
+        nargs="+",
+        metavar="FILE",
+        help="state dicts of networks that share the samples, such as those of folds, in place of "
+        "the bundle's own weights",
+    )
+
+
+def _weights(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The knobs of the weights; None is the bundle's. Each network of an ensemble has a sample."""
+    if arguments.ensemble and arguments.weights:
+        raise InputError("--weights and --ensemble: expected one of them")
+    weights = [os.path.abspath(path) for path in arguments.ensemble or [arguments.weights] if path]
+    return {
+        "model_path": weights[0] if weights else None,
+        "ensemble": weights[1:] or None,
+        "num_samples": len(weights) if arguments.ensemble and arguments.views != "True" else None,
+    }
 
 
 @contextlib.contextmanager
@@ -427,7 +438,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         "evaluate", help="score weights against labels", description=_evaluate.__doc__
     )
     _add_run(parser)
-    parser.add_argument("--weights", metavar="FILE", help="state dict in place of the bundle's own")
+    _add_weights(parser)
     parser.add_argument(
         "--part",
         choices=("val", "all", "test"),
@@ -444,12 +455,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from ldseg_monai.evaluation.scores import mean_text
     from ldseg_monai.tools.predict import hushed
 
-    weights = arguments.weights and os.path.abspath(arguments.weights)
-    knobs = _run_knobs(arguments, model_path=weights, part=arguments.part)
+    weights = _weights(arguments)
+    samples = weights.pop("num_samples")
+    knobs = _run_knobs(arguments, part=arguments.part, **weights)
+    if samples is not None:
+        knobs.setdefault("num_samples", samples)
     bundle = Bundle.find(arguments.model)
     with hushed():
         if arguments.views == "True":
-            knobs = view_knobs(bundle.config("train.yaml", *arguments.overlay, **knobs)) | knobs
+            config = bundle.config("train.yaml", *arguments.overlay, "evaluate.yaml", **knobs)
+            knobs = view_knobs(config, 1 + len(weights["ensemble"] or ())) | knobs
         summary = bundle.evaluate(*arguments.overlay, **knobs)
     report = os.path.join(arguments.output, "report.html")
     sys.stdout.write(f"{mean_text(summary)}\n{report}\n")

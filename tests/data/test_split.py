@@ -257,6 +257,19 @@ def test_no_validation_part_is_drawn_for_weights(tmp_path: Path) -> None:
     assert len(Split(lambda: cases(), weights=unknown).part("all")) == 6
 
 
+def test_what_no_network_of_an_ensemble_was_trained_on_validates(tmp_path: Path) -> None:
+    files = [
+        weights(tmp_path / name, *trained_on)
+        for name, trained_on in {"a": NAMES[:3], "b": NAMES[2:5], "c": NAMES[5:]}.items()
+    ]
+    assert val_of(cases(), weights=files[:2]) == NAMES[5:]
+    with pytest.raises(ValueError, match="one of .*a/model.pt, .*c/model.pt was trained on each"):
+        val_of(cases(), weights=files)
+    files.append(tmp_path / "unknown.pt")
+    with pytest.raises(ValueError, match="unknown.pt was trained on is not known"):
+        val_of(cases(), weights=files)
+
+
 @pytest.mark.parametrize("is_link", [True, False])
 def test_one_image_under_two_names_is_never_in_both_parts(tmp_path: Path, is_link: bool) -> None:
     (tmp_path / "a").write_bytes(b"an image")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -101,6 +102,39 @@ def test_evaluation_in_views_is_of_mirrored_samples(
     assert "mirrored along axes [0]" in (place.root / "views" / "report.html").read_text()
     assert run("evaluate", place, "few", EVALUATE, *options, "--views", num_samples=1, **axes) == 2
     assert "num_samples is 1 with 2 views" in capsys.readouterr().err
+
+
+def test_evaluation_of_an_ensemble_scores_the_masks_that_it_predicts(
+    place: Workplace, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", place, "other", TRAIN, "--epochs", 1, "--fold", 0) == 0
+    folds = [trained / "model.pt", place.root / "other" / "model.pt"]
+    options = ["--ensemble", *folds]
+    assert run("evaluate", place, "folds", EVALUATE, *options) == 0
+    images, out = place.root / "data" / "images", place.root / "folds_masks"
+    tiny = tiny_overrides(BUNDLE, "inference.yaml")
+    items = [f"{name}={json.dumps(value)}" for name, value in tiny.items() if name != "num_samples"]
+    given = ["-m", place.bundle_root, "-i", images, "-o", out, "--device", "cpu", *options]
+    assert main(["predict", *map(str, given), "--set", *items]) == 0
+    with open(place.root / "folds" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 and {row["trained_on"] for row in rows} == {"yes"}  # each by one of them
+    for row in rows:
+        mask = nib.load(out / f"{row['case']}_label.nii.gz").get_fdata() == int(row["class"])
+        label = nib.load(place.root / "data" / "labels" / f"{row['case']}.nii.gz").get_fdata()
+        label = label == int(row["class"])
+        dice = 2 * (mask & label).sum() / (mask.sum() + label.sum())
+        assert float(row["dice"]) == pytest.approx(dice), row["case"]
+    page = (place.root / "folds" / "report.html").read_text()
+    assert all(str(path) in page for path in folds)
+    capsys.readouterr()
+    assert run("evaluate", place, "unseen", EVALUATE, *options, "--part", "val") == 2
+    assert f"one of {folds[0]}, {folds[1]} was trained on each" in capsys.readouterr().err
+    assert run("evaluate", place, "few", EVALUATE, *options, num_samples=1) == 2
+    assert "num_samples is 1 with an ensemble of 2 networks" in capsys.readouterr().err
+    both = ["--weights", folds[0]]
+    assert run("evaluate", place, "both", EVALUATE, *options, *both) == 2
+    assert not any((place.root / name).exists() for name in ("unseen", "few", "both"))
 
 
 def test_overlays_go_over_the_training_s_config(place: Workplace) -> None:

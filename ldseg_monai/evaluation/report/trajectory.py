@@ -14,6 +14,7 @@ from monai.networks.utils import eval_mode
 from torch import nn
 
 from ldseg_monai.inference.samplers import SamplingInferer
+from ldseg_monai.networks.ensemble import EnsembleSegmenter
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, State
 from ldseg_monai.runtime.processes import unwrapped
 
@@ -55,7 +56,8 @@ def record_trajectory(
     Args:
         inferer: how the network is called; of several windows or slices the one with the most
             foreground is kept.
-        network: a `DiffusionSegmenter`, plain or wrapped in ``DistributedDataParallel``.
+        network: a `DiffusionSegmenter`, plain or wrapped in ``DistributedDataParallel``; of an
+            ensemble the first network, which draws the first sample.
         image: ``(1, in_channels, *spatial)``.
         max_states: states kept of a long process, evenly spaced, first and last among them.
 
@@ -63,6 +65,8 @@ def record_trajectory(
         The states, on the CPU; None for a network or an inferer without a reverse process.
     """
     model = unwrapped(network)
+    if isinstance(model, EnsembleSegmenter):
+        model = model.first
     inferer = copy.deepcopy(inferer)
     sampler = sampler_of(inferer)
     if sampler is None or not isinstance(model, DiffusionSegmenter):
