@@ -13,7 +13,7 @@ Options as of `benchmarks.accuracy.experiments`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks import command, report
@@ -79,9 +79,11 @@ def rows_of(found: dict[Way, dict[str, float]]) -> list[dict[str, str]]:
     return rows
 
 
-def difference(a: dict[str, float], b: dict[str, float], name: str) -> dict[str, str]:
-    """How much higher B's Dice is than A's: three columns."""
-    found = compare(a, b)
+def difference(
+    a: dict[str, float], b: dict[str, float], name: str, groups: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """How much higher B's Dice is than A's: three columns. The test is over groups, if any."""
+    found = compare(a, b, groups)
     interval = "–" if math.isnan(found.low) else f"{found.low:+.4f} to {found.high:+.4f}"
     p = f"{found.wilcoxon:.2g}" if found.n > 1 else "–"
     return {name: f"{found.difference:+.4f}", f"interval of {name}": interval, f"p of {name}": p}

@@ -33,7 +33,7 @@ class Noise(NamedTuple):
 
 
 def seeded_noise(
-    shape: list[int], seed: int, num_samples: int = 1, num_draws: int = 1
+    shape: list[int], seed: int, num_samples: int = 1, num_draws: int = 1, at_mean: bool = False
 ) -> torch.Tensor:
     """Draw the noise of a reverse process, the same on every device and for every batch.
 
@@ -46,6 +46,8 @@ def seeded_noise(
         num_samples: samples drawn for one image.
         num_draws: 1 for a deterministic process (the start), the number of steps for a stochastic
             one (one more for each step but the last).
+        at_mean: whether one sample alone gets the mean of the numbers, 0, in their place. Several,
+            whose spread is asked for, are drawn.
 
     Returns:
         Standard normal float32 numbers on the CPU, ``(num_draws, num_samples, C_z, *latent)``.
@@ -53,6 +55,7 @@ def seeded_noise(
     # In one expression: where seeding is a statement of its own, TorchScript may drop it when it
     # optimizes.
     generator = torch.Generator().manual_seed(seed)
-    return torch.stack(
+    noise = torch.stack(
         [torch.randn([num_draws] + shape, generator=generator) for _ in range(num_samples)], dim=1
     )
+    return torch.zeros_like(noise) if at_mean and num_samples == 1 else noise

@@ -55,6 +55,9 @@ class DiffusionSegmenter(nn.Module):
         latent_size: numbers of the random latent z that each reverse step takes for the whole
             image; 0 for none, which is what a method starts with.
         seed: seed of the noise where none is passed; a method starts with 0.
+        start_at_mean: whether one sample alone starts at the mean of the noise, 0, and not at a
+            draw; a method starts with a draw. What a network estimates from noise alone depends on
+            the image, and beyond that on chance, which the mean leaves out.
     """
 
     spatial_dims: int
@@ -65,12 +68,14 @@ class DiffusionSegmenter(nn.Module):
     num_inference_steps: int
     latent_size: int
     seed: int
+    start_at_mean: bool
 
     def __init__(self) -> None:
         super().__init__()
         self.stride = 1  # not the class's, of which TorchScript takes no attribute
         self.latent_size = 0
         self.seed = 0
+        self.start_at_mean = False
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -180,7 +185,7 @@ class DiffusionSegmenter(nn.Module):
         num_samples: int = 1,
         num_inference_steps: int | None = None,
     ) -> Noise:
-        """Draw everything random in some segmentations of an image.
+        """Draw everything random in some segmentations of an image: see ``start_at_mean``.
 
         Args:
             shape: ``[C, *latent]``, as of `noise_shape`, or of a larger field of noise.
@@ -192,9 +197,10 @@ class DiffusionSegmenter(nn.Module):
             ``field`` ``(draws, 1, num_samples, C, *latent)`` and ``latents`` ``(draws, 1,
             num_samples, latent_size)``, on the CPU.
         """
-        field = seeded_noise(shape, seed, num_samples, self.num_draws(num_inference_steps))
+        draws, at_mean = self.num_draws(num_inference_steps), self.start_at_mean
+        field = seeded_noise(shape, seed, num_samples, draws, at_mean)
         steps = num_inference_steps or self.num_inference_steps
-        latents = seeded_latents(self.latent_size, seed, num_samples, steps)
+        latents = seeded_latents(self.latent_size, seed, num_samples, steps, at_mean)
         return Noise(field[:, None], latents[:, None])
 
     @classmethod
@@ -210,13 +216,15 @@ class DiffusionSegmenter(nn.Module):
             )
 
 
-def seeded_latents(size: int, seed: int, num_samples: int, num_draws: int) -> torch.Tensor:
+def seeded_latents(
+    size: int, seed: int, num_samples: int, num_draws: int, at_mean: bool = False
+) -> torch.Tensor:
     """``z`` of each step and sample, ``(num_draws, num_samples, size)``; see `seeded_noise`.
 
     The seed's complement makes them, so that they are not the numbers that the noise of this seed
     begins with.
     """
-    return seeded_noise([size], -1 - seed, num_samples, num_draws)
+    return seeded_noise([size], -1 - seed, num_samples, num_draws, at_mean)
 
 
 def diffusion_segmenter(network: Any) -> DiffusionSegmenter:

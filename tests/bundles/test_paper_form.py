@@ -54,6 +54,7 @@ def test_ldseg_is_the_papers(bundle: str) -> None:
     assert isinstance(network.after_step, SampleStandardization)
     assert network.scheduler.prediction_type == "epsilon"
     assert network.scheduler.timesteps.tolist() == [999, 0]  # T and 1
+    assert not network.start_at_mean
     loss = config.get_parsed_content("loss")
     assert (loss.segmentation.lambda_dice, loss.mse_weight) == (2, 1)
     assert loss.reconstruction_weight == 0

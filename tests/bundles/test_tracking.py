@@ -8,7 +8,7 @@ import pytest
 from bundle_kinds import QUICK
 from workplace import Workplace, restored_process, tiny_overrides
 
-from ldseg_monai.bundle import Bundle, command
+from ldseg_monai.bundle import Bundle, tracking
 from ldseg_monai.runtime.errors import MissingPackageError, cause
 
 
@@ -23,7 +23,7 @@ def train(tmp_path: Path) -> Path:
 def test_without_mlflow_a_training_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     with pytest.raises(Exception) as raised:
         train(tmp_path)
     told = cause(raised.value)

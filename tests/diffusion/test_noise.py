@@ -25,6 +25,14 @@ def test_sample_does_not_depend_on_how_many_are_drawn(num_draws: int) -> None:
     assert torch.equal(few, many[:, :2])
 
 
+@pytest.mark.parametrize("num_draws", [1, 3])
+def test_one_sample_alone_may_be_the_mean_and_several_are_drawn(num_draws: int) -> None:
+    alone = seeded_noise([2, 3, 5], 1, 1, num_draws, at_mean=True)
+    assert alone.shape == (num_draws, 1, 2, 3, 5) and not alone.any()
+    drawn = seeded_noise([2, 3, 5], 1, 4, num_draws)
+    assert torch.equal(seeded_noise([2, 3, 5], 1, 4, num_draws, at_mean=True), drawn)
+
+
 def test_samples_and_draws_differ() -> None:
     fields = seeded_noise([1, 4, 4], 0, num_samples=3, num_draws=3).flatten(0, 1).flatten(1)
     assert len({tuple(field.tolist()) for field in fields}) == 9

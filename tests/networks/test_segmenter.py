@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -250,6 +251,26 @@ def test_it_can_be_scripted_with_its_whole_process(build: Build, size: tuple[int
     noise = network.seeded_noise(network.noise_shape(image), 3, 2)
     expected = drawn(network, image, noise).softmax(dim=2).mean(0)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("made", [noisy_ldseg, tiny_cdal])
+def test_start_at_the_mean_is_of_one_sample_alone(made: Callable[..., Any]) -> None:
+    drawn, at_mean = made(), made(start_at_mean=True)
+    at_mean.load_state_dict(drawn.state_dict())
+    image, amp = images_of((16, 24)), {"amp": False}
+    noise = drawn.seeded_noise(drawn.noise_shape(image), 0)
+    zero = Noise(noise.field * 0, noise.latents * 0)
+    with torch.no_grad():
+        expected = SamplingInferer(**amp)(image, drawn, noise=zero)
+        assert not torch.allclose(expected, SamplingInferer(**amp)(image, drawn), atol=1e-3)
+        for seed in (0, 7):  # which has no say
+            torch.testing.assert_close(SamplingInferer(seed=seed, **amp)(image, at_mean), expected)
+        torch.testing.assert_close(at_mean(image), expected)
+        if made is noisy_ldseg:  # PyTorch cannot save another network after a run of cDAL's
+            scripted = torch.jit.script(Segmenter(at_mean, num_samples=1, seed=3).eval())
+            torch.testing.assert_close(scripted(image), expected.softmax(dim=1))
+        several = SamplingInferer(3, seed=4, keep_samples=True, **amp)
+        torch.testing.assert_close(several(image, at_mean), several(image, drawn))
 
 
 @pytest.mark.parametrize("steps", [0, 11])

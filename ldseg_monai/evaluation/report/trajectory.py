@@ -51,7 +51,7 @@ def sampler_of(inferer: Any) -> SamplingInferer | None:
 def record_trajectory(
     inferer: Inferer, network: nn.Module, image: torch.Tensor, max_states: int = 8
 ) -> Trajectory | None:
-    """Segment an image once more, its first sample alone, and keep the states on the way.
+    """Segment an image once more, by one sample, and keep the states on the way.
 
     Args:
         inferer: how the network is called; of several windows or slices the one with the most
@@ -72,7 +72,7 @@ def record_trajectory(
     if sampler is None or not isinstance(model, DiffusionSegmenter):
         return None
     recorder = _Recorder(max_states)
-    sampler.num_samples = 1  # the first sample is the same whatever their number is
+    sampler.num_samples = 1  # the first, or what starts at the mean of the noise
     sampler.turned, sampler.mirrored_axes = False, ()  # and sees the image as it is
     sampler.callback = recorder
     with torch.no_grad(), eval_mode(model):

@@ -40,6 +40,8 @@ class CDAL(DiffusionSegmenter):
             (Algorithm 2).
         samples_in_pass: samples that are denoised in one pass of the generator; None for one on a
             CPU, where that is the fastest and takes the least memory, and for all elsewhere.
+        start_at_mean: whether one sample alone starts at the mean of the noise, 0, not at a draw
+            (the papers): see `DiffusionSegmenter`.
         seed: seed of the noise and the latents when none are passed.
 
     Raises:
@@ -63,6 +65,7 @@ class CDAL(DiffusionSegmenter):
         scheduler: PosteriorScheduler,
         stochastic: bool = False,
         samples_in_pass: int | None = None,
+        start_at_mean: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -93,6 +96,7 @@ class CDAL(DiffusionSegmenter):
         self.stochastic = stochastic
         self.samples_in_pass = samples_in_pass
         self.seed = seed
+        self.start_at_mean = start_at_mean
         self.image_encoder = image_encoder
         self.generator = generator
         self.scheduler = scheduler
@@ -145,11 +149,13 @@ class CDAL(DiffusionSegmenter):
         features = self.encode_image(image)
         seed = self.seed if seed is None else seed
         if noise is None:
-            noise = seeded_noise(self.noise_shape(image), seed, num_samples, self.num_draws())
+            shape, draws = self.noise_shape(image), self.num_draws()
+            noise = seeded_noise(shape, seed, num_samples, draws, self.start_at_mean)
         if latents is None:
             # As of `seeded_latents`, in one expression for TorchScript: see `seeded_noise`.
             steps = self.num_train_timesteps
-            latents = seeded_noise([self.latent_size], -1 - seed, num_samples, steps)
+            size = [self.latent_size]
+            latents = seeded_noise(size, -1 - seed, num_samples, steps, self.start_at_mean)
         if num_samples > 1:
             features = features.repeat_interleave(num_samples, dim=0)
             noise = noise.repeat([1, features.shape[0] // noise.shape[1]] + [1] * (noise.ndim - 2))

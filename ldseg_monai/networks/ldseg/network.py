@@ -50,6 +50,8 @@ class LDSeg(DiffusionSegmenter):
             features, so that the latent has to carry it; the clean latent always is.
         decode_clean: whether a training pass also decodes the clean latent, for the loss's
             autoencoding term.
+        start_at_mean: whether one sample alone starts at the mean of the noise, 0, not at a draw
+            (the papers): see `DiffusionSegmenter`.
         seed: seed of the noise when none is passed.
 
     Raises:
@@ -81,6 +83,7 @@ class LDSeg(DiffusionSegmenter):
         restandardize: bool = False,
         image_dropout: float = 0.0,
         decode_clean: bool = False,
+        start_at_mean: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -115,6 +118,7 @@ class LDSeg(DiffusionSegmenter):
         self.decode_clean = decode_clean
         self.image_dropout = image_dropout
         self.seed = seed
+        self.start_at_mean = start_at_mean
         self.decoder_sees_image = sees_image
         self.decoded_together = int(getattr(label_decoder, "together", 1))
         self.decoder_interpolates = float(getattr(label_decoder, "interpolation", 1.0)) > 1
@@ -167,7 +171,8 @@ class LDSeg(DiffusionSegmenter):
         embedding, features = self.encode_image(image)
         if noise is None:
             seed = self.seed if seed is None else seed
-            noise = seeded_noise(self.noise_shape(image), seed, num_samples, self.num_draws())
+            shape, draws = self.noise_shape(image), self.num_draws()
+            noise = seeded_noise(shape, seed, num_samples, draws, self.start_at_mean)
         if num_samples > 1:
             embedding = embedding.repeat_interleave(num_samples, dim=0)
             features = [feature.repeat_interleave(num_samples, dim=0) for feature in features]
