@@ -521,6 +521,15 @@ def test_an_ensemble_has_a_sample_of_each_network(
     assert not (tmp_path / "out").exists()
 
 
+def test_monai_does_not_warn_of_pictures_that_nothing_resizes(tmp_path: Path) -> None:
+    write_phantoms("gland", tmp_path / "glands", 1, seed=0)
+    given = ["-i", tmp_path / "glands" / "images", "-o", tmp_path / "out", "--num-samples", 1]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert run("-m", GLAS, *given) == 0
+    assert not [one for one in told if "inverse has been called" in str(one.message)]
+
+
 def test_an_overlay_may_be_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing.yaml"):
         predict(HIPPOCAMPUS, [tmp_path], tmp_path / "out", ["nothing.yaml"])
