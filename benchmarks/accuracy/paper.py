@@ -5,7 +5,7 @@ r"""The papers' tables and figures: trains what is missing at one budget, scores
 TABLE is a file of benchmarks/accuracy/tables, which names the bundle, the budget and the methods,
 the cheapest first; ``--data`` holds the data sets as the file names them. Each method is trained by
 the bundle's own command in ``--out``/METHOD/foldN and scored there by its evaluate.yaml. The same
-command goes on where it stopped. Methods that an earlier run did with the same table may be taken
+command goes on where it stopped. Folds that an earlier run did with the same table may be taken
 from its files instead: ``--earlier CASES.csv STEPS.csv NOISE.csv``. It writes to ``--out``:
 
 - table.md and cases.csv: scores of every method that is done, beside the published ones;
@@ -337,9 +337,13 @@ def write_table(
             told[f"published {name}"] = report.NONE if value is None else f"{value:g}{mark}"
         folders = {fold: out / key / f"fold{fold}" for fold in table.folds_of(key)}
         rows = [] if row.get("cited") else read_rows(folders)
-        if not rows and key in before:
-            rows = before[key]
-            taken.append(line["method"])
+        here = {found["fold"] for found in rows}
+        others = [found for found in before.get(key, []) if found["fold"] not in here]
+        if others:
+            rows = sorted([*others, *rows], key=lambda found: int(found["fold"]))
+            of_them = sorted({int(found["fold"]) for found in others})
+            which = f" (fold {', '.join(map(str, of_them))})" if here else ""
+            taken.append(line["method"] + which)
         if not rows:
             why = "cited only" if row.get("cited") else "not trained"
             lines.append({**line, "parameters, M": why, **told})
@@ -690,8 +694,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         nargs="+",
         default=[],
         metavar="CSV",
-        help="cases.csv, perhaps steps.csv and noise.csv, of an earlier run, for methods that "
-        "--out has not",
+        help="cases.csv, perhaps steps.csv and noise.csv, of an earlier run, for methods and folds "
+        "that --out has not",
     )
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="draw N cases")
     arguments = parser.parse_args(argv)

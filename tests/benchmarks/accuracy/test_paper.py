@@ -211,6 +211,23 @@ def test_a_row_may_have_fewer_folds_than_the_table(knees: tuple[Path, list[str]]
     assert first["method"] == "LDSeg" and second["method"] == "unet (fold 1)"
 
 
+def test_folds_of_an_earlier_run_complete_a_row(knees: tuple[Path, list[str]]) -> None:
+    root, done = knees
+    path = paper.TABLES / "knees.yaml"
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**content, "folds": [0, 1]}, sort_keys=False))
+    line = ["knees", "--data", str(root / "data"), "--out", str(root / "out")]
+    main(line)
+    whole = (root / "out" / "cases.csv").read_text()
+    (root / "earlier.csv").write_text(whole)
+    shutil.rmtree(root / "out" / "unet" / "fold0")
+    main([*line, "--only", "--earlier", str(root / "earlier.csv")])
+    assert (root / "out" / "cases.csv").read_text() == whole
+    text = (root / "out" / "table.md").read_text()
+    assert "Of an earlier run of this table: unet (fold 0)." in text
+    assert table_rows(text)[1]["method"] == "unet"  # both folds: none is named as missing
+
+
 def test_a_row_may_be_validated_in_fewer_steps_than_it_is_scored(
     knees: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
