@@ -463,10 +463,14 @@ def _check_positions(slices: Sequence[Dataset], normal: np.ndarray) -> None:
     steps = np.diff(positions @ normal)
     smallest, largest = int(np.argmin(steps)), int(np.argmax(steps))
     if steps[smallest] < 0.01:
+        one, other = slices[smallest], slices[smallest + 1]
+        advice = "give a folder with one volume (one echo, time or b-value)"
+        uids = {item.get("SOPInstanceUID") or item.filename for item in (one, other)}
+        if one.filename != other.filename and len(uids) == 1:
+            advice = "both files are the same slice (SOPInstanceUID): remove one of them"
         raise InputError(
-            f"{place_name(slices[smallest])} and {place_name(slices[smallest + 1])} are in the "
-            "same place: expected one slice in each; give a folder with one volume (one echo, time "
-            "or b-value)"
+            f"{place_name(one)} and {place_name(other)} are in the same place: expected one slice "
+            f"in each; {advice}"
         )
     if steps[largest] > 1.2 * steps[smallest]:  # room for positions rounded to 0.1 mm
         raise InputError(

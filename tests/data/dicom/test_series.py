@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -225,6 +226,18 @@ def test_what_is_no_volume_is_an_error_that_names_the_file(
     with pytest.raises(ValueError, match=message) as caught:
         resolve(folder)
     assert str(path) in str(caught.value)
+
+
+def test_a_slice_that_is_there_twice_is_told_from_a_second_volume(tmp_path: Path) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    with pytest.raises(ValueError, match=r"give a folder with one volume"):
+        resolve(rewrite(folder, 3, moved(-4.0, 2)).parent)
+    folder = AXIAL.write(tmp_path / "copied")
+    path = next(folder.iterdir())
+    copy = shutil.copy(path, folder / f"{path.name} (1)")
+    with pytest.raises(ValueError, match=r"the same slice .*remove one of them") as caught:
+        resolve(folder)
+    assert str(path) in str(caught.value) and str(copy) in str(caught.value)
 
 
 @pytest.mark.parametrize("series", [AXIAL, OBLIQUE], ids=["axial", "oblique"])
