@@ -96,6 +96,7 @@ class Series:
         item.update(slices[0])
         item.file_meta = slices[0].file_meta
         item.SOPClassUID = EnhancedMRImageStorage
+        item.SOPInstanceUID = slices[kept[0]].SOPInstanceUID  # another one where others are kept
         item.NumberOfFrames = len(kept)
         item.PixelData = b"".join(slices[number].PixelData for number in kept)
         for keyword in MACROS.values():

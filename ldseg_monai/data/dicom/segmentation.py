@@ -14,7 +14,12 @@ from monai.transforms import SaveImaged
 from ldseg_monai import __version__
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.dicom.frames import FRAME_GROUPS, PLACE_GROUPS, SHARED_GROUPS
-from ldseg_monai.data.dicom.series import REFERRED, read_dicom, read_series, slice_affine
+from ldseg_monai.data.dicom.series import (
+    read_dicom,
+    read_series,
+    require_referred,
+    slice_affine,
+)
 from ldseg_monai.data.writers import output_name
 from ldseg_monai.runtime.errors import InputError, one_line, printable
 from ldseg_monai.runtime.files import note_saved, whole_file
@@ -165,28 +170,29 @@ def dicom_segmentation(
     """
     import highdicom
 
-    missing = [keyword for keyword in REFERRED if not slices[0].get(keyword)]
-    if missing:
-        raise InputError(f"it has no {' and no '.join(missing)}, to which one refers")
+    require_referred(slices)
     paths = list(dict.fromkeys(item.filename for item in slices))
     sources = [read_dicom(path, stop_before_pixels=True) for path in paths]
+    measures = sources
     if FRAME_GROUPS in sources[0]:
         if len(sources) > 1:
             raise InputError(f"it is of {len(sources)} enhanced images: expected one")
         _share_place(sources[0])
+        measures = sources[0][SHARED_GROUPS].value[0].get("PixelMeasuresSequence") or []
         labels = labels[np.argsort([item.frame for item in slices])]  # in the order of its frames
     for source in sources:
         for keyword in ("ImageOrientationPatient", "PixelSpacing"):
             # The same but for what a scanner rounds (see `sorted_slices`), which highdicom refuses
             if keyword in source:
                 setattr(source, keyword, sources[0][keyword].value)
-        if not source.get("SpecificCharacterSet", "default"):
-            del (
-                source.SpecificCharacterSet
-            )  # empty, which highdicom refuses, means the same as missing
         for keyword in MAY_BE_EMPTY:
             if keyword not in source:
                 setattr(source, keyword, "")
+    for item in measures:
+        if not item.get("SliceThickness"):  # which a segmentation has to say, and an image need not
+            apart = float(np.linalg.norm(slice_affine(slices)[:3, 2]))
+            item.SliceThickness = round(apart, 6)
+    sources[0].decode()  # its texts are copied
     return highdicom.seg.Segmentation(
         source_images=sources,
         pixel_array=labels,
@@ -201,6 +207,8 @@ def dicom_segmentation(
         manufacturer_model_name=metadata["name"][:64],
         software_versions=f"{metadata['version']} (ldseg_monai {__version__})",
         device_serial_number="none",
+        # UTF-8: of the image's own sets highdicom refuses some, such as those of Japan and Korea
+        specific_character_set="ISO_IR 192",
     )
 
 

@@ -278,6 +278,25 @@ def _require_one_scale(slices: Sequence[Dataset]) -> None:
             )
 
 
+def require_referred(slices: Sequence[Dataset]) -> None:
+    """Check that slices have what a DICOM object refers to them by.
+
+    Raises:
+        ValueError: if they lack it, or several have one SOP Instance UID.
+    """
+    missing = [keyword for keyword in (*REFERRED, "SOPClassUID") if not slices[0].get(keyword)]
+    if missing:
+        raise InputError(f"it has no {' and no '.join(missing)}, to which one refers")
+    first_of: dict[tuple[str, int], Dataset] = {}
+    for item in slices:
+        other = first_of.setdefault((item.SOPInstanceUID, getattr(item, "frame", 0)), item)
+        if other is not item:
+            raise InputError(
+                f"{place_name(other)} and {place_name(item)} have one SOPInstanceUID, by which one "
+                "refers to a slice"
+            )
+
+
 def slice_affine(slices: Sequence[Dataset]) -> np.ndarray:
     """Affine matrix from (column, row, slice) to mm: to the patient's right, anterior, superior.
 

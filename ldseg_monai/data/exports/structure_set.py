@@ -17,7 +17,7 @@ import numpy as np
 
 from ldseg_monai import __version__
 from ldseg_monai.data.checks import OUTSIDE
-from ldseg_monai.data.dicom.series import REFERRED, read_dicom
+from ldseg_monai.data.dicom.series import read_dicom, require_referred
 from ldseg_monai.data.exports.label_map import File, LabelMap
 from ldseg_monai.data.exports.of_series import file_of_series
 from ldseg_monai.data.exports.outlines import between_pixels, objects_of, rings
@@ -52,9 +52,7 @@ def _structure_set(label: LabelMap, slices: Sequence[Dataset]) -> Dataset:
     Raises:
         ValueError: if there is nothing in it, or the series lacks what one refers to.
     """
-    missing = [keyword for keyword in REFERRED if not slices[0].get(keyword)]
-    if missing:
-        raise InputError(f"it has no {' and no '.join(missing)}, to which one refers")
+    require_referred(slices)
     if not label.present:
         raise InputError("nothing was found in it, and one has at least one structure")
     item = _empty_set(label, read_dicom(slices[0].filename, stop_before_pixels=True))
@@ -105,6 +103,7 @@ def _empty_set(label: LabelMap, source: Dataset) -> Dataset:
         SeriesDescription=described[:64],
         OperatorsName="",
         FrameOfReferenceUID=source.FrameOfReferenceUID,
+        PositionReferenceIndicator=source.get("PositionReferenceIndicator", ""),
         Manufacturer="ldseg_monai",
         ManufacturerModelName=bundle["name"][:64],
         SoftwareVersions=f"{bundle['version']} (ldseg_monai {__version__})"[:64],

@@ -344,7 +344,67 @@ def test_anonymized_slices_may_lack_what_may_be_empty(tmp_path: Path, metadata: 
     assert pydicom.dcmread(tmp_path / "out" / "series_seg.dcm").PatientID == ""
 
 
-@pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "StudyInstanceUID"])
+def change_each(folder: Path, **changes: Any) -> Path:
+    """Set elements of all slices, None to delete."""
+    for path in folder.iterdir():
+        item = pydicom.dcmread(path)
+        for keyword, value in changes.items():
+            if value is None:
+                delattr(item, keyword)
+            else:
+                setattr(item, keyword, value)
+        item.save_as(path)
+    return folder
+
+
+NAMES = {
+    "none": (None, "Doe^Jane"),
+    "western": ("ISO_IR 100", "Müller^Jörg"),
+    "japanese": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    "korean": (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    "misspelt": ("ISO IR 100", "Müller^Jörg"),
+    "empty": ("", "Doe^Jane"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Incorrect value for Specific Character Set")
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_of_any_character_set_are_kept(tmp_path: Path, metadata: str, name: str) -> None:
+    characters, text = NAMES[name]
+    procedure = pydicom.Dataset()
+    procedure.CodeValue, procedure.CodingSchemeDesignator = "1", "99X"
+    procedure.CodeMeaning = text.split("=")[-1]
+    folder = AXIAL.write(tmp_path / "series")
+    if characters is not None:
+        change_each(folder, SpecificCharacterSet=characters)
+    change_each(folder, PatientName=text, ProcedureCodeSequence=[procedure])
+    item = pydicom.dcmread(write_both(folder, tmp_path / "out", metadata)[1])
+    assert item.PatientName == text and item.PatientID == "7"
+    assert item.ProcedureCodeSequence[0].CodeMeaning == procedure.CodeMeaning
+
+
+@pytest.mark.parametrize("thickness", [None, ""], ids=["missing", "empty"])
+def test_slices_that_do_not_say_how_thick_they_are_fill_the_volume(
+    tmp_path: Path, metadata: str, thickness: str | None
+) -> None:
+    folder = change_each(OBLIQUE.write(tmp_path / "series"), SliceThickness=thickness)
+    nifti, dicom = write_both(folder, tmp_path / "out", metadata)
+    segmentation_voxels(dicom).assert_same(nifti_voxels(nifti))
+    item = pydicom.dcmread(dicom)
+    [measures] = item.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.SliceThickness == pytest.approx(OBLIQUE.spacing[0], abs=1e-3)
+
+
+def test_slices_that_cannot_be_referred_to_apart_get_no_segmentation(
+    tmp_path: Path, metadata: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = change_each(AXIAL.write(tmp_path / "series"), SOPInstanceUID="1.2.3")
+    nifti, dicom = write_both(folder, tmp_path / "out", metadata)
+    assert nifti.is_file() and not dicom.exists()
+    assert "have one SOPInstanceUID, by which one refers to a slice" in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "StudyInstanceUID", "SOPClassUID"])
 def test_without_what_it_refers_to_the_nifti_file_is_written_and_the_reason_told(
     tmp_path: Path, metadata: str, missing: str, caplog: pytest.LogCaptureFixture
 ) -> None:

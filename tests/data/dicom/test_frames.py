@@ -168,6 +168,20 @@ def test_a_segmentation_refers_to_the_frames(tmp_path: Path, name: str) -> None:
         assert list(one.ImagePositionPatient) == list(two.ImagePositionPatient)
 
 
+def test_frames_that_do_not_say_how_thick_they_are_fill_the_volume(tmp_path: Path) -> None:
+    folder = AXIAL.write_enhanced(tmp_path / "s")
+    item = pydicom.dcmread(folder / "enhanced.dcm")
+    for group in item.PerFrameFunctionalGroupsSequence:
+        del group.PixelMeasuresSequence[0].SliceThickness
+    item.save_as(folder / "enhanced.dcm")
+    image = load(folder)
+    pred = MetaTensor(torch.ones(image.shape, dtype=torch.uint8), meta=image.meta)
+    (tmp_path / "metadata.json").write_text(json.dumps(METADATA))
+    SaveImageDicomSegd("pred", str(tmp_path), str(tmp_path / "metadata.json"))({"pred": pred})
+    shared = pydicom.dcmread(tmp_path / "s_seg.dcm").SharedFunctionalGroupsSequence[0]
+    assert shared.PixelMeasuresSequence[0].SliceThickness == AXIAL.spacing[0]
+
+
 def test_of_a_series_of_two_enhanced_images_the_nifti_alone_is_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -129,7 +129,7 @@ TYPE_1 = (
 TYPE_2 = (
     "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime ReferringPhysicianName "
     "StudyID AccessionNumber SeriesNumber OperatorsName Manufacturer StructureSetDate "
-    "StructureSetTime"
+    "StructureSetTime PositionReferenceIndicator"
 ).split()
 
 
@@ -195,6 +195,19 @@ def test_series_that_cannot_take_one_is_a_warning(
         write(folder, label, tmp_path)
     assert f"no RT structure set of {folder} can be written ({told}" in caplog.text
     assert not path.exists()  # that of the other label
+
+
+def test_slices_that_cannot_be_referred_to_apart_get_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    for path in folder.iterdir():
+        source = pydicom.dcmread(path)
+        source.SOPInstanceUID = "1.2.3"
+        source.save_as(path)
+    with caplog.at_level(logging.WARNING):
+        assert not write(folder, ball(AXIAL), tmp_path).exists()
+    assert "have one SOPInstanceUID, by which one refers to a slice" in caplog.text
 
 
 def test_label_in_another_geometry_is_an_error(tmp_path: Path) -> None:
