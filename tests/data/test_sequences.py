@@ -116,14 +116,21 @@ def test_a_still_in_dicom_is_one_frame_of_gray(name: str, shape: tuple[int, int]
     assert np.abs(frames[0, ..., 0].T * (255 / largest) - np.asarray(picture)).max() < 2
 
 
-def test_gray_of_which_the_largest_is_the_darkest_is_turned_around(tmp_path: Path) -> None:
-    item = pydicom.dcmread(clip("rtdose.dcm"))
-    values = item.pixel_array.astype(np.float64)
-    item.PhotometricInterpretation = "MONOCHROME1"
+@pytest.mark.parametrize("signed", [False, True])
+def test_gray_of_which_the_largest_is_the_darkest_is_as_its_inverse(
+    tmp_path: Path, signed: bool
+) -> None:
+    item = pydicom.dcmread(clip("MR_small.dcm"))
     del item.ImagePositionPatient
-    item.save_as(tmp_path / "a.dcm")
-    frames = read(tmp_path / "a.dcm")[0]
-    assert np.allclose(frames, -values.transpose(2, 1, 0))
+    item.PixelRepresentation = int(signed)
+    kind = np.int16 if signed else np.uint16
+    stored = item.pixel_array.astype(kind)
+    for name, values in (("MONOCHROME2", stored), ("MONOCHROME1", ~stored)):
+        item.PhotometricInterpretation, item.PixelData = name, values.tobytes()
+        item.save_as(tmp_path / name)
+    black, white = (read(tmp_path / name) for name in ("MONOCHROME2", "MONOCHROME1"))
+    assert np.array_equal(black[0, ..., 0].T, stored)
+    assert np.array_equal(white, black)
 
 
 def test_slices_of_a_volume_are_no_sequence() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from ldseg_monai.data.dicom.frames import decoding, is_enhanced
+from ldseg_monai.data.dicom.frames import decoding, is_enhanced, mirrored
 from ldseg_monai.data.dicom.series import read_dicom
 from ldseg_monai.data.formats.geometry import check_memory
 from ldseg_monai.runtime.errors import InputError, MissingFileError
@@ -81,10 +81,10 @@ def _gray(path: str) -> np.ndarray:
         channels = pixels.size // (_number_of_frames(item) * item.Rows * item.Columns)
         frames = pixels.reshape(-1, item.Rows, item.Columns, channels)
         weights = np.array(GRAY if channels == len(GRAY) else [1.0], np.float32)
-        if kind == "MONOCHROME1":
-            weights = -weights
         gray = np.empty(frames.shape[:3], np.float32)
         for number, frame in enumerate(frames):  # one by one, since colors take three times as much
+            if kind == "MONOCHROME1":
+                frame = mirrored(frame, item)
             gray[number] = frame.astype(np.float32) @ weights
         return gray
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ldseg_monai.runtime.errors import InputError, one_line
 
@@ -109,6 +112,13 @@ def require_one_volume(slices: Sequence[Dataset]) -> None:
             f"{slices[0].filename} has {len(slices)} frames of {' and '.join(found)}: expected one "
             "volume; write each volume as a series of its own, such as NIfTI by dcm2niix"
         )
+
+
+def mirrored(pixels: NDArray[Any], item: Dataset) -> NDArray[np.int64]:
+    """Pixels of MONOCHROME1, whose largest is the darkest, in the range that their bits have."""
+    signed = bool(item.get("PixelRepresentation", 0))
+    ends = -1 if signed else 2 ** int(item.BitsStored) - 1  # lowest and highest together
+    return ends - pixels.astype(np.int64)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from ldseg_monai.data.dicom.frames import FRAME_GROUPS, decoding, group_of
+from ldseg_monai.data.dicom.frames import FRAME_GROUPS, decoding, group_of, mirrored
 from ldseg_monai.data.dicom.series import RESCALE, read_dicom, read_series, slice_affine
 from ldseg_monai.data.readers import NiftiReader
 from ldseg_monai.runtime.errors import InputError
@@ -131,9 +131,7 @@ def _pixels(path: str) -> np.ndarray:
             )
         pixels = item.pixel_array.reshape(-1, item.Rows, item.Columns)
         if kind == "MONOCHROME1":
-            signed = bool(item.get("PixelRepresentation", 0))
-            ends = -1 if signed else 2 ** int(item.BitsStored) - 1  # lowest and highest together
-            pixels = ends - pixels.astype(np.int64)
+            pixels = mirrored(pixels, item)
         rescaled = np.empty(pixels.shape, np.float32)
         for number, frame in enumerate(pixels):
             said = item
