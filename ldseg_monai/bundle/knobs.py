@@ -26,6 +26,7 @@ from ldseg_monai.bundle.components import (
 from ldseg_monai.bundle.names import KINDS
 from ldseg_monai.bundle.reader import find_reader
 from ldseg_monai.data.datalist import PARTS, image_folder
+from ldseg_monai.data.dicom.series import folder_of_slice
 from ldseg_monai.networks.segmenter import LARGEST_SEED, ORIENTATIONS, DiffusionSegmenter
 from ldseg_monai.runtime.errors import (
     InputError,
@@ -727,6 +728,7 @@ def check_apart(output_dir: str, dataset_dir: str) -> None:
         InputError: if `output_dir` is a folder whose every file is taken, or would be once it is
             there.
     """
+    dataset_dir = folder_of_slice(dataset_dir)
     taken = [Path(dataset_dir, part) for part in PARTS]
     if not Path(dataset_dir, "dataset.json").is_file():
         taken.append(image_folder(dataset_dir))

@@ -24,6 +24,7 @@ from ldseg_monai.bundle.components import has_id
 from ldseg_monai.bundle.knobs import check_home, view_knobs
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, folders_in
+from ldseg_monai.data.dicom.series import folder_of_slice
 from ldseg_monai.data.exports.kinds import KINDS, OWN, check_kinds
 from ldseg_monai.data.formats import (
     PICTURE_ENDINGS,
@@ -67,7 +68,7 @@ def predict(
         bundle: folder, zip or name of a bundle.
         inputs: images, folders of images or of DICOM series, and zip archives of such.
         out: folder of the results; None for the one of a first input that is a file, or for
-            ``NAME_segmentation`` beside one that is a folder.
+            ``NAME_segmentation`` beside one that is a folder, or a slice in it.
         overlays: configs of the bundle that go over ``inference.yaml``; None for those that the
             inputs ask for: ``sequences.yaml`` for volumes where the bundle is of pictures,
             ``strips.yaml`` for whole-slide images, and for TIFF of more than 64 million pixels,
@@ -188,8 +189,11 @@ def open_bundle(bundle: str | os.PathLike[str]) -> Iterator[Bundle]:
 
 
 def folder_of_results(inputs: Sequence[str | os.PathLike[str]]) -> Path:
-    """Where results go if nobody says: beside the first input."""
-    first = Path(inputs[0]).absolute()
+    """Where results go if nobody says: beside the first input.
+
+    A slice of a DICOM series stands for its folder, in which results would be data of the next run.
+    """
+    first = Path(folder_of_slice(inputs[0])).absolute()
     return first.with_name(first.name + BESIDE) if first.is_dir() else first.parent
 
 

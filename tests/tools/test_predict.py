@@ -14,10 +14,13 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import tifffile
+from dicom_phantoms import AXIAL
 from PIL import Image
+from pydicom.uid import UltrasoundMultiFrameImageStorage
 from slide_phantoms import write_svs
 
 from ldseg_monai.bundle import Bundle
@@ -331,6 +334,22 @@ def test_results_lie_beside_what_was_given(tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     assert folder_of_results([tmp_path / "scans"]) == tmp_path / "scans_segmentation"
     assert folder_of_results([tmp_path / "scans" / "a.png", tmp_path]) == tmp_path / "scans"
+
+
+def test_results_of_a_slice_lie_beside_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = AXIAL.write(tmp_path / "series")
+    enhanced = AXIAL.write_enhanced(tmp_path / "enhanced")
+    for one in (min(folder.iterdir()), enhanced / "enhanced.dcm"):
+        assert folder_of_results([one]) == Path(f"{one.parent}_segmentation")
+        # There they would be images of the next run on the folder
+        assert run("-m", HIPPOCAMPUS, "-i", one, "-o", one.parent) == 2
+        assert "output_dir is" in capsys.readouterr().err
+    clip = pydicom.dcmread(enhanced / "enhanced.dcm")
+    clip.SOPClassUID = UltrasoundMultiFrameImageStorage
+    clip.save_as(tmp_path / "clip")
+    assert folder_of_results([tmp_path / "clip"]) == tmp_path
 
 
 def test_the_images_choose_the_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

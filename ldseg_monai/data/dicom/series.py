@@ -203,7 +203,12 @@ def read_dicom(file: Any, **options: Any) -> Dataset:
     Args:
         file: path, or open file.
         options: of ``pydicom.dcmread``.
+
+    Raises:
+        ImportError: if pydicom is not installed.
     """
+    if importlib.util.find_spec("pydicom") is None:
+        raise MissingPackageError("DICOM takes pydicom: pip install 'ldseg_monai[dicom]'")
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -324,6 +329,20 @@ def slice_affine(slices: Sequence[Dataset]) -> np.ndarray:
 def is_dicom(path: str) -> bool:
     """Whether a file begins as DICOM does, with preamble or without."""
     return not _problem(path)
+
+
+def folder_of_slice(path: PathLike) -> str:
+    """The folder of the series for which one of its slices stands; another path as it is.
+
+    Raises:
+        ImportError: as of `read_dicom`.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name) or is_beside(name) or not is_dicom(name):
+        return name
+    header = read_dicom(name, stop_before_pixels=True, specific_tags=TAGS)
+    is_of_volume = is_enhanced(header) or _is_slice(header)
+    return os.path.dirname(os.path.abspath(name)) if is_of_volume else name
 
 
 class DicomSeries(NamedTuple):

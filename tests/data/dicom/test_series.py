@@ -469,6 +469,9 @@ def test_missing_packages_are_named_before_any_work(
         match=r"needs pydicom and highdicom: pip install highdicom, or ldseg_monai\[dicom]",
     ):
         resolve(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"takes pydicom: pip install 'ldseg_monai\[dicom]'"):
+        resolve(min(tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize("name", ["NumberOfFrames", "Rows", "PixelSpacing", "SliceThickness"])
