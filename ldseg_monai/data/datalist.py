@@ -20,6 +20,7 @@ from ldseg_monai.data.channels import count_channels, join_channels, require_cha
 from ldseg_monai.data.dicom.series import (
     DicomSeries,
     is_dicom,
+    kind_without_image,
     read_dicom,
     series_datalist,
     series_files,
@@ -341,6 +342,12 @@ def _one_file(
         )
     if series_uid is None:
         raise _no_dicom(path)
+    kind = kind_without_image(path)
+    if kind:
+        raise InputError(
+            f"dataset_dir {path} is DICOM without an image ({kind}): expected a slice, or "
+            "the folder of a series; give that"
+        )
     uid = str(read_dicom(path, stop_before_pixels=True).get("SeriesInstanceUID") or "")
     series = series_datalist([path.parent], series_uid or uid, skip_unreadable, leftovers)
     leftovers.by_reason.pop(f"series_uid is {uid}", None)  # one file was asked for

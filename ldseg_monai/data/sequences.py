@@ -20,7 +20,7 @@ from ldseg_monai.data.datalist import (
     tell_cases,
 )
 from ldseg_monai.data.dicom.clips import IN_MM, dicom_frames
-from ldseg_monai.data.dicom.series import ENDINGS, is_dicom
+from ldseg_monai.data.dicom.series import ENDINGS, is_dicom, kind_without_image
 from ldseg_monai.data.formats import PICTURE_ENDINGS, is_volume
 from ldseg_monai.data.formats.kinds import tell_once
 from ldseg_monai.data.leftovers import Leftovers, is_hidden, is_text, mask_of
@@ -71,7 +71,7 @@ def find_sequences(dataset_dir: PathLike) -> Cases:
     """List the sequences of a file or folder, before anything is read.
 
     Volumes right in the folder, or in its `images/`, are sequences whose last axis is time. Every
-    DICOM file there and in all folders below is one.
+    DICOM image there and in all folders below is one.
 
     Args:
         dataset_dir: the folder, or one file.
@@ -103,7 +103,9 @@ def find_sequences(dataset_dir: PathLike) -> Cases:
         elif is_volume(path) and Path(path).parent != folder:
             leftovers.add("in a folder of its own: give that as dataset_dir", path)
         elif path not in found and not is_volume(path) and not is_text(path):
-            leftovers.add("neither a volume nor DICOM", path)
+            kind = kind_without_image(path) if is_dicom(path) else ""
+            reason = f"DICOM, but no image: {kind}" if kind else "neither a volume nor DICOM"
+            leftovers.add(reason, path)
     if not found:
         told = f"; {leftovers}" if leftovers else ""
         raise MissingFileError(
@@ -130,7 +132,8 @@ def _files_below(folder: Path) -> list[str]:
 def _is_sequence(path: str, folder: Path) -> bool:
     if is_volume(path):
         return Path(path).parent == folder
-    return not path.lower().endswith(PICTURE_ENDINGS) and is_dicom(path)
+    may_be_dicom = not path.lower().endswith(PICTURE_ENDINGS) and is_dicom(path)
+    return may_be_dicom and not kind_without_image(path)
 
 
 def _dicom_name(path: str) -> str:

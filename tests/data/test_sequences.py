@@ -12,6 +12,12 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 from pydicom.data import get_testdata_file
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    SegmentationStorage,
+)
 
 from ldseg_monai.data import LoadImageSequenced, case_name
 from ldseg_monai.data.dicom.clips import IN_MM, MODALITY, SECONDS, frame_seconds, pixel_size
@@ -60,6 +66,34 @@ def test_sequences_of_a_folder_are_its_volumes_and_all_dicom_below_it(tmp_path: 
     told = str(cases.leftovers)
     for part in ("b_label.nii.gz", "other.nii.gz", "still.png", "odd.bin"):
         assert part in told
+
+
+NO_IMAGES = {
+    "DICOMDIR": MediaStorageDirectoryStorage,
+    "SR1": ComprehensiveSRStorage,
+    "a_seg.dcm": SegmentationStorage,
+}
+
+
+def test_dicom_that_is_no_image_is_left_out_by_what_it_is(tmp_path: Path) -> None:
+    for name, kind in NO_IMAGES.items():
+        item = pydicom.Dataset()
+        item.SOPClassUID, item.SOPInstanceUID, item.Modality = kind, "1.2.3", "SR"
+        item.file_meta = pydicom.dataset.FileMetaDataset()
+        item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        item.save_as(tmp_path / name, enforce_file_format=True)
+    with pytest.raises(MissingFileError, match="no image: Comprehensive SR Storage"):
+        find_sequences(tmp_path / "SR1")
+    item.SOPClassUID = item.file_meta.MediaStorageSOPClassUID = "1.3.6.1.4.1.99"  # a vendor's
+    item.save_as(tmp_path / "own", enforce_file_format=True)
+    shutil.copy(clip("examples_ybr_color.dcm"), tmp_path / "clip")
+    cut = (tmp_path / "clip").read_bytes()[:200]  # within its class
+    (tmp_path / "cut").write_bytes(cut)
+    cases = find_sequences(tmp_path)
+    assert [case_name(case["image"]) for case in cases] == ["clip", "cut", "own"]
+    told = str(cases.leftovers)
+    for name, kind in NO_IMAGES.items():
+        assert f"(DICOM, but no image: {kind.name}): {tmp_path / name}" in told
 
 
 def test_a_folder_without_sequences_is_an_error(tmp_path: Path) -> None:

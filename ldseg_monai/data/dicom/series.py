@@ -331,6 +331,25 @@ def is_dicom(path: str) -> bool:
     return not _problem(path)
 
 
+def kind_without_image(path: PathLike) -> str:
+    """What a DICOM file is whose SOP class says that it is no image, such as a report; "" if none.
+
+    A file that cannot be read says nothing: that is told where it is read.
+
+    Raises:
+        ImportError: as of `read_dicom`.
+    """
+    try:
+        item = read_dicom(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        uid = item.file_meta.get("MediaStorageSOPClassUID") or item.get("SOPClassUID")
+    except MissingPackageError:
+        raise
+    except Exception:  # whatever a broken file brings about
+        return ""
+    name = getattr(uid, "name", "")  # of a class that DICOM does not know, its UID
+    return "" if name == uid or "Image" in name else name
+
+
 def folder_of_slice(path: PathLike) -> str:
     """The folder of the series for which one of its slices stands; another path as it is.
 

@@ -437,6 +437,15 @@ def test_one_dicom_file_stands_for_its_series(tmp_path: Path) -> None:
         resolve(path, series_uid=None)
 
 
+def test_a_directory_of_dicom_stands_for_no_series(tmp_path: Path) -> None:
+    path = min(AXIAL.write(tmp_path).iterdir())
+    item = pydicom.dcmread(path)
+    item.SOPClassUID = item.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    item.save_as(tmp_path / "DICOMDIR")
+    with pytest.raises(ValueError, match=r"is DICOM without an image \(Media Storage Directory"):
+        resolve(tmp_path / "DICOMDIR")
+
+
 def test_dicom_is_an_error_where_it_is_not_read(tmp_path: Path) -> None:
     AXIAL.write(tmp_path / "below")
     with pytest.raises(
