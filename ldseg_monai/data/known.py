@@ -296,7 +296,8 @@ class CheckKnownImaged(MapTransform):
             folder = str(ensure_tuple(meta["filename_or_obj"])[0])
             modality, body_part = _dicom_kind(folder, meta[SERIES_UID])
         if self.known.modality and modality not in self.known.modality:
-            yield f"its modality is {modality}, expected {' or '.join(self.known.modality)}"
+            expected = " or ".join(self.known.modality)
+            yield f"its modality is {modality or 'missing'}, expected {expected}"
         words = self.known.body_part
         if words and body_part and not any(word in body_part.upper() for word in words):
             yield f"its body part is {body_part}, expected {' or '.join(words)}"

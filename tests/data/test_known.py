@@ -107,9 +107,10 @@ def test_volume_that_the_weights_do_not_know_is_refused_or_marked(
         ({"Modality": "MR"}, None),
         ({"Modality": "MR", "BodyPartExamined": "LEFT KNEE"}, None),
         ({"Modality": "CT"}, "its modality is CT, expected MR"),
+        ({"Modality": ""}, "its modality is missing, expected MR"),
         ({"Modality": "MR", "BodyPartExamined": "ABDOMEN"}, "its body part is ABDOMEN, expected K"),
     ],
-    ids=["MR", "knee", "CT", "abdomen"],
+    ids=["MR", "knee", "CT", "no modality", "abdomen"],
 )
 def test_dicom_says_what_it_is_of(
     tmp_path: Path, tags: dict[str, str], message: str | None
