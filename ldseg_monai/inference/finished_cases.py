@@ -20,7 +20,7 @@ from ldseg_monai import __version__
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name
 from ldseg_monai.data.formats import voxel_files
-from ldseg_monai.data.names import channel_files
+from ldseg_monai.data.names import channel_files, image_place
 from ldseg_monai.runtime.errors import InputError, counted
 from ldseg_monai.runtime.files import saved_files
 from ldseg_monai.runtime.ownership import (
@@ -148,16 +148,33 @@ class FinishedCases:
             FileExistsError: if there are files of these names that are not of these cases.
         """
         images = {_name(case): _image(case) for case in self.cases}
+        other_series = self._of_other_series()
         foreign: dict[str, str] = {}
         changed: dict[str, list[str]] = {}
         for name, path in outputs(self.output_dir, list(images), ENDINGS):
             state = whose(path, images[name])
-            if state in (OTHERS, UNKNOWN):
+            if name in other_series:
+                foreign[path] = f"made of the series {other_series[name]} of the same folder"
+            elif state in (OTHERS, UNKNOWN):
                 foreign[path] = state
             elif state == CHANGED:
                 changed.setdefault(name, []).append(path)
         refuse(foreign, os.path.dirname(next(iter(images.values()), "")))
         return changed
+
+    def _of_other_series(self) -> dict[str, str]:
+        """UID of the series that had a case's name before, where it is another one of its folder.
+
+        One series that is chosen of a folder is named after the folder, as each of them is.
+        """
+        notes = self._read()
+        others = {}
+        for case in self.cases:
+            for series in image_place(case["image"])[1:]:
+                before = notes.get(_name(case), {}).get("series", series)
+                if before != series:
+                    others[_name(case)] = before
+        return others
 
     def _give_up(self, changed: Mapping[str, Sequence[str]]) -> None:
         """Take changed files for this program's own, so that they are written over."""
@@ -193,6 +210,8 @@ class FinishedCases:
                         note_written(path, image)
             self._remove_stale(name, image, set(files))
             note = {"case": name, "origin": self._origins.get(name), "files": files}
+            for series in image_place(meta)[1:]:
+                note["series"] = series
             if OUTSIDE in meta:
                 note[OUTSIDE] = meta[OUTSIDE]
             append_line(self.path, note)

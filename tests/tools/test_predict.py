@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -350,6 +351,27 @@ def test_results_of_a_slice_lie_beside_its_folder(
     clip.SOPClassUID = UltrasoundMultiFrameImageStorage
     clip.save_as(tmp_path / "clip")
     assert folder_of_results([tmp_path / "clip"]) == tmp_path
+
+
+def test_one_series_of_a_folder_does_not_write_over_another_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = AXIAL.write(tmp_path / "both")
+    replace(AXIAL, uid="1.2.3").write(folder)
+
+    def segment(uid: str, *options: str) -> int:
+        places = ["-i", folder, "-o", tmp_path / "out"]
+        return run("-m", HIPPOCAMPUS, *places, "--set", f"series_uid={uid}", "--force", *options)
+
+    assert segment(AXIAL.uid) == 0
+    made = (tmp_path / "out" / "both_seg.dcm").read_bytes()
+    for options in ((), ("--overwrite",)):
+        assert segment("1.2.3", *options) == 2
+        told = f"both_seg.dcm (made of the series {AXIAL.uid} of the same folder)"
+        assert told in capsys.readouterr().err
+    assert (tmp_path / "out" / "both_seg.dcm").read_bytes() == made
+    assert segment(AXIAL.uid, "--overwrite") == 0
+    assert run("-m", HIPPOCAMPUS, "-i", folder, "-o", tmp_path / "out", "--force") == 0
 
 
 def test_the_images_choose_the_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
