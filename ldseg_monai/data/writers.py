@@ -23,7 +23,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ldseg_monai.data.checks import OUTSIDE, remark
-from ldseg_monai.data.formats import FORMS, header_with_forms
+from ldseg_monai.data.formats import FORMS, header_with_forms, tell_once
+from ldseg_monai.data.formats.geometry import largest_shift
+from ldseg_monai.data.formats.volumes import MAX_DIFFERENCE
 from ldseg_monai.data.names import case_name
 from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.runtime.files import whole_file
@@ -97,6 +99,7 @@ class _WholeWriter(ImageWriter):
 class FormsWriter(NibabelWriter):
     """MONAI's writer of NIfTI files, which writes the forms of the image's header, and a remark."""
 
+    of: str | None = None  # the image that a file is made of
     forms: str | None = None
     remark: str = ""
 
@@ -115,6 +118,8 @@ class FormsWriter(NibabelWriter):
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
         """Write; what was not read from NIfTI gets an sform and a qform of code 1, as of MONAI."""
+        if self.forms is None and self.affine is not None:
+            self._compare_forms(filename)
         if self.forms is None and not self.remark:
             super().write(filename, verbose, **kwargs)
             return
@@ -130,6 +135,20 @@ class FormsWriter(NibabelWriter):
         if self.remark:
             image.header["descrip"] = self.remark.encode("ascii", "replace")[:DESCRIPTION]
         nib.save(image, filename)
+
+    def _compare_forms(self, filename: Any) -> None:
+        """Say where programs that use the qform see a volume whose axes are at no right angle."""
+        affine = np.asarray(self.affine, dtype=float)
+        header = nib.Nifti1Header()
+        header.set_qform(affine)  # without what it cannot say
+        shift = largest_shift(affine, header.get_qform(), self.data_obj.shape[:3])
+        if shift > MAX_DIFFERENCE:
+            tell_once(
+                f"{self.of or filename} has axes at no right angle, as of a tilted gantry, which "
+                "the sform of a NIfTI can say and its qform cannot: ITK's programs may show the "
+                f"results up to {shift:.3g} voxels off; use other files for them, such as "
+                "DICOM-SEG or MHA"
+            )
 
 
 class NiftiWriter(_WholeWriter, FormsWriter):

@@ -60,6 +60,22 @@ def test_full_disk_is_an_error_that_names_the_file(
     assert error.value.errno == errno.ENOSPC
 
 
+@pytest.mark.parametrize("tilt", [0.0, 0.02, 0.3])  # mm a slice of 1 mm
+def test_places_that_a_qform_cannot_say_are_told(
+    tmp_path: Path, tilt: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    affine = np.eye(4)
+    affine[0, 2] = tilt
+    voxels = torch.zeros(1, 6, 5, 20)
+    voxels[0, 5, 4, 19] = 1
+    image = MetaTensor(voxels, affine, meta={"filename_or_obj": str(tmp_path / f"{tilt} series")})
+    SaveImageVolumed("pred", str(tmp_path))({"pred": image})
+    seen = sitk.ReadImage(str(tmp_path / f"{tilt} series_label.nii.gz"))
+    place = np.array(seen.TransformIndexToPhysicalPoint((5, 4, 19))) * [-1, -1, 1]
+    off = np.linalg.norm(place - (affine @ [5, 4, 19, 1])[:3])
+    assert (off > 1) == ("has axes at no right angle" in caplog.text) == (tilt > 0.1)
+
+
 # Of an image that the weights do not know
 
 WHY = "its modality is CT, expected MR; 99% of its intensities are a few \u03c3 too large"
