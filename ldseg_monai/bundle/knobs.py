@@ -728,7 +728,7 @@ def check_apart(output_dir: str, dataset_dir: str) -> None:
         InputError: if `output_dir` is a folder whose every file is taken, or would be once it is
             there.
     """
-    dataset_dir = folder_of_slice(dataset_dir)
+    dataset_dir = os.fspath(folder_of_slice(dataset_dir))
     taken = [Path(dataset_dir, part) for part in PARTS]
     if not Path(dataset_dir, "dataset.json").is_file():
         taken.append(image_folder(dataset_dir))

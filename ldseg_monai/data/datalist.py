@@ -21,6 +21,7 @@ from ldseg_monai.data.dicom.series import (
     DicomSeries,
     is_dicom,
     kind_without_image,
+    one_slice_each,
     read_dicom,
     series_datalist,
     series_files,
@@ -54,7 +55,13 @@ from ldseg_monai.data.phantoms.files import (
     phantoms_complete,
     write_phantoms,
 )
-from ldseg_monai.runtime.errors import FileError, InputError, MissingFileError, counted
+from ldseg_monai.runtime.errors import (
+    FileError,
+    InputError,
+    MissingFileError,
+    counted,
+    one_line,
+)
 
 logger = logging.getLogger("ldseg_monai.data")
 LABEL_ENDINGS = ("_anno", "_label", "_gt")
@@ -271,11 +278,13 @@ def resolve_datalist(
                     f"`ldseg phantom {phantom} --out {os.fspath(place)}`"
                 )
         wanted = None if require_labels else series_uid
-        if len(places) == 1:
-            cases = find_cases(places[0], require_labels, wanted, skip_unreadable, channels)
+        # Else a series would be looked through for each of its slices
+        different = places if wanted is None else one_slice_each(places)
+        if len(different) == 1:
+            cases = find_cases(different[0], require_labels, wanted, skip_unreadable, channels)
         else:
             cases = find_together(
-                places,
+                different,
                 lambda place: find_cases(
                     place,
                     series_uid=wanted,
@@ -348,7 +357,12 @@ def _one_file(
             f"dataset_dir {path} is DICOM without an image ({kind}): expected a slice, or "
             "the folder of a series; give that"
         )
-    uid = str(read_dicom(path, stop_before_pixels=True).get("SeriesInstanceUID") or "")
+    try:
+        uid = str(read_dicom(path, stop_before_pixels=True).get("SeriesInstanceUID") or "")
+    except Exception as error:  # whatever a broken file brings about
+        raise InputError(
+            f"{path} cannot be read as DICOM ({one_line(error)}): expected a whole file; repair it"
+        ) from error
     series = series_datalist([path.parent], series_uid or uid, skip_unreadable, leftovers)
     leftovers.by_reason.pop(f"series_uid is {uid}", None)  # one file was asked for
     return _named_series([], series, path.parent, leftovers)

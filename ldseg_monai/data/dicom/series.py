@@ -350,18 +350,48 @@ def kind_without_image(path: PathLike) -> str:
     return "" if name == uid or "Image" in name else name
 
 
-def folder_of_slice(path: PathLike) -> str:
-    """The folder of the series for which one of its slices stands; another path as it is.
+def series_of_slice(path: PathLike) -> tuple[str, str] | None:
+    """Folder and UID of the series for which one of its slices stands; None for another path.
+
+    A file that cannot be read is none: that is told where it is read.
 
     Raises:
         ImportError: as of `read_dicom`.
     """
     name = os.fspath(path)
     if not os.path.isfile(name) or is_beside(name) or not is_dicom(name):
-        return name
-    header = read_dicom(name, stop_before_pixels=True, specific_tags=TAGS)
-    is_of_volume = is_enhanced(header) or _is_slice(header)
-    return os.path.dirname(os.path.abspath(name)) if is_of_volume else name
+        return None
+    try:
+        header = read_dicom(name, stop_before_pixels=True, specific_tags=TAGS)
+        if not is_enhanced(header) and not _is_slice(header):
+            return None
+        return os.path.dirname(os.path.abspath(name)), str(header.get("SeriesInstanceUID") or "")
+    except MissingPackageError:
+        raise
+    except Exception:  # whatever a broken file brings about
+        return None
+
+
+def folder_of_slice(path: PathLike) -> PathLike:
+    """The folder of the series for which one of its slices stands; another path as it is.
+
+    Raises:
+        ImportError: as of `read_dicom`.
+    """
+    series = series_of_slice(path)
+    return path if series is None else series[0]
+
+
+def one_slice_each(paths: Iterable[PathLike]) -> list[PathLike]:
+    """Paths without those of slices whose series another one stands for already, in order.
+
+    Raises:
+        ImportError: as of `read_dicom`.
+    """
+    kept: dict[Any, PathLike] = {}
+    for path in paths:
+        kept.setdefault(series_of_slice(path) or os.fspath(path), path)
+    return list(kept.values())
 
 
 class DicomSeries(NamedTuple):

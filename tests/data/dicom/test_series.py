@@ -23,6 +23,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from ldseg_monai.data import datalist
 from ldseg_monai.data.datalist import case_name, resolve_datalist
 from ldseg_monai.data.dicom.reader import NiftiOrDicomReader, _Place
 from ldseg_monai.data.dicom.series import read_series, series_datalist, slice_affine
@@ -435,6 +436,30 @@ def test_one_dicom_file_stands_for_its_series(tmp_path: Path) -> None:
     assert resolve(path) == [{"image": [str(folder), OTHER.uid]}]
     with pytest.raises(ValueError, match="holds DICOM files, which this bundle does not read"):
         resolve(path, series_uid=None)
+
+
+def test_all_slices_of_a_series_are_looked_through_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = replace(OTHER, shape=(3, 10, 8)).write(AXIAL.write(tmp_path / "both"))
+    slices = [str(path) for path in sorted(folder.iterdir())]
+    looked: list[object] = []
+    find = datalist.series_datalist
+    monkeypatch.setattr(
+        datalist, "series_datalist", lambda *given: looked.append(given) or find(*given)
+    )
+    cases = resolve_datalist(slices, "knee", "", require_labels=False, series_uid="")
+    assert sorted(case["image"][1] for case in cases) == sorted([AXIAL.uid, OTHER.uid])
+    assert len(looked) == 2
+
+
+def test_one_broken_slice_is_named(tmp_path: Path) -> None:
+    path = min(AXIAL.write(tmp_path).iterdir())
+    content = path.read_bytes()
+    place = content.index(b"\x28\x00\x30\x00DS")  # PixelSpacing
+    path.write_bytes(content[: place + 4] + b"\x55\x0d" + content[place + 6 :])
+    with pytest.raises(ValueError, match=rf"{path} cannot be read as DICOM .*: expected"):
+        resolve(path)
 
 
 def test_a_directory_of_dicom_stands_for_no_series(tmp_path: Path) -> None:
