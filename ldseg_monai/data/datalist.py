@@ -17,6 +17,7 @@ import numpy as np
 from monai.utils import ensure_tuple
 
 from ldseg_monai.data.channels import count_channels, join_channels, require_channels
+from ldseg_monai.data.dicom.frames import reading_header
 from ldseg_monai.data.dicom.series import (
     DicomSeries,
     is_dicom,
@@ -55,13 +56,7 @@ from ldseg_monai.data.phantoms.files import (
     phantoms_complete,
     write_phantoms,
 )
-from ldseg_monai.runtime.errors import (
-    FileError,
-    InputError,
-    MissingFileError,
-    counted,
-    one_line,
-)
+from ldseg_monai.runtime.errors import FileError, InputError, MissingFileError, counted
 
 logger = logging.getLogger("ldseg_monai.data")
 LABEL_ENDINGS = ("_anno", "_label", "_gt")
@@ -357,12 +352,8 @@ def _one_file(
             f"dataset_dir {path} is DICOM without an image ({kind}): expected a slice, or "
             "the folder of a series; give that"
         )
-    try:
+    with reading_header(str(path)):
         uid = str(read_dicom(path, stop_before_pixels=True).get("SeriesInstanceUID") or "")
-    except Exception as error:  # whatever a broken file brings about
-        raise InputError(
-            f"{path} cannot be read as DICOM ({one_line(error)}): expected a whole file; repair it"
-        ) from error
     series = series_datalist([path.parent], series_uid or uid, skip_unreadable, leftovers)
     leftovers.by_reason.pop(f"series_uid is {uid}", None)  # one file was asked for
     return _named_series([], series, path.parent, leftovers)

@@ -167,6 +167,14 @@ def test_gray_of_which_the_largest_is_the_darkest_is_as_its_inverse(
     assert np.array_equal(white, black)
 
 
+def test_a_clip_with_a_broken_header_is_named(tmp_path: Path) -> None:
+    item = pydicom.dcmread(clip("examples_ybr_color.dcm"))
+    del item.SequenceOfUltrasoundRegions[0].RegionLocationMaxX1
+    item.save_as(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match=r"a\.dcm cannot be read as DICOM .*RegionLocationMaxX1"):
+        read(tmp_path / "a.dcm")
+
+
 def test_slices_of_a_volume_are_no_sequence() -> None:
     with pytest.raises(InputError, match="slices of a volume"):
         read(clip("MR_small.dcm"))

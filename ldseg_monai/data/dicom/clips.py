@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from ldseg_monai.data.dicom.frames import decoding, is_enhanced, mirrored
+from ldseg_monai.data.dicom.frames import decoding, is_enhanced, mirrored, reading_header
 from ldseg_monai.data.dicom.series import read_dicom
 from ldseg_monai.data.formats.geometry import check_memory
 from ldseg_monai.runtime.errors import InputError, MissingFileError
@@ -32,22 +32,23 @@ def dicom_frames(path: str) -> tuple[np.ndarray, dict]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is none, has slices of a volume, or its pixels cannot be decoded.
+        ValueError: if it is none, has slices of a volume, or its header or its pixels cannot be
+            read.
     """
     if not os.path.isfile(path):
         raise MissingFileError(f"there is no file {path}: expected a sequence")
-    header = read_dicom(path, stop_before_pixels=True)
-    if is_enhanced(header) or "ImagePositionPatient" in header:
-        raise InputError(
-            f"{path} has slices of a volume: expected frames that follow each other in time; use a "
-            "bundle for volumes"
-        )
-    check_memory(
-        path,
-        [_number_of_frames(header), int(header.get("Rows") or 0), int(header.get("Columns") or 0)],
-    )
+    with reading_header(path):
+        header = read_dicom(path, stop_before_pixels=True)
+        if is_enhanced(header) or "ImagePositionPatient" in header:
+            raise InputError(
+                f"{path} has slices of a volume: expected frames that follow each other in time; "
+                "use a bundle for volumes"
+            )
+        sides = [int(header.get(name) or 0) for name in ("Rows", "Columns")]
+        check_memory(path, [_number_of_frames(header), *sides])
+        spacing, seconds = pixel_size(header), frame_seconds(header)
+        modality = str(header.get("Modality") or "")
     gray = np.ascontiguousarray(_gray(path).transpose(2, 1, 0))  # (columns, rows, frames)
-    spacing = pixel_size(header)
     affine = np.diag([*(spacing or (1.0, 1.0)), 1.0, 1.0])
     meta: dict[str, Any] = {
         MetaKeys.AFFINE: affine,
@@ -56,9 +57,8 @@ def dicom_frames(path: str) -> tuple[np.ndarray, dict]:
         MetaKeys.SPACE: SpaceKeys.RAS,
         MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
         IN_MM: spacing is not None,
-        MODALITY: str(header.get("Modality") or ""),
+        MODALITY: modality,
     }
-    seconds = frame_seconds(header)
     if seconds is not None:
         meta[SECONDS] = seconds
     return gray, meta

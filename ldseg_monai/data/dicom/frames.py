@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ldseg_monai.runtime.errors import InputError, one_line
+from ldseg_monai.runtime.errors import InputError, UserError, one_line
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -119,6 +119,23 @@ def mirrored(pixels: NDArray[Any], item: Dataset) -> NDArray[np.int64]:
     signed = bool(item.get("PixelRepresentation", 0))
     ends = -1 if signed else 2 ** int(item.BitsStored) - 1  # lowest and highest together
     return ends - pixels.astype(np.int64)
+
+
+@contextmanager
+def reading_header(path: str) -> Iterator[None]:
+    """Read what the header of a file says.
+
+    Raises:
+        ValueError: if it is broken.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever a broken file brings about
+        raise InputError(
+            f"{path} cannot be read as DICOM ({one_line(error)}): expected a whole file; repair it"
+        ) from error
 
 
 @contextmanager
