@@ -20,6 +20,7 @@ from ldseg_monai.inference.samplers import SamplingInferer
 from ldseg_monai.inference.sliding_window import SlidingWindowSamplingInferer
 from ldseg_monai.networks import CDAL, LDSeg
 from ldseg_monai.networks.segmenter import DiffusionSegmenter, State, diffusion_segmenter
+from ldseg_monai.runtime.errors import InputError
 from ldseg_monai.tools.export import Segmenter, export
 
 THIRD_METHOD = Path(__file__).parents[1] / "third_method.py"
@@ -251,6 +252,28 @@ def test_it_can_be_scripted_with_its_whole_process(build: Build, size: tuple[int
     noise = network.seeded_noise(network.noise_shape(image), 3, 2)
     expected = drawn(network, image, noise).softmax(dim=2).mean(0)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scripted", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((2, 3, 16, 24), torch.float32, r"shape \[2, 3, 16, 24\]: expected \[B, 2, \.\.\.\]"),
+        ((2, 16, 24), torch.float32, "with 2 spatial axes"),
+        ((2, 2, 16, 24, 8), torch.float32, "with 2 spatial axes"),
+        ((2, 2, 16, 24), torch.uint8, "expected floating-point numbers"),
+    ],
+)
+@pytest.mark.parametrize("build", [noisy_ldseg, cdal], ids=["LDSeg", "cDAL"])
+def test_image_of_other_axes_or_type_is_refused(
+    build: Build, shape: tuple[int, ...], dtype: torch.dtype, message: str, scripted: bool
+) -> None:
+    network: Any = build()
+    if scripted:  # whose error is a torch.jit.Error that says the same
+        network = torch.jit.script(Segmenter(network, num_samples=2, seed=3).eval())
+    with torch.no_grad(), pytest.raises(Exception, match=message) as caught:
+        network(torch.zeros(shape, dtype=dtype))
+    assert scripted or caught.type is InputError
 
 
 @pytest.mark.parametrize("made", [noisy_ldseg, tiny_cdal])

@@ -182,6 +182,29 @@ def check_stem(stem_stride: int) -> None:
         )
 
 
+def check_image(image: torch.Tensor, spatial_dims: int, in_channels: int) -> None:
+    """Check the axes and the type of images before a network computes with them.
+
+    Args:
+        image: expected ``(B, in_channels, *spatial)``.
+        spatial_dims: 2 or 3.
+        in_channels: channels of an image.
+
+    Raises:
+        ValueError: for other axes or channels, or for whole numbers.
+    """
+    if image.ndim != spatial_dims + 2 or image.shape[1] != in_channels:
+        raise InputError(
+            f"image of shape {list(image.shape)}: expected [B, {in_channels}, ...], a batch of "
+            f"images of {in_channels} channels with {spatial_dims} spatial axes"
+        )
+    if not image.is_floating_point():
+        raise InputError(
+            f"image of {image.dtype}: expected floating-point numbers, such as the bundle's "
+            "preprocessing makes"
+        )
+
+
 def channels_last(network: nn.Module, spatial_dims: int) -> None:
     """Lay out the weights channels-last, the faster layout on a CPU, which the inputs follow."""
     layout = torch.channels_last if spatial_dims == 2 else torch.channels_last_3d

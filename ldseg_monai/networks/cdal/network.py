@@ -11,7 +11,7 @@ from torch import nn
 
 from ldseg_monai.diffusion.noise import Noise, seeded_noise
 from ldseg_monai.diffusion.schedulers import PosteriorScheduler
-from ldseg_monai.networks.blocks import channels_last, one_hot
+from ldseg_monai.networks.blocks import channels_last, check_image, one_hot
 from ldseg_monai.networks.cdal.labels import label_logits
 from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, State
 from ldseg_monai.runtime.errors import InputError
@@ -189,6 +189,7 @@ class CDAL(DiffusionSegmenter):
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         """Features of images ``(B, in_channels, *spatial)``, which every step and sample uses."""
+        check_image(image, self.spatial_dims, self.in_channels)
         return self.image_encoder(image)[0]
 
     def encode_label(self, label: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 from ldseg_monai.diffusion.draws import Draws, draw_training_step
 from ldseg_monai.diffusion.noise import Noise, seeded_noise
 from ldseg_monai.diffusion.schedulers import EvenlySpacedScheduler
-from ldseg_monai.networks.blocks import SampleStandardization, channels_last, one_hot
+from ldseg_monai.networks.blocks import SampleStandardization, channels_last, check_image, one_hot
 from ldseg_monai.networks.segmenter import Callback, DiffusionSegmenter, State
 from ldseg_monai.runtime.errors import InputError
 
@@ -220,6 +220,7 @@ class LDSeg(DiffusionSegmenter):
 
     def encode_image(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return ``z_i`` (Eq. 9), ``(B, C_i, *latent)``, and the features for the decoder."""
+        check_image(image, self.spatial_dims, self.in_channels)
         self._check_size(image)
         embedding, features = self.image_encoder(image)
         if not self.decoder_sees_image:
