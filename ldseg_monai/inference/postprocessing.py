@@ -10,7 +10,9 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
+    Compose,
     Invertd,
+    InvertibleTransform,
     MapTransform,
     Transform,
 )
@@ -94,7 +96,9 @@ class InvertLabeld(Transform):
 
     def __init__(self, keys: KeysCollection, transform: Any, orig_keys: str = "image") -> None:
         self.orig_key = orig_keys
-        self.invert = Invertd(keys, transform, orig_keys=orig_keys, nearest_interp=False)
+        self.invert = Invertd(
+            keys, _invertible(transform, orig_keys), orig_keys=orig_keys, nearest_interp=False
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with the label maps inverted, uint8."""
@@ -111,6 +115,29 @@ class InvertLabeld(Transform):
         for key in self.invert.key_iterator(result):
             result[key] = result[key].to(torch.uint8)
         return result
+
+
+class _Unchangedd(MapTransform, InvertibleTransform):
+    """Changes nothing, and so has nothing to invert."""
+
+    def __call__(self, data: Any) -> Any:
+        return data
+
+    def inverse(self, data: Any) -> Any:
+        """Return the data."""
+        return data
+
+
+def _invertible(transform: Any, key: str) -> Any:
+    """A preprocessing for MONAI's `Invertd`, which warns of one that has nothing to invert.
+
+    Pictures that nothing resizes go through such a one.
+    """
+    if isinstance(transform, Compose):
+        steps = transform.flatten().transforms
+        if not any(isinstance(step, InvertibleTransform) for step in steps):
+            return _Unchangedd(key)
+    return transform
 
 
 class DropSmallObjectsd(MapTransform):
@@ -194,7 +221,11 @@ class InvertMapsd(Invertd):
 
     def __init__(self, keys: KeysCollection, transform: Any, orig_keys: str = "image") -> None:
         super().__init__(
-            keys, transform, orig_keys=orig_keys, nearest_interp=False, allow_missing_keys=True
+            keys,
+            _invertible(transform, orig_keys),
+            orig_keys=orig_keys,
+            nearest_interp=False,
+            allow_missing_keys=True,
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

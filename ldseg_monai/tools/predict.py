@@ -158,7 +158,6 @@ def hushed() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "parsing config_file")
-            warnings.filterwarnings("ignore", "inverse has been called")  # pictures need none
             warnings.filterwarnings("ignore", "Detected deprecated name")  # which the zoo asks for
             yield
     finally:
