@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,8 @@ class Segmentation:
 class Segmenter:
     """Segments images by a bundle, as its ``inference.yaml`` does, without writing anything.
 
-    The network is loaded once. One object may be called by several threads at once.
+    The network is loaded once. One object may be called by several threads at once; a copy, as for
+    another process, loads it again.
 
     Args:
         bundle: folder or name of a bundle.
@@ -224,6 +225,14 @@ class Segmenter:
         **knobs: Any,
     ) -> None:
         self.bundle = Bundle.find(bundle)
+        self._given = {
+            "bundle": os.path.abspath(self.bundle.root),
+            "weights": None if weights is None else os.path.abspath(weights),
+            "device": None if device is None else str(device),
+            "configs": tuple(configs),
+            "keep_samples": keep_samples,
+            **knobs,
+        }
         own = self.bundle.config("inference.yaml", *configs)
         for name in knobs:
             if not has_id(own, name):
@@ -251,6 +260,10 @@ class Segmenter:
         self.network: torch.nn.Module = self._config.get_parsed_content("network")
         load_weights(self.network, self._config.get_parsed_content("model_path"))
         self.network.eval()
+
+    def __reduce__(self) -> Any:
+        """In another process the bundle is loaded there."""
+        return partial(Segmenter, **self._given), ()
 
     @property
     def class_names(self) -> dict[int, str]:

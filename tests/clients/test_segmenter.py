@@ -149,6 +149,19 @@ def test_threads_and_each_give_what_one_call_gives(
         assert np.array_equal(one, two) and np.array_equal(one, three)
 
 
+def test_a_copy_in_another_process_gives_the_same(
+    images: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(BUNDLES)
+    segment = Segmenter("ldseg_glas", num_samples=2, window_size=[128, 128])
+    sent = pickle.dumps(segment)
+    assert len(sent) < 10_000  # no weights: they are loaded where it arrives
+    monkeypatch.chdir(tmp_path)
+    picture = np.asarray(Image.open(images["gland"]))[:96, :128]
+    result = pickle.loads(sent)(picture)
+    assert np.array_equal(result.probability, segment(picture).probability)
+
+
 def test_warnings_name_what_was_given(
     images: dict[str, Path], segmenters: dict[str, Segmenter], caplog: pytest.LogCaptureFixture
 ) -> None:
