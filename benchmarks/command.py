@@ -13,6 +13,7 @@ from typing import Any
 from ldseg_monai.bundle import Bundle
 from ldseg_monai.runtime.errors import show_errors_in_one_line
 from ldseg_monai.runtime.ownership import make_folder
+from ldseg_monai.runtime.signals import end_in_one_line
 
 RESULTS = Path(__file__).parent / "results"
 OWN = Path("runs", "benchmarks")  # of who measures, in the current folder, which git leaves alone
@@ -21,9 +22,11 @@ OWN = Path("runs", "benchmarks")  # of who measures, in the current folder, whic
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that says the first line of a program's description.
 
-    From now on an error that a person can put right ends the program in one line.
+    From now on an error that a person can put right ends the program in one line. So do Ctrl-C and
+    SIGTERM, which also end the process that it runs, such as a training.
     """
     show_errors_in_one_line()
+    end_in_one_line("benchmarks")
     return argparse.ArgumentParser(description=(description or "").split("\n")[0])
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -57,3 +61,26 @@ def test_what_a_person_can_put_right_is_one_line(tmp_path: Path) -> None:
         "ldseg_monai: error: "
     )
     assert f"dataset_dir {tmp_path / 'none'} does not exist" in printed
+
+
+CHILD = "import time; print('begun', flush=True); time.sleep(60); print('ended by itself')"
+PROGRAM = """
+import subprocess, sys
+from benchmarks.command import argument_parser
+argument_parser("").parse_args([])
+subprocess.run([sys.executable, "-c", {child!r}])
+"""
+
+
+def test_what_a_program_runs_ends_with_it() -> None:
+    line = [sys.executable, "-c", PROGRAM.format(child=CHILD)]
+    with subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None and program.stderr is not None
+        assert program.stdout.readline() == "begun\n"
+        time.sleep(1)  # until the program waits for its child
+        program.send_signal(signal.SIGTERM)
+        assert program.stdout.read() == ""  # which ends when the child does, too
+        assert program.stderr.read() == "\nbenchmarks: stopped by SIGTERM\n"
+    assert program.returncode == 143
