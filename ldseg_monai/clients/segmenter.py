@@ -344,8 +344,13 @@ class Segmenter:
         elif self.is_sequence:
             cases = find_sequences(path)
         else:
-            channels = self._channels
-            cases = find_cases(path, False, self._series_uid, channels=channels)
+            cases = find_cases(
+                path,
+                False,
+                self._series_uid,
+                channels=self._channels,
+                dicom_pictures=self._config.get("datalist", {}).get("dicom_pictures", False),
+            )
         if len(cases) != 1:
             raise InputError(f"{path} holds {len(cases)} images: expected one at a time")
         try:

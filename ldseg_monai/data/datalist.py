@@ -18,8 +18,12 @@ from monai.utils import ensure_tuple
 
 from ldseg_monai.data.channels import count_channels, join_channels, require_channels
 from ldseg_monai.data.dicom.frames import reading_header
+from ldseg_monai.data.dicom.pictures import require_picture, why_no_picture
 from ldseg_monai.data.dicom.series import (
+    ENDINGS,
     DicomSeries,
+    SeriesFiles,
+    dicom_name,
     is_dicom,
     kind_without_image,
     one_slice_each,
@@ -76,6 +80,7 @@ def find_cases(
     series_uid: str | None = None,
     skip_unreadable: bool = False,
     channels: int = 1,
+    dicom_pictures: bool = False,
 ) -> Cases:
     """List the cases of a data set, before anything is read.
 
@@ -95,6 +100,8 @@ def find_cases(
         skip_unreadable: whether a DICOM series is taken without files that cannot be read.
         channels: that an image has. Where no labels are required, files ``CASE_0000`` and on are
             one image where it has several, and an image each where it has one.
+        dicom_pictures: where no labels are required, whether every DICOM file in the folder and all
+            below it is a picture, beside others; not with ``series_uid``.
 
     Returns:
         `{"image": path, "label": path}` each; no "label" if labels are not required. The image of
@@ -110,7 +117,9 @@ def find_cases(
     """
     root = Path(dataset_dir)
     if root.is_file():
-        return _one_file(root, require_labels, series_uid, skip_unreadable, channels)
+        return _one_file(
+            root, require_labels, series_uid, skip_unreadable, channels, dicom_pictures
+        )
     if not root.is_dir():
         raise MissingFileError(
             f"dataset_dir {root} does not exist: expected a folder; {_layouts()}"
@@ -124,7 +133,7 @@ def find_cases(
     if require_labels:
         cases = _with_own_labels(_pairs(root))
     else:
-        cases = _images(root, series_uid, skip_unreadable, channels)
+        cases = _images(root, series_uid, skip_unreadable, channels, dicom_pictures)
     if (root / "dataset.json").is_file():  # beside images/
         add_names(cases, root / "dataset.json", require_labels)
     return cases
@@ -235,6 +244,7 @@ def resolve_datalist(
     phantoms: bool = True,
     skip_unreadable: bool = False,
     channels: int = 1,
+    dicom_pictures: bool = False,
 ) -> list[dict[str, Any]]:
     """List the cases of `dataset_dir`, or of generated phantoms where no `dataset_dir` is given.
 
@@ -251,6 +261,7 @@ def resolve_datalist(
         phantoms: whether phantoms may stand in for a data set.
         skip_unreadable: as in `find_cases`.
         channels: of a volume, that the network takes; 1 of a picture, whatever its colors.
+        dicom_pictures: as in `find_cases`.
 
     Raises:
         FileNotFoundError: `dataset_dir` was given and does not exist; phantoms are no answer to a
@@ -276,7 +287,9 @@ def resolve_datalist(
         # Else a series would be looked through for each of its slices
         different = places if wanted is None else one_slice_each(places)
         if len(different) == 1:
-            cases = find_cases(different[0], require_labels, wanted, skip_unreadable, channels)
+            cases = find_cases(
+                different[0], require_labels, wanted, skip_unreadable, channels, dicom_pictures
+            )
         else:
             cases = find_together(
                 different,
@@ -286,6 +299,7 @@ def resolve_datalist(
                     require_labels=False,
                     skip_unreadable=skip_unreadable,
                     channels=1 if os.path.isfile(place) else channels,
+                    dicom_pictures=dicom_pictures,
                 ),
                 channels,
             )
@@ -323,6 +337,7 @@ def _one_file(
     series_uid: str | None,
     skip_unreadable: bool,
     channels: int = 1,
+    dicom_pictures: bool = False,
 ) -> Cases:
     """The cases of a file: a `dataset.json`, an image, or the series of a DICOM file."""
     if path.suffix.lower() == ".json":
@@ -344,6 +359,10 @@ def _one_file(
             f"dataset_dir {path} is no image: expected a file ending in {', '.join(EXTENSIONS)}, "
             "a DICOM file, or a folder"
         )
+    if dicom_pictures:
+        require_picture(str(path))
+        own: dict[tuple[str, ...], str] = {(str(path),): dicom_name(path)}
+        return _named([{"image": str(path)}], path.parent, leftovers, own)
     if series_uid is None:
         raise _no_dicom(path)
     kind = kind_without_image(path)
@@ -359,8 +378,14 @@ def _one_file(
     return _named_series([], series, path.parent, leftovers)
 
 
-def _images(root: Path, series_uid: str | None, skip_unreadable: bool, channels: int = 1) -> Cases:
-    """Every image of a folder, and where they are read the DICOM series in it and all below."""
+def _images(
+    root: Path,
+    series_uid: str | None,
+    skip_unreadable: bool,
+    channels: int = 1,
+    dicom_pictures: bool = False,
+) -> Cases:
+    """Every image of a folder, and where they are read the DICOM in it and all below."""
     folder, leftovers = image_folder(root), Leftovers()
     found = {below: series_files(below) for below in folders_in(folder)}
     with_dicom = [below for below, files in found.items() if files.dicom or files.doubtful]
@@ -379,6 +404,11 @@ def _images(root: Path, series_uid: str | None, skip_unreadable: bool, channels:
         else:
             lonely = [path for path in files.beside if path.lower().endswith(EXTENSIONS)]
             leftovers.add("in a folder of its own: give that as dataset_dir", *lonely)
+    names: dict[tuple[str, ...], str] = {}
+    if dicom_pictures:
+        for below in with_dicom:
+            names |= _dicom_pictures(found[below], leftovers)
+        with_dicom = []
     if with_dicom and series_uid is None:
         if not images:
             raise _no_dicom(with_dicom[0])
@@ -392,17 +422,31 @@ def _images(root: Path, series_uid: str | None, skip_unreadable: bool, channels:
     if series_uid:
         leftovers.add(f"series_uid is {series_uid}", *plain.values())
         images = {}
-    if not with_dicom and not images:
+    if not with_dicom and not images and not names:
         raise _no_images(folder, leftovers)
     series: list[DicomSeries] = []
     if with_dicom:
         series = series_datalist(
             with_dicom, series_uid or "", skip_unreadable, leftovers, check=not images
         )
+    in_order = [*(images[name] for name in sorted(images)), *(path for (path,) in names)]
+    if channels > 1:
+        names |= {(image,): name for name, image in images.items() if isinstance(image, str)}
+    return _named_series(in_order, series, folder, leftovers, names)
+
+
+def _dicom_pictures(files: SeriesFiles, leftovers: Leftovers) -> dict[tuple[str, ...], str]:
+    """The names of a folder's DICOM files that are pictures, or that cannot be read, by path."""
     names: dict[tuple[str, ...], str] = {}
-    names |= {(image,): name for name, image in images.items() if isinstance(image, str)}
-    in_order = [images[name] for name in sorted(images)]
-    return _named_series(in_order, series, folder, leftovers, names if channels > 1 else {})
+    for path in sorted([*files.dicom, *files.doubtful]):
+        reason = why_no_picture(path) if path in files.dicom else ""
+        if reason:
+            leftovers.add(f"DICOM, but no picture: {reason}", path)
+        elif path in files.dicom or path.lower().endswith(ENDINGS):
+            names[(path,)] = dicom_name(path)
+        else:
+            leftovers.add("neither a picture nor DICOM", path)
+    return names
 
 
 def _joined(paths: Iterable[str], channels: int | None = None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ldseg_monai.data.datalist import (
     tell_cases,
 )
 from ldseg_monai.data.dicom.clips import IN_MM, dicom_frames
-from ldseg_monai.data.dicom.series import ENDINGS, is_dicom, kind_without_image
+from ldseg_monai.data.dicom.series import dicom_name, is_dicom, kind_without_image
 from ldseg_monai.data.formats import PICTURE_ENDINGS, is_volume
 from ldseg_monai.data.formats.kinds import tell_once
 from ldseg_monai.data.leftovers import Leftovers, is_hidden, is_text, mask_of
@@ -115,7 +115,7 @@ def find_sequences(dataset_dir: PathLike) -> Cases:
     dicom: dict[tuple[str, ...], str] = {}
     for path in found:
         if not is_volume(path):
-            dicom[(path,)] = _dicom_name(path)
+            dicom[(path,)] = dicom_name(path)
     name_cases(found, folder.absolute(), dicom)
     return Cases([{"image": path} for path in found], leftovers)
 
@@ -134,12 +134,6 @@ def _is_sequence(path: str, folder: Path) -> bool:
         return Path(path).parent == folder
     may_be_dicom = not path.lower().endswith(PICTURE_ENDINGS) and is_dicom(path)
     return may_be_dicom and not kind_without_image(path)
-
-
-def _dicom_name(path: str) -> str:
-    name = plain_name(path)
-    ending = next((end for end in ENDINGS if name.lower().endswith(end)), "")
-    return name[: len(name) - len(ending)]
 
 
 class SequenceReader(NiftiReader):

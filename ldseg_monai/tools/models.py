@@ -240,8 +240,13 @@ def _facts(paths: Sequence[str], bundle: Bundle) -> Iterator[str]:
     elif overlays:
         cases = find_sequences(path)
     else:
-        number = config.get("load", {}).get("channels", 1)
-        cases = find_cases(path, False, None if dims == 2 else "", channels=number)
+        cases = find_cases(
+            path,
+            False,
+            None if dims == 2 else "",
+            channels=config.get("load", {}).get("channels", 1),
+            dicom_pictures=config.get("datalist", {}).get("dicom_pictures", False),
+        )
     if len(cases) > 1:
         first = ", ".join(ensure_tuple(cases[0]["image"]))
         yield f"{len(cases)} images, of which this is the first: {first}"

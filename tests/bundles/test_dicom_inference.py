@@ -110,11 +110,11 @@ def test_what_cannot_be_read_is_an_error_before_any_work(
     workplace: Workplace, tmp_path: Path
 ) -> None:
     folder, output_dir = SERIES.write(tmp_path / "knee", drop=[5]), tmp_path / "output"
-    message = (
-        "add the slices that are missing"
-        if reads_dicom(workplace)
-        else "holds DICOM files, which this bundle does not read"
-    )
+    message = "holds DICOM files, which this bundle does not read"
+    if reads_dicom(workplace):
+        message = "add the slices that are missing"
+    elif "dicom_pictures" in workplace.workflow("infer", ["inference.yaml"]).parser["datalist"]:
+        message = "DICOM, but no picture: slices of a volume"
     with pytest.raises(RuntimeError) as caught:
         infer(workplace, dataset_dir=str(folder), output_dir=str(output_dir))
     assert message in first_cause(caught.value)

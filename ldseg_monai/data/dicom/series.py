@@ -19,6 +19,7 @@ from ldseg_monai.data.dicom.frames import (
     require_one_volume,
 )
 from ldseg_monai.data.leftovers import Leftovers, is_beside, is_hidden, some, target_of_broken_link
+from ldseg_monai.data.names import plain_name
 from ldseg_monai.runtime.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -329,6 +330,13 @@ def slice_affine(slices: Sequence[Dataset]) -> np.ndarray:
 def is_dicom(path: str) -> bool:
     """Whether a file begins as DICOM does, with preamble or without."""
     return not _problem(path)
+
+
+def dicom_name(path: PathLike) -> str:
+    """Name of a DICOM file that is an image of its own, without its ending."""
+    name = plain_name(path)
+    ending = next((end for end in ENDINGS if name.lower().endswith(end)), "")
+    return name[: len(name) - len(ending)]
 
 
 def kind_without_image(path: PathLike) -> str:

@@ -47,6 +47,8 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 def load_picture(path: str) -> Image.Image:
     """Read a picture, turned as its note of the camera's position says (EXIF, or a TIFF's tag).
 
+    A file without a picture's ending may be DICOM: see `load_dicom_picture`.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no picture or not whole, a stack of pictures, has too many pixels, more
@@ -63,6 +65,12 @@ def load_picture(path: str) -> Image.Image:
             f"{path} is a whole-slide image: expected a picture; segment it by `ldseg predict`, "
             "or by inference.yaml with strips.yaml, of a bundle that has it"
         )
+    if not path.lower().endswith(PICTURE_ENDINGS):
+        from ldseg_monai.data.dicom.pictures import load_dicom_picture  # which imports this room
+        from ldseg_monai.data.dicom.series import is_dicom
+
+        if is_dicom(path):
+            return load_dicom_picture(path)
     check_pages(path)
     try:
         with Image.open(path) as file:
