@@ -108,7 +108,8 @@ def name_cases(
     owner: dict[str, str] = {}
     for place, own, name in zip(places, plain, wanted, strict=True):
         if counts[name] > 1:
-            name = _whole_name(place, root, own)
+            is_series = len(place) > 1  # which its UID tells from others of its folder
+            name = _whole_name(place, root, own if is_series else name)
         if name in owner:
             raise InputError(
                 f"two files for case {name!r}, {owner[name]} and {place[0]}: expected one; remove "

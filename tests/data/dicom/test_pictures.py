@@ -169,6 +169,8 @@ def test_every_dicom_file_below_a_folder_is_a_picture(
     }  # fmt: skip
     assert f"(DICOM, but no picture: Comprehensive SR Storage): {report}" in caplog.text
     assert listed(tmp_path / "b.dcm") == {"b": "b.dcm"}
+    write(tmp_path / "study" / "b.dcm")  # of one name, but for its folder
+    assert {"b", "study_b"} < set(listed(tmp_path))
 
 
 def test_it_is_read_as_the_picture_of_its_pixels(tmp_path: Path) -> None:
