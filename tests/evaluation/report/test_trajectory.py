@@ -106,7 +106,7 @@ def test_network_is_left_as_it_was(image_channels: int) -> None:
     if image_channels == 2:
         record_trajectory(SamplingInferer(amp=False), network, image)
     else:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ValueError, match=r"expected \[B, 2, \.\.\.\]"):
             record_trajectory(SamplingInferer(amp=False), network, image)
     assert hooks(network) == 0 and network.training
     torch.jit.script(network)
