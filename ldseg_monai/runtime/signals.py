@@ -35,8 +35,20 @@ class _EndInOneLine:
                 told += f"; {advice}"
             sys.stdout.flush()
             sys.stderr.write(f"\n{self.program}: {told}\n")
+        if _numpy_begins():
+            sys.stderr.flush()
+            os._exit(128 + number)
         logging.disable(logging.CRITICAL)  # Ignite and MONAI log whatever ends an engine
         sys.exit(128 + number)
+
+
+def _numpy_begins() -> bool:
+    """Whether NumPy is being imported, before any work.
+
+    PyTorch imports it in C, and drops what is raised there: the process would go on without it.
+    """
+    spec = getattr(sys.modules.get("numpy"), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 def end_in_one_line(program: str = "ldseg_monai") -> None:

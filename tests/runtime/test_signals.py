@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,30 @@ def test_signal_to_a_process_and_its_workers_ends_in_one_line(
     name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
     assert command.errors.strip() == f"ldseg_monai: stopped by {name}; go on from here"
     assert set(command.printed.split("\n")) <= {"working", ""}
+
+
+WHILE_NUMPY_BEGINS = """
+import inspect, os, signal
+from ldseg_monai.runtime.signals import end_in_one_line
+
+end_in_one_line()
+signature = inspect.signature
+
+def stopped(*arguments, **options):
+    inspect.signature = signature
+    os.kill(os.getpid(), signal.SIGTERM)
+    return signature(*arguments, **options)
+
+inspect.signature = stopped  # NumPy asks for many
+import torch
+print("goes on")
+"""
+
+
+def test_signal_while_pytorch_imports_numpy_ends_the_process() -> None:
+    """PyTorch drops what is raised there."""
+    done = subprocess.run(
+        [sys.executable, "-c", WHILE_NUMPY_BEGINS], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "\nldseg_monai: stopped by SIGTERM\n"
