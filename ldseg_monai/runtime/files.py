@@ -46,6 +46,7 @@ def whole_file(
     path: str | os.PathLike[str],
     of: str | None = None,
     root: str | os.PathLike[str] | None = None,
+    new: bool = False,
 ) -> Iterator[str]:
     """Let a file be written so that one of its name is always whole, and is nobody else's.
 
@@ -57,12 +58,15 @@ def whole_file(
             has the folder works on (see `ldseg_monai.runtime.claim`); where no command has it, as
             where another client writes, nothing is asked and nothing noted.
         root: folder of the note; None for the file's own.
+        new: whether there must be no file of this name, also when the file is whole: another
+            command may have written one meanwhile.
 
     Yields:
         The hidden name to write under, with the ending of ``path``.
 
     Raises:
-        FileExistsError: for a file that is there and not this program's, or was changed since.
+        FileExistsError: for a file that is there and not this program's, or was changed since;
+            where ``new``, for any.
         OSError: if it cannot be written, for example because the disk is full.
     """
     path = os.fspath(path)
@@ -76,10 +80,14 @@ def whole_file(
             claim.take()
         if of is not None:
             ownership.require_own([path], of, root)
+        if new:
+            ownership.require_new(path)
         yield hidden
         with open(hidden, "rb") as file:
             # Else a machine that stops may have renamed a file whose content it never wrote.
             os.fsync(file.fileno())
+        if new:
+            ownership.require_new(path)
         if of is not None:
             ownership.note_written(path, of, hidden, root)
         os.replace(hidden, path)
@@ -91,8 +99,13 @@ def whole_file(
         Path(hidden).unlink(missing_ok=True)
 
 
-def save_whole(state: dict, path: str | os.PathLike[str]) -> None:
+def save_whole(state: dict, path: str | os.PathLike[str], new: bool = False) -> None:
     """Write a state dict so that a file of this name is always whole.
+
+    Args:
+        state: the state dict.
+        path: of the file.
+        new: as of `whole_file`.
 
     Raises:
         OSError: as of `whole_file`.
@@ -102,7 +115,7 @@ def save_whole(state: dict, path: str | os.PathLike[str]) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
-    with whole_file(path) as hidden, open(hidden, "wb") as file:
+    with whole_file(path, new=new) as hidden, open(hidden, "wb") as file:
         try:
             torch.save(state, file)
         except RuntimeError as error:  # PyTorch's own, as it ends a file that could not be written

@@ -109,7 +109,8 @@ def calibrate(
     cases, outside = _segment(config, network)
     fit = fit_temperature(cases)
     network.scale_logits(fit.temperature)
-    save_whole({name: tensor.cpu() for name, tensor in network.state_dict().items()}, out)
+    state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    save_whole(state, out, new=True)
     if trained is not None:
         if outside:
             number = counted(len(outside), "image")

@@ -162,7 +162,7 @@ def export(
         raise InputError(f"num_samples is {num_samples}: expected 1 or more")
     network = diffusion_segmenter(source.network(weights))
     with torch.no_grad():
-        with whole_file(path) as hidden:
+        with whole_file(path, new=True) as hidden:
             writers[path.suffix](network, num_samples, Path(hidden), source.metadata)
     logger.info("wrote %s: %s of each image", path, counted(num_samples, "sample"))
 

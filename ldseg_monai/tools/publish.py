@@ -73,7 +73,7 @@ def publish_to_folder(
     require_new(archive)
     with checked_export(found, scores) as folder:
         make_folder(out)
-        with whole_file(archive) as hidden:
+        with whole_file(archive, new=True) as hidden:
             shutil.copyfile(folder.parent / archive.name, hidden)
     return archive
 

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,17 @@ def export_bundle(
         logger.info("no other bundle here has these, which go along: %s; remove what must not", own)
     make_folder(out)
     try:
-        _write(found, folder, archive, trained, large_files)
-    except BaseException as error:  # Ctrl-C too: what is there in part would be taken for whole
-        shutil.rmtree(folder, ignore_errors=True)
-        archive.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, UserError):
-            raise unwritable(folder, error) from error
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=out) as place:
+            draft, draft_archive = Path(place, folder.name), Path(place, archive.name)
+            _write(found, draft, draft_archive, trained, large_files)
+            for path in (folder, archive):  # another command may have written them meanwhile
+                require_new(path)
+            draft_archive.rename(archive)
+            draft.rename(folder)
+    except UserError:
         raise
+    except OSError as error:
+        raise unwritable(folder, error) from error
     left = [str(path) for path in _left_behind(source)]
     if left:
         logger.warning("not exported, since no bundle of the zoo has it: %s", some(left))

@@ -155,6 +155,16 @@ def test_tools_take_new_names_only(tmp_path: Path) -> None:
         require_new(tmp_path / "old")
 
 
+def test_of_two_tools_at_once_the_second_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "network.ts"
+    with pytest.raises(ExistingFileError, match="is there already: expected a new name"):
+        with whole_file(path, new=True) as hidden:
+            Path(hidden).write_text("the second tool's")
+            path.write_text("the first tool's")  # which began later, and is ready before
+    assert path.read_text() == "the first tool's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_place_that_cannot_be_written_to_is_told_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -348,6 +348,29 @@ def test_export_that_is_there_is_not_overwritten(bundle: Path, tmp_path: Path, w
     assert list((tmp_path / "out").iterdir()) == [path]
 
 
+def test_of_two_exports_at_once_the_first_that_is_ready_stays(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is refused, and neither takes away what the other wrote."""
+    out, make_archive = tmp_path / "out", shutil.make_archive
+
+    def overtaken(*arguments: str) -> str:
+        monkeypatch.setattr(shutil, "make_archive", make_archive)
+        export_bundle(bundle, out)
+        return make_archive(*arguments)
+
+    monkeypatch.setattr(shutil, "make_archive", overtaken)
+    with pytest.raises(FileExistsError, match="is there already: expected a new name"):
+        export_bundle(bundle, out)
+    (archive,) = out.glob("*.zip")
+    with zipfile.ZipFile(archive) as written:
+        files = [name for name in written.namelist() if not name.endswith("/")]
+        assert {name: (out / name).read_bytes() for name in files} == {
+            name: written.read(name) for name in files
+        }
+    assert sorted(out.iterdir()) == sorted([archive, out / bundle.name])
+
+
 # A card that says that the bundle is not trained
 
 

@@ -160,6 +160,7 @@ def _write(
         )
         (draft / "docs" / "data_license.txt").write_text(new_data_license(data_name))
         _check(draft, plan)
+        require_new(target)  # another command may have written it meanwhile
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
