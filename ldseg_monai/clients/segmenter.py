@@ -7,7 +7,6 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ldseg_monai.bundle.components import has_id
 from ldseg_monai.bundle.knobs import check_values
 from ldseg_monai.data.checks import OUTSIDE
 from ldseg_monai.data.datalist import case_name, case_of_channels, find_cases
+from ldseg_monai.data.exports.itk import save_itk
 from ldseg_monai.data.formats.geometry import check_affine
 from ldseg_monai.data.formats.kinds import NIFTI_ENDINGS
 from ldseg_monai.data.listed_cases import compare_channel_names
@@ -34,6 +34,7 @@ from ldseg_monai.evaluation.statistics import label_statistics
 from ldseg_monai.inference.case_evaluator import ORIGINAL
 from ldseg_monai.networks.weights import load_weights
 from ldseg_monai.runtime.errors import ArgumentError, InputError, MissingFileError, UserError, cause
+from ldseg_monai.runtime.files import whole_file
 from ldseg_monai.runtime.nearest import did_you_mean
 from ldseg_monai.runtime.ownership import require_new
 from ldseg_monai.runtime.shown import told_as
@@ -149,20 +150,22 @@ class Segmentation:
             raise MissingFileError(f"{path}: there is no folder {folder}; make it")
         pred = _with_channel(self._data["pred"]).cpu()
         ending = path.lower()
-        if self.affine is None and ending.endswith(".png"):
-            picture = Image.fromarray(self.label)
-            picture.putpalette(self._segmenter.palette)
-            picture.save(path)
-        elif self.affine is not None and ending.endswith(NIFTI_ENDINGS):
-            writer = FormsWriter(output_dtype=np.uint8)
-            writer.set_data_array(pred, channel_dim=0)
-            writer.set_metadata(pred.meta)
-            writer.write(path)
-        elif self.affine is not None and ending.endswith((".mha", ".nrrd")):
-            _write_itk(path, pred)
-        else:
+        endings = (".png",) if self.affine is None else (*NIFTI_ENDINGS, ".mha", ".nrrd")
+        if not ending.endswith(endings):
             wanted = ".png" if self.affine is None else ".nii.gz, .nii, .mha or .nrrd"
             raise InputError(f"{path}: expected a name that ends in {wanted}")
+        with whole_file(path, new=not overwrite) as hidden:
+            if self.affine is None:
+                picture = Image.fromarray(self.label)
+                picture.putpalette(self._segmenter.palette)
+                picture.save(hidden)
+            elif ending.endswith(NIFTI_ENDINGS):
+                writer = FormsWriter(output_dtype=np.uint8)
+                writer.set_data_array(pred, channel_dim=0)
+                writer.set_metadata(pred.meta)
+                writer.write(hidden)
+            else:
+                _write_itk(hidden, pred)
 
     def __reduce__(self) -> Any:
         raise ArgumentError(
@@ -403,8 +406,8 @@ class Segmenter:
         if isinstance(image, MetaTensor) and not self.is_picture:
             affine = image.affine.numpy() if affine is None and spacing is None else affine
         if isinstance(image, torch.Tensor):
-            image = image.detach().cpu()
-            image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+            image = image.float() if image.dtype == torch.bfloat16 else image
+            image = image.numpy(force=True)
         if isinstance(image, np.ma.MaskedArray) or (
             isinstance(image, np.ndarray) and image.dtype.kind not in "biuf"
         ):
@@ -474,12 +477,13 @@ def _volume(
             else "got an array that says nothing of its voxels: expected affine or spacing in mm"
         )
     if affine is None:
-        given = list(spacing or [])
-        if len(given) != 3 or not all(
-            isinstance(side, Real) and 0 < side < np.inf for side in given
-        ):
+        try:
+            sides = np.asarray(spacing, dtype=float)
+        except (TypeError, ValueError):
+            sides = np.zeros(0)
+        if sides.shape != (3,) or not np.all((sides > 0) & (sides < np.inf)):
             raise InputError(f"spacing is {spacing!r}: expected three positive numbers, in mm")
-        affine = np.diag([*map(float, given), 1.0])
+        affine = np.diag([*sides, 1.0])
     affine = np.asarray(affine, dtype=float)
     if affine.shape != (4, 4):
         raise InputError(f"affine is of shape {list(affine.shape)}: expected (4, 4)")
@@ -506,4 +510,4 @@ def _write_itk(path: str, label: Any) -> None:
     image.SetSpacing(spacing.tolist())
     image.SetDirection((affine[:3, :3] / spacing).flatten().tolist())
     image.SetOrigin(affine[:3, 3].tolist())
-    sitk.WriteImage(image, path, useCompression=True)
+    save_itk(image, path)

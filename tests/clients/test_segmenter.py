@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -106,9 +107,11 @@ def test_spacing_stands_for_an_affine_without_turns(segmenters: dict[str, Segmen
     array = np.random.default_rng(0).normal(size=(35, 50, 36)).astype(np.float32)
     segment = segmenters["hippocampus"]
     by_affine = segment(array, affine=np.diag([1.0, 1.1, 0.9, 1.0]))
-    by_spacing = segment(array, spacing=[1.0, 1.1, 0.9])
-    assert np.array_equal(by_spacing.probability, by_affine.probability)
-    assert np.allclose(by_spacing.affine, np.diag([1.0, 1.1, 0.9, 1.0]))
+    sides = [1.0, 1.1, 0.9]
+    for spacing in (sides, np.array(sides), torch.tensor(sides, dtype=torch.float64)):
+        by_spacing = segment(array, spacing=spacing)
+        assert np.array_equal(by_spacing.probability, by_affine.probability)
+        assert np.allclose(by_spacing.affine, np.diag([1.0, 1.1, 0.9, 1.0]))
 
 
 def test_statistics_are_those_of_the_table(images: dict[str, Path], tmp_path: Path) -> None:
@@ -205,6 +208,31 @@ def test_a_saved_picture_holds_the_classes(
         result.save(tmp_path / "mask.nii.gz")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("gland", "mask.png"), ("hippocampus", "mask.nii.gz"), ("hippocampus", "mask.mha")],
+)
+def test_a_mask_that_does_not_fit_on_the_disk_leaves_the_one_before(
+    kind: str,
+    name: str,
+    images: dict[str, Path],
+    segmenters: dict[str, Segmenter],
+    tmp_path: Path,
+) -> None:
+    result = segmenters[kind](images[kind])
+    path = tmp_path / name
+    path.write_bytes(b"before")
+    size, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="mask.*cannot be written .*: make room"):
+            result.save(path, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_frames_of_a_sequence_are_segmented(tmp_path: Path) -> None:
     write_phantoms("beat", tmp_path, 1, seed=0)
     (path,) = (tmp_path / "images").iterdir()
@@ -224,6 +252,7 @@ def test_frames_of_a_sequence_are_segmented(tmp_path: Path) -> None:
         ("hippocampus", np.ones((40, 40, 40)), {"spacing": [1, 1, 1]}, InputError, "every voxel"),
         ("hippocampus", np.ones((9, 9, 9)), {"spacing": [-1, 1, 1]}, InputError, "three positive"),
         ("hippocampus", np.ones((9, 9, 9)), {"spacing": "abc"}, InputError, "three positive"),
+        ("hippocampus", np.ones((9, 9, 9)), {"spacing": 1}, InputError, "three positive"),
         (
             "hippocampus",
             np.ones((9, 9, 9)),

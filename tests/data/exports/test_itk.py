@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,24 @@ def test_voxels_and_places_are_read_back(tmp_path: Path, ending: str, mirrored: 
         assert image[tuple(map(int, index))] == voxels[index]
         place = (LPS @ affine @ [*index, 1])[:3]
         assert image.TransformIndexToPhysicalPoint(index) == pytest.approx(place, abs=1e-4)
+
+
+@pytest.mark.parametrize("ending", ["mha", "nrrd"])
+@pytest.mark.parametrize("bytes_left", [100, 1000])
+def test_a_disk_that_is_full_is_told_and_leaves_no_half_file(
+    tmp_path: Path, ending: str, bytes_left: int
+) -> None:
+    voxels = np.random.default_rng(0).integers(0, 2, (20, 20, 20), np.uint8)
+    save = SaveImageAsd("pred", str(tmp_path), ending, write_metadata(tmp_path))
+    before = set(tmp_path.iterdir())
+    size, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
+    try:
+        with pytest.raises(OSError, match=f"label.{ending} cannot be written .*: make room"):
+            save({"pred": label_of("knee.nii.gz", voxels)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("ending", ["mha", "nrrd"])
