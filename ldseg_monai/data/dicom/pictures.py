@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -77,6 +78,10 @@ def _gray(pixels: NDArray[Any], item: Dataset) -> NDArray[np.uint8]:
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     is_padding = _padding(pixels, item)
+    width = ensure_tuple(item.get("WindowWidth", 1))[:1]
+    if not width or not width[0] or float(width[0]) < 1:  # which some scanners write for none
+        del item.WindowWidth
+        item.pop("WindowCenter", None)
     shown = apply_voi_lut(apply_modality_lut(pixels, item), item).astype(np.float64)
     if item.PhotometricInterpretation == "MONOCHROME1":
         shown = -shown

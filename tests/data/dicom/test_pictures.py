@@ -89,6 +89,12 @@ def test_the_first_window_is_of_rescaled_values(tmp_path: Path) -> None:
     assert (expected == 0).sum() > 20 and (expected == 255).sum() > 20
 
 
+@pytest.mark.parametrize("width", [0, [0, 500], "", None])
+def test_a_window_of_no_width_is_none(tmp_path: Path, width: Any) -> None:
+    path = write(tmp_path / "a.dcm", WindowCenter=2000, WindowWidth=width)
+    assert np.array_equal(shown(path), stretched(STORED))
+
+
 def test_monochrome1_is_bright_where_its_numbers_are_small(tmp_path: Path) -> None:
     path = write(tmp_path / "a.dcm", 4095 - STORED, PhotometricInterpretation="MONOCHROME1")
     assert np.array_equal(shown(path), stretched(STORED))
