@@ -23,7 +23,7 @@ def load_dicom_picture(path: str) -> Image.Image:
 
     Gray goes through the modality's and the first VOI transformation that the file has (PS3.3
     C.11.1 and C.11.2), and its darkest and brightest pixels become 0 and 255. Padding becomes the
-    darkest.
+    darkest. A window of no width is none.
 
     Raises:
         ValueError: as of `require_picture`, or if the file cannot be read.
